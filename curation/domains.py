@@ -1,0 +1,34 @@
+"""The registered domain of a URL: the unit of politeness, because one operator stands behind it."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from urllib.parse import urlsplit
+
+import tldextract
+
+
+@cache
+def _extractor() -> tldextract.TLDExtract:
+    # The list that ships with the package: no request, the same answer on every machine.
+    return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+
+
+@lru_cache(maxsize=100_000)
+def of_host(host: str) -> str:
+    """`photos.shop.co.uk` → `shop.co.uk`; under an unlisted suffix the last two labels, an address is itself."""
+    found = _extractor().extract_str(host)
+    if found.suffix and found.domain:
+        return f"{found.domain}.{found.suffix}".lower()
+    if found.ipv4 or found.ipv6:
+        return host.lower()
+    return ".".join(host.lower().rsplit(".", 2)[-2:])
+
+
+def registered_domain(url: str) -> str:
+    """Registered domain of `url`, empty when it has no host."""
+    try:
+        host = urlsplit(url.strip()).hostname
+    except ValueError:
+        return ""
+    return of_host(host.rstrip(".")) if host else ""

@@ -1,0 +1,48 @@
+"""From edges to decisions: connected components, who stays, and the guard against chaining.
+
+Rows are numbered in the order of the keep rule, 0 first. Single linkage chains: a ~ b ~ c does not make c like a. So
+a row is removed only by a row that stays and has an edge to it; what is left of a component starts groups of its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+
+def components(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Component of every row that has an edge: `(rows, component)`, int64 `[m]`, rows rising.
+
+    A component is named by its smallest row. Memory grows with the edges, not with the largest row number.
+    """
+    rows, compact = np.unique(np.concatenate([left, right]), return_inverse=True)
+    a, b = compact[: len(left)], compact[len(left) :]
+    graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(len(rows), len(rows)))
+    _, labels = connected_components(graph, directed=False)
+    smallest = rows[np.unique(labels, return_index=True)[1]]
+    return rows.astype(np.int64), smallest[labels].astype(np.int64)
+
+
+class Guard:
+    """Which edges remove their right row, over a stream of edges sorted by (component, left, right).
+
+    In order of rank, a row that nobody has removed stays and removes its neighbours that are still there. Holds the
+    removed rows of one component at a time.
+    """
+
+    def __init__(self) -> None:
+        self._component = -1
+        self._removed: set[int] = set()
+
+    def removing(self, component: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Mask of the edges of the next stretch of the stream that remove their right row; one edge a removed row."""
+        mask = np.zeros(len(left), bool)
+        edges = zip(component.tolist(), left.tolist(), right.tolist(), strict=True)
+        for position, (name, a, b) in enumerate(edges):
+            if name != self._component:
+                self._component, self._removed = name, set()
+            if a not in self._removed and b not in self._removed:
+                self._removed.add(b)
+                mask[position] = True
+        return mask

@@ -1,0 +1,128 @@
+"""What one ingest plans: its input files with fingerprints, and how rows become units.
+
+A unit owns its hosts: rows are grouped by registered domain, small domains share a unit, a domain with more rows than
+a unit holds is split into units of its own. Which unit a row belongs to is a function of its domain and uid alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.config import Recipe, SourceConfig
+from curation.errors import UserError
+from curation.sources import detect, expressions, get
+from curation.storage import Root, fingerprint
+
+FOOTER_BYTES = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One metadata file, as it was found."""
+
+    source: str
+    path: str
+    format: str
+    fingerprint: str
+    num_rows: int
+    schema: pa.Schema
+
+
+def inputs(recipe: Recipe) -> list[Input]:
+    """Every metadata file that the recipe names, in its order. Raises UserError for what cannot be read."""
+    if not recipe.sources:
+        raise UserError("The recipe names no [[sources]]: add one with a name and paths.")
+    return [_input(source, path) for source in recipe.sources for path in _expand(recipe, source)]
+
+
+def _expand(recipe: Recipe, source: SourceConfig) -> list[str]:
+    if source.format != "auto":
+        get(source.format)
+    found: list[str] = []
+    for pattern in source.paths:
+        full = recipe.resolve(pattern)
+        fs, path = fsspec.core.url_to_fs(full)
+        matches = sorted(fs.glob(path)) if any(c in path for c in "*?[") else [path] if fs.exists(path) else []
+        if not matches:
+            raise UserError(f"Source {source.name!r}: nothing matches {full}; check paths in [[sources]].")
+        found += [m if "://" not in full else fs.unstrip_protocol(m) for m in matches]
+    return found
+
+
+def _input(source: SourceConfig, path: str) -> Input:
+    fs, inner = fsspec.core.url_to_fs(path)
+    try:
+        size = fs.size(inner)
+        with fs.open(inner, "rb") as f:
+            f.seek(max(0, size - FOOTER_BYTES))
+            footer = f.read()
+            f.seek(0)
+            metadata = pq.ParquetFile(f)
+            schema, num_rows = metadata.schema_arrow, metadata.metadata.num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(
+            f"{path} is not a readable parquet file ({reason}): download it again or leave it out."
+        ) from error
+    name = detect(schema.names, path) if source.format == "auto" else source.format
+    expressions(name, schema, path)
+    digest = hashlib.sha256(f"{size}\n".encode() + footer).hexdigest()[:16]
+    return Input(source=source.name, path=path, format=name, fingerprint=digest, num_rows=num_rows, schema=schema)
+
+
+def new_inputs(root: Root, found: list[Input]) -> list[Input]:
+    """Those of `found` that no plan of `root` holds yet. Raises UserError when a planned file has changed since."""
+    planned = {(i["source"], i["path"]): i["fingerprint"] for p in plans(root) for i in p["inputs"]}
+    for item in found:
+        known = planned.get((item.source, item.path))
+        if known is not None and known != item.fingerprint:
+            raise UserError(
+                f"{item.path} has changed since it was ingested into {root.base}: give the new file a new name, "
+                f"or start a new root."
+            )
+    return [item for item in found if (item.source, item.path) not in planned]
+
+
+def plans(root: Root) -> list[dict[str, Any]]:
+    """Every finished plan of `root`, in the order of their ingests."""
+    found = [root.read_json(f"plans/{name}") for name in root.list("plans", ".json")]
+    return sorted(found, key=lambda plan: plan["number"])
+
+
+def batch_name(found: list[Input], wheres: Mapping[str, str], num_rows_per_unit: int, number: int) -> str:
+    """Name of the batch: 8 hex digits over everything that decides its rows and units."""
+    described = [[i.source, Path(i.path).name, i.format, i.fingerprint] for i in found]
+    return fingerprint([described, dict(wheres), num_rows_per_unit, number])[:8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How rows spread over units: small domains hash into `num_shared`, `large` maps a domain to (first, pieces)."""
+
+    num_shared: int
+    large: Mapping[str, tuple[int, int]]
+
+    @property
+    def num_units(self) -> int:
+        return self.num_shared + sum(pieces for _, pieces in self.large.values())
+
+
+def spread(num_rows: int, large_counts: Mapping[str, int], num_rows_per_unit: int) -> Spread:
+    """Plan units of about `num_rows_per_unit` rows; `large_counts` has the rows of domains with more than that."""
+    small_rows = num_rows - sum(large_counts.values())
+    num_shared = max(1, math.ceil(small_rows / num_rows_per_unit))
+    large, first = {}, num_shared
+    for domain in sorted(large_counts):
+        pieces = math.ceil(large_counts[domain] / num_rows_per_unit)
+        large[domain] = (first, pieces)
+        first += pieces
+    return Spread(num_shared=num_shared, large=large)

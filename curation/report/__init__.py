@@ -1,0 +1,38 @@
+"""Where the rows went: the funnel as text for `curate status ROOT`, and as one HTML page with pictures.
+
+curate report ROOT --output report.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curation.errors import UserError
+from curation.manifest import Manifest
+from curation.report.funnel import FunnelRow, funnel, render
+from curation.report.page import page
+from curation.storage import Root
+
+__all__ = ["FunnelRow", "funnel", "status_text", "write_html"]
+
+
+def status_text(root: Root) -> str:
+    """The funnel of `root` as a table in plain text, and what is left to do."""
+    return render(funnel(Manifest(root)))
+
+
+def write_html(root: Root, output: str | Path) -> None:
+    """Write the report of `root` to the file `output`: one page that loads nothing from anywhere.
+
+    Raises UserError when the folder of `output` does not exist.
+    """
+    target = Path(output)
+    if not target.parent.is_dir():
+        raise UserError(f"There is no folder {target.parent} to write {target.name} in: make it first.")
+    html = page(Manifest(root))
+    temporary = target.with_name(f".tmp-{target.name}")
+    try:
+        temporary.write_text(html, encoding="utf-8")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,111 @@
+"""The funnel: how many rows each stage was given, and how many it dropped for which reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from curation.manifest import Manifest
+from curation.plan import plans
+
+DOWNLOAD = "download:"
+
+
+@dataclass(frozen=True)
+class FunnelRow:
+    """`count` rows and their `share` of all metadata rows.
+
+    Without `reason`: the rows that reach `stage` (metadata, samples, pictures, kept, packed). With one: those that the
+    stage then lost to it; `pending` are those it has not decided yet. `detail` explains a reason: a rule's SQL.
+    """
+
+    stage: str
+    reason: str | None
+    count: int
+    share: float
+    detail: str = ""
+
+
+def funnel(manifest: Manifest) -> list[FunnelRow]:
+    """Rows of the funnel from metadata to train shards; stages that have not begun are left out.
+
+    Counts add up: a stage's rows are the next stage's rows and all its reasons.
+    """
+    counted = list(_counted(manifest))
+    total = counted[0][2]
+    return [
+        FunnelRow(s, reason, count, count / total if total else 0.0, detail) for s, reason, count, detail in counted
+    ]
+
+
+def _counted(manifest: Manifest) -> Iterator[tuple[str, str | None, int, str]]:
+    num_samples = _one(manifest, "select count(*) from samples")
+    totals = [plan["totals"] for plan in plans(manifest.root)]
+    rejected = _sum(reasons for t in totals for reasons in t.items() if reasons[0] != "samples")
+    yield "metadata", None, num_samples + sum(rejected.values()), ""
+    yield from (("metadata", reason, count, "") for reason, count in _most_first(rejected))
+    yield "samples", None, num_samples, ""
+    statuses = _sum(manifest.query("select status, count(*) from downloads group by status").fetchall())
+    if not statuses:
+        return
+    num_pictures = statuses.pop("ok", 0)
+    statuses |= _pending(num_samples - num_pictures - sum(statuses.values()))
+    yield from (("samples", reason, count, "") for reason, count in _most_first(statuses))
+    yield "pictures", None, num_pictures, ""
+    current = manifest.root.current("selection")
+    if current is None:
+        return
+    yield from _selected(manifest, num_pictures, current["config"])
+
+
+def _selected(
+    manifest: Manifest, num_pictures: int, config: dict[str, Any]
+) -> Iterator[tuple[str, str | None, int, str]]:
+    decided = _sum(manifest.query("select coalesce(reason, ''), count(*) from selection group by 1").fetchall())
+    reasons = {reason: count for reason, count in decided.items() if not reason.startswith(DOWNLOAD)}
+    num_kept = reasons.pop("", 0)
+    for rule in config.get("order", sorted(reasons)):
+        yield "pictures", rule, reasons.get(rule, 0), config.get("rules", {}).get(rule, "")
+    pending = _pending(num_pictures - num_kept - sum(reasons.values()))
+    yield from (("pictures", reason, count, "") for reason, count in pending.items())
+    yield "kept", None, num_kept, ""
+    if manifest.root.current("train_index") is not None:
+        num_packed = _one(manifest, "select count(*) from train_index")
+        yield from (("kept", reason, count, "") for reason, count in _pending(num_kept - num_packed).items())
+        yield "packed", None, num_packed, ""
+
+
+def _one(manifest: Manifest, sql: str) -> int:
+    return int(manifest.query(sql).fetchall()[0][0])
+
+
+def _sum(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for key, count in pairs:
+        counts[key] = counts.get(key, 0) + int(count)
+    return {key: count for key, count in counts.items() if count}
+
+
+def _pending(count: int) -> dict[str, int]:
+    return {"pending": count} if count else {}
+
+
+def _most_first(counts: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def render(rows: list[FunnelRow]) -> str:
+    """The funnel as aligned lines: stages flush left, the reasons of each below it with a minus."""
+    cells = [
+        (
+            row.stage if row.reason is None else f"  - {row.reason}",
+            f"{row.count:,}",
+            f"{100 * row.share:.2f} %",
+            row.detail,
+        )
+        for row in rows
+    ]
+    widths = [max(len(cell[i]) for cell in cells) for i in range(3)]
+    lines = (f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in cells)
+    return "\n".join(lines) + "\n"

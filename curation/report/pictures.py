@@ -1,0 +1,105 @@
+"""A few pictures for each reason, and for what was kept, as thumbnails inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+from PIL import Image
+
+from curation.errors import UserError
+from curation.manifest import Manifest
+from curation.shards import read_member
+
+NUM_PICTURES = 12
+THUMBNAIL_SIDE = 144
+UNSAFE = 0.5
+"""Pictures with a larger punsafe are blurred until the pointer is on them (LAION's own threshold)."""
+_SHOWN = {"caption", "source", "width", "height", "duplicate_of"}
+"""Columns that every figure shows in its own way."""
+
+
+def galleries(manifest: Manifest, rules: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """(reason, HTML) for the kept pictures ("kept") and then for each of `rules` (name → SQL) that dropped any.
+
+    Under each picture stand the values of the columns that the rule names.
+    """
+    for reason, text in {"kept": "", **rules}.items():
+        condition = "kept" if reason == "kept" else f"reason = {_quoted(reason)}"
+        rows = _rows(manifest, f"{condition} and status = 'ok' order by uid limit {NUM_PICTURES}")
+        if rows:
+            named = [column for column in rows[0] if re.search(rf"\b{column}\b", text) and column not in _SHOWN]
+            kept = {row["uid"]: row for row in _kept_instead(manifest, rows)}
+            figures = "".join(_figure(manifest, row, named, kept.get(row["duplicate_of"])) for row in rows)
+            note = "<p><small>Right of each bar: the picture that was kept instead.</small></p>" if kept else ""
+            yield reason, f'{note}<div class="gallery">{figures}</div>'
+
+
+def failures(manifest: Manifest) -> str:
+    """A few URLs of each status that is not ok, as a table; empty when every picture came."""
+    rows = manifest.query(
+        "select status, url, detail from (select d.status, s.url, d.detail, "
+        "row_number() over (partition by d.status order by uid) as n from downloads d join samples s using (uid) "
+        "where d.status <> 'ok') where n <= 2 order by status, n"
+    ).fetchall()
+    cells = "".join("<tr>" + "".join(f"<td>{escape(str(cell or '-'))}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "<tr><th>status</th><th>URL</th><th>detail</th></tr>"
+    return f'<div class="scroll"><table>{head}{cells}</table></div>' if rows else ""
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _rows(manifest: Manifest, condition: str) -> list[dict[str, Any]]:
+    return manifest.query(f"select * from manifest where {condition}").to_arrow_table().to_pylist()
+
+
+def _kept_instead(manifest: Manifest, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows that stand for those of `rows` that are duplicates."""
+    wanted = sorted({row["duplicate_of"] for row in rows if row["duplicate_of"]})
+    return _rows(manifest, f"status = 'ok' and uid in ({', '.join(map(_quoted, wanted))})") if wanted else []
+
+
+def _figure(manifest: Manifest, row: dict[str, Any], named: list[str], instead: dict[str, Any] | None) -> str:
+    pictures = _image(manifest, row)
+    if instead is not None:
+        pictures += f'<span class="instead" title="kept instead: {instead["uid"]}">{_image(manifest, instead)}</span>'
+    caption = escape(row["caption"] or "(no caption)")
+    values = "".join(f"<br>{column} {escape(_shown(row[column]))}" for column in named)
+    facts = f"{escape(row['source'] or '')} · {row['width']}×{row['height']}{values}"
+    return (
+        f'<figure><div class="pair">{pictures}</div>'
+        f'<figcaption title="{escape(row["uid"])} {escape(row["url"] or "")}"><span>{caption}</span>'
+        f"<small>{facts}</small></figcaption></figure>"
+    )
+
+
+def _shown(value: object) -> str:
+    return "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _image(manifest: Manifest, row: dict[str, Any]) -> str:
+    try:
+        stored = read_member(manifest.root, row["shard"], row["offset"], row["size"])
+        data = thumbnail(stored)
+    except (UserError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return '<div class="missing">unreadable</div>'  # a damaged shard must not hide the rest: `verify` names it
+    unsafe = ' class="unsafe"' if (row["punsafe"] or 0) > UNSAFE else ""
+    alt = escape((row["caption"] or "")[:80], quote=True)
+    return f'<img{unsafe} alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
+
+
+def thumbnail(stored: bytes) -> bytes:
+    """`stored` as a small JPEG. Raises what Pillow raises for bytes that are no picture."""
+    with Image.open(io.BytesIO(stored)) as picture:
+        picture.draft("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        small = picture.convert("RGB")
+        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    sink = io.BytesIO()
+    small.save(sink, "JPEG", quality=80)
+    return sink.getvalue()

@@ -1,0 +1,139 @@
+"""Identity, statuses and the columns of every table (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+
+import pyarrow as pa
+
+ROOT_FORMAT = 1
+"""Version of the layout of ROOT; a root written with another one is refused."""
+
+
+class Status(StrEnum):
+    """How the download of one row ended. A closed set: every ingested uid carries exactly one."""
+
+    OK = "ok"
+    INVALID_URL = "invalid_url"
+    UNSUPPORTED_SCHEME = "unsupported_scheme"
+    OPTED_OUT = "opted_out"
+    ROBOTS = "robots"
+    BLOCKED_ADDRESS = "blocked_address"
+    DNS = "dns"
+    CONNECT = "connect"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    DISCONNECTED = "disconnected"
+    BAD_RESPONSE = "bad_response"
+    TOO_MANY_REDIRECTS = "too_many_redirects"
+    HTTP_3XX = "http_3xx"
+    HTTP_4XX = "http_4xx"
+    HTTP_404 = "http_404"
+    HTTP_410 = "http_410"
+    HTTP_429 = "http_429"
+    HTTP_5XX = "http_5xx"
+    TOO_LARGE = "too_large"
+    EMPTY = "empty"
+    HASH_MISMATCH = "hash_mismatch"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_MANY_FRAMES = "too_many_frames"
+    TOO_SMALL = "too_small"
+    DECODER_DIED = "decoder_died"
+    LOST_BY_ENGINE = "lost_by_engine"
+    INTERNAL_ERROR = "internal_error"
+
+
+class RejectReason(StrEnum):
+    """Why a row of metadata became no sample."""
+
+    NO_URL = "no_url"
+    WHERE = "where"
+    REPEATED = "repeated"
+
+
+def uid(url: str | None, caption: str | None) -> str:
+    """Identity of an image-text pair: `md5(url + "\\n" + caption)` as 32 hex digits, NULL as empty.
+
+    Spark SQL and DuckDB: `md5(concat(coalesce(url, ''), chr(10), coalesce(caption, '')))`.
+    """
+    return hashlib.md5(f"{url or ''}\n{caption or ''}".encode(), usedforsecurity=False).hexdigest()
+
+
+UID_SQL = "md5(concat(coalesce(url, ''), chr(10), coalesce(caption, '')))"
+"""`uid` in SQL, the same text for Spark and DuckDB, over columns named `url` and `caption`."""
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, dtype) for name, dtype in columns.items()])
+
+
+_S, _I32, _I64, _F32 = pa.string(), pa.int32(), pa.int64(), pa.float32()
+
+SAMPLES = _schema(
+    uid=_S,
+    url=_S,
+    caption=_S,
+    source=_S,
+    source_id=_S,
+    domain=_S,
+    claimed_width=_I32,
+    claimed_height=_I32,
+    claimed_sha256=_S,
+    claimed_phash=_S,
+    claimed_language=_S,
+    license=_S,
+    nsfw=_S,
+    clip_similarity=_F32,
+    clip_similarity_l14=_F32,
+    punsafe=_F32,
+    pwatermark=_F32,
+    aesthetic=_F32,
+    num_faces=_I32,
+)
+
+REJECTS = _schema(source=_S, file=_S, row=_I64, uid=_S, reason=_S)
+
+DOWNLOADS = _schema(
+    uid=_S,
+    status=_S,
+    detail=_S,
+    sha256=_S,
+    pixel_sha256=_S,
+    phash=_S,
+    format=_S,
+    num_bytes=_I64,
+    width=_I32,
+    height=_I32,
+    stored_width=_I32,
+    stored_height=_I32,
+    sharpness=_F32,
+    entropy=_F32,
+    shard=_S,
+    offset=_I64,
+    size=_I64,
+    stored_sha256=_S,
+)
+
+EMBEDDINGS = _schema(uid=_S)
+
+DUPLICATES = _schema(uid=_S, kept_uid=_S, tier=_S, similarity=_F32, component=_S)
+
+SELECTION = _schema(uid=_S, kept=pa.bool_(), reason=_S)
+
+TRAIN_INDEX = _schema(
+    uid=_S,
+    shard=_S,
+    offset=_I64,
+    size=_I64,
+    sha256=_S,
+    json_offset=_I64,
+    json_size=_I64,
+    txt_offset=_I64,
+    txt_size=_I64,
+)
+"""Leading columns of train_index; every manifest column that selection saw follows."""

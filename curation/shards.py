@@ -1,0 +1,147 @@
+"""Webdataset shards with the same bytes on every run, and the offset of every member.
+
+A shard is a plain ustar archive: members `UID.EXT` sorted by uid, mtime 0, owner 0, so that `webdataset`, open_clip
+and `tar` read it, and any member is one range read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from curation.errors import UserError
+from curation.storage import Root
+
+BLOCK = 512
+MEMBER_MODE = 0o644
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """Where the bytes of one file lie inside a shard."""
+
+    name: str
+    offset: int
+    size: int
+
+    @property
+    def key(self) -> str:
+        """The sample's key: the name up to its first dot, as webdataset splits it."""
+        return self.name.partition(".")[0]
+
+    @property
+    def extension(self) -> str:
+        return self.name.partition(".")[2]
+
+
+def header(name: str, size: int) -> bytes:
+    """The 512-byte ustar header of a regular file. Raises ValueError when the name does not fit."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = size, MEMBER_MODE, 0
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def picture_extension(data: bytes) -> str:
+    """Extension of a stored picture, by its first bytes: jpg, png, webp or gif. Raises ValueError for anything else."""
+    for magic, extension in ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n", "png"), (b"GIF8", "gif")):
+        if data.startswith(magic):
+            return extension
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    raise ValueError(f"stored bytes are no picture that shards hold: {data[:12]!r}")
+
+
+class ShardWriter:
+    """Write one shard to a local file as samples come, in order of their keys, holding none of them.
+
+    Use as a context manager; afterwards `members`, `sha256` (hex, of the whole file) and `num_bytes` are set.
+    Raises ValueError when keys do not rise.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.members: list[Member] = []
+        self.num_bytes = 0
+        self._digest = hashlib.sha256()
+        self._last_key = ""
+
+    def __enter__(self) -> ShardWriter:
+        self._file = open(self.path, "wb")  # noqa: SIM115  # closed by __exit__
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                end = 2 * BLOCK
+                self._put(bytes(end + -(self.num_bytes + end) % tarfile.RECORDSIZE))
+        finally:
+            self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def add(self, key: str, files: Mapping[str, bytes]) -> dict[str, Member]:
+        """Append the files of one sample (extension → bytes) in the given order; where each lies."""
+        if key <= self._last_key:
+            raise ValueError(f"sample {key} after {self._last_key}: keys of a shard must rise")
+        if "." in key:
+            raise ValueError(f"the key {key} has a dot, which ends a key in webdataset")
+        self._last_key = key
+        return {extension: self._add_file(f"{key}.{extension}", data) for extension, data in files.items()}
+
+    def _add_file(self, name: str, data: bytes) -> Member:
+        self._put(header(name, len(data)))
+        member = Member(name=name, offset=self.num_bytes, size=len(data))
+        self._put(data)
+        self._put(bytes(-len(data) % BLOCK))
+        self.members.append(member)
+        return member
+
+    def _put(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self.num_bytes += len(data)
+
+
+def index(root: Root, rel: str) -> Iterator[Member]:
+    """The regular members of the shard at `rel`, in their order, whoever wrote it.
+
+    Raises UserError when the archive is torn or no tar at all.
+    """
+    try:
+        with root.open(rel) as f, tarfile.open(fileobj=f, mode="r:") as archive:
+            end = 0
+            for info in archive:
+                if info.isreg():
+                    end = info.offset_data + info.size
+                    yield Member(name=info.name, offset=info.offset_data, size=info.size)
+            size = f.seek(0, io.SEEK_END)
+    except tarfile.TarError as error:
+        raise UserError(f"{root.url(rel)} is not a readable tar ({error}).") from error
+    if size < end:
+        raise UserError(f"{root.url(rel)} is truncated: {size} bytes, its last member ends at {end}.")
+
+
+def read_member(root: Root, shard: str, offset: int, size: int) -> bytes:
+    """`size` bytes at `offset` of `shard`, in one range read. Raises UserError when the shard ends before."""
+    data = root.read_bytes(shard, offset, size)
+    if len(data) != size:
+        raise UserError(f"{root.url(shard)} is truncated: {len(data)} of {size} bytes at {offset}.")
+    return data
+
+
+def file_sha256(root: Root, rel: str, chunk_bytes: int = 1 << 20) -> str:
+    """sha256 (hex) of the file at `rel`, read in chunks."""
+    digest = hashlib.sha256()
+    with root.open(rel) as f:
+        while chunk := f.read(chunk_bytes):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,19 @@
+"""Re-LAION-2B research and research-safe: lower-case `url` and `caption`; only the scores are confirmed."""
+
+from curation.sources import SourceFormat
+
+FORMAT = SourceFormat(
+    columns={
+        "url": ("url",),
+        "caption": ("caption", "text"),
+        "source_id": ("hash", "key"),
+        "claimed_width": ("width", "original_width"),
+        "claimed_height": ("height", "original_height"),
+        "claimed_language": ("language",),
+        "clip_similarity": ("similarity",),
+        "punsafe": ("punsafe",),
+        "pwatermark": ("pwatermark",),
+        "aesthetic": ("aesthetic",),
+    },
+    marks=("url", "caption"),
+)

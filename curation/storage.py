@@ -1,0 +1,261 @@
+"""ROOT, the folder or bucket that a run fills: atomic publishing, unit tables, versioned tables.
+
+A file under its final name is whole. Everything is written to a temporary name first and moved in one rename, or
+put in one request on an object store, so a kill leaves either the whole file or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation import __version__
+from curation.errors import UserError
+from curation.schema import ROOT_FORMAT
+
+Names = list[str]
+"""For signatures inside Root, where `list` is the method."""
+ROW_GROUP_ROWS = 65_536
+CONFIG = "_config.json"
+SCRATCH = ".scratch"
+"""Unpublished files; whatever a kill leaves there may be deleted when no job runs."""
+
+
+def canonical_json(obj: Any) -> bytes:
+    """JSON with sorted keys: the same object gives the same bytes."""
+    return json.dumps(obj, sort_keys=True, ensure_ascii=False, indent=1).encode() + b"\n"
+
+
+def fingerprint(obj: Any) -> str:
+    """First 12 hex digits of the sha256 of the canonical JSON of `obj`."""
+    return hashlib.sha256(canonical_json(obj)).hexdigest()[:12]
+
+
+class Root:
+    """One run's folder, local or any fsspec URL (`s3://`, `gs://`, `hdfs://`). Paths given to it are relative."""
+
+    def __init__(self, url: str | Path, **storage_options: Any) -> None:
+        self.base = str(url)
+        self.storage_options = storage_options
+        self._connect()
+
+    def _connect(self) -> None:
+        try:
+            self.fs, path = fsspec.core.url_to_fs(self.base, **self.storage_options)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"Cannot open the root {self.base}: {error}.") from error
+        self.path = path.rstrip("/") if path.rstrip("/") else path
+        self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"base": self.base if not self.is_local else self.path, "storage_options": self.storage_options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._connect()
+
+    def __repr__(self) -> str:
+        return f"Root({self.base!r})"
+
+    def full(self, rel: str) -> str:
+        """Path of `rel` inside the file system, without protocol."""
+        return f"{self.path}/{rel}" if rel else self.path
+
+    def url(self, rel: str = "") -> str:
+        """Path of `rel` with its protocol; a plain path when local."""
+        return self.full(rel) if self.is_local else self.fs.unstrip_protocol(self.full(rel))
+
+    def local(self, rel: str = "") -> Path | None:
+        """The path of `rel` on this machine, None for an object store."""
+        return Path(self.full(rel)) if self.is_local else None
+
+    def exists(self, rel: str) -> bool:
+        return bool(self.fs.exists(self.full(rel)))
+
+    def size(self, rel: str) -> int:
+        """Size in bytes. Raises FileNotFoundError."""
+        return int(self.fs.size(self.full(rel)))
+
+    def list(self, rel: str, suffix: str = "") -> Names:
+        """Sorted names of the files directly in folder `rel` that end in `suffix`; empty when there is no folder."""
+        self.fs.invalidate_cache(self.full(rel))
+        try:
+            entries = self.fs.ls(self.full(rel), detail=True)
+        except FileNotFoundError:
+            return []
+        names = (e["name"].rsplit("/", 1)[-1] for e in entries if e["type"] == "file")
+        return sorted(n for n in names if n.endswith(suffix))
+
+    def folders(self) -> Names:
+        """Sorted names of the folders directly in the root."""
+        self.fs.invalidate_cache(self.path)
+        try:
+            entries = self.fs.ls(self.path, detail=True)
+        except FileNotFoundError:
+            return []
+        names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+        return sorted(n for n in names if not n.startswith("."))
+
+    def scratch(self) -> Path:
+        """A local folder for files on their way to `publish`, on the root's own disk: moving them is a rename."""
+        folder = Path(self.path, SCRATCH) if self.is_local else Path(tempfile.gettempdir())
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def open(self, rel: str) -> BinaryIO:
+        """A seekable binary reader."""
+        if self.is_local:
+            return open(self.full(rel), "rb")
+        return self.fs.open(self.full(rel), "rb")
+
+    def read_bytes(self, rel: str, offset: int = 0, size: int | None = None) -> bytes:
+        """`size` bytes from `offset` (all that follow when None) in one range read."""
+        if self.is_local:
+            with open(self.full(rel), "rb") as f:
+                f.seek(offset)
+                return f.read(-1 if size is None else size)
+        end = None if size is None else offset + size
+        return bytes(self.fs.cat_file(self.full(rel), start=offset, end=end))
+
+    def read_json(self, rel: str) -> Any:
+        return json.loads(self.read_bytes(rel))
+
+    def read_parquet(self, rel: str, columns: Iterable[str] | None = None) -> pa.Table:
+        """The table in file `rel`. Raises UserError when it is not readable parquet."""
+        wanted = None if columns is None else list(columns)
+        try:
+            with self.open(rel) as f:
+                return pq.ParquetFile(f).read(columns=wanted)
+        except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise UserError(
+                f"{self.url(rel)} is not a readable parquet file ({error}); delete it and rerun."
+            ) from error
+
+    def publish(self, rel: str, data: bytes | Path) -> None:
+        """Put `data` (bytes, or a local file, which is moved) under its final name in one atomic step.
+
+        Raises OSError (a full disk, say); nothing then stands under the name.
+        """
+        if not self.is_local:
+            if isinstance(data, bytes):
+                self.fs.pipe_file(self.full(rel), data)
+            else:
+                self.fs.put_file(str(data), self.full(rel))
+                data.unlink()
+            return
+        target = Path(self.full(rel))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.scratch() / uuid.uuid4().hex
+        try:
+            if isinstance(data, bytes):
+                temporary.write_bytes(data)
+            else:
+                shutil.move(data, temporary)
+            with open(temporary, "rb") as f:
+                os.fsync(f.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def publish_json(self, rel: str, obj: Any) -> None:
+        self.publish(rel, canonical_json(obj))
+
+    def publish_parquet(self, rel: str, table: pa.Table) -> None:
+        """Write `table` with fixed settings: the same table gives the same bytes."""
+        self.publish(rel, parquet_bytes(table))
+
+    def remove(self, rel: str) -> None:
+        """Delete a file or folder; no error when it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.rm(self.full(rel), recursive=True)
+
+    def units(self, table: str) -> Names:
+        """Sorted names of the units of `table` that are done."""
+        return [name.removesuffix(".parquet") for name in self.list(table, ".parquet")]
+
+    def missing_units(self, table: str) -> Names:
+        """Units of the plan whose row file in `table` does not stand yet."""
+        done = set(self.units(table))
+        return [unit for unit in self.units("samples") if unit not in done]
+
+    def current(self, table: str) -> dict[str, Any] | None:
+        """`TABLE/current.json` of a versioned table, None before its first version."""
+        rel = f"{table}/current.json"
+        return self.read_json(rel) if self.exists(rel) else None
+
+    def publish_current(self, table: str, fp: str, files: Names, config: Any, inputs: Any) -> None:
+        """Make version `fp` of `table` the current one. `files` are paths relative to ROOT."""
+        record = {"fingerprint": fp, "files": sorted(files), "config": config, "inputs": inputs}
+        self.publish_json(f"{table}/current.json", {**record, "version": __version__})
+
+    def begin_stage(self, table: str, config: dict[str, Any]) -> None:
+        """Record the resolved `config` beside `table` before its first unit, or check that it is the recorded one.
+
+        Raises UserError when units of `table` were made with another configuration.
+        """
+        rel = f"{table}/{CONFIG}"
+        wanted = json.loads(canonical_json(config))
+        if self.exists(rel):
+            found = self.read_json(rel)["config"]
+            if found == wanted:
+                return
+            if self.units(table):
+                keys = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
+                raise UserError(
+                    f"{self.url(table)} was made with other settings ({', '.join(keys)} differ): "
+                    f"use the earlier settings or a new root, or delete that folder to redo the stage."
+                )
+        self.publish_json(rel, {"config": wanted, "version": __version__, "fingerprint": fingerprint(wanted)})
+
+    def create(self) -> None:
+        """Mark this folder as a root of this version; UserError when it is another version's, or no root at all."""
+        if self.exists("root.json"):
+            self.check()
+            return
+        if self.exists("") and self.fs.ls(self.full("")):
+            raise UserError(f"{self.base} is not empty and has no root.json: name a new folder for the root.")
+        self.publish_json("root.json", {"format": ROOT_FORMAT, "version": __version__})
+
+    def check(self) -> None:
+        """UserError unless this is a root that this version can read."""
+        if not self.exists("root.json"):
+            raise UserError(f"{self.base} is no root (it has no root.json): run `curate ingest` first.")
+        try:
+            found = self.read_json("root.json")["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.url('root.json')} is damaged: restore it or start a new root.") from error
+        if found != ROOT_FORMAT:
+            raise UserError(
+                f"{self.base} has layout {found}, this version ({__version__}) reads layout {ROOT_FORMAT}: "
+                f"use the version that made it, or a new root."
+            )
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """`table` as parquet: zstd, page index, statistics, row groups of 65,536 rows; deterministic."""
+    sink = io.BytesIO()
+    pq.write_table(
+        table.replace_schema_metadata(None),
+        sink,
+        compression="zstd",
+        row_group_size=ROW_GROUP_ROWS,
+        write_page_index=True,
+        store_schema=True,
+    )
+    return sink.getvalue()

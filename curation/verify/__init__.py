@@ -1,0 +1,50 @@
+"""Re-read everything that stands in a root and prove that it adds up, or say the first thing that does not.
+
+    curate verify ROOT
+
+Input rows = samples + rejects; every uid once in every table; every stored picture under its checksum, offset and
+size; shards named by their content; train shards = what the selection keeps. Stages that have not begun are skipped;
+nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from curation.manifest import Manifest
+from curation.progress import bar
+from curation.storage import Root
+from curation.verify import plans, tables, train, units
+
+
+def verify(root: Root) -> str | None:
+    """The first difference as one sentence, None when there is none. Raises UserError for what is no root."""
+    root.check()
+    return next(differences(root), None)
+
+
+def differences(root: Root) -> Iterator[str]:
+    """Every difference, in the order of the stages: plans, units with their shards, whole tables, train shards."""
+    yield from plans.differences(root)
+    yield from _each("verify units", [partial(units.difference, root, unit) for unit in root.units("samples")])
+    manifest = Manifest(root)
+    yield from tables.differences(manifest)
+    yield from train.differences(manifest)
+    parts = manifest.files("train_index")
+    yield from _each("verify train shards", [partial(train.difference, root, part) for part in parts])
+
+
+def _each(desc: str, checks: Iterable[Callable[[], str | None]]) -> Iterator[str]:
+    """Differences that `checks` find, in their order; hashing leaves the interpreter lock, so threads help."""
+    listed = list(checks)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, bar(len(listed), desc, "file") as progress:
+        try:
+            for difference in pool.map(lambda check: check(), listed):
+                progress.update()
+                if difference:
+                    yield difference
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

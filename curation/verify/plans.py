@@ -1,0 +1,55 @@
+"""Plans against samples and rejects: each row of metadata became one sample or one reject."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from curation.plan import plans
+from curation.schema import RejectReason
+from curation.storage import Root
+
+
+def differences(root: Root) -> Iterator[str]:
+    """Differences between what ingest recorded and what stands."""
+    found = plans(root)
+    for plan in found:
+        yield from _totals(plan)
+        yield from _units(root, plan)
+        yield from _rejects(root, plan)
+    planned = {f"{plan['batch']}-{unit}" for plan in found for unit in plan["units"]}
+    for unit in root.units("samples"):
+        if unit not in planned:
+            yield f"samples/{unit}.parquet belongs to no finished plan: run `curate ingest` again."
+
+
+def _totals(plan: dict[str, Any]) -> Iterator[str]:
+    num_rows, accounted = sum(i["num_rows"] for i in plan["inputs"]), sum(plan["totals"].values())
+    if num_rows != accounted:
+        yield f"Plan {plan['batch']} read {num_rows} rows of metadata and accounts for {accounted} of them."
+    num_samples = sum(plan["units"].values())
+    if num_samples != plan["totals"]["samples"]:
+        yield f"Plan {plan['batch']} counts {plan['totals']['samples']} samples, its units {num_samples}."
+
+
+def _units(root: Root, plan: dict[str, Any]) -> Iterator[str]:
+    for unit, num_rows in plan["units"].items():
+        rel = f"samples/{plan['batch']}-{unit}.parquet"
+        if not root.exists(rel):
+            yield f"{rel} is planned and not there."
+            continue
+        found = root.read_parquet(rel, ["uid"]).num_rows
+        if found != num_rows:
+            yield f"{rel} has {found} rows, the plan says {num_rows}."
+
+
+def _rejects(root: Root, plan: dict[str, Any]) -> Iterator[str]:
+    counts: Counter[str] = Counter()
+    for name in root.list("rejects", ".parquet"):
+        if name.startswith(f"{plan['batch']}-"):
+            counts.update(root.read_parquet(f"rejects/{name}", ["reason"])["reason"].to_pylist())
+    for reason in (*RejectReason, *sorted(set(counts) - set(RejectReason))):
+        planned = plan["totals"].get(str(reason), 0)
+        if counts[reason] != planned:
+            yield f"rejects of plan {plan['batch']} have {counts[reason]} rows with {reason}, the plan says {planned}."

@@ -1,0 +1,80 @@
+"""One pass over one shard: its content's hash, and each member that a table names, by place and checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from curation.shards import BLOCK
+from curation.storage import Root
+
+CHUNK_BYTES = 1 << 20
+_CONTENT_NAME = re.compile(r"-([0-9a-f]{16})\.tar$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a table says the bytes of one member lie. `sha256` and `prefix` (of its name) are None where unknown."""
+
+    offset: int
+    size: int
+    uid: str
+    sha256: str | None = None
+    prefix: str | None = None
+
+
+def difference(root: Root, shard: str, places: Sequence[Place]) -> str | None:
+    """What is wrong with `shard`, None when every place holds what it should. Reads the shard once, in chunks."""
+    if not root.exists(shard):
+        return f"{shard} is not there, and row {places[0].uid if places else '-'} lies in it."
+    digest = hashlib.sha256()
+    with root.open(shard) as f:
+        for place in sorted(places, key=lambda place: place.offset):
+            gap = place.offset - f.tell()
+            if gap < 0:
+                return f"In {shard}, row {place.uid} at offset {place.offset} lies inside the member before it."
+            before = _read(f, gap, digest)
+            data = f.read(place.size)
+            digest.update(data)
+            wrong = _wrong(place, before, data)
+            if wrong:
+                return f"In {shard}, row {place.uid} at offset {place.offset}: {wrong}."
+        while chunk := f.read(CHUNK_BYTES):
+            digest.update(chunk)
+    named = _CONTENT_NAME.search(shard)
+    if named and named[1] != digest.hexdigest()[:16]:
+        return f"{shard} is named by sha256 {named[1]} and its content has {digest.hexdigest()[:16]}."
+    return None
+
+
+def _read(f: BinaryIO, size: int, digest: hashlib._Hash) -> bytes:
+    """Hash the next `size` bytes; returns the last block of them."""
+    last = b""
+    while size > 0:
+        chunk = f.read(min(size, CHUNK_BYTES))
+        if not chunk:
+            return b""
+        digest.update(chunk)
+        size -= len(chunk)
+        last = (last + chunk)[-BLOCK:]
+    return last
+
+
+def _wrong(place: Place, before: bytes, data: bytes) -> str | None:
+    if len(data) != place.size:
+        return f"the shard ends after {len(data)} of {place.size} bytes"
+    try:
+        header = tarfile.TarInfo.frombuf(before, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return "no tar header stands before it"
+    if header.size != place.size:
+        return f"the member there has {header.size} bytes, the table says {place.size}"
+    if place.prefix is not None and not header.name.startswith(place.prefix):
+        return f"the member there is called {header.name}"
+    if place.sha256 is not None and hashlib.sha256(data).hexdigest() != place.sha256:
+        return f"its bytes have sha256 {hashlib.sha256(data).hexdigest()[:16]}…, the table says {place.sha256[:16]}…"
+    return None

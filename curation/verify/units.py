@@ -1,0 +1,116 @@
+"""One unit across its tables: samples, downloads with their shards, embeddings, scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.manifest import SCORES
+from curation.schema import DOWNLOADS, SAMPLES, Status, uid
+from curation.storage import Root
+from curation.verify import shards
+
+_ALWAYS = ("uid", "status", "detail")
+_NEEDED = ("num_bytes", "width", "height", "shard", "offset", "size", "stored_sha256")
+"""Columns that no picture can be without; folders that were adopted may lack the others."""
+
+
+def difference(root: Root, unit: str) -> str | None:
+    """The first difference within `unit`, None when its tables agree."""
+    return next(_differences(root, unit), None)
+
+
+def _differences(root: Root, unit: str) -> Iterator[str]:
+    samples = root.read_parquet(f"samples/{unit}.parquet")
+    yield from _samples(samples, f"samples/{unit}.parquet")
+    uids = samples["uid"].to_pylist()
+    rel = f"downloads/{unit}.parquet"
+    if not root.exists(rel):
+        if root.units("downloads"):
+            yield f"{rel} is missing, though other units are downloaded: run `curate download` again."
+        return
+    downloads = root.read_parquet(rel)
+    if not downloads.schema.equals(DOWNLOADS):
+        yield f"{rel} has not the columns of downloads."
+        return
+    yield from _same_uids(rel, downloads["uid"].to_pylist(), uids, "samples")
+    rows = downloads.to_pylist()
+    yield from (f"{rel}: row {row['uid']} {wrong}." for row in rows if (wrong := _wrong_row(row)))
+    ok = [row for row in rows if row["status"] == Status.OK]
+    yield from _shards(root, ok)
+    yield from _derived(root, unit, [row["uid"] for row in ok])
+
+
+def _samples(table: pa.Table, rel: str) -> Iterator[str]:
+    if not table.schema.equals(SAMPLES):
+        yield f"{rel} has not the columns of samples."
+        return
+    columns = (table[name].to_pylist() for name in ("uid", "url", "caption"))
+    for found, url, caption in zip(*columns, strict=True):
+        if found != uid(url, caption):
+            yield f"{rel}: uid {found} is not the md5 of its url and caption, {uid(url, caption)}."
+
+
+def _same_uids(rel: str, found: Iterable[str], wanted: Iterable[str], name: str) -> Iterator[str]:
+    """Each of `wanted` exactly once, and nothing else."""
+    counts, expected = Counter(found), set(wanted)
+    for one, times in counts.items():
+        if one not in expected:
+            yield f"{rel}: uid {one} is not in {name}."
+        elif times > 1:
+            yield f"{rel}: uid {one} is there {times} times."
+    missing = sorted(expected - set(counts))
+    if missing:
+        yield f"{rel}: uid {missing[0]} of {name} is missing."
+
+
+def _wrong_row(row: dict[str, Any]) -> str | None:
+    if row["status"] not in set(Status):
+        return f"has the unknown status {row['status']!r}"
+    if row["status"] == Status.OK:
+        missing = [name for name in _NEEDED if row[name] is None]
+        return f"is ok and has no {missing[0]}" if missing else None
+    extra = [name for name, value in row.items() if value is not None and name not in _ALWAYS]
+    return f"is {row['status']} and has a {extra[0]}" if extra else None
+
+
+def _shards(root: Root, ok: list[dict[str, Any]]) -> Iterator[str]:
+    places: dict[str, list[shards.Place]] = {}
+    for row in ok:
+        # Shards of an adopted folder keep the names that their maker gave.
+        prefix = f"{row['uid']}." if row["shard"].startswith("raw/") else None
+        place = shards.Place(
+            offset=row["offset"], size=row["size"], uid=row["uid"], sha256=row["stored_sha256"], prefix=prefix
+        )
+        places.setdefault(row["shard"], []).append(place)
+    for shard, members in places.items():
+        wrong = shards.difference(root, shard, members)
+        if wrong:
+            yield wrong
+
+
+def _derived(root: Root, unit: str, ok: list[str]) -> Iterator[str]:
+    rel = f"embeddings/metadata/metadata_{unit}.parquet"
+    if root.exists(rel):
+        found = root.read_parquet(rel, ["uid"])["uid"].to_pylist()
+        yield from _same_uids(rel, found, set(ok) & set(found), "the downloads that are ok")
+        with root.open(f"embeddings/img_emb/img_emb_{unit}.npy") as f:
+            num_rows = _npy_shape(f)[0]
+        if num_rows != len(found):
+            yield f"embeddings/img_emb/img_emb_{unit}.npy has {num_rows} rows, its metadata {len(found)}."
+    for table in (name for name in root.folders() if name.startswith(SCORES)):
+        rel = f"{table}/{unit}.parquet"
+        if root.exists(rel):
+            yield from _same_uids(
+                rel, root.read_parquet(rel, ["uid"])["uid"].to_pylist(), ok, "the downloads that are ok"
+            )
+
+
+def _npy_shape(f: Any) -> tuple[int, ...]:
+    version = np.lib.format.read_magic(f)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(f)[0]

@@ -1,0 +1,1 @@
+"""Top floor: the Spark jobs and the command line."""

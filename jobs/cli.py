@@ -1,0 +1,175 @@
+"""The command line: `curate STAGE --recipe R.toml --root ROOT`, and what looks at a root.
+
+Each stage is the same function as `spark-submit jobs/STAGE.py --recipe R.toml --root ROOT`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from curation import __version__
+from curation.storage import Root
+from jobs.stage import add_arguments, guarded, run_stage, run_stages
+
+STAGES = {
+    "ingest": ("jobs.ingest", "metadata rows into samples, planned into units"),
+    "download": ("jobs.download", "fetch, check, resize and store pictures"),
+    "embed": ("jobs.embed", "one embedding a picture"),
+    "dedupe": ("jobs.dedupe", "exact, perceptual and embedding near-duplicates"),
+    "score": ("jobs.score", "one table of scores a filter"),
+    "select": ("jobs.selection", "the recipe's rules in order; the first no is the reason"),
+    "pack": ("jobs.pack", "train shards and their index"),
+}
+"""Stage → (module, what it does), in the order of a run; the flow of docs/architecture.md."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="curate", description=__doc__.splitlines()[0] if __doc__ else None)
+    top.add_argument("--version", action="version", version=f"curate {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, text) in STAGES.items():
+        stage = commands.add_parser(name, help=text, description=text)
+        add_arguments(stage)
+        if name == "dedupe":
+            stage.add_argument("--preview", metavar="FILE.html", help="contact sheet of pairs; decides nothing")
+        stage.set_defaults(action=_stage)
+    whole = commands.add_parser("run", help="all stages, one after the other")
+    add_arguments(whole)
+    whole.set_defaults(action=_run)
+    for name, text, action in (
+        ("status", "the funnel: a count and share per reason", _status),
+        ("verify", "re-read everything and prove that every row is accounted for", _verify),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("root", metavar="ROOT")
+        command.set_defaults(action=action)
+    _add_report(commands)
+    _add_query(commands)
+    _add_adopt(commands)
+    _add_export(commands)
+    demo = commands.add_parser("demo", help="the whole way on a small web on loopback, then a trained step")
+    demo.add_argument("--root", default="demo-root", metavar="ROOT", help="folder that the demo fills (demo-root)")
+    demo.add_argument("--no-train", action="store_true", help="stop after packing")
+    demo.set_defaults(action=_demo)
+    return top
+
+
+Commands = argparse._SubParsersAction  # argparse gives its return type no public name
+
+
+def _add_report(commands: Commands) -> None:
+    report = commands.add_parser("report", help="the same as a page with pictures")
+    report.add_argument("root", metavar="ROOT")
+    report.add_argument("--output", default="report.html", metavar="FILE.html")
+    report.set_defaults(action=_report)
+
+
+def _add_query(commands: Commands) -> None:
+    query = commands.add_parser("query", help="SQL over the manifest, by DuckDB")
+    query.add_argument("root", metavar="ROOT")
+    query.add_argument("sql", metavar="SQL")
+    query.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
+    query.add_argument("--output", metavar="FILE", help="write here instead of to the terminal")
+    query.set_defaults(action=_query)
+
+
+def _add_adopt(commands: Commands) -> None:
+    adopt = commands.add_parser("adopt", help="take img2dataset output folders in, without copying")
+    adopt.add_argument("folders", nargs="+", metavar="IMG2DATASET_DIR")
+    adopt.add_argument("--root", required=True, metavar="ROOT")
+    adopt.set_defaults(action=_adopt)
+
+
+def _add_export(commands: Commands) -> None:
+    export = commands.add_parser("export", help="hand the selection to other tools")
+    export.add_argument("root", metavar="ROOT")
+    export.add_argument("--format", choices=("uids", "shards", "parquet"), required=True)
+    export.add_argument("--output", required=True, metavar="FILE")
+    export.add_argument("--where", default="", metavar="SQL", help="condition on train_index")
+    export.set_defaults(action=_export)
+
+
+def stage_function(name: str) -> Callable[..., None]:
+    """`run(spark, recipe, root)` of the stage called `name`."""
+    return importlib.import_module(STAGES[name][0]).run
+
+
+def _stage(arguments: argparse.Namespace) -> None:
+    if getattr(arguments, "preview", None):
+        from jobs.preview import preview
+
+        run_stage("dedupe", lambda spark, recipe, root: preview(spark, recipe, root, arguments.preview), arguments)
+        return
+    run_stage(arguments.command, stage_function(arguments.command), arguments)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    run_stages({name: stage_function(name) for name in STAGES}, arguments)
+
+
+def _opened(url: str) -> Root:
+    root = Root(url)
+    root.check()
+    return root
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from curation.report import status_text
+
+    sys.stdout.write(status_text(_opened(arguments.root)))
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from curation.verify import verify
+
+    difference = verify(_opened(arguments.root))
+    if difference:
+        sys.stderr.write(f"curate verify: {difference}\n")
+        return 1
+    sys.stdout.write("Every row is accounted for once; every checksum, offset and size is right.\n")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from curation.report import write_html
+
+    write_html(_opened(arguments.root), arguments.output)
+    sys.stdout.write(f"{arguments.output}\n")
+
+
+def _query(arguments: argparse.Namespace) -> None:
+    from jobs.query import write_query
+
+    write_query(_opened(arguments.root), arguments.sql, arguments.format, arguments.output)
+
+
+def _adopt(arguments: argparse.Namespace) -> None:
+    from curation.adopt import adopt
+
+    adopt(Root(arguments.root), arguments.folders)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from curation.export import export
+
+    export(_opened(arguments.root), arguments.format, arguments.output, where=arguments.where)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from jobs.demo import demo
+
+    return demo(arguments.root, train=not arguments.no_train)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `curate`; exits 0, 1 (verify found a difference), 2 (bad input), 130 (interrupted)."""
+    arguments = parser().parse_args(argv)
+    sys.exit(guarded(lambda: arguments.action(arguments)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""Near-duplicates of three tiers as one graph, and which row of each group stays.
+
+    curate dedupe --recipe R.toml --root ROOT
+    spark-submit jobs/dedupe.py --recipe R.toml --root ROOT
+
+Rows are numbered in the order of the recipe's keep rule, so "better" is "smaller number" everywhere. Exact copies are
+folded into their best row first; perceptual and embedding edges between those rows are united over all units and
+sources; a row goes only when it has an edge to a row that stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from curation.config import DedupeConfig, Recipe
+from curation.duplicates import components as local
+from curation.duplicates.keep import order_sql
+from curation.duplicates.phash import NUM_SET_BITS
+from curation.duplicates.vectors import Search
+from curation.errors import UserError
+from curation.schema import DUPLICATES, Status
+from curation.settings import to_dict
+from curation.storage import CONFIG, Root, fingerprint
+from jobs import components as spread
+from jobs import embedders
+from jobs.decontaminate import contaminated, reference_inputs
+from jobs.embed import METADATA, VECTORS, model_of
+from jobs.hash_edges import perceptual_edges
+from jobs.ingest import by_unit
+from jobs.selection import table_fingerprint
+from jobs.vector_edges import check_dimensions, embedding_edges
+
+TABLE = "duplicates"
+ROWS_PER_FILE = 1_000_000
+TIERS = ("exact", "perceptual", "embedding")
+"""In the order of their evidence; of two edges between the same rows the earlier tier is recorded."""
+FROM_DOWNLOADS = ("width", "height", "num_bytes", "sha256", "pixel_sha256", "phash", "entropy")
+FROM_SAMPLES = ("caption", "source", "clip_similarity", "clip_similarity_l14", "aesthetic", "punsafe", "pwatermark")
+_SCANNED = (
+    "uid string, unit int, place int, width int, height int, num_bytes bigint, sha256 string, pixel_sha256 string, "
+    "phash bigint, entropy float, caption string, source string, clip_similarity float, clip_similarity_l14 float, "
+    "aesthetic float, punsafe float, pwatermark float"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What one run compares: `fp` names it, `work` is its scratch, `min_cosine` is set when embeddings are compared."""
+
+    config: DedupeConfig
+    min_cosine: float | None
+    units: list[str]
+    inputs: dict[str, Any]
+    fp: str
+
+    @property
+    def work(self) -> str:
+        return f"{TABLE}/{self.fp}/work"
+
+    @property
+    def search(self) -> Search:
+        """Settings of the embedding tier. Only for a plan with a `min_cosine`."""
+        assert self.min_cosine is not None
+        names = ("num_centroids", "num_probes", "num_passes", "max_cluster_rows", "max_neighbours", "seed")
+        return Search(min_cosine=self.min_cosine, **{name: getattr(self.config, name) for name in names})
+
+
+def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
+    """Write the duplicates, unless the current ones have this config and these inputs. Raises UserError."""
+    plan = planned(recipe, root)
+    current = root.current(TABLE)
+    if current is not None and current["fingerprint"] == plan.fp:
+        return
+    root.remove(f"{TABLE}/{plan.fp}")
+    try:
+        rows = folded(numbered(spark, root, plan), plan.config).persist(StorageLevel.DISK_ONLY)
+        bad = contaminated(spark, recipe, root, plan.work, rows, plan.units, plan.min_cosine)
+        files = _written(decided(spark, root, plan, rows, bad), root, plan.fp)
+        root.publish_json(f"{TABLE}/{plan.fp}/statistics.json", statistics(root, plan, rows, files))
+    finally:
+        spark.catalog.clearCache()
+    root.publish_current(TABLE, plan.fp, files, {**to_dict(plan.config), "min_cosine": plan.min_cosine}, plan.inputs)
+    root.remove(plan.work)
+
+
+def planned(recipe: Recipe, root: Root) -> Plan:
+    """Check that everything the recipe compares is there. Raises UserError before anything is written."""
+    config, units = recipe.dedupe, root.units("downloads")
+    order_sql(config.keep)
+    if not units or root.missing_units("downloads"):
+        raise UserError(f"{root.base} has {len(root.missing_units('downloads'))} units left to download: "
+                        "run `curate download` first.")  # fmt: skip
+    tables, min_cosine = ["samples", "downloads"], None
+    if "embedding" in config.tiers:
+        min_cosine = _min_cosine(recipe, root, units)
+        tables.append(METADATA)
+    inputs: dict[str, Any] = {table: table_fingerprint(root, table) for table in tables}
+    if min_cosine is not None:
+        vectors = {unit: root.size(VECTORS.format(unit=unit)) for unit in units}
+        inputs["vectors"] = fingerprint([vectors, _embedded_with(root)])
+    inputs["against"] = reference_inputs(recipe)
+    fp = fingerprint({"config": to_dict(config), "min_cosine": min_cosine, "inputs": inputs})
+    return Plan(config=config, min_cosine=min_cosine, units=units, inputs=inputs, fp=fp)
+
+
+def _embedded_with(root: Root) -> Any:
+    rel = f"{METADATA}/{CONFIG}"
+    return root.read_json(rel)["config"] if root.exists(rel) else None
+
+
+def _min_cosine(recipe: Recipe, root: Root, units: list[str]) -> float:
+    done = {name.removeprefix("metadata_") for name in root.units(METADATA)}
+    missing = [unit for unit in units if unit not in done]
+    if missing:
+        raise UserError(f"The embedding tier lacks {len(missing)} units: run `curate embed` first, or leave it out.")
+    check_dimensions(root, units)
+    if recipe.dedupe.min_cosine is not None:
+        return recipe.dedupe.min_cosine
+    calibrated = embedders.kind(model_of(recipe)).min_cosine
+    if calibrated is None:
+        raise UserError(
+            f"No calibrated cosine is known for {recipe.embed.model}: look at `curate dedupe --preview` and set "
+            f"dedupe.min_cosine."
+        )
+    return calibrated
+
+
+def numbered(spark: SparkSession, root: Root, plan: Plan) -> DataFrame:
+    """Every downloaded row with `row`, its place in the order of the keep rule, 0 first."""
+    units, embedded = plan.units, plan.min_cosine is not None
+
+    def scan(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for number in (n for batch in batches for n in batch["id"].to_pylist()):
+            yield from scan_unit(root, units[number], number, embedded).to_batches()
+
+    spark.range(0, len(units), 1, len(units)).mapInArrow(scan, _SCANNED).createOrReplaceTempView("scanned")
+    ordered = spark.sql(f"select * from scanned order by {', '.join(order_sql(plan.config.keep))}")
+    # The number of a row is its partition's first number plus its place there, which this function encodes.
+    ordered = ordered.withColumn("id", F.monotonically_increasing_id()).persist(StorageLevel.DISK_ONLY)
+    sizes = ordered.groupBy(F.expr("shiftright(id, 33) as part")).count().collect()
+    counts = {row["part"]: row["count"] for row in sizes}
+    firsts = np.cumsum([0, *(counts.get(part, 0) for part in range(max(counts, default=0) + 1))]).tolist()
+    first = F.array(*[F.lit(value).cast("bigint") for value in firsts])[F.expr("int(shiftright(id, 33))")]
+    text = "xxhash64(lower(trim(coalesce(caption, ''))))" if plan.config.same_caption else "0L"
+    return ordered.withColumn("row", first + F.expr(f"id & {(1 << 33) - 1}L")).withColumn("text", F.expr(text))
+
+
+def scan_unit(root: Root, unit: str, number: int, embedded: bool) -> pa.Table:
+    """The pictures of one unit that came; `place` is the row of its .npy, null where there is none."""
+    rows = root.read_parquet(f"downloads/{unit}.parquet", ["uid", "status", *FROM_DOWNLOADS])
+    rows = rows.filter(pc.equal(rows["status"], Status.OK.value)).drop_columns("status")
+    rows = rows.join(root.read_parquet(f"samples/{unit}.parquet", ["uid", *FROM_SAMPLES]), "uid")
+    uids = root.read_parquet(f"{METADATA}/metadata_{unit}.parquet", ["uid"])["uid"] if embedded else []
+    places = pa.table({"uid": pa.array(uids, pa.string()) if not embedded else uids, "place": np.arange(len(uids))})
+    rows = rows.join(places, "uid")
+    hashes = [None if h is None else int(h, 16) - (int(h, 16) >> 63 << 64) for h in rows["phash"].to_pylist()]
+    columns = {name: rows[name] for name in rows.column_names}
+    columns |= {"unit": pa.array([number] * len(rows), pa.int32()), "phash": pa.array(hashes, pa.int64())}
+    columns["place"] = rows["place"].cast(pa.int32())
+    return pa.table({name: columns[name] for name in (field.split()[0] for field in _SCANNED.split(", "))})
+
+
+def folded(rows: DataFrame, config: DedupeConfig) -> DataFrame:
+    """`rows` with `best`, the best row among those with the same bytes or the same pixels (and caption, if asked)."""
+    kept = rows.select("row", "uid", "unit", "place", "sha256", "pixel_sha256", "phash", "entropy", "text")
+    if "exact" not in config.tiers:
+        return kept.withColumn("best", F.col("row"))
+    kept = kept.withColumn("sha256", F.coalesce("sha256", "uid"))
+    pixels = kept.groupBy("sha256").agg(F.coalesce(F.max("pixel_sha256"), "sha256").alias("content"))
+    kept = kept.join(pixels, "sha256")
+    return kept.join(kept.groupBy("content", "text").agg(F.min("row").alias("best")), ["content", "text"])
+
+
+def candidate_edges(spark: SparkSession, root: Root, plan: Plan, rows: DataFrame) -> DataFrame:
+    """`left`, `right`, `tier` (position in TIERS), `similarity`: one row a pair, left being the better row."""
+    found = [spark.createDataFrame([], "left bigint, right bigint, similarity double, tier int")]
+    if "perceptual" in plan.config.tiers:
+        telling = rows.where(f"bit_count(phash) = {NUM_SET_BITS} and coalesce(entropy, 8) >= {plan.config.min_entropy}")
+        edges = perceptual_edges(spark, root, plan.work, telling, plan.config.max_hamming)
+        found.append(edges.withColumn("tier", F.lit(TIERS.index("perceptual"))))
+    if plan.min_cosine is not None:
+        vectors = rows.where("place is not null")
+        limit = plan.config.max_training_rows
+        edges = embedding_edges(spark, root, plan.work, vectors, plan.units, plan.search, limit)
+        found.append(edges.withColumn("tier", F.lit(TIERS.index("embedding"))))
+    strongest = F.min(F.struct("tier", (-F.col("similarity")).alias("distance"))).alias("e")
+    united = reduce(DataFrame.unionByName, found).groupBy("left", "right").agg(strongest)
+    return united.selectExpr("left", "right", "e.tier", "-e.distance as similarity")
+
+
+def labelled(spark: SparkSession, edges: DataFrame, max_local_edges: int) -> DataFrame:
+    """`row`, `component` of every row with an edge, by scipy here or by Spark above `max_local_edges`."""
+    if edges.count() > max_local_edges:
+        return spread.components(edges)
+    pairs = edges.select("left", "right").toArrow()
+    rows, names = local.components(pairs["left"].to_numpy(), pairs["right"].to_numpy())
+    if not len(rows):
+        return spark.createDataFrame([], "row bigint, component bigint")
+    return spark.createDataFrame(pa.table({"row": rows, "component": names}))
+
+
+def guarded(edges: DataFrame) -> DataFrame:
+    """The edges that remove their right row: to a row that stays itself. Wants `component`, `left`, `right`."""
+
+    def choose(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        guard = local.Guard()
+        for batch in batches:
+            columns = [batch[name].to_numpy() for name in ("component", "left", "right")]
+            yield batch.filter(pa.array(guard.removing(*columns)))
+
+    ordered = edges.repartition("component").sortWithinPartitions("component", "left", "right")
+    return ordered.mapInArrow(choose, edges.schema)
+
+
+def decided(spark: SparkSession, root: Root, plan: Plan, rows: DataFrame, bad: DataFrame) -> DataFrame:
+    """The removed rows as the table has them: uid, kept_uid, tier, similarity, component."""
+    best = rows.where("row = best").join(bad.select("row"), "row", "left_anti").persist(StorageLevel.DISK_ONLY)
+    edges = candidate_edges(spark, root, plan, best).persist(StorageLevel.DISK_ONLY)
+    labels = labelled(spark, edges, plan.config.max_local_edges).persist(StorageLevel.DISK_ONLY)
+    gone = guarded(edges.join(labels.withColumnRenamed("row", "left"), "left"))
+    names = F.array(*[F.lit(tier) for tier in TIERS])
+    gone = gone.select(F.col("right").alias("best"), F.col("left").alias("kept"), names[F.col("tier")].alias("tier"),
+                       "similarity")  # fmt: skip
+    uids = rows.select(F.col("row").alias("kept"), F.col("uid").alias("kept_uid"))
+    found = rows.select("row", "uid", "best").join(gone, "best", "left")
+    found = found.join(labels.withColumnRenamed("row", "best"), "best", "left").where("row != best or kept is not null")
+    found = found.withColumn("kept", F.coalesce("kept", "best")).join(uids, "kept")
+    found = found.withColumn("component", F.coalesce("component", "best"))
+    named = uids.withColumnsRenamed({"kept": "component", "kept_uid": "name"})
+    found = found.join(named, "component").selectExpr(
+        "row", "uid", "kept_uid", "coalesce(tier, 'exact') as tier", "coalesce(similarity, 1D) as similarity",
+        "name as component",
+    )  # fmt: skip
+    tainted = bad.select(F.col("row").alias("best"), "key", "tier", "similarity")
+    tainted = rows.select("row", "uid", "best").join(tainted, "best").selectExpr(
+        "row", "uid", "key as kept_uid", "tier", "similarity", "key as component"
+    )  # fmt: skip
+    return found.join(tainted.select("row"), "row", "left_anti").unionByName(tainted).drop("row")
+
+
+def _written(removed: DataFrame, root: Root, fp: str) -> list[str]:
+    """Publish the table in files that cover equal ranges of uids, sorted by uid; their paths."""
+    removed = removed.persist(StorageLevel.DISK_ONLY)
+    num_files = -(-removed.count() // ROWS_PER_FILE)
+    if not num_files:
+        return []
+    bucket = F.expr(f"int(conv(substring(uid, 1, 6), 16, 10) * {num_files} / 16777216) as unit")
+
+    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for number, table in by_unit(batches):
+            path = f"{TABLE}/{fp}/part-{number:05d}.parquet"
+            root.publish_parquet(path, table.select(DUPLICATES.names).cast(DUPLICATES).combine_chunks())
+            yield pa.RecordBatch.from_pydict({"path": [path]})
+
+    spread_out = removed.select(bucket, "*").repartition(num_files, "unit").sortWithinPartitions("unit", "uid")
+    return sorted(row["path"] for row in spread_out.mapInArrow(write, "path string").collect())
+
+
+def statistics(root: Root, plan: Plan, rows: DataFrame, files: list[str]) -> dict[str, Any]:
+    """Counts of what was compared and removed, for people; nothing decides by it."""
+    seen = rows.selectExpr(
+        "count(*) as pictures", "count_if(row = best) as different", "count_if(place is null) as without_vector",
+        f"count_if(bit_count(phash) != {NUM_SET_BITS} or entropy < {plan.config.min_entropy}) as too_plain_for_phash",
+    ).first()  # fmt: skip
+    tiers: dict[str, int] = {}
+    for file in files:
+        for entry in root.read_parquet(file, ["tier"])["tier"].value_counts().to_pylist():
+            tiers[entry["values"]] = tiers.get(entry["values"], 0) + entry["counts"]
+    return {**(seen.asDict() if seen else {}), "removed": tiers}
+
+
+if __name__ == "__main__":
+    from jobs.stage import main
+
+    main("dedupe", run)

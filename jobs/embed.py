@@ -1,0 +1,101 @@
+"""One vector a stored picture, in clip-retrieval's layout: row i of the .npy belongs to row i of the metadata.
+
+    curate embed --recipe R.toml --root ROOT
+    spark-submit jobs/embed.py --recipe R.toml --root ROOT
+
+One Spark task a unit; the metadata file is published last and makes the unit done.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from curation.config import Recipe
+from curation.errors import UserError
+from curation.schema import EMBEDDINGS, Status
+from curation.shards import read_member
+from curation.storage import Root, fingerprint
+from jobs import embedders
+from jobs.units import map_units
+
+METADATA = "embeddings/metadata"
+VECTORS = "embeddings/img_emb/img_emb_{unit}.npy"
+
+
+def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
+    """Embed every downloaded unit that has no vectors. Raises UserError before anything is written."""
+    model, batch_size = model_of(recipe), recipe.embed.batch_size
+    embedders.kind(model)
+    downloaded = root.units("downloads")
+    if not downloaded:
+        raise UserError(f"{root.base} has no downloads to embed: run `curate download` first.")
+    root.begin_stage(METADATA, {"model": identity(model)})
+    done = {name.removeprefix("metadata_") for name in root.units(METADATA)}
+    units = [unit for unit in downloaded if unit not in done]
+    map_units(spark, "embed", units, lambda unit: embed_unit(root, unit, model, batch_size))
+
+
+def model_of(recipe: Recipe) -> str:
+    """`embed.model`, in full when it is a path relative to the recipe."""
+    path = recipe.resolve(recipe.embed.model)
+    return path if Path(path).exists() else recipe.embed.model
+
+
+def identity(model: str) -> str:
+    """What the vectors depend on: a name, or a file's or folder's name with its files' sizes."""
+    path = Path(model)
+    if not path.exists():
+        return model.replace("_", "-")
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    return f"{path.name}:{fingerprint([[f.name, f.stat().st_size] for f in files])}"
+
+
+def embed_unit(root: Root, unit: str, model: str, batch_size: int) -> int:
+    """Embed the ok rows of one unit in order of uid and publish them; their number.
+
+    A picture that cannot be decoded gets a row of NaN, which later stages read as "no vector".
+    Raises UserError when a shard is missing or truncated.
+    """
+    embedder = embedders.loaded(model)
+    table = root.read_parquet(f"downloads/{unit}.parquet", ["uid", "status", "shard", "offset", "size"])
+    rows = sorted((row for row in table.to_pylist() if row["status"] == Status.OK), key=lambda row: row["uid"])
+    vectors = np.zeros((len(rows), embedder.dim), np.float16)
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        made = embedder.embed([row["uid"] for row in batch], _pictures(root, batch))
+        vectors[start : start + len(batch)] = half(made)
+    sink = io.BytesIO()
+    np.save(sink, vectors)
+    root.publish(VECTORS.format(unit=unit), sink.getvalue())
+    uids = pa.table({"uid": pa.array([row["uid"] for row in rows], pa.string())}, schema=EMBEDDINGS)
+    root.publish_parquet(f"{METADATA}/metadata_{unit}.parquet", uids)
+    return len(rows)
+
+
+def half(vectors: np.ndarray) -> np.ndarray:
+    """float16 of `vectors` `[n, d]`; rows that half precision cannot hold are scaled to length 1 first."""
+    largest = np.abs(vectors).max(axis=1, initial=0)
+    outside = largest > np.finfo(np.float16).max
+    lengths = np.where(outside, np.linalg.norm(vectors.astype(np.float64), axis=1), 1)
+    return (vectors / lengths[:, None]).astype(np.float16)
+
+
+def _pictures(root: Root, rows: list[dict[str, Any]]) -> Iterator[bytes]:
+    for row in rows:
+        try:
+            yield read_member(root, row["shard"], row["offset"], row["size"])
+        except FileNotFoundError as error:
+            raise UserError(f"{root.url(row['shard'])} is gone: restore it, or delete its unit's downloads.") from error
+
+
+if __name__ == "__main__":
+    from jobs.stage import main
+
+    main("embed", run)

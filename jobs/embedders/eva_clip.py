@@ -1,0 +1,53 @@
+"""The image tower of an EVA-CLIP checkpoint, in any layout that `trainer.models.load` reads.
+
+Its calibrated cosine depends on the checkpoint and is unknown: set dedupe.min_cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+
+
+class EvaClip:
+    """See `jobs.embedders.Embedder`."""
+
+    reads_pictures = True
+    min_cosine: float | None = None
+
+    def __init__(self, model: str) -> None:
+        import torch
+
+        from trainer.data.transforms import EvalTransform
+        from trainer.models import load
+
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = load(model).eval().to(self._device)
+        self._transform = EvalTransform(self._model.config.vision.image_size)
+        self.dim = self._model.config.embed_dim
+
+    @staticmethod
+    def accepts(model: str) -> bool:
+        path = Path(model)
+        return path.suffix in SUFFIXES and path.is_file() or (path.is_dir() and (path / "config.json").is_file())
+
+    def embed(self, uids: Sequence[str], pictures: Iterable[bytes]) -> np.ndarray:
+        """See `jobs.embedders.Embedder.embed`; rows have length 1."""
+        import torch
+
+        from jobs.clip_pixels import decoded
+
+        batch, known = decoded(pictures, self._transform)
+        vectors = np.full((len(uids), self.dim), np.nan, np.float32)
+        if known:
+            with torch.inference_mode():
+                features = self._model.encode_image(torch.from_numpy(batch).to(self._device))
+                vectors[known] = torch.nn.functional.normalize(features.float(), dim=1).cpu().numpy()
+        return vectors
+
+
+EMBEDDER = EvaClip

@@ -1,0 +1,138 @@
+"""One table of scores a filter, computed once: `scores_FILTER/UNIT.parquet`, rows only for pictures that came.
+
+    curate score --recipe R.toml --root ROOT
+    spark-submit jobs/score.py --recipe R.toml --root ROOT
+
+One Spark task a unit computes every filter that the unit still lacks, reading each picture once for all of them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import SparkSession
+
+import filters
+from curation.config import Recipe
+from curation.errors import UserError
+from curation.schema import DOWNLOADS, SAMPLES, Status
+from curation.storage import Root
+from filters._gray import MAX_BATCH
+from filters.base import IMAGE, IMAGE_EMBEDDING, Filter
+from jobs.units import map_units
+
+ROWS_PER_BATCH = {True: MAX_BATCH // 4, False: 16_384}
+"""Rows of one batch, with pictures (their bytes are held) and without."""
+
+
+def configured(recipe: Recipe) -> dict[str, Filter]:
+    """The recipe's filters by name. Raises UserError for bad options or two filters that write one column."""
+    built = {name: filters.build(name, options, recipe.resolve) for name, options in recipe.filters.items()}
+    owners: dict[str, str] = {}
+    for name, item in built.items():
+        for column in item.writes.names:
+            if owners.setdefault(column, name) != name:
+                raise UserError(f"Filters {owners[column]} and {name} both write {column}: keep one of them.")
+    return built
+
+
+def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
+    """Score every downloaded unit that lacks a filter of the recipe. Raises UserError before anything is written."""
+    wanted = configured(recipe)
+    downloaded = root.units("downloads")
+    if not downloaded:
+        raise UserError(f"{root.base} has no downloads to score: run `curate download` first.")
+    _check_embeddings(root, wanted, downloaded)
+    for item in wanted.values():
+        item.check_ready()
+    configs = {name: item.config() for name, item in wanted.items()}
+    for name, config in configs.items():
+        root.begin_stage(f"scores_{name}", config)
+    done = {name: set(root.units(f"scores_{name}")) for name in wanted}
+    work = [(unit, lacking) for unit in downloaded if (lacking := [n for n in wanted if unit not in done[n]])]
+    if not work:
+        return
+    map_units(spark, "score", work, lambda item: score_unit(root, item[0], {name: wanted[name] for name in item[1]}))
+
+
+def _check_embeddings(root: Root, wanted: Mapping[str, Filter], units: list[str]) -> None:
+    readers = [name for name, item in wanted.items() if IMAGE_EMBEDDING.name in item.reads]
+    missing = [unit for unit in units if not root.exists(_metadata(unit))] if readers else []
+    if missing:
+        raise UserError(
+            f"Filter {readers[0]} reads embeddings, and {len(missing)} of {len(units)} units have none: "
+            f"run `curate embed` first."
+        )
+
+
+def _metadata(unit: str) -> str:
+    return f"embeddings/metadata/metadata_{unit}.parquet"
+
+
+def score_unit(root: Root, unit: str, wanted: Mapping[str, Filter]) -> int:
+    """Compute and publish the scores of `wanted` for one unit; returns the number of rows scored."""
+    reads = {column for item in wanted.values() for column in item.reads}
+    parts: dict[str, list[pa.RecordBatch]] = {name: [] for name in wanted}
+    uids: list[str] = []
+    for batch in batches(root, unit, reads):
+        uids += batch["uid"].to_pylist()
+        for name, item in wanted.items():
+            parts[name].append(item.apply(batch.select(item.reads)))
+    for name, item in wanted.items():
+        scores = pa.Table.from_batches(parts[name], schema=item.writes)
+        table = scores.add_column(0, SAMPLES.field("uid"), pa.array(uids, pa.string()))
+        root.publish_parquet(f"scores_{name}/{unit}.parquet", table.sort_by("uid"))
+    return len(uids)
+
+
+def batches(root: Root, unit: str, reads: set[str]) -> Iterator[pa.RecordBatch]:
+    """The unit's rows with status ok: `uid` and the columns `reads`, in the order of the pictures in their shard."""
+    rows = _rows(root, unit, reads)
+    if IMAGE_EMBEDDING.name in reads:
+        rows = rows.append_column(IMAGE_EMBEDDING, _embeddings(root, unit, rows["uid"].to_pylist()))
+    with_images = IMAGE.name in reads
+    for batch in rows.combine_chunks().to_batches(ROWS_PER_BATCH[with_images]):
+        images = _images(root, batch) if with_images else None
+        yield batch if images is None else batch.append_column(IMAGE, images)
+
+
+def _rows(root: Root, unit: str, reads: set[str]) -> pa.Table:
+    place = {"status", "shard", "offset", "size"}
+    from_downloads = [f.name for f in DOWNLOADS if f.name == "uid" or f.name in reads | place]
+    from_samples = [f.name for f in SAMPLES if f.name == "uid" or f.name in reads]
+    downloads = root.read_parquet(f"downloads/{unit}.parquet", from_downloads)
+    downloads = downloads.filter(pc.equal(downloads["status"], Status.OK.value))
+    samples = root.read_parquet(f"samples/{unit}.parquet", from_samples)
+    joined = downloads.join(samples, "uid", join_type="left outer")
+    return joined.sort_by([("shard", "ascending"), ("offset", "ascending"), ("uid", "ascending")])
+
+
+def _images(root: Root, batch: pa.RecordBatch) -> pa.Array:
+    """Stored bytes of each row, by one range read for each shard of the batch."""
+    images: list[bytes] = []
+    places = list(zip(*(batch[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))
+    for shard in dict.fromkeys(shard for shard, _, _ in places):
+        spans = [(offset, size) for name, offset, size in places if name == shard]
+        start = spans[0][0]
+        data = root.read_bytes(shard, start, max(offset + size for offset, size in spans) - start)
+        images += [data[offset - start : offset - start + size] for offset, size in spans]
+    return pa.array(images, IMAGE.type)
+
+
+def _embeddings(root: Root, unit: str, uids: list[str]) -> pa.Array:
+    """Embedding of each of `uids` as a list of floats, null where the embedder left none."""
+    known = root.read_parquet(_metadata(unit), ["uid"])["uid"].to_pylist()
+    matrix = np.load(io.BytesIO(root.read_bytes(f"embeddings/img_emb/img_emb_{unit}.npy")), allow_pickle=False)
+    row_of = {uid: row for row, uid in enumerate(known)}
+    rows = [row_of.get(uid) for uid in uids]
+    return pa.array([None if row is None else matrix[row].astype(np.float32) for row in rows], IMAGE_EMBEDDING.type)
+
+
+if __name__ == "__main__":
+    from jobs.stage import main
+
+    main("score", run)

@@ -1,0 +1,187 @@
+"""The recipe's rules in order over the whole manifest: each uid is kept, or carries the first rule that said no.
+
+    curate select --recipe R.toml --root ROOT
+    spark-submit jobs/selection.py --recipe R.toml --root ROOT
+
+A unit's tables cover the same rows, so each Spark task joins them by itself and only the columns that rules use
+leave it. What concerns all rows is Spark's: the duplicates, `count(*) over (partition by …)`, quantiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
+
+from curation import rules as rule_language
+from curation.config import Recipe
+from curation.errors import UserError
+from curation.expressions import Quantile
+from curation.rules import DUPLICATE_COLUMNS, Rule
+from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES, SELECTION
+from curation.storage import Root, fingerprint
+from jobs.ingest import by_unit
+from jobs.score import configured
+
+_DDL = {pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.bool_(): "boolean"}
+TABLE = "selection"
+
+
+def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
+    """Write the selection, unless the current one has these rules and inputs. Raises UserError before writing."""
+    scores = score_schemas(recipe)
+    columns = rule_language.manifest_columns(scores.values())
+    rules = rule_language.parse(recipe.rules, columns)
+    tables = _tables(rules, scores)
+    _check_complete(root, tables)
+    inputs = {table: table_fingerprint(root, table) for table in tables}
+    fp = fingerprint({"rules": list(recipe.rules.items()), "inputs": inputs})
+    current = root.current(TABLE)
+    if current is not None and current["fingerprint"] == fp:
+        return
+    units, written = root.units("samples"), set(root.units(f"{TABLE}/{fp}"))
+    # A rule about all rows needs them all; otherwise what an interrupted run has written stays unread.
+    scanned = units if any(rule.is_global for rule in rules) else [unit for unit in units if unit not in written]
+    manifest = joined(spark, root, scanned, tables, columns)
+    values = {wanted: quantile(spark, manifest, columns, wanted) for wanted in _quantiles(rules)}
+    rules = rule_language.parse(recipe.rules, columns, values)
+    write_units(decide(spark, manifest, rules), root, fp, scanned, written)
+    known = [{"column": column, "share": share, "value": value} for (column, share), value in sorted(values.items())]
+    config = {"rules": dict(recipe.rules), "order": list(recipe.rules), "quantiles": known}
+    root.publish_current(TABLE, fp, [f"{TABLE}/{fp}/{unit}.parquet" for unit in units], config, inputs)
+
+
+def score_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
+    """Score tables of the recipe's filters and the columns they add. Raises UserError for a bad filter."""
+    return {f"scores_{name}": item.writes for name, item in configured(recipe).items()}
+
+
+def check(recipe: Recipe) -> None:
+    """Raise UserError for a bad filter or rule; needs no root, so a run can ask before it fetches anything."""
+    rule_language.parse(recipe.rules, rule_language.manifest_columns(score_schemas(recipe).values()))
+
+
+def _quantiles(rules: Iterable[Rule]) -> list[Quantile]:
+    return sorted({wanted for rule in rules for wanted in rule.quantiles})
+
+
+def _tables(rules: list[Rule], scores: Mapping[str, pa.Schema]) -> dict[str, list[str]]:
+    """Tables that the rules need, each with the columns they need of it."""
+    used = frozenset().union(*(rule.columns for rule in rules))
+    tables = {"samples": [f.name for f in SAMPLES if f.name != "uid" and f.name in used]}
+    tables["downloads"] = [f.name for f in DOWNLOADS if f.name == "status" or (f.name != "uid" and f.name in used)]
+    tables |= {table: names for table, s in scores.items() if (names := [n for n in s.names if n in used])}
+    if used & set(DUPLICATE_COLUMNS):
+        tables["duplicates"] = [name for name in DUPLICATE_COLUMNS if name in used]
+    return tables
+
+
+def _check_complete(root: Root, tables: Mapping[str, list[str]]) -> None:
+    if not root.units("samples"):
+        raise UserError(f"{root.base} has no samples: run `curate ingest` first.")
+    for table in tables:
+        if table == "duplicates":
+            if root.current(table) is None:
+                raise UserError("The rules use duplicates, and there are none yet: run `curate dedupe` first.")
+            continue
+        missing = root.missing_units(table)
+        if missing:
+            stage = "score" if table.startswith("scores_") else "download"
+            raise UserError(f"{table} lacks {len(missing)} units ({missing[0]} first): run `curate {stage}` first.")
+
+
+def table_fingerprint(root: Root, table: str) -> str:
+    """Fingerprint of what `table` holds: names and sizes of its unit files, or its current version."""
+    if table == "duplicates":
+        return (root.current(table) or {})["fingerprint"]
+    names = set(root.list(table, ".parquet"))
+    sizes = {e["name"].rsplit("/", 1)[-1]: e["size"] for e in root.fs.ls(root.full(table), detail=True)}
+    return fingerprint(sorted([name, size] for name, size in sizes.items() if name in names))
+
+
+def joined(
+    spark: SparkSession,
+    root: Root,
+    units: list[str],
+    tables: Mapping[str, list[str]],
+    types: Mapping[str, pa.DataType],
+) -> DataFrame:
+    """The manifest's rows: `unit` (position in `units`), `uid`, and the columns of `tables`."""
+    aligned = {name: columns for name, columns in tables.items() if name != "duplicates"}
+    names = [column for columns in aligned.values() for column in columns]
+    ddl = ", ".join(["unit int", "uid string", *(f"`{name}` {_DDL[types[name]]}" for name in names)])
+
+    def scan(positions: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for position in (row for batch in positions for row in batch["id"].to_pylist()):
+            table = join_unit(root, units[position], aligned)
+            yield from table.add_column(0, "unit", pa.array([position] * len(table), pa.int32())).to_batches()
+
+    manifest = spark.range(0, len(units), 1, max(1, len(units))).mapInArrow(scan, ddl)
+    if "duplicates" not in tables:
+        return manifest
+    return manifest.join(_duplicates(spark, root), "uid", "left")
+
+
+def join_unit(root: Root, unit: str, tables: Mapping[str, list[str]]) -> pa.Table:
+    """Samples of one unit with the wanted columns of its other tables, in the order of `tables`."""
+    rows = root.read_parquet(f"samples/{unit}.parquet", ["uid", *tables["samples"]])
+    for table, columns in tables.items():
+        if table != "samples":
+            rows = rows.join(root.read_parquet(f"{table}/{unit}.parquet", ["uid", *columns]), "uid")
+    return rows
+
+
+def _duplicates(spark: SparkSession, root: Root) -> DataFrame:
+    files = (root.current("duplicates") or {})["files"]
+    names = ["uid", *DUPLICATE_COLUMNS]
+
+    def read(positions: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for position in (row for batch in positions for row in batch["id"].to_pylist()):
+            table = root.read_parquet(files[position], ["uid", "kept_uid", "tier", "similarity"])
+            yield from table.cast(_DUPLICATES).rename_columns(names).to_batches()
+
+    ddl = ", ".join(f"{name} {_DDL[field.type]}" for name, field in zip(names, _DUPLICATES, strict=True))
+    return spark.range(0, len(files), 1, max(1, len(files))).mapInArrow(read, ddl)
+
+
+_DUPLICATES = pa.schema([DUPLICATES.field(name) for name in ("uid", "kept_uid", "tier", "similarity")])
+
+
+def quantile(
+    spark: SparkSession, manifest: DataFrame, types: Mapping[str, pa.DataType], wanted: Quantile
+) -> float | None:
+    """Exact quantile over the rows that came; None when no such row has the value."""
+    manifest.createOrReplaceTempView("m")
+    column, share = wanted
+    return spark.sql(rule_language.quantile_sql("m", column, types[column], share)).collect()[0][0]
+
+
+def decide(spark: SparkSession, manifest: DataFrame, rules: list[Rule]) -> DataFrame:
+    """`unit`, `uid` and `reason` (null when kept) of every row."""
+    manifest.createOrReplaceTempView("m")
+    return spark.sql(f"select m.unit, m.uid, {rule_language.reason_sql(rules)} as reason from m")
+
+
+def write_units(decided: DataFrame, root: Root, fp: str, units: list[str], written: set[str]) -> None:
+    """Publish the units of version `fp` that are not `written` yet, each sorted by uid."""
+    parallelism = decided.sparkSession.sparkContext.defaultParallelism
+    num_partitions = min(max(1, len(units)), max(parallelism * 4, len(units) // 64))
+    ordered = decided.repartition(num_partitions, "unit").sortWithinPartitions("unit", "uid")
+
+    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for position, table in by_unit(batches):
+            if units[position] not in written:
+                kept = pc.is_null(table["reason"])
+                columns = [table["uid"], kept, table["reason"]]
+                root.publish_parquet(f"{TABLE}/{fp}/{units[position]}.parquet", pa.table(columns, schema=SELECTION))
+            yield pa.RecordBatch.from_pydict({"rows": pa.array([len(table)], pa.int64())})
+
+    ordered.mapInArrow(write, "rows bigint").agg({"rows": "sum"}).collect()
+
+
+if __name__ == "__main__":
+    from jobs.stage import main
+
+    main("select", run)

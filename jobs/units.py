@@ -1,0 +1,65 @@
+"""Run a function over units, one Spark task each, all at once, with a bar that counts the finished ones."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from curation.errors import UserError
+from curation.progress import bar
+
+POLL_S = 0.5
+_USER_ERROR = re.compile(r"curation\.errors\.UserError: (.+)")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_units(
+    spark: SparkSession, desc: str, items: Sequence[Item], function: Callable[[Item], Result]
+) -> list[Result]:
+    """`function` of each of `items`, in their order; each is a task of its own, scheduled as executors become free.
+
+    `toLocalIterator` would show progress too, but runs two tasks at a time. Raises UserError when a task
+    did, and what Spark raises for any other failed task.
+    """
+    context = spark.sparkContext
+    group = f"{desc}-{uuid.uuid4().hex}"
+    finished = context.accumulator(0)
+
+    def counted(item: Item) -> Result:
+        result = function(item)
+        finished.add(1)
+        return result
+
+    def collect() -> list[Result]:
+        context.setJobGroup(group, desc, interruptOnCancel=True)
+        return context.parallelize(items, max(1, len(items))).map(counted).collect()
+
+    with ThreadPoolExecutor(1) as pool, bar(len(items), desc, "unit") as progress:
+        job = pool.submit(collect)
+        try:
+            while wait([job], POLL_S).not_done:
+                progress.update(finished.value - progress.n)
+        except BaseException:  # an interrupt must not leave the tasks running
+            context.cancelJobGroup(group)
+            raise
+        progress.update(len(items) - progress.n)
+        return _result(job)
+
+
+def _result(job: Future[list[Result]]) -> list[Result]:
+    """What `job` gave; a UserError that a task raised is a UserError here, without Spark's trace around it."""
+    try:
+        return job.result()
+    except (Py4JJavaError, PySparkException) as error:
+        sentence = _USER_ERROR.search(str(error))
+        if sentence:
+            raise UserError(sentence[1]) from error
+        raise

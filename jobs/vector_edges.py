@@ -1,0 +1,259 @@
+"""Edges between pictures with near embeddings: overlapping clusters, assigned and searched in Spark tasks.
+
+1. A seeded sample of vectors is gathered and the driver trains the clusters on it.
+2. Each unit's task memory-maps its .npy and gives every vector its nearest clusters.
+3. Clusters are bundled into groups of bounded size; vectors move to their groups, each once a group however many of
+   its clusters it belongs to; a task spools a group to local disk and searches its clusters in blocks.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from curation.duplicates.clustering import (
+    SAMPLES_PER_CENTROID,
+    Clustering,
+    normalised,
+    num_centroids_for,
+    train,
+    usable,
+)
+from curation.duplicates.vectors import Search, inside
+from curation.errors import UserError
+from curation.storage import Root
+from jobs.embed import VECTORS
+from jobs.ingest import by_unit
+from jobs.work import load_npy, save_npy
+
+ROWS_PER_GROUP = 50_000
+"""Vectors that move together: 128 MB spooled at 1280 dimensions in half precision."""
+ROWS_PER_BATCH = 2_048
+Task = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+def embedding_edges(
+    spark: SparkSession,
+    root: Root,
+    work: str,
+    rows: DataFrame,
+    units: list[str],
+    search: Search,
+    max_training_rows: int,
+) -> DataFrame:
+    """`left`, `right`, `similarity` (cosine) of `rows` (`row`, `uid`, `unit`, `place` in the unit's .npy, `text`).
+
+    Raises UserError when the units' vectors differ in dimension.
+    """
+    check_dimensions(root, units)
+    by_place = rows.repartition(max(1, min(len(units), 10_000)), "unit").sortWithinPartitions("unit", "place")
+    by_place = by_place.persist(StorageLevel.DISK_ONLY)
+    num_rows = by_place.count()
+    found = None
+    for number in range(search.num_passes if num_rows > 1 else 0):
+        wanted = search.num_centroids or num_centroids_for(num_rows)
+        clustering = _trained(root, work, by_place, units, wanted, num_rows, max_training_rows, search.seed + number)
+        if clustering is None:
+            break
+        edges = _one_pass(spark, root, by_place, units, clustering, search)
+        found = edges if found is None else found.unionAll(edges)
+    if found is None:
+        return spark.createDataFrame([], "left bigint, right bigint, similarity double")
+    return found.distinct()
+
+
+def check_dimensions(root: Root, units: list[str]) -> int | None:
+    """Dimension of all units' vectors, None when none has rows. Raises UserError naming the unit that differs."""
+    first: tuple[str, int] | None = None
+    for unit in units:
+        path = VECTORS.format(unit=unit)
+        with root.open(path) as f:
+            try:
+                version = np.lib.format.read_magic(f)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape = read(f)[0]
+            except ValueError as error:
+                raise UserError(f"{root.url(path)} is no array ({error}): delete that unit and embed again.") from error
+        if len(shape) != 2:
+            raise UserError(f"{root.url(path)} holds no vectors (shape {shape}): delete that unit and embed again.")
+        if shape[0] and first is None:
+            first = unit, shape[1]
+        if shape[0] and first is not None and shape[1] != first[1]:
+            raise UserError(
+                f"Unit {unit} has vectors of {shape[1]} dimensions and unit {first[0]} of {first[1]}: "
+                f"delete the folder embeddings and embed everything with one model."
+            )
+    return None if first is None else first[1]
+
+
+def _trained(
+    root: Root,
+    work: str,
+    rows: DataFrame,
+    units: list[str],
+    num_centroids: int,
+    num_rows: int,
+    max_rows: int,
+    seed: int,
+) -> Clustering | None:
+    """Clusters trained on the rows whose hashed uid falls under the wanted share; None when no vector is usable."""
+    wanted = min(num_centroids * SAMPLES_PER_CENTROID, max_rows)
+    share = min(1.0, wanted / num_rows)
+    chosen = rows.where(F.expr(f"pmod(xxhash64(uid, {seed}), 1000000) < {round(share * 1_000_000)}"))
+
+    def gather(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for unit, table in by_unit(batches):
+            vectors = load_npy(root, VECTORS.format(unit=units[unit]))[table["place"].to_numpy()]
+            known = usable(vectors)
+            path = save_npy(root, f"{work}/sample", vectors[known])
+            yield pa.RecordBatch.from_pydict({"vectors": [path], "rows": [table["row"].to_numpy()[known]]})
+
+    written = chosen.mapInArrow(gather, "vectors string, rows array<bigint>").collect()
+    if not written:
+        return None
+    order = np.argsort(np.concatenate([part["rows"] for part in written]))
+    sample = np.concatenate([load_npy(root, part["vectors"]) for part in written])[order]
+    return train(normalised(sample), num_centroids, seed=seed) if len(sample) else None
+
+
+def _one_pass(
+    spark: SparkSession, root: Root, rows: DataFrame, units: list[str], clustering: Clustering, search: Search
+) -> DataFrame:
+    shared = spark.sparkContext.broadcast(clustering)
+
+    def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for unit, table in by_unit(batches):
+            vectors = load_npy(root, VECTORS.format(unit=units[unit]))[table["place"].to_numpy()]
+            nearest = shared.value.assign(vectors, search.num_probes)
+            flat = pa.array(nearest.ravel(), pa.int32())
+            lists = pa.FixedSizeListArray.from_arrays(flat, nearest.shape[1]).cast(pa.list_(pa.int32()))
+            full = table.select(["unit", "place", "row", "text"]).append_column("clusters", lists).combine_chunks()
+            yield from full.filter(pa.array(nearest[:, 0] >= 0)).to_batches()
+
+    columns = "unit int, place int, row bigint, text bigint, clusters array<int>"
+    assigned = rows.mapInArrow(assign, columns).persist(StorageLevel.DISK_ONLY)
+    counts = assigned.select(F.explode("clusters").alias("cluster")).groupBy("cluster").count().collect()
+    group_of = groups({row["cluster"]: row["count"] for row in counts}, len(clustering.centroids))
+    num_groups = int(group_of.max(initial=-1)) + 1
+    if not num_groups:
+        return spark.createDataFrame([], "left bigint, right bigint, similarity double")
+    moved = assigned.mapInArrow(_mover(root, units, group_of), _MOVED_DDL)
+    moved = moved.repartition(num_groups, "group").sortWithinPartitions("group", "row")
+    return moved.mapInArrow(_searcher(search), "left bigint, right bigint, similarity double")
+
+
+def groups(counts: dict[int, int], num_clusters: int) -> np.ndarray:
+    """Group of each cluster, int32 `[num_clusters]`: consecutive ones together up to ROWS_PER_GROUP; -1 when empty."""
+    group_of = np.full(num_clusters, -1, np.int32)
+    number, held = 0, 0
+    for cluster in sorted(cluster for cluster, count in counts.items() if count > 1):
+        if held and held + counts[cluster] > ROWS_PER_GROUP:
+            number, held = number + 1, 0
+        group_of[cluster] = number
+        held += counts[cluster]
+    return group_of
+
+
+_MOVED_DDL = "group int, row bigint, text bigint, clusters array<int>, dim int, vector binary"
+
+
+def _mover(root: Root, units: list[str], group_of: np.ndarray) -> Task:
+    """Task that sends each vector to every group that holds one of its clusters."""
+
+    def move(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for unit, table in by_unit(batches):
+            vectors = load_npy(root, VECTORS.format(unit=units[unit]))
+            for batch in table.to_batches(ROWS_PER_BATCH):
+                yield _moved(batch, vectors, group_of)
+
+    return move
+
+
+def _moved(batch: pa.RecordBatch, vectors: np.ndarray, group_of: np.ndarray) -> pa.RecordBatch:
+    clusters = batch["clusters"].flatten().to_numpy().reshape(len(batch), -1)
+    group = group_of[clusters]
+    order = np.argsort(group, axis=1, kind="stable")
+    group, clusters = np.take_along_axis(group, order, 1), np.take_along_axis(clusters, order, 1)
+    starts = group >= 0
+    starts[:, 1:] &= group[:, 1:] != group[:, :-1]
+    item, first = np.nonzero(starts)
+    lists = [clusters[i][group[i] == group[i, j]] for i, j in zip(item.tolist(), first.tolist(), strict=True)]
+    block = np.ascontiguousarray(vectors[batch["place"].to_numpy()], np.float16)
+    return pa.RecordBatch.from_pydict(
+        {
+            "group": pa.array(group[item, first], pa.int32()),
+            "row": batch["row"].take(pa.array(item)),
+            "text": batch["text"].take(pa.array(item)),
+            "clusters": pa.array(lists, pa.list_(pa.int32())),
+            "dim": pa.array(np.full(len(item), block.shape[1]), pa.int32()),
+            "vector": pa.array([block[i].tobytes() for i in item.tolist()], pa.binary()),
+        }
+    )
+
+
+def _searcher(search: Search) -> Task:
+    """Task that spools its groups and searches their clusters."""
+
+    def task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with tempfile.TemporaryDirectory(prefix="dedupe-") as folder:
+            for group in spooled(batches, Path(folder, "group")):
+                yield from _search_group(group, search)
+
+    return task
+
+
+class Group:
+    """Vectors of one group on local disk, in order of row, with what belongs to each."""
+
+    def __init__(self, path: Path, parts: list[pa.RecordBatch], dim: int) -> None:
+        self.vectors = np.memmap(path, np.float16, "r").reshape(-1, dim)
+        self.rows = np.concatenate([part["row"].to_numpy() for part in parts])
+        self.texts = np.concatenate([part["text"].to_numpy() for part in parts])
+        self.clusters = pa.chunked_array([part["clusters"] for part in parts]).combine_chunks()
+
+
+def spooled(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[Group]:
+    """The groups of a stream sorted by (group, row), their vectors written to `path` as they come."""
+    group, dim, parts = -1, 0, list[pa.RecordBatch]()
+    spool = open(path, "wb")  # noqa: SIM115  # reopened for each group
+    try:
+        for batch in batches:
+            numbers = batch["group"].to_numpy()
+            bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+            for start, stop in zip(bounds, bounds[1:], strict=False):
+                if start == stop:
+                    continue
+                if numbers[start] != group and parts:
+                    spool.close()
+                    yield Group(path, parts, dim)
+                    parts = []
+                    spool = open(path, "wb")  # noqa: SIM115
+                group, dim = int(numbers[start]), batch["dim"][start].as_py()
+                piece = batch.slice(start, stop - start)
+                spool.write(b"".join(piece["vector"].to_pylist()))
+                parts.append(piece.select(["row", "text", "clusters"]))
+        spool.close()
+        if parts:
+            yield Group(path, parts, dim)
+    finally:
+        spool.close()
+
+
+def _search_group(group: Group, search: Search) -> Iterator[pa.RecordBatch]:
+    owners = group.clusters.value_parent_indices().to_numpy()
+    flat = group.clusters.flatten().to_numpy()
+    order = np.lexsort((owners, flat))
+    bounds = [0, *(np.flatnonzero(np.diff(flat[order])) + 1).tolist(), len(order)]
+    labels = group.texts if group.texts.any() else None
+    for start, stop in zip(bounds, bounds[1:], strict=False):
+        for left, right, cosine in inside(group.vectors, owners[order[start:stop]], search, labels):
+            if len(left):
+                columns = [group.rows[left], group.rows[right], cosine.astype(np.float64)]
+                yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], ["left", "right", "similarity"])

@@ -1,0 +1,47 @@
+"""Shared fixtures: one lazy Spark session, a small root."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from curation.storage import Root
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """One local session a test process, started by the first test that asks for it."""
+    from jobs.session import session
+
+    found = session("tests", spark__sql__shuffle__partitions="2", spark__driver__memory="1g")
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    """An empty root of this version."""
+    made = Root(tmp_path / "root")
+    made.create()
+    return made
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The data beside the checkout; skips where it is absent."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data, which is not part of the project")
+    return folder

@@ -1,0 +1,130 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation.duplicates import vectors as module
+from curation.duplicates.clustering import normalised
+from curation.duplicates.vectors import Search, inside, near_pairs
+
+
+def planted(count: int, dim: int = 32, seed: int = 0, lowest: float = 0.9) -> np.ndarray:
+    """Random directions of which each in the last third is near one in the first third."""
+    rng = np.random.default_rng(seed)
+    vectors = normalised(rng.standard_normal((count, dim)))
+    third = count // 3
+    cosine = rng.uniform(lowest, 1, (third, 1))
+    noise = rng.standard_normal((third, dim))
+    noise -= (noise * vectors[:third]).sum(1, keepdims=True) * vectors[:third]
+    vectors[count - third :] = cosine * vectors[:third] + np.sqrt(1 - cosine**2) * normalised(noise)
+    return vectors
+
+
+def brute_force(vectors: np.ndarray, min_cosine: float) -> set[tuple[int, int]]:
+    cosines = np.triu(normalised(vectors) @ normalised(vectors).T, 1)
+    return set(zip(*(axis.tolist() for axis in np.nonzero(cosines >= min_cosine)), strict=True))
+
+
+def pairs(found: module.Pairs) -> set[tuple[int, int]]:
+    rows = list(zip(found[0].tolist(), found[1].tolist(), strict=True))
+    assert len(rows) == len(set(rows)), "a pair was reported twice"
+    return set(rows)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(2, 200), block=st.integers(3, 64))
+def test_one_cluster_finds_what_brute_force_finds(seed: int, count: int, block: int) -> None:
+    vectors = planted(count, seed=seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        found = near_pairs(vectors, Search(min_cosine=0.8))
+    assert pairs(found) == brute_force(vectors, 0.8)
+    exact = np.einsum("ij,ij->i", vectors[found[0]], vectors[found[1]])
+    assert np.allclose(found[2], exact, atol=1e-5)
+
+
+def test_many_clusters_find_nearly_all_and_nothing_else() -> None:
+    vectors = planted(6_000)
+    expected = brute_force(vectors, 0.9)
+    one = pairs(near_pairs(vectors, Search(min_cosine=0.9, num_centroids=40, num_probes=1)))
+    several = pairs(near_pairs(vectors, Search(min_cosine=0.9, num_centroids=40, num_probes=4)))
+    twice = pairs(near_pairs(vectors, Search(min_cosine=0.9, num_centroids=40, num_probes=4, num_passes=2)))
+    assert one < several <= twice <= expected
+    assert len(several) >= 0.99 * len(expected)
+    assert len(one) < 0.97 * len(expected), "one cluster a row is expected to miss pairs across boundaries"
+
+
+def test_unusable_vectors_spoil_nothing() -> None:
+    vectors = planted(300)
+    expected = {(a, b) for a, b in brute_force(vectors, 0.8) if not {a, b} & {0, 1, 2}}
+    vectors[0], vectors[1], vectors[2, 3] = 0, np.nan, -np.inf
+    assert pairs(near_pairs(vectors, Search(min_cosine=0.8))) == expected
+
+
+def test_only_equal_labels_pair() -> None:
+    vectors = planted(300)
+    labels = np.random.default_rng(1).integers(0, 2, 300)
+    expected = {(a, b) for a, b in brute_force(vectors, 0.8) if labels[a] == labels[b]}
+    assert 0 < len(expected) < len(brute_force(vectors, 0.8))
+    assert pairs(near_pairs(vectors, Search(min_cosine=0.8), labels)) == expected
+
+
+def test_half_precision_and_memory_maps_are_read(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    vectors = planted(300, lowest=0.95).astype(np.float16)
+    np.save(tmp_path / "v.npy", vectors)
+    mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
+    assert pairs(near_pairs(mapped, Search(min_cosine=0.9))) == brute_force(vectors, 0.9)
+
+
+def test_a_row_keeps_its_best_ranked_neighbours() -> None:
+    vectors = np.repeat(planted(30), 10, axis=0)
+    left, right, _ = near_pairs(vectors, Search(min_cosine=0.999, max_neighbours=3))
+    assert np.bincount(right).max() == 3
+    for row in range(300):
+        first = row // 10 * 10
+        assert sorted(left[right == row].tolist()) == list(range(first, min(row, first + 3)))
+
+
+def test_an_oversized_cluster_compares_with_the_first_of_each_kind() -> None:
+    vectors = np.concatenate([np.repeat(planted(9, lowest=0.99)[:3], 200, axis=0), planted(60, seed=5)])
+    order = np.random.default_rng(0).permutation(len(vectors))
+    vectors = vectors[order]
+    search = Search(min_cosine=0.95, max_cluster_rows=50)
+    found = [p for p in inside(vectors, np.arange(len(vectors)), search, None) if len(p[0])]
+    left, right = (np.concatenate([p[i] for p in found]) for i in (0, 1))
+    everything = brute_force(vectors, 0.95)
+    assert set(zip(left.tolist(), right.tolist(), strict=True)) <= everything
+    # Who has a better-ranked look-alike is the same as with all pairs, and every edge leads to one that has none.
+    assert set(right.tolist()) == {b for _, b in everything}
+    assert not set(left.tolist()) & set(right.tolist())
+
+
+@pytest.mark.parametrize("max_cluster_rows", [1_000, 1_000_000])
+def test_memory_is_bounded_when_half_of_all_rows_are_one_picture(max_cluster_rows: int) -> None:
+    vectors = planted(24_000, dim=16)
+    vectors[::2] = vectors[0]
+    search = Search(
+        min_cosine=0.98, num_probes=2, num_centroids=24, max_cluster_rows=max_cluster_rows, max_neighbours=8
+    )
+    tracemalloc.start()
+    found = near_pairs(vectors, search)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # All similarities of that cluster would be 12,000² × 4 bytes = 576 MB, all its pairs 1.4 GB.
+    assert peak < 150e6
+    assert {0} | set(found[1].tolist()) >= set(range(0, 24_000, 2))
+
+
+def test_the_result_does_not_depend_on_numbers_of_threads() -> None:
+    import faiss
+
+    vectors, search = planted(3_000), Search(min_cosine=0.9, num_centroids=20)
+    before = faiss.omp_get_max_threads()
+    results = []
+    for threads in (1, 2):
+        faiss.omp_set_num_threads(threads)
+        results.append(near_pairs(vectors, search))
+    faiss.omp_set_num_threads(before)
+    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))

@@ -1,0 +1,142 @@
+"""Atomic publishing, on a local folder and on a real S3 API."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curation.errors import UserError
+from curation.storage import Root, canonical_json, fingerprint, parquet_bytes
+
+
+def test_round_trip(root: Root) -> None:
+    root.publish("a/b.bin", b"0123456789")
+    assert root.list("a") == ["b.bin"]
+    assert root.list("nowhere") == []
+    assert root.read_bytes("a/b.bin", 3, 4) == b"3456"
+    assert root.read_bytes("a/b.bin", 8) == b"89"
+    assert root.size("a/b.bin") == 10
+    table = pa.table({"x": [1, 2, 3], "y": ["a", None, "c"]})
+    root.publish_parquet("t/u.parquet", table)
+    assert root.units("t") == ["u"]
+    assert root.read_parquet("t/u.parquet", ["y"]).column("y").to_pylist() == ["a", None, "c"]
+    root.remove("a")
+    root.remove("a")
+    assert not root.exists("a/b.bin")
+    assert pickle.loads(pickle.dumps(root)).list("t") == ["u.parquet"]
+
+
+def test_publish_moves_a_file(root: Root, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.write_bytes(b"x")
+    root.publish("raw/x.tar", made)
+    assert root.read_bytes("raw/x.tar") == b"x"
+    assert not made.exists()
+
+
+@given(st.lists(st.tuples(st.integers(), st.one_of(st.none(), st.text(max_size=5)))))
+def test_same_table_same_bytes(rows: list[tuple[int, str | None]]) -> None:
+    def build(chunks: int) -> pa.Table:
+        whole = pa.table(
+            {"a": pa.array([r[0] % 2**31 for r in rows]), "b": pa.array([r[1] for r in rows], pa.string())}
+        )
+        return pa.concat_tables([whole.slice(i, chunks) for i in range(0, len(rows), chunks)]) if rows else whole
+
+    assert parquet_bytes(build(1)) == parquet_bytes(build(1000))
+
+
+def test_fingerprint_ignores_order() -> None:
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    assert canonical_json({"ä": 1}) == '{\n "ä": 1\n}\n'.encode()
+
+
+def test_a_failed_publish_leaves_nothing(root: Root, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        root.publish("raw/x.tar", tmp_path / "not-there")
+    assert root.list("raw") == []
+    assert not list(root.scratch().iterdir())
+
+
+KILLED = """
+import sys
+from curation.storage import Root
+root = Root(sys.argv[1])
+sys.stdout.write("go\\n"); sys.stdout.flush()
+while True:
+    root.publish("big.bin", b"x" * 8_000_000)
+"""
+
+
+def test_kill_leaves_the_whole_file_or_none(tmp_path: Path) -> None:
+    for delay in (0.0, 0.003, 0.02):
+        folder = tmp_path / str(delay)
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (folder / "big.bin").exists() or (folder / "big.bin").stat().st_size == 8_000_000
+        assert Root(folder).list("") in ([], ["big.bin"])
+
+
+def test_begin_stage_refuses_other_settings(root: Root) -> None:
+    root.begin_stage("downloads", {"image_size": 224, "tuple": (1, 2)})
+    root.begin_stage("downloads", {"image_size": 224, "tuple": (1, 2)})
+    root.begin_stage("downloads", {"image_size": 96, "tuple": (1, 2)})  # nothing made yet: a change is free
+    root.publish_parquet("downloads/u.parquet", pa.table({"uid": ["x"]}))
+    with pytest.raises(UserError, match="other settings .image_size differ"):
+        root.begin_stage("downloads", {"image_size": 224, "tuple": (1, 2)})
+
+
+def test_versioned_table(root: Root) -> None:
+    assert root.current("selection") is None
+    root.publish_current("selection", "abc", ["selection/abc/u.parquet"], {"rules": {}}, ["x"])
+    current = root.current("selection")
+    assert current is not None and current["fingerprint"] == "abc"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is no root"),
+        (b'{"format": 999}', "has layout 999, this version"),
+        (b"{", "is damaged"),
+        (b"[]", "is damaged"),
+    ],
+)
+def test_a_root_that_is_none(tmp_path: Path, content: bytes | None, said: str) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    if content is not None:
+        (folder / "root.json").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        Root(folder).check()
+
+
+def test_create_refuses_a_folder_of_other_things(tmp_path: Path) -> None:
+    (tmp_path / "thesis.docx").write_text("years of work")
+    with pytest.raises(UserError, match="is not empty and has no root.json"):
+        Root(tmp_path).create()
+
+
+def test_unreadable_parquet_is_one_sentence(root: Root) -> None:
+    root.publish("t/u.parquet", b"PAR1 nonsense")
+    with pytest.raises(UserError, match="not a readable parquet file"):
+        root.read_parquet("t/u.parquet")
+
+
+def test_unknown_protocol() -> None:
+    with pytest.raises(UserError, match="Cannot open the root"):
+        Root("nosuch://bucket/x")

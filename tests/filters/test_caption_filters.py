@@ -1,0 +1,133 @@
+"""Filters over captions: length, language, boilerplate, concepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import filters
+from filters.caption_boilerplate import is_boilerplate, letters
+from filters.caption_length import num_words
+from filters.concept_match import matches
+
+captions = st.lists(st.one_of(st.none(), st.text(max_size=60)), min_size=1, max_size=10)
+
+
+def scored(name: str, values: list[str | None], **options: object) -> dict[str, list[Any]]:
+    batch = pa.RecordBatch.from_pydict({"caption": pa.array(values, pa.string())})
+    return filters.build(name, options).apply(batch).to_pydict()
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("", 0),
+        (" \t\n", 0),
+        ("A dog, a cat", 4),
+        ("it's well-known", 2),
+        ("一只猫", 3),
+        ("猫とdog", 3),
+        ("한국어 문장", 2),
+        ("Привет, мир", 2),
+        ("𠀀𠀁", 2),
+        ("แมวนั่งบนโต๊ะ", 1),
+    ],
+)
+def test_words_by_script(caption: str, words: int) -> None:
+    assert num_words(caption) == words
+
+
+@given(captions)
+def test_lengths(values: list[str | None]) -> None:
+    found = scored("caption_length", values)
+    for text, characters, words in zip(values, found["caption_characters"], found["caption_words"], strict=True):
+        assert characters == (None if text is None else len(text))
+        assert words is None if text is None else 0 <= words <= len(text)
+
+
+@given(st.text("ab c", max_size=30), st.text("ab c", max_size=30))
+def test_words_add_up_over_a_blank(left: str, right: str) -> None:
+    assert num_words(f"{left} {right}") == num_words(left) + num_words(right)
+
+
+def test_languages_of_clear_sentences() -> None:
+    texts = {
+        "en": "A brown dog is running across the green field",
+        "de": "Ein brauner Hund läuft über die grüne Wiese",
+        "fr": "Un chien brun court dans le champ vert",
+        "ru": "Коричневая собака бежит по зелёному полю",
+        "zh": "一只棕色的狗在绿色的田野上奔跑",
+        "ja": "茶色の犬が緑の野原を走っています",
+    }
+    found = scored("language", list(texts.values()))
+    assert found["language"] == list(texts)
+    assert all(0 < p <= 1 for p in found["language_probability"])
+
+
+def test_no_letters_means_no_language() -> None:
+    values = [None, "", "  \n", "12345", "!!! 100 % …", "🐕🐕"]
+    found = scored("language", values)
+    assert found["language"] == found["language_probability"] == [None] * len(values)
+
+
+def test_language_survives_newlines_and_shouting_and_reads_only_the_beginning() -> None:
+    german = "Ein brauner Hund läuft über die grüne Wiese"
+    found = scored(
+        "language", [german.replace(" ", "\n"), german.upper(), german + " the dog runs" * 200], max_characters=43
+    )
+    assert found["language"] == ["de", "de", "de"]
+
+
+@given(captions)
+def test_language_answers_any_text(values: list[str | None]) -> None:
+    found = scored("language", values)
+    for code, probability in zip(found["language"], found["language_probability"], strict=True):
+        assert (code is None) == (probability is None)
+        assert probability is None or 0 < probability <= 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "  ", "IMG_1234.jpg", "DSC_0042", "photo 3", "untitled", "No image available", "logo.png", "Product image"],
+)
+def test_boilerplate(text: str) -> None:
+    assert is_boilerplate(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["A photo of a dog", "the image of Venus", "P. Smith", "logo design for a bakery", "犬"]
+)
+def test_not_boilerplate(text: str) -> None:
+    assert not is_boilerplate(text)
+
+
+@given(captions)
+def test_share_of_letters(values: list[str | None]) -> None:
+    found = scored("caption_boilerplate", values)
+    for text, share, boilerplate in zip(values, found["caption_letters"], found["caption_boilerplate"], strict=True):
+        assert (boilerplate is None) == (text is None)
+        assert (share is None) == (text is None or not text.strip())
+        assert share is None or 0 <= share <= 1
+    assert letters("ab 12") == 0.5 and letters("नमस्ते") == 1.0
+
+
+def test_concepts_are_whole_words_and_the_longest_names_the_row(tmp_path: Path) -> None:
+    entries = tmp_path / "entries.txt"
+    entries.write_text("dog\nHot Dog\ncat\n\npolar bear\n", encoding="utf-8")
+    values = [None, "", "category", "A hot dog!", "dog, cat & dog", "POLAR-BEAR cub", "a polar bear's dog"]
+    found = scored("concept_match", values, entries=str(entries))
+    assert found["num_concepts"] == [None, 0, 0, 2, 2, 1, 2]
+    assert found["concept"] == [None, None, None, "hot dog", "cat", "polar bear", "polar bear"]
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c"]), max_size=8).map(" ".join),
+    st.frozensets(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(" ".join), max_size=6),
+)
+def test_matches_equal_padded_substring_search(caption: str, entries: frozenset[str]) -> None:
+    assert matches(caption, entries, 3) == {entry for entry in entries if f" {entry} " in f" {caption} "}

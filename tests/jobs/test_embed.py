@@ -1,0 +1,183 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from curation.config import EmbedConfig, Recipe
+from curation.errors import UserError
+from curation.storage import Root
+from jobs import embedders
+from jobs.embed import VECTORS, embed_unit, half, identity, run
+from jobs.embedders.folder import Folder
+from tests.picture_root import Fetched, fill, scene
+
+pytest.importorskip("efficientnet_lite_pytorch", reason="needs the score extra")
+
+
+def encoded(seed: int, quality: int = 90) -> bytes:
+    sink = io.BytesIO()
+    scene(seed).save(sink, "JPEG", quality=quality)
+    return sink.getvalue()
+
+
+def read(root: Root, unit: str) -> tuple[list[str], np.ndarray]:
+    uids = root.read_parquet(f"embeddings/metadata/metadata_{unit}.parquet")["uid"].to_pylist()
+    return uids, np.load(io.BytesIO(root.read_bytes(VECTORS.format(unit=unit))))
+
+
+def test_a_unit_is_embedded_in_order_of_uid_whatever_the_batch_size(root: Root) -> None:
+    uids = fill(root, [(f"{i}", encoded(i), {}) for i in range(4)] + [("lost", b"", {})], num_units=1)
+    unit = root.units("downloads")[0]
+    assert embed_unit(root, unit, "efficientnet-lite0", 32) == 4
+    found, vectors = read(root, unit)
+    assert found == sorted(uids[:4])
+    assert vectors.dtype == np.float16
+    assert vectors.shape == (4, 1280)
+    assert np.allclose(np.linalg.norm(vectors.astype(np.float32), axis=1), 1, atol=1e-2)
+    embed_unit(root, unit, "efficientnet-lite0", 3)
+    assert np.allclose(read(root, unit)[1], vectors, atol=2e-3)
+
+
+def test_copies_lie_above_the_calibrated_cosine_and_broken_bytes_give_nan() -> None:
+    embedder = embedders.loaded("efficientnet-lite0")
+    pictures = [encoded(1, 95), encoded(1, 30), b"no picture", b""]
+    vectors = embedder.embed(list("abcd"), pictures)
+    assert embedder.min_cosine is not None
+    assert vectors[0] @ vectors[1] > embedder.min_cosine
+    assert np.isnan(vectors[2:]).all()
+
+
+def test_a_missing_or_short_shard_is_named(root: Root) -> None:
+    fill(root, [("a", encoded(1), {}), ("b", encoded(2), {})], num_units=1)
+    unit = root.units("downloads")[0]
+    shard = root.list("raw")[0]
+    root.publish(f"raw/{shard}", root.read_bytes(f"raw/{shard}")[:700])
+    with pytest.raises(UserError, match=shard):
+        embed_unit(root, unit, "efficientnet-lite0", 8)
+    root.remove(f"raw/{shard}")
+    with pytest.raises(UserError, match=f"{shard} is gone"):
+        embed_unit(root, unit, "efficientnet-lite0", 8)
+    assert not root.exists(VECTORS.format(unit=unit))
+
+
+def write_folder(folder: Path, parts: list[tuple[pa.Table, np.ndarray]]) -> None:
+    for name in ("img_emb", "metadata"):
+        (folder / name).mkdir(parents=True)
+    for number, (metadata, vectors) in enumerate(parts):
+        np.save(folder / "img_emb" / f"img_emb_{number}.npy", vectors)
+        pq.write_table(metadata, folder / "metadata" / f"metadata_{number}.parquet")
+
+
+def test_a_folder_of_embeddings_is_joined_by_url_and_caption(spark: SparkSession, root: Root, tmp_path: Path) -> None:
+    pictures: list[Fetched] = [(f"{i}", encoded(i), {}) for i in range(5)] + [("", encoded(9), {})]
+    fill(root, pictures)
+    urls = [f"http://host{i % 3}.test/{i}.jpg" for i in range(6)]
+    vectors = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float16)
+    # In another order, over two files, with NULL for an empty caption, and without number 4.
+    first = pa.table({"url": [urls[5], urls[2], urls[0]], "caption": [None, "2", "0"]})
+    second = pa.table({"URL": [urls[3], "http://else.test/", urls[1]], "TEXT": ["3", "x", "1"]})
+    write_folder(tmp_path / "emb", [(first, vectors[[5, 2, 0]]), (second, vectors[[3, 4, 1]])])
+    run(spark, Recipe(folder=str(tmp_path), embed=EmbedConfig(model="emb")), root)
+    captions = {row["uid"]: row["caption"] for u in root.units("samples") for row in rows_of(root, u)}
+    seen: dict[str, np.ndarray] = {}
+    for unit in root.units("downloads"):
+        seen |= dict(zip(*read(root, unit), strict=True))
+    assert len(seen) == 6
+    for uid, vector in seen.items():
+        number = int(captions[uid] or 5)
+        assert np.isnan(vector).all() if number == 4 else np.array_equal(vector, vectors[number])
+    with pytest.raises(UserError, match="other settings"):
+        run(spark, Recipe(), root)
+
+
+def rows_of(root: Root, unit: str) -> list[dict[str, str]]:
+    return root.read_parquet(f"samples/{unit}.parquet", ["uid", "caption"]).to_pylist()
+
+
+@pytest.mark.parametrize("fault", ["rows", "dimensions", "columns", "half"])
+def test_a_bad_folder_is_refused_with_its_reason(tmp_path: Path, fault: str) -> None:
+    good = pa.table({"url": ["a", "b"], "caption": ["", ""]})
+    parts = [(good, np.ones((2, 4), np.float32)), (good, np.ones((2, 4), np.float32))]
+    if fault == "rows":
+        parts[1] = good, np.ones((3, 4), np.float32)
+    if fault == "dimensions":
+        parts[1] = good, np.ones((2, 5), np.float32)
+    if fault == "columns":
+        parts[1] = pa.table({"path": ["a", "b"]}), np.ones((2, 4), np.float32)
+    write_folder(tmp_path / "emb", parts)
+    if fault == "half":
+        (tmp_path / "emb" / "img_emb" / "img_emb_1.npy").unlink()
+    with pytest.raises(UserError, match="must match|dimensions|url and caption|both halves"):
+        Folder(str(tmp_path / "emb"))
+
+
+def test_an_unknown_model_is_refused_before_anything_is_written(spark: SparkSession, root: Root) -> None:
+    with pytest.raises(UserError, match="no-such-model"):
+        run(spark, Recipe(embed=EmbedConfig(model="no-such-model")), root)
+    with pytest.raises(UserError, match="curate download"):
+        run(spark, Recipe(), root)
+    assert root.folders() == []
+
+
+def test_an_eva_clip_checkpoint_embeds_as_the_model_does(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from trainer.data.transforms import EvalTransform, preprocess
+    from trainer.models import build, names
+
+    torch.manual_seed(0)
+    name = next(name for name in names() if "debug" in name)
+    model = build(name).eval()
+    torch.save(model.state_dict(), tmp_path / "tiny.pt")
+    embedder = embedders.kind(str(tmp_path / "tiny.pt"))(str(tmp_path / "tiny.pt"))
+    data = encoded(3)
+    vectors = embedder.embed(["a", "b"], [b"broken", data])
+    with torch.inference_mode():
+        pixels = preprocess(data, EvalTransform(model.config.vision.image_size))
+        expected = torch.nn.functional.normalize(model.encode_image(pixels[None]), dim=1)[0].numpy()
+    assert np.isnan(vectors[0]).all()
+    assert np.allclose(vectors[1], expected, atol=1e-4)
+
+
+def test_an_onnx_file_embeds_as_its_graph_says(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime, which no extra installs")
+    onnx = pytest.importorskip("onnx")
+    node = onnx.helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)
+    shapes = [("x", [2, 3, 32, 32]), ("y", [2, 3])]
+    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in shapes]
+    graph = onnx.helper.make_graph([node], "mean", ends[:1], ends[1:])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(made, str(tmp_path / "mean.onnx"))
+    embedder = embedders.kind(str(tmp_path / "mean.onnx"))(str(tmp_path / "mean.onnx"))
+    vectors = embedder.embed(list("abc"), [encoded(1), b"", encoded(1)])
+    assert np.isfinite(vectors[0]).all() and np.array_equal(vectors[0], vectors[2])
+    assert np.isnan(vectors[1]).all()
+
+
+def test_identity_covers_the_files_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "emb").mkdir()
+    (tmp_path / "emb" / "a.npy").write_bytes(b"123")
+    before = identity(str(tmp_path / "emb"))
+    (tmp_path / "emb" / "a.npy").write_bytes(b"1234")
+    assert identity(str(tmp_path / "emb")) != before
+    assert identity("efficientnet_lite0") == identity("efficientnet-lite0")
+
+
+def test_half_precision_keeps_directions_and_nan() -> None:
+    vectors = np.array([[1e6, 1e6], [3, 4], [np.nan, 1]], np.float32)
+    kept = half(vectors).astype(np.float32)
+    assert np.allclose(kept[0], [0.7071, 0.7071], atol=1e-3)
+    assert np.array_equal(kept[1], [3, 4])
+    assert np.isnan(kept[2]).any()
+
+
+def test_every_embedder_is_found_by_what_it_accepts(tmp_path: Path) -> None:
+    (tmp_path / "img_emb").mkdir()
+    (tmp_path / "x.onnx").write_bytes(b"")
+    (tmp_path / "x.safetensors").write_bytes(b"")
+    wanted = {"efficientnet_lite0": "EfficientNetLite0", str(tmp_path): "Folder"}
+    wanted |= {str(tmp_path / "x.onnx"): "OnnxFile", str(tmp_path / "x.safetensors"): "EvaClip"}
+    assert {model: embedders.kind(model).__name__ for model in wanted} == wanted

@@ -1,0 +1,176 @@
+"""Ingest: every input row is a sample or a reject, once, whatever the files and however often it runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from curation.config import Recipe, load
+from curation.errors import UserError
+from curation.schema import SAMPLES, uid
+from curation.storage import Root
+from jobs import ingest
+
+LAION = pa.schema([("URL", pa.string()), ("TEXT", pa.string()), ("WIDTH", pa.int32()), ("similarity", pa.float64())])
+COYO = pa.schema([("url", pa.string()), ("text", pa.string()), ("image_phash", pa.string())])
+
+
+def laion_row(i: int, **changes: Any) -> dict[str, Any]:
+    row = {"URL": f"http://h{i % 7}.example/{i}.jpg", "TEXT": f"caption {i}", "WIDTH": i, "similarity": 0.3}
+    return row | changes
+
+
+def write(folder: Path, name: str, rows: list[dict[str, Any]], schema: pa.Schema) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    meta = tmp_path / "meta"
+    dirty = [
+        laion_row(0),  # repeats within the file
+        laion_row(100, URL=None),
+        laion_row(101, URL="  "),
+        laion_row(102, TEXT=None),
+        laion_row(103, similarity=0.1),  # fails where
+        laion_row(104, similarity=None),  # unknown fails where
+    ]
+    write(meta, "a/part 0+1.parquet", [laion_row(i) for i in range(40)] + dirty, LAION)
+    write(meta, "b/part 0+1.parquet", [laion_row(i) for i in range(30, 60)], LAION)  # 10 repeats, same file name
+    big = [{"url": f"http://i.big.example/{i}.jpg", "text": "x", "image_phash": "0" * 16} for i in range(45)]
+    shared = [{"url": laion_row(i)["URL"], "text": laion_row(i)["TEXT"], "image_phash": None} for i in range(5)]
+    write(meta, "coyo.parquet", big + shared, COYO)
+    file = tmp_path / "r.toml"
+    file.write_text("""
+        [[sources]]
+        name = "laion"
+        paths = ["meta/*/part*.parquet"]
+        where = "clip_similarity >= 0.2"
+        [[sources]]
+        name = "coyo"
+        paths = ["meta/coyo.parquet"]
+        [download]
+        num_rows_per_unit = 20
+    """)
+    return load(file)
+
+
+def samples(root: Root) -> list[dict[str, Any]]:
+    return [row for u in root.units("samples") for row in root.read_parquet(f"samples/{u}.parquet").to_pylist()]
+
+
+def rejects(root: Root) -> list[dict[str, Any]]:
+    return [row for u in root.units("rejects") for row in root.read_parquet(f"rejects/{u}.parquet").to_pylist()]
+
+
+def snapshot(root: Root) -> dict[str, bytes]:
+    base = Path(root.path)
+    return {str(p.relative_to(base)): p.read_bytes() for p in sorted(base.rglob("*")) if p.is_file()}
+
+
+def test_every_row_is_accounted_for(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, recipe, root)
+    found, refused = samples(root), rejects(root)
+    assert len(found) + len(refused) == 46 + 30 + 50
+    assert Counter(r["reason"] for r in refused) == {"no_url": 2, "where": 2, "repeated": 1 + 10 + 5}
+    assert len({r["uid"] for r in found}) == len(found)
+    assert all(r["uid"] == uid(r["url"], r["caption"]) for r in found)
+    # The first of the rows with one uid stays: laion comes before coyo in the recipe.
+    assert Counter(r["source"] for r in found) == {"laion": 41 + 20, "coyo": 45}
+    assert all(root.read_parquet(f"samples/{u}.parquet").schema == SAMPLES for u in root.units("samples"))
+    plan = root.read_json(f"plans/{root.list('plans')[0]}")
+    assert plan["totals"] == {"samples": len(found), "no_url": 2, "where": 2, "repeated": 16}
+
+
+def test_units_own_their_domains(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, recipe, root)
+    homes: dict[str, set[str]] = {}
+    for unit in root.units("samples"):
+        table = root.read_parquet(f"samples/{unit}.parquet")
+        uids = table.column("uid").to_pylist()
+        assert uids == sorted(uids)
+        for domain in table.column("domain").to_pylist():
+            homes.setdefault(domain, set()).add(unit)
+    assert len(homes.pop("big.example")) == 3  # 45 rows in units of 20
+    assert all(len(units) == 1 for units in homes.values())
+
+
+def test_same_input_same_bytes_and_no_work_twice(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+    first, second = Root(tmp_path / "one"), Root(tmp_path / "two")
+    ingest.run(spark, recipe, first)
+    before = snapshot(first)
+    ingest.run(spark, recipe, first)
+    assert snapshot(first) == before
+    spark.conf.set("spark.sql.shuffle.partitions", "5")
+    try:
+        ingest.run(spark, recipe, second)
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", "2")
+    assert snapshot(second) == before
+
+
+def test_killed_before_the_plan_stood(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, recipe, root)
+    before = snapshot(root)
+    root.remove(f"plans/{root.list('plans')[0]}")
+    root.remove(f"samples/{root.units('samples')[0]}.parquet")
+    ingest.run(spark, recipe, root)
+    assert snapshot(root) == before
+
+
+def test_a_source_added_later(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, recipe, root)
+    before = snapshot(root)
+    write(tmp_path / "meta", "c/part9.parquet", [laion_row(i) for i in range(55, 65)], LAION)
+    ingest.run(spark, recipe, root)
+    after = snapshot(root)
+    assert {k: after[k] for k in before} == before
+    assert len(samples(root)) == 61 + 45 + 5
+    assert Counter(r["reason"] for r in rejects(root))["repeated"] == 16 + 5
+
+
+def test_a_changed_file_is_refused(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, recipe, root)
+    write(tmp_path / "meta", "coyo.parquet", [{"url": "http://x.example", "text": "", "image_phash": None}], COYO)
+    with pytest.raises(UserError, match="coyo.parquet has changed since it was ingested"):
+        ingest.run(spark, recipe, root)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ('sources.0.paths=["meta/none*.parquet"]', "nothing matches"),
+        ('sources.0.paths=["meta/torn.parquet"]', "torn.parquet is not a readable parquet file"),
+        ('sources.0.paths=["meta/strange.parquet"]', "strange.parquet fits no known metadata schema"),
+        ('sources.0.format="coyo"', "has no column for caption|nothing matches|has no column"),
+        ("sources.0.where=width > 3", "where of source 'laion' is no condition on samples: .*`width`"),
+        ("sources.0.where=(", "where of source 'laion' is no condition"),
+        ('sources.0.format="laion5b"', "no source format 'laion5b'"),
+    ],
+)
+def test_bad_input_writes_nothing(
+    spark: SparkSession, recipe: Recipe, tmp_path: Path, override: str, said: str
+) -> None:
+    (tmp_path / "meta" / "torn.parquet").write_bytes((tmp_path / "meta" / "coyo.parquet").read_bytes()[:-20])
+    write(tmp_path / "meta", "strange.parquet", [{"a": 1}], pa.schema([("a", pa.int32())]))
+    if override.startswith('sources.0.format="coyo"'):
+        write(tmp_path / "meta", "a/part1.parquet", [{"URL": "u"}], pa.schema([("URL", pa.string())]))
+    changed = load(tmp_path / "r.toml", [override])
+    with pytest.raises(UserError, match=said) as caught:
+        ingest.run(spark, changed, Root(tmp_path / "root"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "root").exists()

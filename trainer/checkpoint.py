@@ -1,0 +1,273 @@
+"""Checkpoints: whole or absent, the newest found by one small file, resumable on another number of GPUs.
+
+    checkpoints/step-00001000/      DeepSpeed's files, then trainer.json, written last: without it the folder is none
+    checkpoints/latest              the newest whole checkpoint's name, replaced atomically
+
+trainer.json says what the run was and how far it came, and holds every rank's loader state. Random numbers need no
+state: each forward is seeded from (seed, step, rank, micro-batch), and the schedule is a function of the step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curation.errors import UserError
+from trainer.config import CheckpointConfig, Config
+
+META = "trainer.json"
+LATEST = "latest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a checkpoint says about its run. `step` counts finished optimizer steps, skipped ones included."""
+
+    model: str
+    image_size: int
+    optimizer: str
+    precision: str
+    zero_stage: int
+    world_size: int
+    seed: int
+    step: int
+    phase: int
+    phase_step: int
+    """Steps done of that phase, from which its loader goes on."""
+    num_skipped: int = 0
+    mean_loss: float | None = None
+    loaders: tuple[Any, ...] = ()
+    """`Loader.state_dict()` of every rank."""
+
+
+def name_of(step: int) -> str:
+    """Folder of the checkpoint after `step` steps; names sort by step."""
+    return f"step-{step:08d}"
+
+
+def whole(folder: Path) -> list[Path]:
+    """Finished checkpoints below `folder`, oldest first."""
+    return sorted(path.parent for path in folder.glob(f"step-*/{META}"))
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint that `latest` names, else the newest whole one, or None."""
+    pointer = folder / LATEST
+    if pointer.exists():
+        named = folder / pointer.read_text().strip()
+        if (named / META).exists():
+            return named
+    found = whole(folder)
+    return found[-1] if found else None
+
+
+def read_progress(checkpoint: Path) -> Progress:
+    """What the checkpoint says of its run. Raises UserError when the folder is no checkpoint of this trainer."""
+    try:
+        data = json.loads((checkpoint / META).read_text())
+        data["loaders"] = tuple(data["loaders"])
+        return Progress(**data)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{checkpoint} is no whole checkpoint of this trainer: its {META} cannot be read.") from error
+
+
+def to_resume(config: CheckpointConfig, folder: Path) -> Path | None:
+    """The checkpoint to go on from, or None for a fresh start. Raises UserError when the wish cannot be met."""
+    found = newest(folder)
+    if config.resume == "auto":
+        return found
+    if config.resume == "never":
+        if found:
+            raise UserError(f"{folder} already has {found.name}: set checkpoint.resume=auto or another folder.")
+        return None
+    path = Path(config.resume)
+    if not (path / META).exists():
+        raise UserError(f"There is no checkpoint {path}: name a step-… folder, auto or never.")
+    return path
+
+
+def check(progress: Progress, config: Config, checkpoint: Path) -> None:
+    """Raise UserError when the run cannot go on from a checkpoint of that model and optimizer."""
+    wanted = {"model": config.model.name, "optimizer": config.optim.name, "seed": config.train.seed}
+    for key, value in wanted.items():
+        found = getattr(progress, key)
+        if found != value:
+            raise UserError(
+                f"{checkpoint} is of another run: its {key} is {found}, this one's {value}; "
+                "use that one or another folder."
+            )
+
+
+def needs_universal(progress: Progress, config: Config, world_size: int) -> bool:
+    """Whether partitions differ, so that DeepSpeed can read the checkpoint in its universal layout only."""
+    same = (progress.world_size, progress.zero_stage) == (world_size, config.zero.stage)
+    return not same and config.zero.stage > 0
+
+
+def check_layout(progress: Progress, config: Config, world_size: int, checkpoint: Path) -> None:
+    """Raise UserError for what DeepSpeed's checkpoints, universal ones included, cannot be loaded into."""
+    # Stages 1 and 2 cut optimizer states alike; nothing else converts into one another (deepspeed 0.19).
+    alike = {progress.zero_stage, config.zero.stage}
+    if len(alike) > 1 and alike != {1, 2}:
+        raise UserError(
+            f"{checkpoint} was saved at ZeRO stage {progress.zero_stage} and cannot go on at {config.zero.stage}: "
+            f"set zero.stage={progress.zero_stage}, or start from its consolidated weights with model.weights."
+        )
+    if config.optim.name == "lion" and config.zero.stage == 3 and needs_universal(progress, config, world_size):
+        raise UserError(
+            f"Lion at ZeRO stage 3 goes on with the {progress.world_size} ranks it was saved with only: DeepSpeed's "
+            "universal checkpoint wants Adam's second moment."
+        )
+
+
+def to_universal(checkpoint: Path) -> Path:
+    """Convert to DeepSpeed's universal layout beside the checkpoint, once; no GPU or process group needed.
+
+    Raises UserError when DeepSpeed's converter fails (stage 0 has no partitions to convert).
+    """
+    target = checkpoint.with_name(f"{checkpoint.name}-universal")
+    if (target / META).exists():
+        return target
+    shutil.rmtree(target, ignore_errors=True)
+    module = "deepspeed.checkpoint.ds_to_universal"
+    command = [sys.executable, "-m", module, "--input_folder", str(checkpoint), "--output_folder", str(target)]
+    done = subprocess.run([*command, "--inject_missing_state"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{checkpoint} cannot be converted for another number of ranks or stage: {last}")
+    shutil.copy(checkpoint / META, target / META)
+    return target
+
+
+class Checkpoints:
+    """The folder of one run's checkpoints, from the point of view of one rank."""
+
+    def __init__(self, folder: Path, config: CheckpointConfig, *, rank: int, local_rank: int) -> None:
+        self.folder, self.config = folder, config
+        self.rank, self.local_rank = rank, local_rank
+        self._copying: tuple[threading.Thread, Path, Progress] | None = None
+        self._failure: OSError | None = None
+
+    def save(self, engine: Any, progress: Progress) -> None:
+        """Write one checkpoint; every rank calls this. With staging it returns while the files are still copied."""
+        self.finish()
+        name = name_of(progress.step)
+        place = Path(self.config.staging) / name if self.config.staging else self.folder / name
+        progress = dataclasses.replace(progress, loaders=_of_all_ranks(progress.loaders))
+        engine.save_checkpoint(str(place.parent), tag=name, save_latest=False)
+        if not self.config.staging:
+            self._publish(progress)
+            return
+        thread = threading.Thread(target=self._copy, args=(place,), name=f"copy-{name}", daemon=True)
+        self._copying = (thread, place, progress)
+        thread.start()
+
+    def finish(self) -> None:
+        """Wait for a staged copy and publish it; every rank calls this."""
+        if self._copying is None:
+            return
+        thread, _, progress = self._copying
+        self._copying = None
+        thread.join()
+        _barrier()
+        if self._failure:
+            raise self._failure
+        self._publish(progress)
+
+    def _copy(self, staged: Path) -> None:
+        # Each node's first rank moves what its ranks wrote; on one node that is everything.
+        if self.local_rank != 0:
+            return
+        try:
+            shutil.copytree(staged, self.folder / staged.name, dirs_exist_ok=True)
+            shutil.rmtree(staged)
+        except OSError as error:
+            self._failure = error
+
+    def _publish(self, progress: Progress) -> None:
+        """The first rank makes the checkpoint count and removes those that are too old."""
+        if self.rank == 0:
+            name = name_of(progress.step)
+            replace_text(self.folder / name / META, json.dumps(dataclasses.asdict(progress)))
+            replace_text(self.folder / LATEST, name)
+            for old in whole(self.folder)[: -self.config.keep_last]:
+                # First the file that makes it one: a removal that is cut short leaves no half checkpoint.
+                (old / META).unlink()
+                shutil.rmtree(old)
+        _barrier()
+
+
+def restore(engine: Any, checkpoint: Path) -> None:
+    """Load weights, moments and loss scale into the engine; every rank calls this.
+
+    Rates and decays stay those of the configuration. DeepSpeed 0.19 loads them from the checkpoint, and from a
+    universal one at stage 3 it gives every group those of the first, and all groups one and the same step counter.
+    """
+    optimizer = engine.basic_optimizer
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    loaded, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name, load_lr_scheduler_states=False)
+    if loaded is None:
+        raise UserError(f"DeepSpeed found nothing to load in {checkpoint}.")
+    for group, ours in zip(optimizer.param_groups, groups, strict=True):
+        group.update(ours)
+    for state in optimizer.state.values():
+        if hasattr(state.get("step"), "clone"):
+            state["step"] = state["step"].clone()
+
+
+def consolidated(engine: Any, dtype: str) -> dict[str, Any]:
+    """The whole model from its fp32 masters, name → CPU tensor on the first rank and empty elsewhere.
+
+    Parameters are gathered one by one, so no GPU holds the model; every rank calls this.
+    """
+    import torch
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    target = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    first = engine.global_rank == 0
+    result = {}
+    for name, parameter in engine.module.named_parameters():
+        value = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
+        value = _full_value(parameter) if value is None else value
+        if first:
+            result[name] = value.detach().to("cpu", target).clone()
+    return result
+
+
+def _full_value(parameter: Any) -> Any:
+    """A parameter that no optimizer has a master of: frozen ones, and all of them at stage 0."""
+    if not hasattr(parameter, "ds_id"):
+        return parameter
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([parameter]):
+        return parameter.detach().clone()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file so that readers see the old text or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _of_all_ranks(ours: tuple[Any, ...]) -> tuple[Any, ...]:
+    import torch.distributed as dist
+
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, ours)
+    return tuple(state for states in gathered for state in states)
+
+
+def _barrier() -> None:
+    import torch.distributed as dist
+
+    dist.barrier()

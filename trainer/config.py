@@ -1,0 +1,331 @@
+"""The trainer's configuration: one TOML file into frozen dataclasses, `--set section.key=value` over it.
+
+`load(path, overrides)` reads a file or a shipped recipe of that name. Imports neither torch nor deepspeed, so that a
+dry run, a launcher or a scheduler script can read a recipe anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from curation.errors import UserError
+from curation.settings import apply_overrides, from_dict, read_toml
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise ValueError(message)
+
+
+def _require_share(name: str, value: float) -> None:
+    _require(0 <= value < 1, f"{name} is a share in [0, 1), not {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which model, and what it starts from; paths may be empty.
+
+    `weights` fills the whole CLIP, `image_weights` (a MIM checkpoint or a CLIP) and `text_weights` (a CLIP) one tower.
+    """
+
+    name: str
+    image_size: int | None = None
+    """Pixels along a side; the model's own by default."""
+    drop_path: float | None = None
+    """Stochastic depth of the last block of the image tower; the model's own by default."""
+    grad_checkpointing: bool = False
+    compile: bool = False
+    weights: str = ""
+    image_weights: str = ""
+    text_weights: str = ""
+
+    def __post_init__(self) -> None:
+        _require(not (self.weights and (self.image_weights or self.text_weights)), "weights already fills both towers")
+        if self.drop_path is not None:
+            _require_share("drop_path", self.drop_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which samples, as `trainer.data.Loader` takes them."""
+
+    root: str = ""
+    where: str = ""
+    """SQL over the train index (or the manifest of an adopted folder)."""
+    mix: dict[str, float] = field(default_factory=dict)
+    """Name of a source → its share of every batch; empty takes all samples alike."""
+    num_workers: int = 4
+
+    def __post_init__(self) -> None:
+        _require(self.num_workers >= 0, f"num_workers must be at least 0, not {self.num_workers}")
+        _require(all(share > 0 for share in self.mix.values()), "every share of mix must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseConfig:
+    """A stretch of training by samples seen. `where` and `mix` replace those of [data]; the rest is per phase."""
+
+    samples: int
+    """Samples seen in this phase, counted over all ranks."""
+    patch_drop: float = 0.0
+    image_size: int | None = None
+    """A change of resolution rebuilds the model from the last weights, with fresh optimizer moments."""
+    where: str | None = None
+    mix: dict[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.samples > 0, f"samples must be positive, not {self.samples}")
+        _require_share("patch_drop", self.patch_drop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One optimizer step: batch, loss, precision and what to do when it goes wrong."""
+
+    batch_size: int
+    """Samples of one optimizer step, over all ranks and micro-batches."""
+    micro_batch_size: int | None = None
+    """Samples a rank holds activations of at once; by default its whole share of the batch."""
+    loss: Literal["infonce", "siglip"] = "infonce"
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    temperature: float | None = None
+    """Fixed temperature; None learns it."""
+    initial_temperature: float | None = None
+    """Where a learned temperature starts; by default the loss's own: 0.07 (CLIP), 0.1 (SigLIP)."""
+    min_temperature: float = 0.01
+    """Bound of a learned temperature (CLIP, arXiv 2103.00020, section 2.5)."""
+    seed: int = 0
+    spike_factor: float = 0.0
+    """A step whose loss exceeds this multiple of the running mean is skipped; 0 skips only non-finite ones."""
+    max_skipped_steps: int = 20
+    """Consecutive skipped steps after which training stops. fp16 needs some while its loss scale is found."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size > 0, f"batch_size must be positive, not {self.batch_size}")
+        _require(self.micro_batch_size is None or self.micro_batch_size > 0, "micro_batch_size must be positive")
+        for name in ("temperature", "initial_temperature", "min_temperature"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"{name} must be positive, not {value}")
+        _require(
+            self.temperature is None or self.initial_temperature is None,
+            "temperature fixes it and initial_temperature learns it: give one of the two",
+        )
+        _require(self.spike_factor == 0 or self.spike_factor > 1, "spike_factor must be 0 or above 1")
+        _require(self.max_skipped_steps > 0, "max_skipped_steps must be positive")
+
+    def num_micro_batches(self, world_size: int) -> int:
+        """Micro-batches of one step on each of `world_size` ranks. Raises UserError when the batch does not divide."""
+        micro = self.micro_batch_size or self.batch_size // world_size or 1
+        if self.batch_size % (world_size * micro):
+            raise UserError(
+                f"A batch of {self.batch_size} does not divide into {world_size} ranks × micro-batches of {micro}: "
+                f"set train.batch_size to a multiple of {world_size * micro}."
+            )
+        return self.batch_size // (world_size * micro)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+    """Optimizer settings of one tower. Layer decay d scales depth k's rate by d ** (max_depth - k)."""
+
+    lr: float
+    weight_decay: float = 0.0
+    layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.lr >= 0, f"lr must not be negative, not {self.lr}")
+        _require(self.weight_decay >= 0, f"weight_decay must not be negative, not {self.weight_decay}")
+        _require(0 < self.layer_decay <= 1, f"layer_decay lies in (0, 1], not {self.layer_decay}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Optimizer and schedule: linear warm-up, then a cosine over all phases down to `final_lr_ratio` of the rate."""
+
+    image: TowerConfig
+    text: TowerConfig
+    name: Literal["adamw", "lamb", "lion"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    scale_lr: float | None = None
+    """Learning rate of the temperature and bias; the text tower's by default."""
+    warmup_steps: int = 0
+    warmup_samples: int = 0
+    final_lr_ratio: float = 0.0
+    clip_norm: float = 0.0
+    """Global gradient norm above which gradients are scaled down; 0 never."""
+    max_trust_ratio: float = 10.0
+    """LAMB's upper bound of ‖w‖ / ‖update‖."""
+
+    def __post_init__(self) -> None:
+        _require(all(0 <= beta < 1 for beta in self.betas), f"betas lie in [0, 1), not {self.betas}")
+        _require(self.eps > 0, f"eps must be positive, not {self.eps}")
+        _require(not (self.warmup_steps and self.warmup_samples), "give warmup_steps or warmup_samples, not both")
+        _require(min(self.warmup_steps, self.warmup_samples) >= 0, "a warm-up must not be negative")
+        _require(0 <= self.final_lr_ratio <= 1, f"final_lr_ratio lies in [0, 1], not {self.final_lr_ratio}")
+        _require(self.clip_norm >= 0, f"clip_norm must not be negative, not {self.clip_norm}")
+        _require(self.max_trust_ratio > 0, f"max_trust_ratio must be positive, not {self.max_trust_ratio}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroConfig:
+    """DeepSpeed's ZeRO (arXiv 1910.02054): 0 shards nothing, 1 moments, 2 gradients too, 3 parameters too."""
+
+    stage: Literal[0, 1, 2, 3] = 1
+    offload_optimizer: bool = False
+    offload_parameters: bool = False
+    overlap_comm: bool = True
+    """Reduce gradients while the backward pass runs; only on a GPU."""
+    bucket_size: int = 200_000_000
+    """Elements in one gradient bucket."""
+    gradients: Literal["model", "fp32"] = "model"
+    """Precision in which micro-batches' gradients add up."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Keys merged into DeepSpeed's own configuration last, for what has no name here."""
+
+    def __post_init__(self) -> None:
+        _require(not self.offload_parameters or self.stage == 3, "offload_parameters needs stage 3")
+        _require(not self.offload_optimizer or self.stage > 0, "offload_optimizer needs stage 1, 2 or 3")
+        _require(self.gradients == "model" or self.stage > 0, 'gradients = "fp32" needs stage 1, 2 or 3')
+        _require(self.bucket_size > 0, f"bucket_size must be positive, not {self.bucket_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Saving and resuming, below `folder`/checkpoints."""
+
+    every_steps: int = 0
+    """0 saves at the end and on SIGTERM only."""
+    keep_last: int = 3
+    resume: str = "auto"
+    """"auto" goes on from the newest checkpoint of this folder if there is one, "never" starts afresh and refuses a
+    folder that has one, and a path names one checkpoint."""
+    staging: str = ""
+    """A fast local folder to save into; training goes on while a thread copies the checkpoint to its place."""
+    export_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision of the consolidated model.safetensors that the end of training writes."""
+
+    def __post_init__(self) -> None:
+        _require(self.every_steps >= 0, f"every_steps must not be negative, not {self.every_steps}")
+        _require(self.keep_last > 0, f"keep_last must be positive, not {self.keep_last}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Where each step is told, besides the line and `folder`/metrics.jsonl."""
+
+    every_steps: int = 1
+    tensorboard: bool = False
+    wandb_project: str = ""
+
+    def __post_init__(self) -> None:
+        _require(self.every_steps > 0, f"every_steps must be positive, not {self.every_steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What is measured after training (and by `trainer.evaluate`)."""
+
+    retrieval: bool = False
+    """Image↔text recall on samples of [data]: without `where`, on the training pairs themselves."""
+    where: str | None = None
+    max_samples: int = 5_000
+    batch_size: int = 64
+    """Per rank."""
+    image_folders: dict[str, str] = field(default_factory=dict)
+    """Name → folder with one sub-folder of pictures a class, for zero-shot classification."""
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    resize: tuple[Literal["crop", "squash"], ...] = ("crop",)
+    """Each is reported by itself: they differ by up to 6 points (arXiv 2402.04252, appendix)."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_samples > 0 and self.batch_size > 0, "max_samples and batch_size must be positive")
+        _require(bool(self.templates) and all("{}" in t for t in self.templates), "every template needs a {}")
+        _require(bool(self.resize), "resize names no way")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """Masked image modelling from a CLIP teacher (`trainer.distill`)."""
+
+    teacher: str
+    """A model's name."""
+    teacher_weights: str = ""
+    """The teacher's checkpoint; empty only makes sense in tests."""
+    mask_share: float = 105 / 256
+    """Share of the patches that are masked (EVA: 105 of 256)."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.mask_share < 1, f"mask_share lies in (0, 1), not {self.mask_share}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything a run needs."""
+
+    model: ModelConfig
+    train: TrainConfig
+    optim: OptimConfig
+    phases: tuple[PhaseConfig, ...]
+    data: DataConfig = field(default_factory=DataConfig)
+    zero: ZeroConfig = field(default_factory=ZeroConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    distill: DistillConfig | None = None
+    folder: str = "runs/default"
+    """Where the run writes: log, metrics, checkpoints."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.phases), "there is no [[phases]], so nothing to train")
+
+    @property
+    def total_samples(self) -> int:
+        """Samples seen in all phases."""
+        return sum(phase.samples for phase in self.phases)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in all phases; each phase ends on a whole step."""
+        return sum(self.phase_steps())
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of the warm-up, however it was given."""
+        return self.optim.warmup_steps or math.ceil(self.optim.warmup_samples / self.train.batch_size)
+
+    def phase_steps(self) -> list[int]:
+        """Steps of each phase, at least one."""
+        return [max(1, round(phase.samples / self.train.batch_size)) for phase in self.phases]
+
+    def phase_at(self, step: int) -> int:
+        """Index of the phase that holds the step counted from 0; the last one for any later step."""
+        end = 0
+        for index, steps in enumerate(self.phase_steps()):
+            end += steps
+            if step < end:
+                return index
+        return len(self.phases) - 1
+
+
+def find(path: str | Path) -> Path:
+    """The TOML file: `path` itself, or a shipped recipe of that name. Raises UserError."""
+    if Path(path).is_file():
+        return Path(path)
+    shipped = SHIPPED / f"{Path(path).name.removesuffix('.toml')}.toml"
+    if shipped.exists():
+        return shipped
+    names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
+    raise UserError(f"There is no configuration {path}: name a TOML file or a shipped recipe ({names}).")
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read the configuration at `path` with `section.key=value` overrides applied. Raises UserError."""
+    file = find(path)
+    return from_dict(Config, apply_overrides(read_toml(file), overrides), str(file))

@@ -1,0 +1,246 @@
+"""What a worker does: positions of the stream to rows, rows to bytes, bytes to one batch of tensors.
+
+A sample that cannot be read or decoded is counted, named and replaced by another row, chosen by a hash, so a resumed
+run replaces it by the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from curation.errors import UserError
+from curation.storage import Root
+from trainer.data.cache import BlockCache, Cache
+from trainer.data.index import Index
+from trainer.data.order import Stream
+from trainer.data.permutation import mix, uniforms
+from trainer.data.readers import Reader, Sample, SampleError
+from trainer.data.transforms import MEAN, STD, Transform, decode, lookup_tables, normalise
+
+Tokenizer = Callable[[list[str]], torch.Tensor]
+_CROP, _CAPTION, _REPLACE = range(3)
+"""Purposes of random numbers, so that none of them shares its numbers with another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a worker reads from; pickles to another process."""
+
+    index: Index
+    roots: tuple[Root, ...]
+    stream: Stream
+    seed: int
+    caption_weights: tuple[float, ...] = ()
+    """Weight of each caption column; empty when the caption lies beside the picture."""
+    verify: bool = False
+    max_read_ratio: float = 1.5
+    cache: Cache | None = None
+
+    def reader(self) -> Reader:
+        cache = BlockCache(self.cache, self.index.meta.digest) if self.cache else None
+        return Reader(self.index, self.roots, max_ratio=self.max_read_ratio, cache=cache, verify=self.verify)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How samples become tensors. A `transform` None leaves pictures as bytes, a `tokenizer` None captions as text."""
+
+    transform: Transform | None
+    tokenizer: Tokenizer | None
+    max_failures: int = 100
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Which positions of the stream make up the batches of one rank, from `start` to the epoch's end.
+
+    Global batch g covers `batch_size · world_size` positions; rank r takes the r-th stretch of `batch_size` of them.
+    """
+
+    epoch: int
+    epoch_samples: int
+    start: int
+    batch_size: int
+    rank: int
+    world_size: int
+    pad: bool
+
+    @property
+    def global_batch_size(self) -> int:
+        return self.batch_size * self.world_size
+
+    def __len__(self) -> int:
+        left = self.epoch_samples - self.start
+        return -(-left // self.global_batch_size) if self.pad else left // self.global_batch_size
+
+    def positions(self, number: int) -> tuple[np.ndarray, int]:
+        """Positions in the endless stream of the batch `number` after `start`, and how many at its end are padding."""
+        first = self.start + number * self.global_batch_size + self.rank * self.batch_size
+        inside = np.arange(first, first + self.batch_size)
+        padding = int((inside >= self.epoch_samples).sum())
+        return self.epoch * self.epoch_samples + inside % self.epoch_samples, padding
+
+
+@dataclass
+class Batch:
+    """What a worker hands over: the batch, the samples that were replaced, or the error that ends the run."""
+
+    tensors: dict[str, Any] = field(default_factory=dict)
+    replaced: list[tuple[str, str]] = field(default_factory=list)
+    """(uid, reason) of each."""
+    bytes_read: int = 0
+    bytes_needed: int = 0
+    error: str | None = None
+
+
+@dataclass
+class Draft:
+    """A batch on its way: what was read of each row."""
+
+    rows: np.ndarray
+    passes: np.ndarray
+    padding: int
+    samples: list[Sample | SampleError]
+
+
+class Maker:
+    """Makes batches; one a process. Holds open files, so it is made after the fork."""
+
+    def __init__(self, source: Source, recipe: Recipe, schedule: Schedule) -> None:
+        self.source, self.recipe, self.schedule = source, recipe, schedule
+        self.reader = source.reader()
+        self.tables = lookup_tables(recipe.mean, recipe.std)
+        self.failures_in_a_row = 0
+        self._ahead_of = -1
+
+    def read(self, number: int) -> Draft:
+        """Read the samples of batch `number`; safe in a thread of its own."""
+        positions, padding = self.schedule.positions(number)
+        rows, passes = self.source.stream.rows(positions)
+        return Draft(rows, passes, padding, self._read(rows, passes))
+
+    def _read(self, rows: np.ndarray, passes: np.ndarray) -> list[Sample | SampleError]:
+        return self.reader.read(rows, self._caption_orders(rows, passes))
+
+    def _caption_orders(self, rows: np.ndarray, passes: np.ndarray) -> Sequence[Sequence[int]]:
+        """The caption column drawn by weight for each row, then the others in order, for rows where it is empty."""
+        weights = self.source.caption_weights
+        columns = range(len(weights))
+        if len(weights) < 2:
+            return [columns] * len(rows)
+        drawn = uniforms(1, self.source.seed, passes, rows, _CAPTION)[:, 0]
+        first = np.searchsorted(np.cumsum(weights) / sum(weights), drawn, side="right")
+        return [[int(k), *(c for c in columns if c != k)] for k in first]
+
+    def finish(self, draft: Draft) -> Batch:
+        """Decode, replace what failed, and put the tensors together. Raises UserError after too many failures."""
+        batch = Batch()
+        pictures: list[Any] = []
+        captions: list[str] = []
+        for k in range(len(draft.rows)):
+            picture, caption = self._one(draft, k, batch)
+            pictures.append(picture)
+            captions.append(caption)
+        batch.tensors = {
+            "pixels": self._pixels(pictures),
+            "tokens": self.recipe.tokenizer(captions) if self.recipe.tokenizer else captions,
+            "uid": self.source.index.uids(draft.rows),
+            "padding": draft.padding,
+        }
+        batch.bytes_read, batch.bytes_needed = self.reader.take_counts()
+        return batch
+
+    def _pixels(self, pictures: list[Any]) -> Any:
+        if self.recipe.transform is None:
+            return pictures
+        return normalise(pictures, len(pictures), self.recipe.transform.image_size, self.tables)
+
+    def _one(self, draft: Draft, k: int, batch: Batch) -> tuple[Any, str]:
+        """Picture and caption at place k of the batch, from another row if need be (`draft.rows` then says which)."""
+        sample = draft.samples[k]
+        row, attempt = int(draft.rows[k]), 0
+        while True:
+            try:
+                if isinstance(sample, SampleError):
+                    raise sample
+                picture = self._picture(sample, int(draft.rows[k]), int(draft.passes[k]))
+                self.failures_in_a_row = 0
+                return picture, sample.caption
+            except SampleError as error:
+                self._count(int(draft.rows[k]), error, batch)
+                attempt += 1
+                chosen = mix(self.source.seed, int(draft.passes[k]), row, attempt, _REPLACE)
+                draft.rows[k] = int(chosen % np.uint64(len(self.source.index)))
+                sample = self._read(draft.rows[k : k + 1], draft.passes[k : k + 1])[0]
+
+    def _picture(self, sample: Sample, row: int, turn: int) -> Any:
+        transform = self.recipe.transform
+        if transform is None:
+            return bytes(sample.picture)
+        drawn = uniforms(transform.num_uniforms, self.source.seed, turn, row, _CROP)
+        return transform(decode(sample.picture), drawn)
+
+    def _count(self, row: int, error: SampleError, batch: Batch) -> None:
+        uid = self.source.index.uids(np.array([row]))[0]
+        batch.replaced.append((uid, str(error)))
+        self.failures_in_a_row += 1
+        if self.failures_in_a_row > self.recipe.max_failures:
+            raise UserError(
+                f"{self.failures_in_a_row} samples in a row cannot be read, the last one {uid} ({error}): "
+                f"check the shards with `curate verify`."
+            )
+
+    def read_ahead(self, number: int, worker: int, num_workers: int) -> None:
+        """On entering a window of the shuffle, have the kernel read this worker's share of the next one."""
+        shuffle, num_rows = self.source.stream.shuffle, self.schedule.epoch_samples
+        window = self.schedule.positions(number)[0][0] // (shuffle.window_rows if shuffle else 8_192)
+        if window == self._ahead_of:
+            return
+        self._ahead_of = window
+        size = shuffle.window_rows if shuffle else 8_192
+        first = (int(window) + 1) * size
+        last = (self.schedule.epoch + 1) * num_rows
+        positions = np.arange(first, min(first + size, last))[worker::num_workers]
+        if len(positions):
+            self.reader.read_ahead(self.source.stream.rows(positions)[0])
+
+
+class Batches(IterableDataset[Batch]):
+    """The batches of one rank from a point on; worker k of n makes every n-th. Order does not depend on n."""
+
+    def __init__(self, source: Source, recipe: Recipe, schedule: Schedule) -> None:
+        self.source, self.recipe, self.schedule = source, recipe, schedule
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
+        if info:
+            cv2.setNumThreads(0)
+        maker = Maker(self.source, self.recipe, self.schedule)
+        numbers = range(worker, len(self.schedule), num_workers)
+        # One batch is read while the one before is decoded.
+        with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+            waiting: Future[Draft] | None = pool.submit(maker.read, numbers[0]) if numbers else None
+            try:
+                for place, number in enumerate(numbers):
+                    maker.read_ahead(number, worker, num_workers)
+                    assert waiting is not None
+                    draft = waiting.result()
+                    waiting = pool.submit(maker.read, numbers[place + 1]) if place + 1 < len(numbers) else None
+                    yield maker.finish(draft)
+            except UserError as error:
+                yield Batch(error=str(error))
+            finally:
+                if waiting is not None:
+                    waiting.cancel()
+        maker.reader.close()

@@ -1,0 +1,141 @@
+"""What a step tells: one line, one JSON record in metrics.jsonl, and TensorBoard and wandb where asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Config
+
+logger = logging.getLogger("trainer")
+
+DENSE_BF16_TFLOPS = {
+    # NVIDIA's data sheets, dense bf16 (fp16 on V100) without sparsity.
+    "H200": 989.0,
+    "H100": 989.0,
+    "GH200": 989.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "V100": 125.0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One optimizer step, as written to metrics.jsonl. `None` is unknown, e.g. MFU without a GPU."""
+
+    step: int
+    samples: int
+    """Seen since the start, over all ranks."""
+    phase: int
+    loss: float
+    lr: float
+    """The highest of all groups."""
+    temperature: float | None
+    grad_norm: float | None
+    """Before clipping."""
+    applied: bool
+    """False when the step was skipped."""
+    num_skipped: int
+    step_time_s: float
+    samples_per_s: float
+    samples_per_s_per_gpu: float
+    tflops_per_gpu: float | None
+    """Model TFLOP/s: 3 forward passes' worth, recomputation not counted."""
+    mfu: float | None
+    memory_gb: float
+    """Peak of this rank: GPU memory, or resident memory without one."""
+    data_wait_share: float
+    """Share of the step that the slowest rank waited for its batch."""
+
+    def line(self) -> str:
+        """For people."""
+        parts = [
+            f"step {self.step}",
+            f"samples {self.samples:,}",
+            f"loss {self.loss:.4f}",
+            f"lr {self.lr:.2e}",
+            f"temp {_number(self.temperature, '.4f')}",
+            f"grad {_number(self.grad_norm, '.3f')}",
+            f"{self.samples_per_s:,.1f} samples/s ({self.samples_per_s_per_gpu:,.1f} a GPU)",
+            f"{_number(self.tflops_per_gpu, '.2f')} TFLOP/s",
+            f"MFU {_number(self.mfu, '.1%')}",
+            f"{self.memory_gb:.2f} GB",
+            f"data wait {self.data_wait_share:.1%}",
+        ]
+        return " | ".join(parts if self.applied else [*parts, f"SKIPPED ({self.num_skipped} so far)"])
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def peak_tflops(device: Any) -> float | None:
+    """Dense bf16 peak of a CUDA device, or None when it is no known GPU."""
+    if device.type != "cuda":
+        return None
+    import torch
+
+    name = torch.cuda.get_device_name(device)
+    return next((peak for model, peak in DENSE_BF16_TFLOPS.items() if model in name), None)
+
+
+def memory_gb(device: Any) -> float:
+    """Peak memory of this process, in 10⁹ bytes: of the GPU, or resident."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+class Metrics:
+    """The sinks of one run; silent on every rank but the first."""
+
+    def __init__(self, config: Config, folder: Path, *, is_first: bool) -> None:
+        self.enabled, self.every = is_first, config.log.every_steps
+        self._file = self._board = self._wandb = None
+        if not is_first:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / "metrics.jsonl").open("a", buffering=1)
+        if config.log.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+        if config.log.wandb_project:
+            import wandb
+
+            self._wandb = wandb.init(project=config.log.wandb_project, dir=str(folder), config=asdict(config))
+
+    def write(self, record: StepRecord) -> None:
+        """Tell one step everywhere; the line only every log.every_steps and for skipped steps."""
+        if not self.enabled:
+            return
+        if record.step % self.every == 0 or not record.applied:
+            logger.info(record.line())
+        self.write_values(asdict(record), record.step)
+
+    def write_values(self, values: dict[str, Any], step: int) -> None:
+        """Numbers of any kind, evaluation included, into the file, TensorBoard and wandb."""
+        if self._file is not None:
+            self._file.write(json.dumps(values) + "\n")
+        numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
+        if self._board is not None:
+            for name, value in numbers.items():
+                self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=step)
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()

@@ -1,0 +1,45 @@
+"""The student of masked image modelling: an image tower that predicts a teacher's features where patches are hidden."""
+
+import torch
+from torch import Tensor, nn
+
+from trainer.models.clip import LayerGroup, layer_group
+from trainer.models.config import ClipConfig
+from trainer.models.layers import Linear
+from trainer.models.vision import VisionTower
+
+
+class MaskedImageModel(nn.Module):
+    """EVA's pre-training model (arXiv 2211.07636, section 2): an image tower, a mask token and a prediction head.
+
+    What it learns initialises the image tower of a CLIP (`trainer.weights.initialise`).
+    """
+
+    def __init__(self, config: ClipConfig, teacher_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.visual = VisionTower(config.vision, embed_dim=0)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, config.vision.width))
+        nn.init.normal_(self.mask_token, std=0.02)
+        self.lm_head = Linear(config.vision.width, teacher_dim)
+
+    def forward(self, pixels: Tensor, mask: Tensor) -> Tensor:
+        """Predict the teacher's features.
+
+        Args:
+            pixels: `[b, 3, image_size, image_size]`, normalised.
+            mask: bool `[b, num_patches]`, true where the patch is hidden from the model.
+
+        Returns:
+            `[number of hidden patches, teacher_dim]`, image by image and row by row, as `teacher_features[mask]` is.
+        """
+        tokens = self.visual(pixels, output="tokens", mask=mask, mask_token=self.mask_token)
+        return self.lm_head(tokens[:, 1:][mask])
+
+    def set_grad_checkpointing(self, enabled: bool = True) -> None:
+        """Recompute every block in the backward pass instead of keeping its activations."""
+        self.visual.blocks.grad_checkpointing = enabled
+
+    def layer_groups(self) -> dict[str, LayerGroup]:
+        """Where each parameter stands, as `Clip.layer_groups`."""
+        return {name: layer_group(name, parameter, self) for name, parameter in self.named_parameters()}

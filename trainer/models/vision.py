@@ -1,0 +1,146 @@
+"""The image tower of EVA-CLIP: a ViT with the choices of `VisionConfig`, from pixels to an embedding."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.models.config import VisionConfig
+from trainer.models.layers import Attention, Block, Blocks, LayerNorm, Linear, Mlp, RmsNorm, SwiGlu
+from trainer.models.rope import rotation_table
+
+Output = Literal["pooled", "patches", "tokens"]
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches through one linear map; the weight keeps the shape of the equivalent convolution."""
+
+    def __init__(self, patch_size: int, width: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.weight = nn.Parameter(torch.empty(width, 3, patch_size, patch_size))
+        self.bias = nn.Parameter(torch.zeros(width))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
+        """`[b, 3, h, w]` to `[b, patches, width]`, row by row; of these only `keep`, `[b, kept]`, when given."""
+        batch, _, height, width = pixels.shape
+        size = self.patch_size
+        patches = pixels.reshape(batch, 3, height // size, size, width // size, size)
+        patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, 3 * size * size)
+        if keep is not None:
+            first = torch.arange(batch, device=keep.device)[:, None] * patches.shape[1]
+            patches = patches.flatten(0, 1).index_select(0, (keep + first).flatten()).view(*keep.shape, -1)
+        return F.linear(patches, self.weight.flatten(1), self.bias)
+
+
+class VisionTower(nn.Module):
+    """ViT with a CLS token; `embed_dim` 0 leaves out the projection, as a tower under pre-training has none.
+
+    Initial values: N(0, 0.02²), layers that end a residual branch divided by sqrt(2 · depth) (BEiT, arXiv 2106.08254,
+    section 2.5); under post-norm the branches' norms start at zero instead, as in EVA's pre-training code.
+    """
+
+    def __init__(self, config: VisionConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.config, self.embed_dim = config, embed_dim
+        self.patch_drop = config.patch_drop
+        self.patch_embed = PatchEmbed(config.patch_size, config.width)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, config.width))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + config.num_patches, config.width))
+        nn.init.normal_(self.cls_token, std=0.02)
+        nn.init.normal_(self.pos_embed, std=0.02)
+        self.blocks = Blocks(_block(config, index) for index in range(config.layers))
+        self.norm = _norm(config, config.width)
+        self.head = Linear(config.width, embed_dim, bias=config.bias) if embed_dim else nn.Identity()
+        self._rotation: Tensor | None = None
+
+    def forward(
+        self,
+        pixels: Tensor,
+        *,
+        output: Output = "pooled",
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Tensor:
+        """Encode images.
+
+        Args:
+            pixels: normalised, `[b, 3, image_size, image_size]`.
+            output: "pooled" is CLS projected, `[b, embed_dim]`; "patches" every patch projected,
+                `[b, num_patches, embed_dim]`; "tokens" CLS and patches after the last norm, `[b, 1 + n, width]`.
+            mask: bool `[b, num_patches]`, true where `mask_token` (`[1, 1, width]`) stands in for the patch.
+
+        Patch dropout acts in training mode only, and leaves fewer patches in "patches" and "tokens".
+
+        Raises:
+            ValueError: when the images are not of the model's size.
+        """
+        side = self.config.image_size
+        if pixels.shape[1:] != (3, side, side):
+            raise ValueError(f"The model takes images [b, 3, {side}, {side}], not {list(pixels.shape)}.")
+        keep = self._keep(pixels)
+        x = self._embed(pixels, keep, mask, mask_token)
+        rotation = self._rotations(x.device, keep)
+        if output == "pooled":
+            cls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+            return self.head(self.norm(self.blocks(x, rotation, cls)[:, 0]))
+        x = self.blocks(x, rotation)
+        return self.norm(x) if output == "tokens" else self.head(self.norm(x[:, 1:]))
+
+    def _keep(self, pixels: Tensor) -> Tensor | None:
+        """Random patches of each image (FLIP, arXiv 2212.00794): int64 `[b, kept]`, or None for all."""
+        if not (self.training and self.patch_drop):
+            return None
+        num_patches = self.config.num_patches
+        kept = max(1, int(num_patches * (1 - self.patch_drop)))
+        return torch.rand(pixels.shape[0], num_patches, device=pixels.device).topk(kept, dim=1).indices
+
+    def _embed(self, pixels: Tensor, keep: Tensor | None, mask: Tensor | None, mask_token: Tensor | None) -> Tensor:
+        x = self.patch_embed(pixels, keep)
+        if mask is not None and mask_token is not None:
+            chosen = mask if keep is None else mask.gather(1, keep)
+            x = torch.where(chosen[..., None], mask_token.to(x.dtype), x)
+        position = self.pos_embed[:, 1:] if keep is None else self.pos_embed[0, 1:][keep]
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
+        return torch.cat((cls, x + position), dim=1)
+
+    def _rotations(self, device: torch.device, keep: Tensor | None) -> Tensor | None:
+        """The rotary table, float32 whatever the model's dtype; made on first use, so that meta models cost nothing."""
+        config = self.config
+        if not config.rope_grid:
+            return None
+        if self._rotation is None or self._rotation.device != device:
+            # Not an inference tensor, even when evaluation comes first: training saves it for its backward pass.
+            with torch.inference_mode(False):
+                self._rotation = rotation_table(config.grid, config.head_width, config.rope_grid, device=device)
+        if keep is None:
+            return self._rotation
+        return self._rotation[F.pad(keep + 1, (1, 0))]
+
+
+def _norm(config: VisionConfig, width: int, gain: float = 1.0) -> nn.Module:
+    kind = RmsNorm if config.norm == "rms" else LayerNorm
+    return kind(width, config.norm_eps, gain)
+
+
+def _block(config: VisionConfig, index: int) -> Block:
+    out_std = 0.02 / (2 * (index + 1)) ** 0.5
+    attention = Attention(
+        config.width,
+        config.head_width,
+        bias="qv" if config.bias else "none",
+        norm=_norm(config, config.width) if config.sub_norm else None,
+        proj_std=out_std,
+    )
+    mlp: nn.Module
+    if config.swiglu:
+        hidden_norm = _norm(config, config.hidden_width) if config.sub_norm else None
+        mlp = SwiGlu(config.width, config.hidden_width, norm=hidden_norm, out_std=out_std)
+    else:
+        mlp = Mlp(config.width, config.hidden_width, out_std=out_std)
+    gain = 0.0 if config.post_norm else 1.0
+    norms = (_norm(config, config.width, gain), _norm(config, config.width, gain))
+    drop_path = config.drop_path * index / max(1, config.layers - 1)
+    return Block(attention, mlp, norms, post_norm=config.post_norm, drop_path=drop_path)

@@ -1,0 +1,85 @@
+"""DeepSpeed's configuration, derived from ours, and the engine made with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from trainer.config import Config
+
+NEVER = 10**9
+"""A number of steps that no run reaches: DeepSpeed's own progress lines stay away."""
+
+
+def zero_config(config: Config, world_size: int, *, on_gpu: bool, load_universal: bool = False) -> dict[str, Any]:
+    """The dictionary that `deepspeed.initialize` gets; printed at the start of a run.
+
+    Accumulation is ours (`trainer.objective`), so DeepSpeed sees micro-batches and one boundary a step.
+    """
+    micro = config.train.batch_size // (world_size * config.train.num_micro_batches(world_size))
+    precision = config.train.precision
+    result: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": micro * world_size,
+        "gradient_clipping": config.optim.clip_norm,
+        "steps_per_print": NEVER,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": precision == "bf16"},
+        "fp16": {"enabled": precision == "fp16"},
+        "zero_optimization": _zero_section(config, on_gpu=on_gpu),
+        "checkpoint": {"load_universal": load_universal},
+    }
+    if config.zero.gradients == "fp32" and precision != "fp32":
+        result["data_types"] = {"grad_accum_dtype": "fp32"}
+    return _merged(result, config.zero.extra)
+
+
+def _zero_section(config: Config, *, on_gpu: bool) -> dict[str, Any]:
+    zero = config.zero
+    section: dict[str, Any] = {
+        "stage": zero.stage,
+        "overlap_comm": zero.overlap_comm and on_gpu,
+        "contiguous_gradients": True,
+        "reduce_bucket_size": zero.bucket_size,
+    }
+    if zero.stage < 3:
+        section["allgather_bucket_size"] = zero.bucket_size
+    else:
+        section["stage3_prefetch_bucket_size"] = zero.bucket_size
+        section["stage3_gather_16bit_weights_on_model_save"] = False
+    if zero.offload_optimizer:
+        section["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
+    if zero.offload_parameters:
+        section["offload_param"] = {"device": "cpu", "pin_memory": on_gpu}
+    return section
+
+
+def _merged(base: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in extra.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def sharded_build(config: Config, settings: dict[str, Any]) -> AbstractContextManager[Any]:
+    """A context in which modules are sharded over the ranks as they are made: `deepspeed.zero.Init` at stage 3."""
+    if config.zero.stage < 3:
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.Init(config_dict_or_path=settings)
+
+
+def initialize(module: Any, optimizer: Any, settings: dict[str, Any]) -> Any:
+    """The DeepSpeed engine of `module`, with our optimizers told how their parameters were cut up."""
+    import deepspeed
+
+    from trainer.optim import bind_to_zero
+
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
+    bind_to_zero(engine)
+    return engine
