@@ -33,7 +33,7 @@ format: install
 	$(BIN)/ruff check --fix .
 
 bench: install
-	for b in download dedupe loader trainer; do $(RUN) $(BIN)/python benchmarks/$$b.py || exit 1; done
+	for b in plan download dedupe manifest loader trainer; do $(RUN) $(BIN)/python -m benchmarks.$$b || exit 1; done
 
 clean:
 	rm -rf $(VENV) demo-run

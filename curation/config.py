@@ -59,7 +59,7 @@ class DownloadConfig:
     connect_timeout_s: float = 10.0
     retries: int = 2
     rounds: int = 1
-    """How often a unit's temporary failures are tried again after the whole plan is through."""
+    """How often temporary failures are tried again after the whole plan is through; may be raised on a later day."""
     max_redirects: int = 5
     obey_robots: bool = True
     user_agent: str = DEFAULT_USER_AGENT
@@ -83,9 +83,10 @@ class DownloadConfig:
     def __post_init__(self) -> None:
         for name in ("image_size", "max_bytes", "max_pixels", "max_frames", "max_concurrency", "max_per_host"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("num_rows_per_unit", "num_decoders", "rounds"):
+        for name in ("num_rows_per_unit", "num_decoders"):
             _at_least(name, getattr(self, name), 1)
-        _at_least("retries", self.retries, 0)
+        for name in ("retries", "rounds"):
+            _at_least(name, getattr(self, name), 0)
         if not 1 <= self.encode_quality <= 100:
             raise ValueError(f"encode_quality must lie in 1..100, not {self.encode_quality}")
         if self.timeout_s <= 0 or self.connect_timeout_s <= 0:

@@ -10,16 +10,17 @@ import asyncio
 import hashlib
 import json
 import tempfile
-import time
-from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from curation import rounds
 from curation.config import DownloadConfig, Recipe
-from curation.fetch.client import Client, Fetched
+from curation.download_log import UnitLog
+from curation.fetch.client import Client
 from curation.images.decoder import Decoder
 from curation.images.probe import PictureError
 from curation.opt_out import OptOut, load
@@ -57,18 +58,28 @@ def resolved(recipe: Recipe) -> DownloadConfig:
     return replace(recipe.download, opt_out=tuple(recipe.resolve(path) for path in recipe.download.opt_out))
 
 
-def download_unit(root: Root, unit: str, config: DownloadConfig) -> dict[str, int]:
-    """Download `unit` and publish it; the number of rows a status. Raises OSError when the disk is full."""
+def download_unit(
+    root: Root, unit: str, config: DownloadConfig, fetch_round: int = 0, fetch: Fetch | None = None
+) -> None:
+    """Download `unit` and publish it: all its rows in round 0, those that are due in a later one.
+
+    `fetch` ends rows into the spool, our own client by default. Nothing to do where the round was already here.
+    Raises OSError when the disk is full.
+    """
+    rel = f"downloads/{unit}.parquet"
+    earlier: list[Row] = root.read_parquet(rel).to_pylist() if root.exists(rel) else []
+    due = {row["uid"] for row in earlier if rounds.is_due(row, fetch_round)}
+    if earlier and not due:
+        return
     samples = root.read_parquet(f"samples/{unit}.parquet").to_pylist()
-    opt_out = load(config.opt_out)
-    key = fingerprint([root.base, content_config(config)])
-    with _spool(root, f"{unit}-{key}.spool") as spool:
-        started = time.time()
-        hosts = asyncio.run(_fetch_all(samples, spool, config, opt_out))
-        counts = publish_unit(root, unit, samples, spool)
-        root.publish_json(f"logs/download/{unit}.json", _log(hosts, counts, time.time() - started))
+    waiting = [sample for sample in samples if sample["uid"] in due] if earlier else samples
+    kept = [row for row in earlier if row["uid"] not in due]
+    key = fingerprint([root.base, content_config(config), fetch_round])
+    with _spool(root, f"{unit}-{key}.spool") as spool, UnitLog(root, unit, fetch_round, len(waiting)) as log:
+        job = Job(waiting, spool, config, load(config.opt_out), log)
+        (fetch or fetch_rows)(job)
+        publish_unit(root, unit, waiting, spool, kept, fetch_round)
         spool.forget()
-    return counts
 
 
 def _spool(root: Root, name: str) -> Spool:
@@ -79,15 +90,47 @@ def _spool(root: Root, name: str) -> Spool:
         return Spool(Path(tempfile.mkstemp(prefix=name, dir=root.scratch())[1])).open()
 
 
-async def _fetch_all(samples: list[Row], spool: Spool, config: DownloadConfig, opt_out: OptOut) -> dict[str, Any]:
-    """End every row that the spool does not hold; what was seen of each host."""
-    waiting = iter([sample for sample in samples if sample["uid"] not in spool.rows])
+@dataclass(frozen=True)
+class Job:
+    """The rows of one unit that have to end, and what is needed for it."""
+
+    samples: list[Row]
+    spool: Spool
+    config: DownloadConfig
+    opt_out: OptOut
+    log: UnitLog
+
+    def __post_init__(self) -> None:
+        for sample in self.samples:
+            if sample["uid"] in self.spool.rows:
+                self.log.ended(sample["domain"], self.spool.rows[sample["uid"]])
+
+    def waiting(self) -> list[Row]:
+        """Samples that the spool does not hold yet."""
+        return [sample for sample in self.samples if sample["uid"] not in self.spool.rows]
+
+    def end(self, sample: Row, row: Row, data: bytes = b"") -> None:
+        """The one way in which a row ends: into the journal, and counted."""
+        self.spool.add(row, data)
+        self.log.ended(sample["domain"], row)
+
+
+Fetch = Callable[[Job], None]
+
+
+def fetch_rows(job: Job) -> None:
+    """End every waiting row by our own client."""
+    asyncio.run(_fetch_all(job))
+
+
+async def _fetch_all(job: Job) -> None:
+    config, waiting = job.config, iter(job.waiting())
     decoders: asyncio.Queue[Decoder] = asyncio.Queue()
     started = [Decoder(config) for _ in range(config.num_decoders)]
     for decoder in started:
         decoders.put_nowait(decoder)
     async with Client(config) as client:
-        task = _Task(client, decoders, spool, config, opt_out)
+        task = _Task(client, decoders, job)
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(config.max_concurrency):
@@ -97,44 +140,33 @@ async def _fetch_all(samples: list[Row], spool: Spool, config: DownloadConfig, o
         finally:
             for decoder in started:
                 await decoder.close()
-    return {name: dict(host.counts) for name, host in sorted(client.hosts.known.items())}
 
 
 class _Task:
     """What the workers of one unit share."""
 
-    def __init__(
-        self,
-        client: Client,
-        decoders: asyncio.Queue[Decoder],
-        spool: Spool,
-        config: DownloadConfig,
-        opt_out: OptOut,
-    ) -> None:
-        self._client, self._decoders, self._spool = client, decoders, spool
-        self._config, self._opt_out = config, opt_out
+    def __init__(self, client: Client, decoders: asyncio.Queue[Decoder], job: Job) -> None:
+        self._client, self._decoders, self._job, self._opt_out = client, decoders, job, job.opt_out
 
-    async def work(self, waiting: Any) -> None:
+    async def work(self, waiting: Iterator[Row]) -> None:
         """Take samples from the shared iterator until none is left."""
         for sample in waiting:
-            row, data = await self._end(sample)
-            self._spool.add(row, data)
+            self._job.end(sample, *await self._end(sample))
 
     async def _end(self, sample: Row) -> tuple[Row, bytes]:
         try:
             return await self._download(sample)
         except PictureError as error:
-            return _failed(sample["uid"], error.status, error.detail), b""
+            return failed(sample["uid"], error.status, error.detail), b""
         except OSError:
             raise  # the disk, not the web: the unit stops and is run again
         except Exception as error:  # a row must end with a status whatever the web makes our libraries raise
-            return _failed(sample["uid"], Status.INTERNAL_ERROR, f"{type(error).__name__}: {error}"), b""
+            return failed(sample["uid"], Status.INTERNAL_ERROR, f"{type(error).__name__}: {error}"), b""
 
     async def _download(self, sample: Row) -> tuple[Row, bytes]:
         if self._opt_out.refuses_url(sample["url"]):
             raise PictureError(Status.OPTED_OUT, "on an opt-out list")
         fetched = await self._client.fetch(sample["url"])
-        self._count(sample, fetched)
         if fetched.status is not Status.OK:
             raise PictureError(fetched.status, fetched.detail)
         sha256 = hashlib.sha256(fetched.body).hexdigest()
@@ -153,17 +185,20 @@ class _Task:
         row |= {"num_bytes": len(fetched.body), "size": len(stored.data)}
         return row | {"stored_sha256": hashlib.sha256(stored.data).hexdigest()}, stored.data
 
-    def _count(self, sample: Row, fetched: Fetched) -> None:
-        self._client.hosts.get(sample["domain"] or "").counts[fetched.status.value] += 1
 
-
-def _failed(uid: str, status: Status, detail: str) -> Row:
+def failed(uid: str, status: Status, detail: str) -> Row:
+    """The row of a uid whose picture did not come."""
     empty: Row = dict.fromkeys(DOWNLOADS.names)
     return empty | {"uid": uid, "status": status.value, "detail": detail[:MAX_DETAIL] or None}
 
 
-def publish_unit(root: Root, unit: str, samples: list[Row], spool: Spool) -> dict[str, int]:
-    """Write the unit's tar in order of uid, publish it under its content's name, then the row file."""
+def publish_unit(
+    root: Root, unit: str, samples: list[Row], spool: Spool, kept: Sequence[Row] = (), fetch_round: int = 0
+) -> None:
+    """Write the pictures of `samples` into a tar under its content's name, then the unit's row file.
+
+    `kept` are the rows of an earlier round that this one leaves alone.
+    """
     rows = []
     with tempfile.TemporaryDirectory(prefix="raw-", dir=root.scratch()) as folder:
         path = Path(folder, "shard.tar")
@@ -174,9 +209,11 @@ def publish_unit(root: Root, unit: str, samples: list[Row], spool: Spool) -> dic
         if writer.members:
             root.publish(shard, path)
     for row in rows:
-        row["shard"] = shard if row["status"] == Status.OK else None
-    root.publish_parquet(f"downloads/{unit}.parquet", pa.Table.from_pylist(rows, schema=DOWNLOADS))
-    return dict(Counter(row["status"] for row in rows))
+        row |= {"shard": shard if row["status"] == Status.OK else None, "fetch_round": fetch_round}
+    if kept and writer.members:
+        rounds.forget_derived(root, unit)
+    table = pa.Table.from_pylist(rounds.merged(kept, rows), schema=DOWNLOADS)
+    root.publish_parquet(f"downloads/{unit}.parquet", table)
 
 
 def _store(writer: ShardWriter, sample: Row, spool: Spool) -> Row:
@@ -202,8 +239,3 @@ def _store(writer: ShardWriter, sample: Row, spool: Spool) -> Row:
     }
     member = next(iter(writer.add(sample["uid"], files).values()))
     return row | {"offset": member.offset, "size": member.size}
-
-
-def _log(hosts: dict[str, Any], counts: dict[str, int], seconds: float) -> dict[str, Any]:
-    named = {name: seen for name, seen in hosts.items() if seen}
-    return {"hosts": named, "statuses": counts, "seconds": round(seconds, 3)}

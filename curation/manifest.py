@@ -60,7 +60,7 @@ class Manifest:
         if table in VERSIONED_TABLES:
             current = self.root.current(table)
             return [f for f in current["files"] if f.endswith(".parquet")] if current else []
-        return [f"{table}/{name}" for name in self.root.list(table, ".parquet")]
+        return [f"{table}/{unit}.parquet" for unit in self.root.units(table)]
 
     def score_tables(self) -> list[str]:
         """Names of the tables that filters have written."""

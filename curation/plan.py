@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from curation.sources import detect, expressions, get
 from curation.storage import Root, fingerprint
 
 FOOTER_BYTES = 65_536
+NUM_SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,3 +127,49 @@ def spread(num_rows: int, large_counts: Mapping[str, int], num_rows_per_unit: in
         large[domain] = (first, pieces)
         first += pieces
     return Spread(num_shared=num_shared, large=large)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """Units that one task downloads one after the other. `share` lanes with the same hosts run at once."""
+
+    units: tuple[str, ...]
+    share: int = 1
+
+
+MIN_CONNECTIONS = 4
+"""Of a lane to a host that it shares: with fewer it would hold a task's place for little."""
+
+
+def lanes(plan: Mapping[str, Any], missing: Collection[str], max_per_host: int) -> list[Lane]:
+    """How the `missing` units of one plan are downloaded so that no host is asked by more than the recipe says.
+
+    A unit owns its hosts and is a lane of its own. The units of a large domain have the same hosts: they queue in a
+    few lanes, which share the domain's connections and rate between them. Large domains come first, as they take
+    longest.
+    """
+    result, queued = [], set[str]()
+    for _, place in sorted(plan.get("large_domains", {}).items(), key=lambda item: (-item[1]["num_units"], item[0])):
+        numbers = range(place["first_unit"], place["first_unit"] + place["num_units"])
+        units = [unit for number in numbers if (unit := f"{plan['batch']}-{number:06d}") in missing]
+        queued.update(units)
+        share = min(len(units), max(1, max_per_host // MIN_CONNECTIONS))
+        result += [Lane(units=tuple(units[i::share]), share=share) for i in range(share)]
+    own = (f"{plan['batch']}-{number}" for number in sorted(plan["units"]))
+    return result + [Lane(units=(unit,)) for unit in own if unit in missing and unit not in queued]
+
+
+def describe_spread(plan: Mapping[str, Any]) -> str:
+    """How the hosts of one plan were spread, in lines for people."""
+    sizes, hosts, rows = sorted(plan["units"].values()), plan["hosts"], plan["totals"]["samples"]
+    if not sizes:
+        return f"Plan {plan['batch']}: no row is left to fetch.\n"
+    lines = [
+        f"Plan {plan['batch']}: {rows:,} rows of {hosts['num_domains']:,} registered domains in {len(sizes):,} units "
+        f"of {sizes[0]:,} to {sizes[-1]:,} rows (median {sizes[len(sizes) // 2]:,})."
+    ]
+    for domain, count in list(hosts["largest"].items())[:NUM_SHOWN]:
+        large = plan["large_domains"].get(domain)
+        where = f"split over {large['num_units']:,} units that share its rate" if large else "in one unit"
+        lines.append(f"  {domain or '(no host)'}: {count:,} rows ({100 * count / hosts['num_rows']:.2f} %), {where}")
+    return "\n".join(lines) + "\n"

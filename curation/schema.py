@@ -54,6 +54,8 @@ class RejectReason(StrEnum):
     NO_URL = "no_url"
     WHERE = "where"
     REPEATED = "repeated"
+    LOST_BY_ENGINE = "lost_by_engine"
+    """An adopted folder counts the row and holds neither its URL nor its picture."""
 
 
 def uid(url: str | None, caption: str | None) -> str:
@@ -117,7 +119,9 @@ DOWNLOADS = _schema(
     offset=_I64,
     size=_I64,
     stored_sha256=_S,
+    fetch_round=_I32,
 )
+"""`fetch_round` is the round in which the row ended: 0 the pass over the whole plan, null where nobody knows."""
 
 EMBEDDINGS = _schema(uid=_S)
 

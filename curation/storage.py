@@ -34,6 +34,14 @@ SCRATCH = ".scratch"
 """Unpublished files; whatever a kill leaves there may be deleted when no job runs."""
 
 
+LOCAL = fsspec.filesystem("file")
+
+
+def is_elsewhere(rel: str) -> bool:
+    """Whether `rel` names a file by its full path or URL instead of by its place below ROOT."""
+    return rel.startswith("/") or "://" in rel
+
+
 def canonical_json(obj: Any) -> bytes:
     """JSON with sorted keys: the same object gives the same bytes."""
     return json.dumps(obj, sort_keys=True, ensure_ascii=False, indent=1).encode() + b"\n"
@@ -45,7 +53,10 @@ def fingerprint(obj: Any) -> str:
 
 
 class Root:
-    """One run's folder, local or any fsspec URL (`s3://`, `gs://`, `hdfs://`). Paths given to it are relative."""
+    """One run's folder, local or any fsspec URL (`s3://`, `gs://`, `hdfs://`). Paths given to it are relative.
+
+    Only a shard of an adopted folder is named by its full path or URL; it is read where it lies and never written.
+    """
 
     def __init__(self, url: str | Path, **storage_options: Any) -> None:
         self.base = str(url)
@@ -74,20 +85,35 @@ class Root:
         """Path of `rel` inside the file system, without protocol."""
         return f"{self.path}/{rel}" if rel else self.path
 
+    def at(self, rel: str) -> tuple[Any, str, bool]:
+        """File system of `rel`, its path inside it, and whether that is this machine's own."""
+        if not is_elsewhere(rel):
+            return self.fs, self.full(rel), self.is_local
+        if "://" not in rel:
+            return LOCAL, rel, True
+        same = rel.partition("://")[0] == self.base.partition("://")[0]
+        fs, path = fsspec.core.url_to_fs(rel, **(self.storage_options if same else {}))
+        return fs, path, False
+
     def url(self, rel: str = "") -> str:
         """Path of `rel` with its protocol; a plain path when local."""
+        if is_elsewhere(rel):
+            return rel
         return self.full(rel) if self.is_local else self.fs.unstrip_protocol(self.full(rel))
 
     def local(self, rel: str = "") -> Path | None:
         """The path of `rel` on this machine, None for an object store."""
-        return Path(self.full(rel)) if self.is_local else None
+        _, path, is_local = self.at(rel)
+        return Path(path) if is_local else None
 
     def exists(self, rel: str) -> bool:
-        return bool(self.fs.exists(self.full(rel)))
+        fs, path, _ = self.at(rel)
+        return bool(fs.exists(path))
 
     def size(self, rel: str) -> int:
         """Size in bytes. Raises FileNotFoundError."""
-        return int(self.fs.size(self.full(rel)))
+        fs, path, _ = self.at(rel)
+        return int(fs.size(path))
 
     def list(self, rel: str, suffix: str = "") -> Names:
         """Sorted names of the files directly in folder `rel` that end in `suffix`; empty when there is no folder."""
@@ -117,18 +143,18 @@ class Root:
 
     def open(self, rel: str) -> BinaryIO:
         """A seekable binary reader."""
-        if self.is_local:
-            return open(self.full(rel), "rb")
-        return self.fs.open(self.full(rel), "rb")
+        fs, path, is_local = self.at(rel)
+        return open(path, "rb") if is_local else fs.open(path, "rb")
 
     def read_bytes(self, rel: str, offset: int = 0, size: int | None = None) -> bytes:
         """`size` bytes from `offset` (all that follow when None) in one range read."""
-        if self.is_local:
-            with open(self.full(rel), "rb") as f:
+        fs, path, is_local = self.at(rel)
+        if is_local:
+            with open(path, "rb") as f:
                 f.seek(offset)
                 return f.read(-1 if size is None else size)
         end = None if size is None else offset + size
-        return bytes(self.fs.cat_file(self.full(rel), start=offset, end=end))
+        return bytes(fs.cat_file(path, start=offset, end=end))
 
     def read_json(self, rel: str) -> Any:
         return json.loads(self.read_bytes(rel))
@@ -186,8 +212,15 @@ class Root:
             self.fs.rm(self.full(rel), recursive=True)
 
     def units(self, table: str) -> Names:
-        """Sorted names of the units of `table` that are done."""
-        return [name.removesuffix(".parquet") for name in self.list(table, ".parquet")]
+        """Sorted names of the units of `table` that are done.
+
+        What an ingest wrote before it was killed is no unit: samples and rejects count once their plan stands.
+        """
+        names = [name.removesuffix(".parquet") for name in self.list(table, ".parquet")]
+        if table not in ("samples", "rejects"):
+            return names
+        finished = {name.removesuffix(".json") for name in self.list("plans", ".json")}
+        return [name for name in names if name.rpartition("-")[0] in finished]
 
     def missing_units(self, table: str) -> Names:
         """Units of the plan whose row file in `table` does not stand yet."""

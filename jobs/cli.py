@@ -1,4 +1,4 @@
-"""The command line: `curate STAGE --recipe R.toml --root ROOT`, and what looks at a root.
+"""Curate image-text pairs: `curate STAGE --recipe R.toml --root ROOT`, and commands that look at a root.
 
 Each stage is the same function as `spark-submit jobs/STAGE.py --recipe R.toml --root ROOT`.
 """
@@ -24,6 +24,7 @@ STAGES = {
     "pack": ("jobs.pack", "train shards and their index"),
 }
 """Stage → (module, what it does), in the order of a run; the flow of docs/architecture.md."""
+ROOT_HELP = "folder or URL that a run has filled"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
         if name == "dedupe":
             stage.add_argument("--preview", metavar="FILE.html", help="contact sheet of pairs; decides nothing")
         stage.set_defaults(action=_stage)
-    whole = commands.add_parser("run", help="all stages, one after the other")
+    text = "all stages, one after the other"
+    whole = commands.add_parser("run", help=text, description=text)
     add_arguments(whole)
     whole.set_defaults(action=_run)
     for name, text, action in (
@@ -45,14 +47,15 @@ def parser() -> argparse.ArgumentParser:
         ("verify", "re-read everything and prove that every row is accounted for", _verify),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("root", metavar="ROOT")
+        command.add_argument("root", metavar="ROOT", help=ROOT_HELP)
         command.set_defaults(action=action)
     _add_report(commands)
     _add_query(commands)
     _add_adopt(commands)
     _add_export(commands)
-    demo = commands.add_parser("demo", help="the whole way on a small web on loopback, then a trained step")
-    demo.add_argument("--root", default="demo-root", metavar="ROOT", help="folder that the demo fills (demo-root)")
+    text = "the whole way on a small web on loopback, then a trained step"
+    demo = commands.add_parser("demo", help=text, description=text)
+    demo.add_argument("--root", default="demo-run", metavar="ROOT", help="folder that the demo fills (demo-run)")
     demo.add_argument("--no-train", action="store_true", help="stop after packing")
     demo.set_defaults(action=_demo)
     return top
@@ -62,33 +65,39 @@ Commands = argparse._SubParsersAction  # argparse gives its return type no publi
 
 
 def _add_report(commands: Commands) -> None:
-    report = commands.add_parser("report", help="the same as a page with pictures")
-    report.add_argument("root", metavar="ROOT")
-    report.add_argument("--output", default="report.html", metavar="FILE.html")
+    text = "the funnel, score distributions and pictures of each reason as one HTML page"
+    report = commands.add_parser("report", help=text, description=text)
+    report.add_argument("root", metavar="ROOT", help=ROOT_HELP)
+    report.add_argument("--output", default="report.html", metavar="FILE.html", help="the page (report.html)")
     report.set_defaults(action=_report)
 
 
 def _add_query(commands: Commands) -> None:
-    query = commands.add_parser("query", help="SQL over the manifest, by DuckDB")
-    query.add_argument("root", metavar="ROOT")
-    query.add_argument("sql", metavar="SQL")
-    query.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
+    text = "SQL over the manifest, by DuckDB"
+    query = commands.add_parser("query", help=text, description=text)
+    query.add_argument("root", metavar="ROOT", help=ROOT_HELP)
+    query.add_argument("sql", metavar="SQL", help="one SELECT over the views, such as manifest")
+    forms = ("table", "csv", "json", "parquet")
+    query.add_argument("--format", choices=forms, default="table", help="json is one object a line (table)")
     query.add_argument("--output", metavar="FILE", help="write here instead of to the terminal")
     query.set_defaults(action=_query)
 
 
 def _add_adopt(commands: Commands) -> None:
-    adopt = commands.add_parser("adopt", help="take img2dataset output folders in, without copying")
-    adopt.add_argument("folders", nargs="+", metavar="IMG2DATASET_DIR")
-    adopt.add_argument("--root", required=True, metavar="ROOT")
+    text = "take img2dataset output folders in, without copying"
+    adopt = commands.add_parser("adopt", help=text, description=text)
+    adopt.add_argument("folders", nargs="+", metavar="IMG2DATASET_DIR", help="folder with NNNNN.tar and NNNNN.parquet")
+    adopt.add_argument("--root", required=True, metavar="ROOT", help="folder or URL that takes the tables")
     adopt.set_defaults(action=_adopt)
 
 
 def _add_export(commands: Commands) -> None:
-    export = commands.add_parser("export", help="hand the selection to other tools")
-    export.add_argument("root", metavar="ROOT")
-    export.add_argument("--format", choices=("uids", "shards", "parquet"), required=True)
-    export.add_argument("--output", required=True, metavar="FILE")
+    text = "hand the selection to other tools"
+    export = commands.add_parser("export", help=text, description=text)
+    export.add_argument("root", metavar="ROOT", help=ROOT_HELP)
+    forms = ("uids", "shards", "parquet")
+    export.add_argument("--format", choices=forms, required=True, help="uids is DataComp's .npy")
+    export.add_argument("--output", required=True, metavar="FILE", help="the file to write")
     export.add_argument("--where", default="", metavar="SQL", help="condition on train_index")
     export.set_defaults(action=_export)
 

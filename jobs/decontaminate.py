@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,9 +20,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from curation.config import Recipe
-from curation.duplicates.clustering import normalised, usable
-from curation.duplicates.hamming import BITS
-from curation.duplicates.phash import NUM_SET_BITS
+from curation.duplicates.known import SCHEMA, Known
 from curation.errors import UserError
 from curation.images.probe import PictureError
 from curation.images.process import process
@@ -35,17 +33,6 @@ from jobs.work import load_npy
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif")
 PICTURES_PER_TASK = 1_000
-BLOCK = 2_048
-_REFERENCE = pa.schema(
-    [
-        ("name", pa.string()),
-        ("key", pa.string()),
-        ("sha256", pa.string()),
-        ("pixel_sha256", pa.string()),
-        ("phash", pa.uint64()),
-        ("vector", pa.list_(pa.float32())),
-    ]
-)
 MATCH_DDL = "row bigint, key string, tier string, similarity double"
 
 
@@ -108,18 +95,29 @@ def contaminated(
         return spark.createDataFrame([], MATCH_DDL)
     files = _read_references(spark, recipe, root, f"{work}/against", found, min_cosine is not None)
     config = recipe.dedupe
+    max_hamming = config.max_hamming if "perceptual" in config.tiers else None
 
     def match(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        known = Known([root.read_parquet(file) for file in files])
+        known = _known(root, files)
         for unit, table in by_unit(batches):
-            vectors = None
-            if min_cosine is not None:
-                vectors = load_npy(root, VECTORS.format(unit=units[unit]))
-            yield known.matches(table, vectors, config.tiers, config.max_hamming, config.min_entropy, min_cosine)
+            vectors = None if min_cosine is None else load_npy(root, VECTORS.format(unit=units[unit]))
+            yield known.matches(table, vectors, max_hamming, config.min_entropy, min_cosine)
 
     wanted = rows.where("row = best").select("unit", "row", "place", "sha256", "pixel_sha256", "phash", "entropy")
     by_place = wanted.repartition(len(units), "unit").sortWithinPartitions("unit", "row")
     return by_place.mapInArrow(match, MATCH_DDL).persist()
+
+
+_in_this_process: dict[str, Known] = {}
+
+
+def _known(root: Root, files: list[str]) -> Known:
+    """The evaluation pictures, read once a process; only those of the latest run are held."""
+    name = fingerprint([root.base, files])
+    if name not in _in_this_process:
+        _in_this_process.clear()
+        _in_this_process[name] = Known([root.read_parquet(file) for file in files])
+    return _in_this_process[name]
 
 
 def _read_references(
@@ -132,14 +130,14 @@ def _read_references(
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in (n for batch in batches for n in batch["id"].to_pylist()):
             reference, paths = tasks[number]
-            rows = []
             if reference.kind == "embeddings":
-                rows = [row for path in paths for row in _vector_rows(reference, path)] if embedded else []
+                table = _vector_table(reference, paths[0]) if embedded else SCHEMA.empty_table()
             else:
                 embedder = embedders.loaded(model) if embedded and embedders.kind(model).reads_pictures else None
                 rows = list(_picture_rows(reference, paths, download, embedder, batch_size))
-            path = f"{folder}/{number:06d}.parquet"
-            root.publish_parquet(path, pa.Table.from_pylist(rows, _REFERENCE))
+                table = pa.Table.from_pylist(rows, SCHEMA)
+            path = f"{folder}/{number:06d}-{fingerprint([paths, reference.name])}.parquet"
+            root.publish_parquet(path, table)
             yield pa.RecordBatch.from_pydict({"path": [path]})
 
     written = spark.range(0, len(tasks), 1, len(tasks)).mapInArrow(read, "path string").collect()
@@ -167,7 +165,7 @@ def _picture_rows(
         except PictureError:
             yield row  # its bytes can still be recognised
             continue
-        row |= {"pixel_sha256": stored.pixel_sha256, "phash": int(stored.phash, 16)}
+        row |= {"pixel_sha256": stored.pixel_sha256, "phash": None if stored.phash is None else int(stored.phash, 16)}
         held.append((row, stored.data))
         if len(held) == batch_size:
             yield from _embedded(held, embedder)
@@ -193,105 +191,20 @@ def _pictures(reference: Reference, paths: Sequence[str]) -> Iterator[tuple[str,
                 yield f"{path}/{member.name}", read_member(folder, path, member.offset, member.size)
 
 
-def _vector_rows(reference: Reference, path: str) -> list[dict[str, Any]]:
-    vectors = np.load(io.BytesIO(Root(reference.base).read_bytes(path)), allow_pickle=False)
-    return [
-        {"name": reference.name, "key": f"{reference.name}/{path}/{number}", "vector": vector.astype(np.float32)}
-        for number, vector in enumerate(vectors)
-    ]
-
-
-class Known:
-    """The evaluation pictures as arrays; `tables` have the columns of `_REFERENCE`."""
-
-    def __init__(self, tables: list[pa.Table]) -> None:
-        table = pa.concat_tables(tables).sort_by([("name", "ascending"), ("key", "ascending")])
-        self.names, self.keys = table["name"].to_pylist(), table["key"].to_pylist()
-        self._by_sha256 = _first(table["sha256"].to_pylist())
-        self._by_pixels = _first(table["pixel_sha256"].to_pylist())
-        self._hashed = np.flatnonzero(table["phash"].is_valid().to_numpy())
-        self._hashes = table["phash"].drop_null().to_numpy()
-        vectors = [(i, v) for i, v in enumerate(table["vector"].to_pylist()) if v is not None]
-        dims = sorted({len(v) for _, v in vectors})
-        if len(dims) > 1:
-            raise UserError(f"dedupe.against holds vectors of {dims} dimensions: embed it with the recipe's model.")
-        matrix = np.array([v for _, v in vectors], np.float32).reshape(len(vectors), dims[0] if dims else 0)
-        known = usable(matrix)
-        self._embedded = np.array([i for i, _ in vectors], np.int64)[known]
-        self._vectors = normalised(matrix[known])
-
-    def matches(
-        self,
-        rows: pa.Table,
-        vectors: np.ndarray | None,
-        tiers: Sequence[str],
-        max_hamming: int,
-        min_entropy: float,
-        min_cosine: float | None,
-    ) -> pa.RecordBatch:
-        """The strongest match of each row of one unit that has one. Raises UserError when dimensions differ."""
-        found: dict[int, tuple[int, float]] = {}
-        if min_cosine is not None and vectors is not None:
-            found |= self._by_vector(rows, vectors, min_cosine)
-        if "perceptual" in tiers:
-            found |= self._by_hash(rows, max_hamming, min_entropy)
-        for column, lookup in (("pixel_sha256", self._by_pixels), ("sha256", self._by_sha256)):
-            for i, value in enumerate(rows[column].to_pylist()):
-                if value in lookup:
-                    found[i] = lookup[value], 1.0
-        places = sorted(found)
-        reference = [found[i][0] for i in places]
-        return pa.RecordBatch.from_pydict(
-            {
-                "row": rows["row"].combine_chunks().take(pa.array(places, pa.int64())),
-                "key": pa.array([self.keys[r] for r in reference], pa.string()),
-                "tier": pa.array([f"decontamination:{self.names[r]}" for r in reference], pa.string()),
-                "similarity": pa.array([found[i][1] for i in places], pa.float64()),
-            }
-        )
-
-    def _by_hash(self, rows: pa.Table, max_hamming: int, min_entropy: float) -> dict[int, tuple[int, float]]:
-        hashes = rows["phash"].fill_null(0).to_numpy().view(np.uint64)
-        detailed = rows["entropy"].fill_null(8.0).to_numpy() >= min_entropy
-        asked = np.flatnonzero(detailed & (np.bitwise_count(hashes) == NUM_SET_BITS))
-        hashes = hashes[asked]
-
-        def closeness(block: slice) -> np.ndarray:
-            return 1 - np.bitwise_count(hashes[block, None] ^ self._hashes[None, :]) / BITS
-
-        return _nearest(asked, self._hashed, closeness, 1 - max_hamming / BITS)
-
-    def _by_vector(self, rows: pa.Table, vectors: np.ndarray, min_cosine: float) -> dict[int, tuple[int, float]]:
-        places = rows["place"].fill_null(-1).to_numpy()
-        asked = np.flatnonzero(places >= 0)
-        asked = asked[usable(vectors[places[asked]])]
-        if len(asked) and len(self._vectors) and vectors.shape[1] != self._vectors.shape[1]:
-            raise UserError(
-                f"dedupe.against has vectors of {self._vectors.shape[1]} dimensions, the root of {vectors.shape[1]}: "
-                f"embed the evaluation set with the recipe's model."
-            )
-
-        def closeness(block: slice) -> np.ndarray:
-            return normalised(vectors[places[asked[block]]]) @ self._vectors.T
-
-        return _nearest(asked, self._embedded, closeness, min_cosine)
-
-
-def _first(values: list[str | None]) -> dict[str, int]:
-    return {value: i for i, value in reversed(list(enumerate(values))) if value is not None}
-
-
-def _nearest(
-    asked: np.ndarray, reference: np.ndarray, closeness: Callable[[slice], np.ndarray], least: float
-) -> dict[int, tuple[int, float]]:
-    """Nearest of `reference` for each of `asked` that is at least `least` close, a block of rows at a time."""
-    found: dict[int, tuple[int, float]] = {}
-    if not len(reference):
-        return found
-    for start in range(0, len(asked), BLOCK):
-        close = closeness(slice(start, start + BLOCK))
-        best = close.argmax(axis=1)
-        values = close[np.arange(len(best)), best]
-        for i in np.flatnonzero(values >= least).tolist():
-            found[int(asked[start + i])] = int(reference[best[i]]), min(1.0, float(values[i]))
-    return found
+def _vector_table(reference: Reference, path: str) -> pa.Table:
+    """Raises UserError when `path` is no .npy of vectors."""
+    try:
+        vectors = np.load(io.BytesIO(Root(reference.base).read_bytes(path)), allow_pickle=False)
+    except ValueError as error:
+        raise UserError(f"dedupe.against: {reference.base}/{path} is no whole .npy file ({error}).") from error
+    if vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise UserError(f"dedupe.against: {reference.base}/{path} has {vectors.dtype} of shape {vectors.shape}, not "
+                        "one vector a row.")  # fmt: skip
+    firsts = np.arange(0, vectors.size + 1, vectors.shape[1], dtype=np.int64)
+    columns = {
+        "name": [reference.name] * len(vectors),
+        "key": [f"{reference.name}/{path}/{number}" for number in range(len(vectors))],
+        "vector": pa.LargeListArray.from_arrays(firsts, vectors.astype(np.float32).ravel()),
+    }
+    empty = {name: pa.nulls(len(vectors)) for name in SCHEMA.names if name not in columns}
+    return pa.table({name: (columns | empty)[name] for name in SCHEMA.names}).cast(SCHEMA)

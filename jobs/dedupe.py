@@ -24,9 +24,10 @@ from pyspark.sql import functions as F
 
 from curation.config import DedupeConfig, Recipe
 from curation.duplicates import components as local
+from curation.duplicates.blocks import Search
+from curation.duplicates.clustering import usable
 from curation.duplicates.keep import order_sql
 from curation.duplicates.phash import NUM_SET_BITS
-from curation.duplicates.vectors import Search
 from curation.errors import UserError
 from curation.schema import DUPLICATES, Status
 from curation.settings import to_dict
@@ -39,6 +40,7 @@ from jobs.hash_edges import perceptual_edges
 from jobs.ingest import by_unit
 from jobs.selection import table_fingerprint
 from jobs.vector_edges import check_dimensions, embedding_edges
+from jobs.work import load_npy
 
 TABLE = "duplicates"
 ROWS_PER_FILE = 1_000_000
@@ -47,9 +49,9 @@ TIERS = ("exact", "perceptual", "embedding")
 FROM_DOWNLOADS = ("width", "height", "num_bytes", "sha256", "pixel_sha256", "phash", "entropy")
 FROM_SAMPLES = ("caption", "source", "clip_similarity", "clip_similarity_l14", "aesthetic", "punsafe", "pwatermark")
 _SCANNED = (
-    "uid string, unit int, place int, width int, height int, num_bytes bigint, sha256 string, pixel_sha256 string, "
-    "phash bigint, entropy float, caption string, source string, clip_similarity float, clip_similarity_l14 float, "
-    "aesthetic float, punsafe float, pwatermark float"
+    "uid string, unit int, place int, has_direction boolean, width int, height int, num_bytes bigint, sha256 string, "
+    "pixel_sha256 string, phash bigint, entropy float, caption string, source string, clip_similarity float, "
+    "clip_similarity_l14 float, aesthetic float, punsafe float, pwatermark float"
 )
 
 
@@ -156,13 +158,15 @@ def numbered(spark: SparkSession, root: Root, plan: Plan) -> DataFrame:
 
 
 def scan_unit(root: Root, unit: str, number: int, embedded: bool) -> pa.Table:
-    """The pictures of one unit that came; `place` is the row of its .npy, null where there is none."""
+    """The pictures of one unit that came; `place` is the row of its .npy, null where there is none.
+
+    `has_direction` is false where that vector is zero or not finite: its embedding says nothing.
+    Raises UserError when vectors and metadata differ in number.
+    """
     rows = root.read_parquet(f"downloads/{unit}.parquet", ["uid", "status", *FROM_DOWNLOADS])
     rows = rows.filter(pc.equal(rows["status"], Status.OK.value)).drop_columns("status")
     rows = rows.join(root.read_parquet(f"samples/{unit}.parquet", ["uid", *FROM_SAMPLES]), "uid")
-    uids = root.read_parquet(f"{METADATA}/metadata_{unit}.parquet", ["uid"])["uid"] if embedded else []
-    places = pa.table({"uid": pa.array(uids, pa.string()) if not embedded else uids, "place": np.arange(len(uids))})
-    rows = rows.join(places, "uid")
+    rows = rows.join(_places(root, unit, embedded), "uid")
     hashes = [None if h is None else int(h, 16) - (int(h, 16) >> 63 << 64) for h in rows["phash"].to_pylist()]
     columns = {name: rows[name] for name in rows.column_names}
     columns |= {"unit": pa.array([number] * len(rows), pa.int32()), "phash": pa.array(hashes, pa.int64())}
@@ -170,9 +174,23 @@ def scan_unit(root: Root, unit: str, number: int, embedded: bool) -> pa.Table:
     return pa.table({name: columns[name] for name in (field.split()[0] for field in _SCANNED.split(", "))})
 
 
+def _places(root: Root, unit: str, embedded: bool) -> pa.Table:
+    uids, known = pa.array([], pa.string()), np.zeros(0, bool)
+    if embedded:
+        uids = root.read_parquet(f"{METADATA}/metadata_{unit}.parquet", ["uid"])["uid"]
+        vectors = load_npy(root, VECTORS.format(unit=unit))
+        if len(vectors) != len(uids):
+            raise UserError(
+                f"Unit {unit} has {len(vectors)} vectors for {len(uids)} rows of metadata: delete both, embed again."
+            )
+        known = usable(vectors)
+    return pa.table({"uid": uids, "place": np.arange(len(uids)), "has_direction": known})
+
+
 def folded(rows: DataFrame, config: DedupeConfig) -> DataFrame:
     """`rows` with `best`, the best row among those with the same bytes or the same pixels (and caption, if asked)."""
-    kept = rows.select("row", "uid", "unit", "place", "sha256", "pixel_sha256", "phash", "entropy", "text")
+    kept = rows.select("row", "uid", "unit", "place", "has_direction", "sha256", "pixel_sha256", "phash", "entropy",
+                       "text")  # fmt: skip
     if "exact" not in config.tiers:
         return kept.withColumn("best", F.col("row"))
     kept = kept.withColumn("sha256", F.coalesce("sha256", "uid"))
@@ -189,7 +207,7 @@ def candidate_edges(spark: SparkSession, root: Root, plan: Plan, rows: DataFrame
         edges = perceptual_edges(spark, root, plan.work, telling, plan.config.max_hamming)
         found.append(edges.withColumn("tier", F.lit(TIERS.index("perceptual"))))
     if plan.min_cosine is not None:
-        vectors = rows.where("place is not null")
+        vectors = rows.where("has_direction")
         limit = plan.config.max_training_rows
         edges = embedding_edges(spark, root, plan.work, vectors, plan.units, plan.search, limit)
         found.append(edges.withColumn("tier", F.lit(TIERS.index("embedding"))))
@@ -270,6 +288,7 @@ def statistics(root: Root, plan: Plan, rows: DataFrame, files: list[str]) -> dic
     """Counts of what was compared and removed, for people; nothing decides by it."""
     seen = rows.selectExpr(
         "count(*) as pictures", "count_if(row = best) as different", "count_if(place is null) as without_vector",
+        "count_if(not has_direction) as zero_or_nan_vector",
         f"count_if(bit_count(phash) != {NUM_SET_BITS} or entropy < {plan.config.min_entropy}) as too_plain_for_phash",
     ).first()  # fmt: skip
     tiers: dict[str, int] = {}

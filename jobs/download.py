@@ -1,39 +1,100 @@
-"""Fetch, check and store the pictures of every planned unit.
+"""Fetch, check and store the pictures of every planned unit, then try again what failed for the moment.
 
     curate download --recipe R.toml --root ROOT
     spark-submit jobs/download.py --recipe R.toml --root ROOT
 
-One Spark task a unit; a unit whose row file stands is done. Kill it anywhere and run it again.
+A unit whose row file stands is done. Kill it anywhere and run it again. Once the whole plan is through come the
+recipe's `rounds`; run it on a later day with `--set download.rounds=2` for one more.
 """
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
+from dataclasses import replace
+
 from pyspark.sql import SparkSession
 
-from curation.config import Recipe
-from curation.download import content_config, download_unit, resolved
+from curation.config import DownloadConfig, Recipe
+from curation.download import Fetch, content_config, download_unit, fetch_rows, resolved
 from curation.errors import UserError
 from curation.opt_out import load
-from curation.progress import bar
+from curation.plan import Lane, lanes, plans
+from curation.rounds import units_due
 from curation.storage import Root
+from jobs.download_progress import DownloadBar
+from jobs.units import watched
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
-    """Download every unit of the plan that is not done. Raises UserError before anything is fetched."""
+    """Download every unit that is not done, then the rounds. Raises UserError before anything is fetched."""
     if not root.list("plans", ".json"):
         raise UserError(f"{root.base} has no finished plan: run `curate ingest` first.")
     config = resolved(recipe)
     load(config.opt_out)
+    engine(config.engine)
+    missing = set(root.missing_units("downloads"))
+    due = {} if missing else _due(root, config)
+    if not missing and not due:
+        return
     root.begin_stage("downloads", content_config(config))
-    units = root.missing_units("downloads")
+    found = plans(root)
+    rows = {f"{p['batch']}-{unit}": count for p in found for unit, count in p["units"].items()}
+    # One plan after the other: two plans may name the same host, the units of one never do at the same time.
+    for plan in found:
+        download(spark, root, config, plan, {u: rows[u] for u in missing if u.startswith(f"{plan['batch']}-")}, 0)
+    for fetch_round in range(1, config.rounds + 1):
+        due = units_due(root, root.units("samples"), fetch_round)
+        for plan in found:
+            again = {unit: count for unit, count in due.items() if unit.startswith(f"{plan['batch']}-")}
+            download(spark, root, config, plan, again, fetch_round)
+
+
+def _due(root: Root, config: DownloadConfig) -> dict[str, int]:
+    return units_due(root, root.units("samples"), config.rounds) if config.rounds else {}
+
+
+def engine(name: str) -> Fetch:
+    """What ends the rows of a unit. Raises UserError when the engine's package is not installed."""
+    if name == "native":
+        return fetch_rows
+    try:
+        importlib.import_module("img2dataset")
+    except ImportError as error:
+        raise UserError(
+            f'download.engine = "img2dataset" needs img2dataset ({error}): pip install img2dataset, or use "native".'
+        ) from error
+    from jobs.img2dataset_engine import fetch_rows as by_img2dataset
+
+    return by_img2dataset
+
+
+def download(
+    spark: SparkSession,
+    root: Root,
+    config: DownloadConfig,
+    plan: Mapping[str, object],
+    units: Mapping[str, int],
+    fetch_round: int,
+) -> None:
+    """One round over `units` (with the rows that each has to end) of one plan."""
     if not units:
         return
-    tasks = spark.sparkContext.parallelize(units, len(units))
-    counted = tasks.map(lambda unit: download_unit(root, unit, config))
-    with bar(len(units), "download", "unit") as progress:
-        for statuses in counted.toLocalIterator(prefetchPartitions=True):
-            progress.update(1)
-            progress.set_postfix(ok=statuses.get("ok", 0), rows=sum(statuses.values()))
+    queue = lanes(plan, units, config.max_per_host)
+
+    def work(lane: Lane) -> None:
+        shared = share(config, lane.share)
+        for unit in lane.units:
+            download_unit(root, unit, shared, fetch_round, engine(config.engine))
+
+    with DownloadBar(root, fetch_round, units) as show:
+        watched(spark, "download", queue, work, show)
+
+
+def share(config: DownloadConfig, parts: int) -> DownloadConfig:
+    """`config` for one of `parts` lanes that ask the same hosts at once: its part of connections and rate."""
+    per_host, interval = max(1, config.max_per_host // parts), config.host_interval_s * parts
+    return replace(config, max_per_host=per_host, host_interval_s=interval)
 
 
 if __name__ == "__main__":

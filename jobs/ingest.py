@@ -10,6 +10,7 @@ so a source added to the recipe later is planned beside what is there, and repea
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import reduce
@@ -24,14 +25,16 @@ from pyspark.sql import functions as F
 from curation.config import Recipe
 from curation.domains import registered_domain
 from curation.errors import UserError
-from curation.plan import Input, Spread, batch_name, inputs, new_inputs, plans, spread
+from curation.plan import Input, Spread, batch_name, describe_spread, inputs, new_inputs, plans, spread
 from curation.schema import REJECTS, SAMPLES, UID_SQL, RejectReason
 from curation.sources import expressions
 from curation.storage import Root
 from jobs.session import sql_reason
 
-ROWS_PER_PARTITION = 500_000
-WRITTEN = "unit long, samples long, no_url long, where long, repeated long"
+NUM_LARGEST = 20
+REASONS = (RejectReason.NO_URL, RejectReason.WHERE, RejectReason.REPEATED)
+"""Why ingest refuses a row; an adopted folder knows one reason more."""
+WRITTEN = "unit long, samples long, " + ", ".join(f"`{reason}` long" for reason in REASONS)
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
@@ -46,11 +49,14 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     wheres = {s.name: s.where for s in recipe.sources}
     size = recipe.download.num_rows_per_unit
     batch = batch_name(fresh, wheres, size, number)
+    forget_unfinished(root, batch)
     rows = normalised(spark, fresh, wheres)
-    planned = plan_units(rows, size)
+    planned, hosts = plan_units(rows, size)
     tagged = tag_repeats(rows, earlier_uids(spark, root))
     written = write_units(spark, tagged, planned, root, batch)
-    root.publish_json(f"plans/{batch}.json", {"batch": batch} | describe(fresh, written, planned, number, size))
+    plan = {"batch": batch, "hosts": hosts} | describe(fresh, written, planned, number, size)
+    root.publish_json(f"plans/{batch}.json", plan)
+    sys.stderr.write(describe_spread(plan))
 
 
 def check_where(spark: SparkSession, recipe: Recipe) -> None:
@@ -70,6 +76,15 @@ def check_where(spark: SparkSession, recipe: Recipe) -> None:
 def _ddl() -> str:
     types = {pa.string(): "string", pa.int32(): "int", pa.float32(): "float"}
     return ", ".join(f"`{f.name}` {types[f.type]}" for f in SAMPLES)
+
+
+def forget_unfinished(root: Root, batch: str) -> None:
+    """Delete what ingests of other batches had written when they were killed; no plan names it."""
+    known = {plan["batch"] for plan in plans(root)} | {batch}
+    for table in ("samples", "rejects"):
+        for name in root.list(table, ".parquet"):
+            if name.rpartition("-")[0] not in known:
+                root.remove(f"{table}/{name}")
 
 
 def normalised(spark: SparkSession, fresh: list[Input], wheres: dict[str, str]) -> DataFrame:
@@ -116,18 +131,27 @@ def _file_key(path: str) -> str:
     return full.replace("+", " ")
 
 
-def plan_units(rows: DataFrame, num_rows_per_unit: int) -> Spread:
-    """Count rows a domain and plan the units; only domains too large for one unit reach the driver."""
-    counts = rows.filter("reason is null").groupBy("domain").count()
-    total = counts.agg(F.sum("count")).collect()[0][0] or 0
-    large = {r["domain"]: r["count"] for r in counts.filter(F.col("count") > num_rows_per_unit).collect()}
-    return spread(total, large, num_rows_per_unit)
+def plan_units(rows: DataFrame, num_rows_per_unit: int) -> tuple[Spread, dict[str, Any]]:
+    """Count rows a domain and plan the units; what the plan records of its hosts.
+
+    Only domains too large for one unit and the largest NUM_LARGEST reach the driver.
+    """
+    counts = rows.filter("reason is null").groupBy("domain").count().persist()
+    try:
+        num_rows, num_domains = counts.agg(F.sum("count"), F.count("*")).collect()[0]
+        large = {r["domain"]: r["count"] for r in counts.filter(F.col("count") > num_rows_per_unit).collect()}
+        largest = counts.orderBy(F.desc("count"), "domain").limit(NUM_LARGEST).collect()
+    finally:
+        counts.unpersist()
+    hosts = {"num_rows": num_rows or 0, "num_domains": num_domains}
+    return spread(num_rows or 0, large, num_rows_per_unit), hosts | {
+        "largest": {r["domain"]: r["count"] for r in largest}
+    }
 
 
 def earlier_uids(spark: SparkSession, root: Root) -> DataFrame | None:
     """Uids of finished plans; None before the first."""
-    batches = {plan["batch"] for plan in plans(root)}
-    files = [f"samples/{unit}.parquet" for unit in root.units("samples") if unit.split("-")[0] in batches]
+    files = [f"samples/{unit}.parquet" for unit in root.units("samples")]
     if not files:
         return None
     return (
@@ -206,7 +230,7 @@ def write_unit(root: Root, batch: str, unit: int, table: pa.Table) -> dict[str, 
     if samples.num_rows:
         root.publish_parquet(f"samples/{name}", samples)
     counts = Counter(r for r in reasons if r)
-    return {"unit": unit, "samples": samples.num_rows, **{r.value: counts[r.value] for r in RejectReason}}
+    return {"unit": unit, "samples": samples.num_rows, **{r.value: counts[r.value] for r in REASONS}}
 
 
 def describe(
@@ -217,14 +241,14 @@ def describe(
         {"source": i.source, "path": i.path, "format": i.format, "fingerprint": i.fingerprint, "num_rows": i.num_rows}
         for i in fresh
     ]
-    totals = {key: sum(w[key] for w in written) for key in ("samples", *(r.value for r in RejectReason))}
+    totals = {key: sum(w.get(key, 0) for w in written) for key in ("samples", *(r.value for r in REASONS))}
     return {
         "number": number,
         "inputs": batch_inputs,
         "totals": totals,
         "num_rows_per_unit": size,
         "units": {f"{w['unit']:06d}": w["samples"] for w in written if w["samples"]},
-        "large_domains": {d: pieces for d, (_, pieces) in planned.large.items()},
+        "large_domains": {d: {"first_unit": u, "num_units": n} for d, (u, n) in planned.large.items()},
     }
 
 

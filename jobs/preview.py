@@ -13,10 +13,11 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from curation.config import Recipe
-from curation.duplicates.clustering import usable
+from curation.duplicates.blocks import BLOCK
+from curation.duplicates.clustering import normalised, usable
 from curation.duplicates.contact_sheet import Bin, Pair, page
 from curation.duplicates.hamming import BITS
-from curation.duplicates.vectors import Search, inside
+from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
 from curation.schema import Status
 from curation.shards import read_member
@@ -30,6 +31,7 @@ PAIRS_PER_BIN = 12
 COSINE_BIN = 0.025
 LOWEST_COSINE = 0.5
 MAX_HAMMING = 16
+COLUMNS = ["uid", "status", "phash", "entropy", "shard", "offset", "size"]
 
 
 def preview(spark: SparkSession, recipe: Recipe, root: Root, output: str) -> None:
@@ -41,7 +43,7 @@ def preview(spark: SparkSession, recipe: Recipe, root: Root, output: str) -> Non
     if all(root.exists(f"{METADATA}/metadata_{unit}.parquet") for unit in root.units("downloads")):
         limit = recipe.dedupe.min_cosine or embedders.kind(model_of(recipe)).min_cosine
         bins += _vector_bins(root, rows, limit)
-    bins += _hash_bins(root, rows, recipe.dedupe.max_hamming)
+    bins += _hash_bins(root, rows, recipe.dedupe.max_hamming, recipe.dedupe.min_entropy)
     note = (
         f"{len(rows):,} of the root's pictures, compared with each other. The red line is where the recipe cuts; "
         f"where the pairs above it are not the same picture, move it up."
@@ -53,7 +55,7 @@ def _sampled(root: Root) -> pa.Table:
     """The rows whose hashed uids are smallest, at most MAX_ROWS, sorted by uid, each with its unit."""
     parts = []
     for unit in root.units("downloads"):
-        table = root.read_parquet(f"downloads/{unit}.parquet", ["uid", "status", "phash", "shard", "offset", "size"])
+        table = root.read_parquet(f"downloads/{unit}.parquet", COLUMNS)
         table = table.filter(pa.array([status == Status.OK for status in table["status"].to_pylist()]))
         drawn = [hashlib.md5(uid.encode(), usedforsecurity=False).hexdigest() for uid in table["uid"].to_pylist()]
         table = table.append_column("drawn", pa.array(drawn, pa.string()))
@@ -65,20 +67,49 @@ def _sampled(root: Root) -> pa.Table:
     )
 
 
+class Draw:
+    """A seeded sample of the pairs of each bin, from blocks of similarities; never holds more than the sample."""
+
+    def __init__(self, rows: np.ndarray, num_bins: int) -> None:
+        self._rows, self._random = rows, np.random.default_rng(0)
+        self.totals = [0] * num_bins
+        self._drawn = [np.zeros((0, 4)) for _ in range(num_bins)]
+
+    def add(self, first: int, second: int, bins: np.ndarray, similarity: np.ndarray) -> None:
+        """A block whose corner is pair (`first`, `second`) of the rows; `bins` int `[a, b]` is -1 for other pairs."""
+        upper = np.arange(first, first + bins.shape[0])[:, None] < np.arange(second, second + bins.shape[1])
+        for number in range(len(self.totals)):
+            flat = np.flatnonzero((bins == number) & upper)
+            self.totals[number] += len(flat)
+            draws = self._random.random(len(flat))
+            least = np.argsort(draws)[:PAIRS_PER_BIN]
+            left, right = np.unravel_index(flat[least], bins.shape)
+            pairs = (draws[least], self._rows[first + left], self._rows[second + right], similarity[left, right])
+            together = np.concatenate([self._drawn[number], np.stack(pairs, axis=1)])
+            self._drawn[number] = together[np.argsort(together[:, 0])[:PAIRS_PER_BIN]]
+
+    def pairs(self, number: int) -> list[tuple[int, int, float]]:
+        """The sample of a bin: (left, right, similarity), most alike first."""
+        found = [(int(left), int(right), float(value)) for _, left, right, value in self._drawn[number]]
+        return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))
+
+
 def _vector_bins(root: Root, rows: pa.Table, min_cosine: float | None) -> list[Bin]:
     vectors = _vectors(root, rows)
-    search = Search(min_cosine=LOWEST_COSINE, max_cluster_rows=len(rows), max_neighbours=len(rows))
     known = np.flatnonzero(usable(vectors))
-    found = [pairs for pairs in inside(vectors, known, search, None) if len(pairs[0])]
-    left, right, cosine = (np.concatenate(column) for column in zip(*found, strict=True)) if found else (known[:0],) * 3
-    edges = np.arange(1, LOWEST_COSINE - COSINE_BIN / 2, -COSINE_BIN)
+    vectors, num_bins = normalised(vectors[known]), round((1 - LOWEST_COSINE) / COSINE_BIN)
+    draw = Draw(known, num_bins)
+    for first in range(0, len(known), BLOCK):
+        for second in range(first, len(known), BLOCK):
+            cosine = vectors[first : first + BLOCK] @ vectors[second : second + BLOCK].T
+            bins = np.floor((1 - cosine) / COSINE_BIN).clip(min=0).astype(np.int32)
+            draw.add(first, second, np.where(bins < num_bins, bins, -1), cosine)
     bins = []
-    for high in edges[:-1]:
-        low = high - COSINE_BIN
-        inside_bin = (cosine >= low) & ((cosine < high) | (high == 1))
-        title = f"cosine {low:.3f} to {high:.3f}"
-        cut = min_cosine is not None and low >= min_cosine - 1e-9
-        bins.append(_bin(root, rows, title, left[inside_bin], right[inside_bin], cosine[inside_bin], cut))
+    for number in range(num_bins):
+        low = 1 - (number + 1) * COSINE_BIN
+        title = f"cosine {low:.3f} to {low + COSINE_BIN:.3f}"
+        cut = min_cosine is not None and low + COSINE_BIN / 2 >= min_cosine
+        bins.append(_bin(root, rows, title, draw.totals[number], draw.pairs(number), cut))
     return bins
 
 
@@ -96,40 +127,40 @@ def _vectors(root: Root, rows: pa.Table) -> np.ndarray:
     return np.array([np.full(dim, np.nan, np.float32) if v is None else v for v in vectors])
 
 
-def _hash_bins(root: Root, rows: pa.Table, max_hamming: int) -> list[Bin]:
-    known = np.flatnonzero(rows["phash"].is_valid().to_numpy())
-    values = np.array([int(h, 16) for h in rows["phash"].drop_null().to_pylist()], np.uint64)
-    found = []
-    for i in range(len(values)):
-        distance = np.bitwise_count(values[i] ^ values[i + 1 :])
-        close = np.flatnonzero(distance <= MAX_HAMMING)
-        found.append((np.full(len(close), known[i]), known[i + 1 + close], distance[close]))
-    left, right, distance = (np.concatenate(column) for column in zip(*found, strict=True))
+def _hash_bins(root: Root, rows: pa.Table, max_hamming: int, min_entropy: float) -> list[Bin]:
+    """Bins of the hashes that the perceptual tier would compare: not those of plain pictures."""
+    values = np.array([int(h or "0", 16) for h in rows["phash"].to_pylist()], np.uint64)
+    detailed = rows["entropy"].fill_null(8.0).to_numpy() >= min_entropy
+    known = np.flatnonzero(detailed & (np.bitwise_count(values) == NUM_SET_BITS))
+    values, draw = values[known], Draw(known, MAX_HAMMING // 2 + 1)
+    for first in range(0, len(known), BLOCK):
+        for second in range(first, len(known), BLOCK):
+            # Two such hashes have as many bits set, so they differ in an even number of bits.
+            distance = np.bitwise_count(values[first : first + BLOCK, None] ^ values[second : second + BLOCK])
+            bins = np.where(distance <= MAX_HAMMING, distance // 2, -1).astype(np.int32)
+            draw.add(first, second, bins, 1 - distance / BITS)
+    titles = [f"perceptual hashes {2 * number} bits apart" for number in range(len(draw.totals))]
     return [
-        _bin(
-            root, rows, f"perceptual hashes {d} bits apart", left[distance == d], right[distance == d],
-            1 - distance[distance == d] / BITS, d <= max_hamming,
-        )
-        for d in range(0, MAX_HAMMING + 1, 2)
-    ]  # fmt: skip
+        _bin(root, rows, title, draw.totals[number], draw.pairs(number), 2 * number <= max_hamming)
+        for number, title in enumerate(titles)
+    ]
 
 
 def _bin(
-    root: Root, rows: pa.Table, title: str, left: np.ndarray, right: np.ndarray, similarity: np.ndarray, removed: bool
+    root: Root, rows: pa.Table, title: str, total: int, drawn: list[tuple[int, int, float]], is_removed: bool
 ) -> Bin:
-    shown = np.sort(np.random.default_rng(0).permutation(len(left))[:PAIRS_PER_BIN])
-    places = rows.select(["uid", "shard", "offset", "size"]).to_pylist()
-
     def picture(i: int) -> bytes:
-        return read_member(root, places[i]["shard"], places[i]["offset"], places[i]["size"])
+        place = rows.slice(i, 1).to_pylist()[0]
+        return read_member(root, place["shard"], place["offset"], place["size"])
 
+    uids = rows["uid"]
     pairs = tuple(
         Pair(
-            left=picture(left[i]),
-            right=picture(right[i]),
-            similarity=float(similarity[i]),
-            label=f"{places[left[i]]['uid'][:6]} {places[right[i]]['uid'][:6]}",
+            left=picture(left),
+            right=picture(right),
+            similarity=similarity,
+            label=f"{uids[left].as_py()[:6]} {uids[right].as_py()[:6]}",
         )
-        for i in shown.tolist()
+        for left, right, similarity in drawn
     )
-    return Bin(title=title, total=len(left), pairs=pairs, is_removed=removed)
+    return Bin(title=title, total=total, pairs=pairs, is_removed=is_removed)

@@ -9,7 +9,9 @@ leave it. What concerns all rows is Spark's: the duplicates, `count(*) over (par
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +29,8 @@ from jobs.score import configured
 
 _DDL = {pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.bool_(): "boolean"}
 TABLE = "selection"
+FOOTER_BYTES = 32_768
+NUM_READERS = 16
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
@@ -93,12 +97,23 @@ def _check_complete(root: Root, tables: Mapping[str, list[str]]) -> None:
 
 
 def table_fingerprint(root: Root, table: str) -> str:
-    """Fingerprint of what `table` holds: names and sizes of its unit files, or its current version."""
+    """Fingerprint of what `table` holds: its current version, or names and sizes of its unit files.
+
+    Of downloads their ends count too: a round replaces a row file, and the statistics that stand there name the round.
+    """
     if table == "duplicates":
         return (root.current(table) or {})["fingerprint"]
-    names = set(root.list(table, ".parquet"))
+    names = root.list(table, ".parquet")
     sizes = {e["name"].rsplit("/", 1)[-1]: e["size"] for e in root.fs.ls(root.full(table), detail=True)}
-    return fingerprint(sorted([name, size] for name, size in sizes.items() if name in names))
+    if table != "downloads":
+        return fingerprint([[name, sizes[name]] for name in names])
+
+    def end(name: str) -> list[str | int]:
+        last = root.read_bytes(f"{table}/{name}", max(0, sizes[name] - FOOTER_BYTES))
+        return [name, sizes[name], zlib.crc32(last)]
+
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        return fingerprint(list(pool.map(end, names)))
 
 
 def joined(

@@ -29,28 +29,42 @@ def map_units(
     `toLocalIterator` would show progress too, but runs two tasks at a time. Raises UserError when a task
     did, and what Spark raises for any other failed task.
     """
-    context = spark.sparkContext
-    group = f"{desc}-{uuid.uuid4().hex}"
-    finished = context.accumulator(0)
+    finished = spark.sparkContext.accumulator(0)
 
     def counted(item: Item) -> Result:
         result = function(item)
         finished.add(1)
         return result
 
+    with bar(len(items), desc, "unit") as progress:
+        results = watched(spark, desc, items, counted, lambda: progress.update(finished.value - progress.n))
+        progress.update(len(items) - progress.n)
+    return results
+
+
+def watched(
+    spark: SparkSession,
+    desc: str,
+    items: Sequence[Item],
+    function: Callable[[Item], Result],
+    watch: Callable[[], object],
+) -> list[Result]:
+    """As `map_units`; `watch` is called on the driver every POLL_S while the tasks run."""
+    context = spark.sparkContext
+    group = f"{desc}-{uuid.uuid4().hex}"
+
     def collect() -> list[Result]:
         context.setJobGroup(group, desc, interruptOnCancel=True)
-        return context.parallelize(items, max(1, len(items))).map(counted).collect()
+        return context.parallelize(items, max(1, len(items))).map(function).collect()
 
-    with ThreadPoolExecutor(1) as pool, bar(len(items), desc, "unit") as progress:
+    with ThreadPoolExecutor(1) as pool:
         job = pool.submit(collect)
         try:
             while wait([job], POLL_S).not_done:
-                progress.update(finished.value - progress.n)
+                watch()
         except BaseException:  # an interrupt must not leave the tasks running
             context.cancelJobGroup(group)
             raise
-        progress.update(len(items) - progress.n)
         return _result(job)
 
 

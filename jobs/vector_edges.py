@@ -18,6 +18,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from curation.duplicates.blocks import Search
 from curation.duplicates.clustering import (
     SAMPLES_PER_CENTROID,
     Clustering,
@@ -26,7 +27,7 @@ from curation.duplicates.clustering import (
     train,
     usable,
 )
-from curation.duplicates.vectors import Search, inside
+from curation.duplicates.inside import inside
 from curation.errors import UserError
 from curation.storage import Root
 from jobs.embed import VECTORS
@@ -139,7 +140,8 @@ def _one_pass(
 
     columns = "unit int, place int, row bigint, text bigint, clusters array<int>"
     assigned = rows.mapInArrow(assign, columns).persist(StorageLevel.DISK_ONLY)
-    counts = assigned.select(F.explode("clusters").alias("cluster")).groupBy("cluster").count().collect()
+    exploded = assigned.select(F.explode("clusters").alias("cluster")).where("cluster >= 0")
+    counts = exploded.groupBy("cluster").count().collect()
     group_of = groups({row["cluster"]: row["count"] for row in counts}, len(clustering.centroids))
     num_groups = int(group_of.max(initial=-1)) + 1
     if not num_groups:
@@ -178,14 +180,14 @@ def _mover(root: Root, units: list[str], group_of: np.ndarray) -> Task:
 
 def _moved(batch: pa.RecordBatch, vectors: np.ndarray, group_of: np.ndarray) -> pa.RecordBatch:
     clusters = batch["clusters"].flatten().to_numpy().reshape(len(batch), -1)
-    group = group_of[clusters]
+    group = np.where(clusters >= 0, group_of[clusters], -1)  # fewer centroids than probes in the nearest cells
     order = np.argsort(group, axis=1, kind="stable")
     group, clusters = np.take_along_axis(group, order, 1), np.take_along_axis(clusters, order, 1)
     starts = group >= 0
     starts[:, 1:] &= group[:, 1:] != group[:, :-1]
     item, first = np.nonzero(starts)
     lists = [clusters[i][group[i] == group[i, j]] for i, j in zip(item.tolist(), first.tolist(), strict=True)]
-    block = np.ascontiguousarray(vectors[batch["place"].to_numpy()], np.float16)
+    block = normalised(vectors[batch["place"].to_numpy()]).astype(np.float16)
     return pa.RecordBatch.from_pydict(
         {
             "group": pa.array(group[item, first], pa.int32()),

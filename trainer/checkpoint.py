@@ -3,8 +3,9 @@
     checkpoints/step-00001000/      DeepSpeed's files, then trainer.json, written last: without it the folder is none
     checkpoints/latest              the newest whole checkpoint's name, replaced atomically
 
-trainer.json says what the run was and how far it came, and holds every rank's loader state. Random numbers need no
-state: each forward is seeded from (seed, step, rank, micro-batch), and the schedule is a function of the step.
+trainer.json says what the run was and how far it came, and holds the loader's state, one for all ranks. Random
+numbers need no state: each forward is seeded from (seed, step, rank, micro-batch), and the schedule is a function of
+the step.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from trainer.config import CheckpointConfig, Config
 
 META = "trainer.json"
 LATEST = "latest"
+FOLDERS = "step-" + "[0-9]" * 8
+UNIVERSAL = "-universal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +40,14 @@ class Progress:
     precision: str
     zero_stage: int
     world_size: int
+    batch_size: int
     seed: int
     step: int
     phase: int
-    phase_step: int
-    """Steps done of that phase, from which its loader goes on."""
     num_skipped: int = 0
     mean_loss: float | None = None
-    loaders: tuple[Any, ...] = ()
-    """`Loader.state_dict()` of every rank."""
+    loader: Any = None
+    """`Loader.state_dict()`, the same on every rank."""
 
 
 def name_of(step: int) -> str:
@@ -53,9 +55,14 @@ def name_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def universal(checkpoint: Path) -> Path:
+    """Where its copy in DeepSpeed's universal layout stands."""
+    return checkpoint.with_name(checkpoint.name + UNIVERSAL)
+
+
 def whole(folder: Path) -> list[Path]:
-    """Finished checkpoints below `folder`, oldest first."""
-    return sorted(path.parent for path in folder.glob(f"step-*/{META}"))
+    """Finished checkpoints below `folder`, by step."""
+    return sorted(path.parent for path in folder.glob(f"{FOLDERS}/{META}"))
 
 
 def newest(folder: Path) -> Path | None:
@@ -72,10 +79,8 @@ def newest(folder: Path) -> Path | None:
 def read_progress(checkpoint: Path) -> Progress:
     """What the checkpoint says of its run. Raises UserError when the folder is no checkpoint of this trainer."""
     try:
-        data = json.loads((checkpoint / META).read_text())
-        data["loaders"] = tuple(data["loaders"])
-        return Progress(**data)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return Progress(**json.loads((checkpoint / META).read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{checkpoint} is no whole checkpoint of this trainer: its {META} cannot be read.") from error
 
 
@@ -96,7 +101,13 @@ def to_resume(config: CheckpointConfig, folder: Path) -> Path | None:
 
 def check(progress: Progress, config: Config, checkpoint: Path) -> None:
     """Raise UserError when the run cannot go on from a checkpoint of that model and optimizer."""
-    wanted = {"model": config.model.name, "optimizer": config.optim.name, "seed": config.train.seed}
+    wanted = {
+        "model": config.model.name,
+        "optimizer": config.optim.name,
+        "precision": config.train.precision,
+        "batch_size": config.train.batch_size,
+        "seed": config.train.seed,
+    }
     for key, value in wanted.items():
         found = getattr(progress, key)
         if found != value:
@@ -133,7 +144,7 @@ def to_universal(checkpoint: Path) -> Path:
 
     Raises UserError when DeepSpeed's converter fails (stage 0 has no partitions to convert).
     """
-    target = checkpoint.with_name(f"{checkpoint.name}-universal")
+    target = universal(checkpoint)
     if (target / META).exists():
         return target
     shutil.rmtree(target, ignore_errors=True)
@@ -153,33 +164,43 @@ class Checkpoints:
     def __init__(self, folder: Path, config: CheckpointConfig, *, rank: int, local_rank: int) -> None:
         self.folder, self.config = folder, config
         self.rank, self.local_rank = rank, local_rank
-        self._copying: tuple[threading.Thread, Path, Progress] | None = None
-        self._failure: OSError | None = None
+        self._copying: tuple[threading.Thread, Progress] | None = None
+        self._failure = ""
 
     def save(self, engine: Any, progress: Progress) -> None:
         """Write one checkpoint; every rank calls this. With staging it returns while the files are still copied."""
         self.finish()
         name = name_of(progress.step)
-        place = Path(self.config.staging) / name if self.config.staging else self.folder / name
-        progress = dataclasses.replace(progress, loaders=_of_all_ranks(progress.loaders))
-        engine.save_checkpoint(str(place.parent), tag=name, save_latest=False)
-        if not self.config.staging:
+        staged = Path(self.config.staging, name) if self.config.staging else None
+        if self.rank == 0:
+            # What an interrupted save left would be read as parts of this checkpoint.
+            remove(self.folder / name)
+        if staged and self.local_rank == 0:
+            remove(staged)
+        _barrier()
+        engine.save_checkpoint(str((staged or self.folder / name).parent), tag=name, save_latest=False)
+        if staged is None:
             self._publish(progress)
             return
-        thread = threading.Thread(target=self._copy, args=(place,), name=f"copy-{name}", daemon=True)
-        self._copying = (thread, place, progress)
+        _barrier()
+        thread = threading.Thread(target=self._copy, args=(staged,), name=f"copy-{name}", daemon=True)
+        self._copying = (thread, progress)
         thread.start()
 
     def finish(self) -> None:
-        """Wait for a staged copy and publish it; every rank calls this."""
+        """Wait for a staged copy and publish it; every rank calls this.
+
+        Raises:
+            UserError: on all ranks, when a node could not copy its files; the checkpoint then does not count.
+        """
         if self._copying is None:
             return
-        thread, _, progress = self._copying
+        thread, progress = self._copying
         self._copying = None
         thread.join()
-        _barrier()
-        if self._failure:
-            raise self._failure
+        failures = [message for message in _of_all_ranks(self._failure) if message]
+        if failures:
+            raise UserError(f"{name_of(progress.step)} could not be copied from {self.config.staging}: {failures[0]}")
         self._publish(progress)
 
     def _copy(self, staged: Path) -> None:
@@ -189,20 +210,31 @@ class Checkpoints:
         try:
             shutil.copytree(staged, self.folder / staged.name, dirs_exist_ok=True)
             shutil.rmtree(staged)
-        except OSError as error:
-            self._failure = error
+        except (OSError, shutil.Error) as error:
+            self._failure = str(error)
 
     def _publish(self, progress: Progress) -> None:
         """The first rank makes the checkpoint count and removes those that are too old."""
         if self.rank == 0:
-            name = name_of(progress.step)
-            replace_text(self.folder / name / META, json.dumps(dataclasses.asdict(progress)))
-            replace_text(self.folder / LATEST, name)
-            for old in whole(self.folder)[: -self.config.keep_last]:
-                # First the file that makes it one: a removal that is cut short leaves no half checkpoint.
-                (old / META).unlink()
-                shutil.rmtree(old)
+            ours = self.folder / name_of(progress.step)
+            replace_text(ours / META, json.dumps(dataclasses.asdict(progress)))
+            replace_text(self.folder / LATEST, ours.name)
+            # By age, not by step: a run that went back to an earlier step must not lose what it has just saved.
+            others = sorted(
+                (path for path in whole(self.folder) if path != ours), key=lambda path: (path / META).stat().st_mtime_ns
+            )
+            for old in others[: max(0, len(others) + 1 - self.config.keep_last)]:
+                remove(old)
         _barrier()
+
+
+def remove(checkpoint: Path) -> None:
+    """Delete a checkpoint, whole or not, and its universal copy."""
+    for folder in (checkpoint, universal(checkpoint)):
+        # First the file that makes it one: a removal that is cut short leaves no half checkpoint.
+        (folder / META).unlink(missing_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def restore(engine: Any, checkpoint: Path) -> None:
@@ -255,16 +287,19 @@ def _full_value(parameter: Any) -> Any:
 def replace_text(path: Path, text: str) -> None:
     """Write a small file so that readers see the old text or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def _of_all_ranks(ours: tuple[Any, ...]) -> tuple[Any, ...]:
+def _of_all_ranks(ours: str) -> list[str]:
     import torch.distributed as dist
 
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, ours)
-    return tuple(state for states in gathered for state in states)
+    return gathered
 
 
 def _barrier() -> None:

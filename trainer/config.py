@@ -61,9 +61,20 @@ class DataConfig:
     mix: dict[str, float] = field(default_factory=dict)
     """Name of a source → its share of every batch; empty takes all samples alike."""
     num_workers: int = 4
+    """Processes of each rank."""
+    table: Literal["auto", "train_index", "manifest"] = "auto"
+    captions: dict[str, float] = field(default_factory=dict)
+    """Column of the table → how often it is drawn as the caption; empty takes the stored caption."""
+    verify: bool = False
+    """Check every picture against its recorded sha256."""
+    cache: str = ""
+    """A local folder for what is read from a remote root; empty keeps nothing."""
+    cache_bytes: int = 100 << 30
 
     def __post_init__(self) -> None:
         _require(self.num_workers >= 0, f"num_workers must be at least 0, not {self.num_workers}")
+        _require(self.cache_bytes > 0, f"cache_bytes must be positive, not {self.cache_bytes}")
+        _require(all(share > 0 for share in self.captions.values()), "every share of captions must be positive")
         _require(all(share > 0 for share in self.mix.values()), "every share of mix must be positive")
 
 
@@ -239,15 +250,23 @@ class EvalConfig:
     batch_size: int = 64
     """Per rank."""
     image_folders: dict[str, str] = field(default_factory=dict)
-    """Name → folder with one sub-folder of pictures a class, for zero-shot classification."""
+    """Name → folder with one sub-folder of pictures a class, or of a benchmark's tars, to classify zero-shot."""
+    captions: dict[str, str] = field(default_factory=dict)
+    """Name → file of lines "picture<tab>caption", or a folder of tars, to retrieve with any number of captions a
+    picture."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
-    resize: tuple[Literal["crop", "squash"], ...] = ("crop",)
+    resize: tuple[Literal["crop", "squash"], ...] = ("crop", "squash")
     """Each is reported by itself: they differ by up to 6 points (arXiv 2402.04252, appendix)."""
 
     def __post_init__(self) -> None:
         _require(self.max_samples > 0 and self.batch_size > 0, "max_samples and batch_size must be positive")
         _require(bool(self.templates) and all("{}" in t for t in self.templates), "every template needs a {}")
         _require(bool(self.resize), "resize names no way")
+
+    @property
+    def names_any(self) -> bool:
+        """Whether there is anything to measure."""
+        return bool(self.image_folders or self.captions or self.retrieval)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,95 +1,227 @@
-"""Measure a CLIP: image↔text recall against chance, and zero-shot classification with prompt templates.
+"""Measure a CLIP: zero-shot classification on folders, and image↔text recall on pairs or files of captions.
 
-    deepspeed --module trainer.evaluate --config runs/x.toml --set model.weights=runs/x/model.safetensors
+    python -m trainer.evaluate --weights model.safetensors --set eval.image_folders.pets=DIR --out results.json
+    deepspeed --module trainer.evaluate --config eva-clip-18b --weights FILE --set eval.captions.coco=coco.tsv
+    python -m trainer.evaluate --table results.json
 
-Every rank encodes its share and all of them run every forward: under ZeRO-3 a forward on one rank alone hangs. Ranks
-whose share is smaller run the last batch again and drop what comes out.
+Both ways of making a picture square are reported, "crop" and "squash", each by itself: they differ by up to 6 points.
+Every rank encodes its share, and all of them run every forward (`trainer.evaluation.encoder`).
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
-from torch import Tensor
 
 from curation.errors import UserError
-from trainer import launch
+from curation.settings import apply_overrides, from_dict
+from trainer import config as configuration
+from trainer import launch, models, weights, zero
+from trainer.checkpoint_files import CheckpointFile
 from trainer.config import Config
+from trainer.evaluation import scores, sources, table
+from trainer.evaluation.encoder import Encoder
 from trainer.launch import Rank
-from trainer.tokenizer import tokenize, trim
+from trainer.models.clip import Clip
+from trainer.train import log_to_stderr
 
 logger = logging.getLogger("trainer")
-RECALL_AT = (1, 5, 10)
+PAIRS = "pairs"
+"""Name of the set that comes out of [data]."""
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_NO_RECIPE: dict[str, Any] = {
+    "folder": ".",
+    "model": {"name": ""},  # found by the shapes of the checkpoint
+    "train": {"batch_size": 1, "precision": "fp32"},
+    # Nothing is trained.
+    "optim": {"image": {"lr": 0.0}, "text": {"lr": 0.0}},
+    "phases": [{"samples": 1}],
+}
+
+ByResize = dict[str, dict[str, float]]
+"""One set's "crop" or "squash" → measure → value."""
+Results = dict[str, ByResize]
 
 
-def recall(image: Tensor, text: Tensor, at: Sequence[int] = RECALL_AT) -> dict[str, float]:
-    """Share of rows whose own partner is among the k most similar, both ways, with what chance would give.
-
-    Args:
-        image, text: normalised features of pairs, `[n, d]` each.
-        at: the k's; those above n are left out.
-
-    A partner that ties with others counts by its expected rank among them, so features that collapse to one point
-    score as chance does, not 1.
-    """
-    similarity = image.float() @ text.float().T
-    result: dict[str, float] = {"num_pairs": float(len(image))}
-    for name, scores in (("image_to_text", similarity), ("text_to_image", similarity.T)):
-        own = scores.diagonal()[:, None]
-        above, ties = (scores > own).sum(1), (scores == own).sum(1)
-        for k in at:
-            if k <= len(image):
-                hits = ((k - above).clamp(min=0) / ties).clamp(max=1)
-                result[f"{name}_recall@{k}"] = hits.double().mean().item()
-    result |= {f"chance_recall@{k}": k / len(image) for k in at if k <= len(image)}
-    return result
-
-
-def class_weights(encode_text: Callable[[Tensor], Tensor], names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """One classifier row a class, `[c, d]`: the normalised mean of its prompts' normalised features (CLIP, §3.1.4)."""
-    rows = []
-    for name in names:
-        prompts = tokenize([template.format(name) for template in templates])
-        rows.append(F.normalize(encode_text(prompts).float(), dim=-1).mean(0))
-    return F.normalize(torch.stack(rows), dim=-1)
-
-
-def accuracy(image: Tensor, labels: Tensor, weights: Tensor) -> dict[str, float]:
-    """Top-1 and top-5 accuracy, and their chance, of features `[n, d]` against class rows `[c, d]`."""
-    k = min(5, len(weights))
-    best = (image.float() @ weights.T).topk(k, dim=1).indices
-    hits = best == labels[:, None]
+def evaluate(engine: Any, settings: Config, rank: Rank, device: torch.device) -> dict[str, float]:
+    """Everything that [eval] names, as `measure`, under flat names: "SET/crop/accuracy"."""
+    results = measure(engine, settings, rank, device)
     return {
-        "accuracy": hits[:, 0].double().mean().item(),
-        "accuracy@5": hits.any(1).double().mean().item(),
-        "chance": 1 / len(weights),
-        "num_images": float(len(image)),
+        f"{name}/{resize}/{measured}": value
+        for name, by_resize in results.items()
+        for resize, measures in by_resize.items()
+        for measured, value in measures.items()
     }
 
 
-def share(total: int, rank: Rank, batch_size: int) -> Iterator[tuple[list[int], int]]:
-    """This rank's rows of `total` in batches, as (indices, how many of them are new), equally many on every rank."""
-    mine = list(range(rank.rank, total, rank.world_size))
-    longest = -(-total // rank.world_size)
-    for start in range(0, longest, batch_size):
-        real = mine[start : start + batch_size]
-        yield real or [rank.rank % total], len(real)
+def measure(engine: Any, settings: Config, rank: Rank, device: torch.device) -> Results:
+    """Measure a model on every set that [eval] names; every rank has to call this, and all get the same.
+
+    Args:
+        engine: a `ContrastiveModel` or a DeepSpeed engine around one; it is evaluating meanwhile.
+
+    Raises:
+        UserError: for a set that cannot be read.
+    """
+    module = getattr(engine, "module", engine)
+    was_training = module.training
+    engine.eval()
+    encoder = Encoder(
+        engine,
+        rank=rank,
+        device=device,
+        image_size=module.clip.config.vision.image_size,
+        batch_size=settings.eval.batch_size,
+        num_threads=settings.data.num_workers,
+    )
+    results: Results = {}
+    for name, folder in settings.eval.image_folders.items():
+        found = sources.read_classes(Path(folder), settings.eval.templates)
+        results[name] = classify(encoder, found, settings.eval.resize, name)
+    for name, file in settings.eval.captions.items():
+        results[name] = retrieve(encoder, sources.read_captions(Path(file)), settings.eval.resize, name)
+    if settings.eval.retrieval:
+        results[PAIRS] = retrieve_pairs(encoder, settings)
+    engine.train(was_training)
+    for name, by_resize in results.items():
+        for resize, measures in by_resize.items():
+            told = ", ".join(f"{measured} {value:.4g}" for measured, value in measures.items())
+            logger.info("%s (%s): %s", name, resize, told)
+    return results
 
 
-def gather_rows(rows: Tensor, total: int, rank: Rank) -> Tensor:
-    """Rows that `share` dealt out, back in their order, `[total, …]`, on every rank and on the CPU."""
-    if rank.world_size == 1:
-        return rows.cpu()
-    parts: list[Any] = [None] * rank.world_size
-    dist.all_gather_object(parts, rows.cpu())
-    result = rows.new_empty(total, *rows.shape[1:], device="cpu")
-    for index, part in enumerate(parts):
-        result[index :: rank.world_size] = part
+def classify(encoder: Encoder, found: sources.Classes, resizes: Sequence[str], name: str) -> ByResize:
+    """Zero-shot accuracy after each way of resizing."""
+    prompts = [prompt for prompts in encoder.share(found.prompts) for prompt in prompts]
+    rows = scores.class_rows(encoder.texts(prompts, f"{name}: prompts"), len(found.templates))
+    rows = encoder.dealt(rows)
+    labels = torch.tensor(encoder.share(found.labels), dtype=torch.int64)
+    features = encoder.images(encoder.share(found.pictures), resizes, name)
+    result = {}
+    for resize in resizes:
+        hits = scores.count_hits(features[resize], labels, rows)
+        result[resize] = scores.Hits(*map(encoder.total, (hits.seen, hits.first, hits.five))).accuracy()
     return result
+
+
+def retrieve(encoder: Encoder, found: sources.Captions, resizes: Sequence[str], name: str) -> ByResize:
+    """Recall both ways after each way of resizing, with all of a picture's captions."""
+    text = encoder.dealt(encoder.texts(encoder.share(found.texts), f"{name}: captions"))
+    features = encoder.images(encoder.share(found.pictures), resizes, name)
+    image_of = torch.tensor(found.image_of)
+    return {resize: scores.retrieval(encoder.dealt(rows), text, image_of) for resize, rows in features.items()}
+
+
+def retrieve_pairs(encoder: Encoder, settings: Config) -> ByResize:
+    """Recall on pairs of [data], each picture with its one caption."""
+    pictures, captions = sources.read_pairs(settings, encoder.rank)
+    text = encoder.together(encoder.texts(captions, f"{PAIRS}: captions"))
+    features = encoder.images(pictures, settings.eval.resize, PAIRS)
+    image_of = torch.arange(len(text))
+    return {resize: scores.retrieval(encoder.together(rows), text, image_of) for resize, rows in features.items()}
+
+
+def check(settings: Config) -> None:
+    """Read what every set consists of, with neither process group nor GPU. Raises UserError."""
+    for folder in settings.eval.image_folders.values():
+        sources.read_classes(Path(folder), settings.eval.templates)
+    for file in settings.eval.captions.values():
+        sources.read_captions(Path(file))
+    if settings.eval.retrieval and not settings.data.root:
+        raise UserError("eval.retrieval measures pairs of a curated root: name it, as in --set data.root=ROOT.")
+    if not settings.eval.names_any:
+        raise UserError(
+            "There is nothing to measure: name a set, as in --set eval.image_folders.NAME=DIR, "
+            "--set eval.captions.NAME=FILE or --set eval.retrieval=true."
+        )
+
+
+def load(settings: Config, device: torch.device) -> Any:
+    """The model of [model], filled from model.weights, evaluating; sharded over the ranks at ZeRO stage 3."""
+    from trainer.contrastive import ContrastiveModel
+
+    file = CheckpointFile(Path(settings.model.weights))
+    sharded = settings.zero.stage == 3
+    zero_settings = zero.frozen_config(settings)
+    with zero.sharded_build(settings, zero_settings) if sharded else torch.device("meta"):
+        clip = Clip(_clip_config(settings, file))
+    report = weights.fill(clip, file, dtype=_DTYPES[settings.train.precision])
+    logger.info("%s", report)
+    module = ContrastiveModel(clip, settings.train).eval().requires_grad_(False)
+    return zero.frozen_engine(module, zero_settings) if sharded else module.to(device)
+
+
+def _clip_config(settings: Config, file: CheckpointFile) -> Any:
+    if settings.model.name:
+        return models.config(settings.model.name, image_size=settings.model.image_size)
+    return weights.config_of(file).override(image_size=settings.model.image_size)
+
+
+def run(settings: Config, rank: Rank, out: Path | None) -> None:
+    """Check, load, measure, and write `out` (folder/evaluation.json by default) on the first rank."""
+    check(settings)
+    if not settings.model.weights:
+        raise UserError("There is nothing to measure: name the checkpoint with --weights FILE.")
+    CheckpointFile(Path(settings.model.weights))
+    if settings.train.precision == "fp16" and not launch.has_gpu():
+        raise UserError("fp16 needs a GPU: set train.precision to bf16 or fp32.")
+    with launch.process_group(rank) as device:
+        results = measure(load(settings, device), settings, rank, device)
+    if rank.is_first:
+        target = out or Path(settings.folder) / "evaluation.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        document = {"weights": settings.model.weights, "precision": settings.train.precision, "sets": results}
+        target.write_text(json.dumps(document, indent=1) + "\n")
+        logger.info("wrote %s", target)
+        sys.stdout.write(table.text(results))
+
+
+def settings_of(path: str | None, weights_file: str | None, overrides: Sequence[str]) -> Config:
+    """The configuration of a recipe, or without one just what measuring needs. Raises UserError."""
+    more = [*overrides, *([f"model.weights={json.dumps(weights_file)}"] if weights_file else [])]
+    if path:
+        return configuration.load(path, more)
+    return from_dict(Config, apply_overrides(_NO_RECIPE, more), "the command line")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status, 2 with one sentence for what the user can put right."""
+    options = _arguments(argv)
+    rank = launch.this_rank()
+    try:
+        if options.table:
+            sys.stdout.write(table.text(table.read(Path(options.table))))
+            return 0
+        settings = settings_of(options.config, options.weights, options.set)
+        launch.prepare(rank)
+        log_to_stderr(rank)
+        run(settings, rank, Path(options.out) if options.out else None)
+    except UserError as error:
+        if rank.is_first:
+            sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m trainer.evaluate", description="See docs/evaluation.md.")
+    parser.add_argument("--config", metavar="FILE", help="a TOML file or a shipped recipe; not needed with --weights")
+    parser.add_argument("--weights", metavar="FILE", help="a checkpoint in any layout: model.weights")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one value")
+    parser.add_argument("--out", metavar="FILE", help="where the results go; evaluation.json in the run's folder")
+    parser.add_argument("--table", metavar="FILE", help="print a results file and the published figures, and stop")
+    # The deepspeed launcher passes it to every process; the environment says the same.
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

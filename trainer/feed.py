@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.tokenizer import trim
 
@@ -29,12 +30,20 @@ class Feed:
         self.waited_s += time.perf_counter() - start
         return [self._moved(batch) for batch in batches]
 
-    def _forever(self) -> Iterator[Batch]:
+    def close(self) -> None:
+        """Let the loader's worker processes end; without it they live until the garbage collector comes by."""
+        self._batches.close()
+
+    def _forever(self) -> Generator[Batch, None, None]:
         while True:
             yield from self.loader
 
     def _moved(self, batch: Batch) -> Batch:
+        moved = dict(batch)
         # Columns after the last end-of-text change nothing under the causal mask; a compiled model wants one shape.
-        tokens = trim(batch["tokens"]) if self.trim_tokens else batch["tokens"]
-        pixels = batch["pixels"].to(self.device, non_blocking=True)
-        return {**batch, "pixels": pixels, "tokens": tokens.to(self.device, non_blocking=True)}
+        if self.trim_tokens and isinstance(batch["tokens"], Tensor):
+            moved["tokens"] = trim(batch["tokens"])
+        return {
+            name: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in moved.items()
+        }

@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,18 +18,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from curation.errors import UserError
-from curation.progress import bar
 from trainer import checkpoint, optim, zero
 from trainer.checkpoint import Checkpoints, Progress
 from trainer.config import Config, PhaseConfig
 from trainer.feed import Batch, Feed
+from trainer.guard import Guard
 from trainer.launch import Rank
-from trainer.metrics import Metrics, StepRecord, memory_gb, peak_tflops
+from trainer.metrics import Metrics, StepRecord, memory_gb, peak_tflops, training_bar
 
 logger = logging.getLogger("trainer")
-
-MEAN_LOSS_MOMENTUM = 0.98
-"""Of the running mean that spikes are measured against."""
 
 
 class Objective(Protocol):
@@ -49,8 +46,8 @@ class Objective(Protocol):
     ) -> tuple[Tensor, Tensor | None]:
         """Forward and backward; this rank's loss and, where there is one, the inverse temperature."""
 
-    def forward_flops(self, image_size: int | None, patch_drop: float) -> float:
-        """Of one sample."""
+    def sample_flops(self, image_size: int | None, patch_drop: float, batch: Batch) -> float:
+        """Model FLOPs to train on one sample of such a batch, forward and backward; recomputation does not count."""
 
     def export(self, tensors: dict[str, Tensor], image_size: int | None, path: Path) -> None:
         """Write the consolidated tensors as one safetensors file, on the first rank."""
@@ -77,29 +74,28 @@ class Loop:
             self.folder / "checkpoints", config.checkpoint, rank=rank.rank, local_rank=rank.local_rank
         )
         self.metrics = Metrics(config, self.folder, is_first=rank.is_first)
-        self.resumed = checkpoint.read_progress(resume) if resume else None
-        self.step = self.resumed.step if self.resumed else 0
-        self.num_skipped = self.resumed.num_skipped if self.resumed else 0
-        self.mean_loss = self.resumed.mean_loss if self.resumed else None
-        self.skipped_in_a_row = 0
+        progress = checkpoint.read_progress(resume) if resume else None
+        self.step = self.first_step = progress.step if progress else 0
+        self.guard = Guard(config.train)
+        if progress:
+            self.guard = Guard(config.train, num_skipped=progress.num_skipped, mean_loss=progress.mean_loss)
+        self.loader_state = progress.loader if progress else None
+        self.told_to_stop = False
+        """Set by a signal, at any moment and on any rank."""
         self.stopping = False
+        """What all ranks agreed on in the last step, so that they leave the loop together."""
         # A checkpoint at the end of a phase has that phase's resolution, not the next one's.
-        self.image_size = (
-            (self.resumed.image_size or None) if self.resumed else self._image_size(config.phases[0])
-        )
-        self.engine = self._engine(resume)
+        self.image_size = (progress.image_size or None) if progress else self._image_size(config.phases[0])
+        self.engine = self._engine(resume, progress)
 
     def run(self) -> bool:
         """Train to the end, or to a SIGTERM; saves either way. Returns whether the end was reached."""
-        with _on_sigterm(self._stop), bar(self.config.total_steps, "train", "step") as progress:
-            progress.update(self.step)
+        with _on_sigterm(self._stop), training_bar(self.config.total_steps, self.step) as progress:
             end = 0
-            for index, (phase, steps) in enumerate(
-                zip(self.config.phases, self.config.phase_steps(), strict=True)
-            ):
+            for index, steps in enumerate(self.config.phase_steps()):
                 begin, end = end, end + steps
                 if self.step < end and not self.stopping:
-                    self._run_phase(index, phase, begin, end, progress)
+                    self._run_phase(index, begin, end, progress)
         self.checkpoints.finish()
         return not self.stopping
 
@@ -115,21 +111,19 @@ class Loop:
         dist.barrier()
 
     def _stop(self) -> None:
-        self.stopping = True
+        self.told_to_stop = True
 
     def _image_size(self, phase: PhaseConfig) -> int | None:
         return phase.image_size or self.config.model.image_size
 
-    def _engine(self, resume: Path | None, weights: Path | None = None) -> Any:
+    def _engine(self, resume: Path | None, progress: Progress | None, weights: Path | None = None) -> Any:
         """Build the model for the current resolution and give it to DeepSpeed."""
-        universal = False
-        if resume and self.resumed:
-            universal = checkpoint.needs_universal(self.resumed, self.config, self.rank.world_size)
-            if universal:
-                if self.rank.is_first:
-                    checkpoint.to_universal(resume)
-                dist.barrier()
-                resume = resume.with_name(f"{resume.name}-universal")
+        universal = progress is not None and checkpoint.needs_universal(progress, self.config, self.rank.world_size)
+        if resume and universal:
+            if self.rank.is_first:
+                checkpoint.to_universal(resume)
+            dist.barrier()
+            resume = checkpoint.universal(resume)
         on_gpu = self.device.type == "cuda"
         settings = zero.zero_config(self.config, self.rank.world_size, on_gpu=on_gpu, load_universal=universal)
         if self.rank.is_first:
@@ -144,21 +138,22 @@ class Loop:
             logger.info("resumed %s at step %d", resume, self.step)
         return engine
 
-    def _run_phase(self, index: int, phase: PhaseConfig, begin: int, end: int, progress: Any) -> None:
+    def _run_phase(self, index: int, begin: int, end: int, progress: Any) -> None:
+        phase = self.config.phases[index]
         self._set_resolution(phase)
         self.objective.set_patch_drop(self.engine.module, phase.patch_drop)
         loader = self.make_loader(phase)
-        if self.resumed and self.resumed.phase == index and self.step > begin:
-            loader.load_state_dict(_state_of(self.resumed, self.rank))
-        feed = Feed(loader, self.device, trim_tokens=not self.config.model.compile)
+        if self.loader_state is not None:
+            set_position(loader, self.loader_state, required=self.step > begin)
         self.engine.train()
         every = self.config.checkpoint.every_steps
-        while self.step < end and not self.stopping:
-            self._step(index, phase, feed)
-            progress.update()
-            due = self.step == end or self.stopping or (every and self.step % every == 0)
-            if due:
-                self._save(index, self.step - begin, loader)
+        with closing(Feed(loader, self.device, trim_tokens=not self.config.model.compile)) as feed:
+            while self.step < end and not self.stopping:
+                self._step(index, phase, feed)
+                progress.update()
+                self.loader_state = loader.state_dict()
+                if self.step == end or self.stopping or (every and self.step % every == 0):
+                    self._save(index)
 
     def _set_resolution(self, phase: PhaseConfig) -> None:
         """Build the model anew from its own weights when the phase has another image size."""
@@ -169,9 +164,9 @@ class Loop:
         self.save_weights(weights)
         self.engine.destroy()
         self.image_size = wanted
-        self.engine = self._engine(None, weights)
+        self.engine = self._engine(None, None, weights)
 
-    def _save(self, phase: int, phase_step: int, loader: Any) -> None:
+    def _save(self, phase: int) -> None:
         config = self.config
         progress = Progress(
             model=config.model.name,
@@ -180,13 +175,13 @@ class Loop:
             precision=config.train.precision,
             zero_stage=config.zero.stage,
             world_size=self.rank.world_size,
+            batch_size=config.train.batch_size,
             seed=config.train.seed,
             step=self.step,
             phase=phase,
-            phase_step=phase_step,
-            num_skipped=self.num_skipped,
-            mean_loss=self.mean_loss,
-            loaders=(loader.state_dict(),),
+            num_skipped=self.guard.num_skipped,
+            mean_loss=self.guard.mean_loss,
+            loader=self.loader_state,
         )
         self.checkpoints.save(self.engine, progress)
 
@@ -201,29 +196,24 @@ class Loop:
         )
         rate = optim.set_learning_rate(self.engine.optimizer, factor)
         batches = feed.take(self.num_micro_batches)
-        waited_s = feed.waited_s
-        agreed: dict[str, float] = {}
+        told: dict[str, float] = {}
 
         def is_sound(loss: Tensor) -> bool:
-            agreed.update(self._agree(loss, waited_s))
-            return self._is_sound(agreed["loss"])
+            told.update(self._agree(loss, feed.waited_s))
+            return self.guard.is_sound(told["loss"])
 
         _, scale = self.objective.step(self.engine, batches, self._seed, is_sound)
-        applied = self._is_sound(agreed["loss"]) and self._apply()
+        grad_norm = self._apply() if self.guard.is_sound(told["loss"]) else None
         self.step += 1
-        self._count(applied, agreed["loss"])
-        grad_norm = self._grad_norm() if applied else None
+        self.guard.count(grad_norm is not None, told["loss"])
         elapsed_s = time.perf_counter() - start
-        self._record(phase_index, phase, agreed, scale, rate, grad_norm, applied, elapsed_s)
-        if self.skipped_in_a_row >= self.config.train.max_skipped_steps:
-            raise UserError(
-                f"Training stopped: {self.skipped_in_a_row} steps in a row were skipped for a non-finite or spiking "
-                f"loss; lower optim.*.lr or set optim.clip_norm and resume from {self.checkpoints.folder}."
-            )
+        flops = self.objective.sample_flops(self.image_size, phase.patch_drop, batches[0])
+        self.metrics.write(self._record(phase_index, told, scale, rate, grad_norm, elapsed_s, flops))
+        self.guard.require_progress(str(self.checkpoints.folder))
 
     def _agree(self, loss: Tensor, waited_s: float) -> dict[str, float]:
         """One exchange a step: the mean loss, whether any rank was told to stop, the longest wait for data."""
-        mine = torch.tensor([float(self.stopping), waited_s], device=loss.device, dtype=torch.float32)
+        mine = torch.tensor([float(self.told_to_stop), waited_s], device=loss.device, dtype=torch.float32)
         total = loss.detach().float().reshape(1).clone()
         dist.all_reduce(total)
         dist.all_reduce(mine, op=dist.ReduceOp.MAX)
@@ -231,38 +221,20 @@ class Loop:
         self.stopping = bool(stop)
         return {"loss": total.item() / self.rank.world_size, "waited_s": waited}
 
-    def _is_sound(self, loss: float) -> bool:
-        factor = self.config.train.spike_factor
-        if not math.isfinite(loss):
-            return False
-        return not factor or self.mean_loss is None or loss <= factor * self.mean_loss
-
-    def _apply(self) -> bool:
-        """The optimizer's step. False when the gradients were not finite and it was left out."""
-        if hasattr(self.engine.optimizer, "overflow"):
-            self.engine.step()
-            return bool(self.engine.was_step_applied())
+    def _apply(self) -> float | None:
+        """The optimizer's step: the gradients' norm before clipping, or None when it was not finite and left out."""
+        engine = self.engine
+        if hasattr(engine.optimizer, "overflow"):
+            engine.step()
+            norm = engine.get_global_grad_norm()
+            return float(norm) if engine.was_step_applied() and norm is not None else None
         # Stage 0 in fp32 is torch's own optimizer, which would write the NaN into the weights.
-        norm = nn.utils.get_total_norm([p.grad for p in self.engine.module.parameters() if p.grad is not None])
-        self._plain_norm = float(norm)
-        if not math.isfinite(self._plain_norm):
-            self.engine.zero_grad()
-            return False
-        self.engine.step()
-        return True
-
-    def _grad_norm(self) -> float | None:
-        norm = self.engine.get_global_grad_norm()
-        if norm is None:
-            norm = getattr(self, "_plain_norm", None)
-        return None if norm is None else float(norm)
-
-    def _count(self, applied: bool, loss: float) -> None:
-        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
-        self.num_skipped += not applied
-        if applied:
-            old = loss if self.mean_loss is None else self.mean_loss
-            self.mean_loss = MEAN_LOSS_MOMENTUM * old + (1 - MEAN_LOSS_MOMENTUM) * loss
+        norm = float(nn.utils.get_total_norm([p.grad for p in engine.module.parameters() if p.grad is not None]))
+        if not math.isfinite(norm):
+            engine.zero_grad()
+            return None
+        engine.step()
+        return norm
 
     def _seed(self, micro_batch: int) -> None:
         """Random numbers of one forward, a function of where it stands in the run and of nothing else."""
@@ -271,46 +243,50 @@ class Loop:
 
     def _record(
         self,
-        phase_index: int,
-        phase: PhaseConfig,
-        agreed: dict[str, float],
+        phase: int,
+        told: dict[str, float],
         scale: Tensor | None,
         rate: float,
         grad_norm: float | None,
-        applied: bool,
         elapsed_s: float,
-    ) -> None:
+        sample_flops: float,
+    ) -> StepRecord:
         batch_size, world_size = self.config.train.batch_size, self.rank.world_size
-        # Forward, and twice that for the backward pass; what is computed again to save memory does not count.
-        flops = 3 * self.objective.forward_flops(self.image_size, phase.patch_drop) * batch_size / world_size
-        tflops, peak = flops / elapsed_s / 1e12, peak_tflops(self.device)
-        self.metrics.write(
-            StepRecord(
-                step=self.step,
-                samples=self.step * batch_size,
-                phase=phase_index,
-                loss=agreed["loss"],
-                lr=rate,
-                temperature=None if scale is None else 1 / scale.item(),
-                grad_norm=grad_norm,
-                applied=applied,
-                num_skipped=self.num_skipped,
-                step_time_s=elapsed_s,
-                samples_per_s=batch_size / elapsed_s,
-                samples_per_s_per_gpu=batch_size / elapsed_s / world_size,
-                tflops_per_gpu=tflops,
-                mfu=tflops / peak if peak else None,
-                memory_gb=memory_gb(self.device),
-                data_wait_share=min(1.0, agreed["waited_s"] / elapsed_s),
-            )
+        tflops = sample_flops * batch_size / world_size / elapsed_s / 1e12
+        peak = peak_tflops(self.device)
+        return StepRecord(
+            step=self.step,
+            samples=self.step * batch_size,
+            phase=phase,
+            loss=told["loss"],
+            lr=rate,
+            temperature=None if scale is None else 1 / scale.item(),
+            grad_norm=grad_norm,
+            applied=grad_norm is not None,
+            num_skipped=self.guard.num_skipped,
+            step_time_s=elapsed_s,
+            samples_per_s=batch_size / elapsed_s,
+            samples_per_s_per_gpu=batch_size / elapsed_s / world_size,
+            tflops_per_gpu=tflops,
+            mfu=tflops / peak if peak else None,
+            memory_gb=memory_gb(self.device),
+            data_wait_share=min(1.0, told["waited_s"] / elapsed_s),
         )
 
 
-def _state_of(progress: Progress, rank: Rank) -> Any:
-    """The loader state this rank goes on from: its own, or any rank's when the world has another size."""
-    if len(progress.loaders) == rank.world_size:
-        return progress.loaders[rank.rank]
-    return progress.loaders[0]
+def set_position(loader: Any, state: Any, *, required: bool) -> None:
+    """Go on where a checkpoint or the phase before left off; another order of samples starts anew unless `required`.
+
+    So phases that read the same samples see each of them once before any of them twice.
+
+    Raises:
+        UserError: when the position is required and the loader's order is another one.
+    """
+    try:
+        loader.load_state_dict(state)
+    except UserError:
+        if required:
+            raise
 
 
 @contextmanager

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import math
 import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from curation.progress import bar
 from trainer.config import Config
 
 logger = logging.getLogger("trainer")
@@ -33,6 +39,7 @@ class StepRecord:
     """Seen since the start, over all ranks."""
     phase: int
     loss: float
+    """Mean over the ranks; null in metrics.jsonl when it is not finite."""
     lr: float
     """The highest of all groups."""
     temperature: float | None
@@ -44,7 +51,7 @@ class StepRecord:
     step_time_s: float
     samples_per_s: float
     samples_per_s_per_gpu: float
-    tflops_per_gpu: float | None
+    tflops_per_gpu: float
     """Model TFLOP/s: 3 forward passes' worth, recomputation not counted."""
     mfu: float | None
     memory_gb: float
@@ -62,7 +69,7 @@ class StepRecord:
             f"temp {_number(self.temperature, '.4f')}",
             f"grad {_number(self.grad_norm, '.3f')}",
             f"{self.samples_per_s:,.1f} samples/s ({self.samples_per_s_per_gpu:,.1f} a GPU)",
-            f"{_number(self.tflops_per_gpu, '.2f')} TFLOP/s",
+            f"{self.tflops_per_gpu:.3g} TFLOP/s",
             f"MFU {_number(self.mfu, '.1%')}",
             f"{self.memory_gb:.2f} GB",
             f"data wait {self.data_wait_share:.1%}",
@@ -70,8 +77,27 @@ class StepRecord:
         return " | ".join(parts if self.applied else [*parts, f"SKIPPED ({self.num_skipped} so far)"])
 
 
+def _storable(value: Any) -> Any:
+    """JSON has no NaN: readers would refuse the line."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+@contextmanager
+def training_bar(total: int, done: int) -> Iterator[Any]:
+    """A bar over steps when stderr is a terminal; log lines are then written above it, not through it."""
+    with bar(total, "train", "step") as progress:
+        progress.update(done)
+        if not sys.stderr.isatty():
+            yield progress
+            return
+        from tqdm.contrib.logging import logging_redirect_tqdm
+
+        with logging_redirect_tqdm():
+            yield progress
 
 
 def peak_tflops(device: Any) -> float | None:
@@ -110,7 +136,11 @@ class Metrics:
         if config.log.wandb_project:
             import wandb
 
-            self._wandb = wandb.init(project=config.log.wandb_project, dir=str(folder), config=asdict(config))
+            # The same folder is the same run, so a resumed one goes on in its own curves.
+            run = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+            self._wandb = wandb.init(
+                project=config.log.wandb_project, id=run, resume="allow", dir=str(folder), config=asdict(config)
+            )
 
     def write(self, record: StepRecord) -> None:
         """Tell one step everywhere; the line only every log.every_steps and for skipped steps."""
@@ -123,7 +153,7 @@ class Metrics:
     def write_values(self, values: dict[str, Any], step: int) -> None:
         """Numbers of any kind, evaluation included, into the file, TensorBoard and wandb."""
         if self._file is not None:
-            self._file.write(json.dumps(values) + "\n")
+            self._file.write(json.dumps({name: _storable(value) for name, value in values.items()}) + "\n")
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
         if self._board is not None:
             for name, value in numbers.items():

@@ -14,6 +14,7 @@ from trainer.checkpoint_files import CheckpointFile
 from trainer.config import Config
 from trainer.contrastive import ContrastiveModel, contrastive_step, set_temperature
 from trainer.feed import Batch
+from trainer.models import flops
 from trainer.models.config import ClipConfig
 
 
@@ -27,6 +28,20 @@ class Contrastive:
         """The model's numbers at a resolution."""
         changes = {} if self.config.model.drop_path is None else {"vision": {"drop_path": self.config.model.drop_path}}
         return models.config(self.config.model.name, image_size=image_size, **changes)
+
+    def check_weights(self) -> None:
+        """Raise UserError when a checkpoint that [model] names is of another model; no tensor is read."""
+        named = {"": self.config.model.weights, "visual": self.config.model.image_weights}
+        named["text"] = self.config.model.text_weights
+        if not any(named.values()):
+            return
+        from trainer.models.clip import Clip
+
+        with torch.device("meta"):
+            clip = Clip(self.clip_config(self.config.phases[0].image_size or self.config.model.image_size))
+        for tower, path in named.items():
+            if path:
+                weights.fill(clip, CheckpointFile(Path(path)), tower=tower, check_only=True)
 
     def build(self, image_size: int | None, weights_file: Path | None) -> ContrastiveModel:
         """The model, filled from `weights_file` or from what [model] names."""
@@ -61,11 +76,9 @@ class Contrastive:
         """See `trainer.contrastive.contrastive_step`."""
         return contrastive_step(engine, batches, self.config.train.loss, seed, is_sound)
 
-    def forward_flops(self, image_size: int | None, patch_drop: float) -> float:
-        """Of one pair."""
-        from trainer import flops
-
-        return flops.forward_flops(self.clip_config(image_size), patch_drop=patch_drop)
+    def sample_flops(self, image_size: int | None, patch_drop: float, batch: Batch) -> float:
+        """Of one pair, with captions as long as this batch's are after trimming."""
+        return flops.step_flops(self.clip_config(image_size), patch_drop, batch["tokens"].shape[1])
 
     def export(self, tensors: dict[str, Tensor], image_size: int | None, path: Path) -> None:
         """Write the CLIP in our own layout; the loss's bias is no part of it."""
@@ -78,5 +91,5 @@ def compile_blocks(*towers: nn.Module) -> None:
     """Compile every transformer block by itself: all of one tower share one graph, and ZeRO's hooks stay outside."""
     torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
     for tower in towers:
-        for block in tower.blocks:
+        for block in tower.get_submodule("blocks").children():
             block.compile()

@@ -60,7 +60,7 @@ class Report:
 def load(path: Path, name: str | None = None, *, dtype: torch.dtype | None = None) -> Clip:
     """Build the model of a CLIP checkpoint and fill it; see `trainer.models.load`."""
     file = CheckpointFile(path)
-    config = models.config(name) if name else _config_of(file)
+    config = models.config(name) if name else config_of(file)
     with torch.device("meta"):
         model = Clip(config)
     fill(model, file, dtype=dtype)
@@ -89,6 +89,7 @@ def fill(
     *,
     tower: str = "",
     dtype: torch.dtype | None = None,
+    check_only: bool = False,
 ) -> Report:
     """Copy a checkpoint into `model`, or into its "visual" or "text" tower only.
 
@@ -96,6 +97,7 @@ def fill(
         model: on any device; meta parameters become CPU ones, and parameters sharded by ZeRO-3 stay sharded, in which
             case every rank has to call this.
         dtype: of parameters that were meta, float32 by default; the others keep theirs.
+        check_only: raise or report as ever, from names and shapes alone, and read no tensor.
 
     Raises:
         UserError: naming the first tensor that is missing, left over or of another shape.
@@ -115,7 +117,7 @@ def fill(
     _require_known(left_over, file)
     _require_present(plan, file)
     resized = _require_shapes(plan, file)
-    for name, piece in plan.items():
+    for name, piece in plan.items() if not check_only else ():
         _assign(model, name, parameters[name], partial(piece.read, file), dtype or torch.float32)
     return Report(file.path, layout.name, tuple(plan), resized, fresh, tuple(ignored))
 
@@ -275,7 +277,7 @@ def _assign(
             parameter.copy_(read())
 
 
-def _config_of(file: CheckpointFile) -> ClipConfig:
+def config_of(file: CheckpointFile) -> ClipConfig:
     """The configuration in a header of ours, else that of the one model whose widths and depths the file has."""
     if "clip_config" in file.metadata:
         fields = json.loads(file.metadata["clip_config"])

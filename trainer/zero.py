@@ -83,3 +83,24 @@ def initialize(module: Any, optimizer: Any, settings: dict[str, Any]) -> Any:
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     bind_to_zero(engine)
     return engine
+
+
+def frozen_config(config: Config) -> dict[str, Any]:
+    """DeepSpeed's configuration of a model that only runs forward at ZeRO stage 3: a teacher, or one to evaluate."""
+    precision = config.train.precision
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "steps_per_print": NEVER,
+        "bf16": {"enabled": precision == "bf16"},
+        "fp16": {"enabled": precision == "fp16"},
+        "zero_optimization": {"stage": 3, "stage3_prefetch_bucket_size": config.zero.bucket_size},
+    }
+
+
+def frozen_engine(module: Any, settings: dict[str, Any]) -> Any:
+    """An engine without an optimizer, which gathers the sharded parameters of `module` around its forward."""
+    import deepspeed
+
+    engine, *_ = deepspeed.initialize(model=module, config=settings)
+    engine.eval()  # DeepSpeed's returns nothing
+    return engine

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import faiss
 import numpy as np
@@ -32,21 +34,26 @@ class Clustering:
     centroids: np.ndarray
     coarse: np.ndarray
 
-    def assign(self, vectors: np.ndarray, num_probes: int) -> np.ndarray:
+    def assign(self, vectors: np.ndarray, num_probes: int, rows: np.ndarray | None = None) -> np.ndarray:
         """The nearest `num_probes` (at most k) centroids of each vector, nearest first; int32 `[n, num_probes]`.
 
-        `vectors` `[n, d]` of any float type, possibly memory-mapped. Rows without a direction get -1 throughout.
+        `vectors` `[n, d]` of any float type, possibly memory-mapped, or the given `rows` of them. Rows without a
+        direction get -1 throughout.
         """
-        index = self._index()
-        probes = min(num_probes, len(self.centroids))
-        nearest = np.full((len(vectors), probes), -1, np.int32)
-        for start in range(0, len(vectors), BLOCK):
-            block = np.asarray(vectors[start : start + BLOCK], np.float32)
+        probes, count = min(num_probes, len(self.centroids)), len(vectors) if rows is None else len(rows)
+        nearest = np.full((count, probes), -1, np.int32)
+        for start in range(0, count, BLOCK):
+            wanted = slice(start, start + BLOCK)
+            block = np.asarray(vectors[wanted if rows is None else rows[wanted]], np.float32)
             known = np.flatnonzero(usable(block))
             if len(known):
-                nearest[start + known] = index.search(normalised(block[known]), probes)[1]
+                nearest[start + known] = self._index.search(normalised(block[known]), probes)[1]
         return nearest
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"centroids": self.centroids, "coarse": self.coarse}
+
+    @cached_property
     def _index(self) -> faiss.Index:
         flat = faiss.IndexFlatIP(self.centroids.shape[1])
         if not len(self.coarse):
@@ -61,7 +68,7 @@ class Clustering:
 
 def usable(vectors: np.ndarray) -> np.ndarray:
     """Mask `[n]` of the rows that have a direction: finite and not zero."""
-    lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
+    lengths = np.linalg.norm(np.asarray(vectors, np.float32), axis=1)
     return np.isfinite(lengths) & (lengths > 0)
 
 

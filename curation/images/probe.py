@@ -1,8 +1,13 @@
-"""What the first bytes of a picture say: its format, and whether a JPEG is whole. Decodes nothing."""
+"""What the bytes of a picture say about it before any decoder runs: format, size, frames, whether it is whole.
+
+Plain Python over bytes with every length checked, so it may look at anything, in any process.
+"""
 
 from __future__ import annotations
 
 import struct
+import zlib
+from dataclasses import dataclass
 
 from curation.schema import Status
 
@@ -17,8 +22,10 @@ MAGIC = (
     (b"\x00\x00\x01\x00", "ico"),
 )
 _NO_LENGTH = {0x01, *range(0xD0, 0xD9)}
-SOS = 0xDA
-EXIF = 0xE1
+_SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+SOS, EXIF = 0xDA, 0xE1
+MAX_EXIF_BYTES = 64 << 10
+PNG_COLOR_GRAY, PNG_COLOR_RGB = 0, 2
 
 
 class PictureError(Exception):
@@ -28,6 +35,22 @@ class PictureError(Exception):
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file claims to hold. Sizes in pixels as stored, before EXIF turns the picture."""
+
+    format: str
+    width: int
+    height: int
+    frames: int = 1
+    exif: bytes = b""
+    """TIFF structure of the EXIF block."""
+    opaque: bool = True
+    """Whether every pixel is 8-bit grey or colour without transparency, as far as the header tells."""
+    plain: bool = True
+    """Whether OpenCV decodes it as a viewer would: no CMYK, no 16 bits, no grey with a transparent value."""
 
 
 def picture_format(data: bytes) -> str:
@@ -42,18 +65,161 @@ def picture_format(data: bytes) -> str:
     raise PictureError(Status.NOT_AN_IMAGE, f"begins with {data[:12]!r}")
 
 
-def jpeg_is_whole(data: bytes) -> bool:
-    """Whether an end-of-image marker follows the main scan (ITU T.81 B.1: inside a scan, FF D9 cannot occur).
+def read_header(name: str, data: bytes) -> Header | None:
+    """Header of a picture of format `name`; None for a format that only its own decoder reads.
 
-    Decoders fill a torn JPEG with grey and only warn.
+    Raises PictureError: truncated when the file ends before its header or its last part does, corrupt otherwise.
     """
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
+    reader = {"jpeg": _jpeg, "png": _png, "gif": _gif, "webp": _webp}.get(name)
+    if reader is None:
+        return None
+    try:
+        header = reader(data)
+    except (struct.error, IndexError) as error:
+        raise PictureError(Status.TRUNCATED, f"the {name} ends inside its header") from error
+    if header.width < 1 or header.height < 1:
+        raise PictureError(Status.CORRUPT, f"{header.width}×{header.height} pixels")
+    return header
+
+
+def _jpeg(data: bytes) -> Header:
+    """Segments up to the first scan (ITU T.81 B.1)."""
+    position, size, exif = 2, None, b""
+    while True:
+        position = data.find(b"\xff", position)
+        if position < 0:
+            raise IndexError
         marker = data[position + 1]
-        if marker == 0xFF or marker in _NO_LENGTH:
+        if marker in (0x00, 0xFF) or marker in _NO_LENGTH:
             position += 1 if marker == 0xFF else 2
             continue
         if marker == SOS:
-            return data.rfind(b"\xff\xd9") > position
-        position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
-    return False
+            break
+        length = struct.unpack_from(">H", data, position + 2)[0]
+        if marker in _SOF:
+            size = struct.unpack_from(">BHHB", data, position + 4)
+        elif marker == EXIF and not exif and data[position + 4 : position + 10] == b"Exif\0\0":
+            exif = data[position + 10 : position + 2 + length]
+        position += 2 + length
+    if size is None:
+        raise PictureError(Status.CORRUPT, "the JPEG has a scan before its size")
+    depth, height, width, components = size
+    plain = depth == 8 and components in (1, 3)
+    return Header(format="jpeg", width=width, height=height, exif=exif, opaque=plain, plain=plain)
+
+
+def _jpeg_is_whole(data: bytes) -> bool:
+    """Whether an end marker follows the first scan: inside entropy-coded data FF D9 cannot occur.
+
+    Decoders fill a torn JPEG with grey and only warn.
+    """
+    return data.rfind(b"\xff\xd9") > data.find(b"\xff\xda") >= 0
+
+
+def _png(data: bytes) -> Header:
+    width, height, depth, color = struct.unpack_from(">IIBB", data, 16)
+    frames, exif, transparent, position = 1, b"", color in (4, 6), 8
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if kind == b"acTL":
+            frames = struct.unpack_from(">I", data, position + 8)[0]
+        elif kind == b"tRNS":
+            transparent = True
+        elif kind == b"eXIf" and length <= MAX_EXIF_BYTES:
+            exif = data[position + 8 : position + 8 + length]
+        elif kind in (b"IDAT", b"IEND"):
+            break
+        position += 12 + length
+    keyed = transparent and color in (PNG_COLOR_GRAY, PNG_COLOR_RGB)
+    return Header(
+        format="png",
+        width=width,
+        height=height,
+        frames=max(1, frames),
+        exif=exif,
+        opaque=not transparent and depth <= 8,
+        plain=depth <= 8 and not keyed and frames <= 1,
+    )
+
+
+def _png_check(data: bytes) -> None:
+    """Walk the chunks to IEND (PNG 3rd edition 5.3); the checksum of a chunk that matters must hold."""
+    position = 8
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if end > len(data):
+            break
+        if kind[0] < 0x60 and zlib.crc32(data[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise PictureError(Status.CORRUPT, f"the PNG's {kind.decode('latin-1')} chunk fails its checksum")
+        if kind == b"IEND":
+            return
+        position = end
+    raise PictureError(Status.TRUNCATED, "the PNG has no end chunk")
+
+
+def _gif(data: bytes) -> Header:
+    """Blocks to the trailer, counting frames (GIF89a); nothing is decompressed."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    frames = 0
+    while position < len(data) and data[position] in (0x21, 0x2C):
+        if data[position] == 0x21:
+            position += 2
+        else:
+            left, top, frame_width, frame_height, local = struct.unpack_from("<HHHHB", data, position + 1)
+            if frames == 0:  # decoders grow the screen where the first frame overhangs it
+                width, height = max(width, left + frame_width), max(height, top + frame_height)
+            frames += 1
+            position += 11 + (3 << (local & 7) + 1 if local & 0x80 else 0)
+        while data[position]:
+            position += 1 + data[position]
+        position += 1
+    if frames == 0:
+        raise PictureError(Status.CORRUPT, "the GIF holds no frame")
+    return Header(format="gif", width=width, height=height, frames=frames, opaque=False, plain=False)
+
+
+def _webp(data: bytes) -> Header:
+    """RIFF chunks (WebP container specification); the canvas is VP8X's, else the only frame's."""
+    size, alpha, exif, frames = None, False, b"", 0
+    position = 12
+    while position + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, position)
+        body = position + 8
+        if kind == b"VP8X":
+            flags = data[body]
+            alpha = bool(flags & 0x10)
+            size = tuple(1 + int.from_bytes(data[body + i : body + i + 3], "little") for i in (4, 7))
+        elif kind == b"VP8 ":
+            size = size or tuple(v & 0x3FFF for v in struct.unpack_from("<HH", data, body + 6))
+        elif kind == b"VP8L":
+            bits = struct.unpack_from("<I", data, body + 1)[0]
+            size = size or (1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+            alpha = alpha or bool(bits >> 28 & 1)
+        elif kind == b"EXIF" and length <= MAX_EXIF_BYTES:
+            exif = data[body : body + length].removeprefix(b"Exif\0\0")
+        frames += kind == b"ANMF"
+        position = body + length + length % 2
+    if size is None:
+        raise IndexError
+    opaque = not alpha and frames == 0
+    return Header(
+        format="webp",
+        width=size[0],
+        height=size[1],
+        frames=max(1, frames),
+        exif=exif,
+        opaque=opaque,
+        plain=frames == 0,
+    )
+
+
+def check_whole(header: Header, data: bytes) -> None:
+    """Raise PictureError (truncated, or corrupt) when the file does not reach the end that its format promises."""
+    if header.format == "jpeg" and not _jpeg_is_whole(data):
+        raise PictureError(Status.TRUNCATED, "the JPEG has no end marker")
+    if header.format == "png":
+        _png_check(data)
+    if header.format == "webp" and len(data) < struct.unpack_from("<I", data, 4)[0] + 8:
+        raise PictureError(Status.TRUNCATED, "the WebP is shorter than it says")

@@ -18,10 +18,10 @@ def differences(root: Root) -> Iterator[str]:
         yield from _totals(plan)
         yield from _units(root, plan)
         yield from _rejects(root, plan)
-    planned = {f"{plan['batch']}-{unit}" for plan in found for unit in plan["units"]}
-    for unit in root.units("samples"):
-        if unit not in planned:
-            yield f"samples/{unit}.parquet belongs to no finished plan: run `curate ingest` again."
+    planned = {f"{plan['batch']}-{unit}.parquet" for plan in found for unit in plan["units"]}
+    for name in root.list("samples", ".parquet"):
+        if name not in planned:
+            yield f"samples/{name} belongs to no finished plan: run `curate ingest` again."
 
 
 def _totals(plan: dict[str, Any]) -> Iterator[str]:

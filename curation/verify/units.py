@@ -14,8 +14,8 @@ from curation.schema import DOWNLOADS, SAMPLES, Status, uid
 from curation.storage import Root
 from curation.verify import shards
 
-_ALWAYS = ("uid", "status", "detail")
-_NEEDED = ("num_bytes", "width", "height", "shard", "offset", "size", "stored_sha256")
+_ALWAYS = ("uid", "status", "detail", "fetch_round")
+_NEEDED = ("width", "height", "shard", "offset", "size", "stored_sha256")
 """Columns that no picture can be without; folders that were adopted may lack the others."""
 
 

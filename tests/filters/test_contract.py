@@ -68,10 +68,13 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str, 
     folder = tmp_path_factory.mktemp("options")
     (folder / "entries.txt").write_text("dog\nhund\ncat\n", encoding="utf-8")
     np.savez(folder / "head.npz", weight=np.linspace(-1, 1, 8)[None], bias=np.array([5.0]))
+    np.save(folder / "centroids.npy", np.eye(8, dtype=np.float32))
+    np.save(folder / "targets.npy", np.arange(4))
     return {
         "concept_match": {"entries": str(folder / "entries.txt")},
         "aesthetic_head": {"head": str(folder / "head.npz")},
         "opennsfw": {"model": "replaced.onnx"},
+        "nearest_centroid": {name: str(folder / f"{name}.npy") for name in ("centroids", "targets")},
     }
 
 

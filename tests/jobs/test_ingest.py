@@ -124,10 +124,24 @@ def test_killed_before_the_plan_stood(spark: SparkSession, recipe: Recipe, tmp_p
     root = Root(tmp_path / "root")
     ingest.run(spark, recipe, root)
     before = snapshot(root)
-    root.remove(f"plans/{root.list('plans')[0]}")
     root.remove(f"samples/{root.units('samples')[0]}.parquet")
+    root.remove(f"plans/{root.list('plans')[0]}")
+    assert root.units("samples") == [] == root.missing_units("downloads")
     ingest.run(spark, recipe, root)
     assert snapshot(root) == before
+
+
+def test_what_a_killed_ingest_of_another_recipe_left_is_no_sample(
+    spark: SparkSession, recipe: Recipe, tmp_path: Path
+) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, recipe, root)
+    root.remove(f"plans/{root.list('plans')[0]}")
+    narrowed = load(tmp_path / "r.toml", ["sources.0.where=claimed_width > 0"])
+    ingest.run(spark, narrowed, root)
+    fresh = Root(tmp_path / "fresh")
+    ingest.run(spark, narrowed, fresh)
+    assert snapshot(root) == snapshot(fresh)
 
 
 def test_a_source_added_later(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:

@@ -121,7 +121,9 @@ def test_the_second_pass_repeats_the_first_ones_random_numbers() -> None:
         module = Toy(0.5)
         with torch.no_grad():
             module.image.bias[0] += sign * step
-        value, _ = contrastive_step(PlainEngine(module), _cut(_batch(), 2), "infonce", torch.manual_seed, lambda _: True)
+        value, _ = contrastive_step(
+            PlainEngine(module), _cut(_batch(), 2), "infonce", torch.manual_seed, lambda _: True
+        )
         gaps.append(value.item())
     assert found["image.bias"][0].item() == pytest.approx((gaps[0] - gaps[1]) / (2 * step), rel=2e-2, abs=1e-4)
 
@@ -151,7 +153,9 @@ def save_share(name: str, parts: int, stage: int, out: str) -> None:
     mine = {k: v[rank.rank * share : (rank.rank + 1) * share] for k, v in _batch().items()}
     with process_group(rank):
         module = Toy()
-        engine, *_ = deepspeed.initialize(model=module, optimizer=torch.optim.SGD(module.parameters(), 1.0), config=settings)
+        engine, *_ = deepspeed.initialize(
+            model=module, optimizer=torch.optim.SGD(module.parameters(), 1.0), config=settings
+        )
         value, _ = contrastive_step(engine, _cut(mine, parts), name, lambda _: None, lambda _: True)
         dist.all_reduce(value)
         engine.step()

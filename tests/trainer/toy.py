@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +43,14 @@ class ToyLoader:
     """What `trainer.data.Loader` promises, over pairs of random pixels and tokens that a seed determines.
 
     The order is one of the whole world: batch i of all ranks together is the same rows whatever the number of ranks.
+    Batches whose number is in `poisoned` have pixels that are not numbers.
     """
 
-    def __init__(self, *, batch_size: int, image_size: int, seed: int, rank: Rank) -> None:
+    def __init__(
+        self, *, batch_size: int, image_size: int, seed: int, rank: Rank, poisoned: Sequence[int] = ()
+    ) -> None:
         self.batch_size, self.image_size, self.seed, self.rank = batch_size, image_size, seed, rank
+        self.poisoned = set(poisoned)
         self.position = 0
         generator = torch.Generator().manual_seed(7)
         self.pixels = torch.randn(NUM_PAIRS, 3, 8, 8, generator=generator)
@@ -63,51 +71,76 @@ class ToyLoader:
             epoch, start = divmod(self.position, NUM_PAIRS)
             order = torch.randperm(NUM_PAIRS, generator=torch.Generator().manual_seed(self.seed + epoch))
             rows = order[start + self.rank.rank * self.batch_size :][: self.batch_size]
+            number = self.position // (self.batch_size * self.rank.world_size)
             self.position += self.batch_size * self.rank.world_size
             pixels = torch.nn.functional.interpolate(self.pixels[rows], size=self.image_size)
+            if number in self.poisoned:
+                pixels = pixels * float("nan")
             yield {"pixels": pixels, "tokens": self.tokens[rows], "uid": [str(int(row)) for row in rows]}
 
 
 def configuration(folder: Path | str, overrides: list[str]) -> Config:
     """The toy recipe, written beside where it runs."""
+    return config.load(recipe(folder), overrides)
+
+
+def recipe(folder: Path | str) -> Path:
+    """The toy recipe's file in `folder`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "toy.toml"
-    if not file.exists():
-        file.write_text(RECIPE.format(folder=folder))
-    return config.load(file, overrides)
+    file = folder / f"toy-{os.getpid()}.toml"
+    file.write_text(RECIPE.format(folder=folder))
+    return file
 
 
-def train(folder: str, overrides: list[str], stop_at: int | None = None) -> None:
-    """`trainer.train.train` on the toy loader; `stop_at` sends this process a SIGTERM during that step."""
-    import os
-    import signal
+def loader_maker(settings: Config, rank: Rank, poisoned: Sequence[int] = ()) -> Any:
+    """As `trainer.train.loader_maker`."""
 
-    from trainer import launch, loop
+    def make(phase: PhaseConfig) -> ToyLoader:
+        micro = settings.train.batch_size // (rank.world_size * settings.train.num_micro_batches(rank.world_size))
+        size = phase.image_size or settings.model.image_size or 64
+        return ToyLoader(batch_size=micro, image_size=size, seed=settings.train.seed, rank=rank, poisoned=poisoned)
+
+    return make
+
+
+def train(
+    folder: str,
+    overrides: list[str],
+    stop_at: int | None = None,
+    die_at: int | None = None,
+    poisoned: Sequence[int] = (),
+) -> None:
+    """The command `trainer.train` on the toy loader; exits with its status.
+
+    Rank 0 gets a SIGTERM during step `stop_at`, and every rank a SIGKILL at the end of step `die_at`.
+    """
+    from trainer import loop
     from trainer import train as command
 
     rank = this_rank()
-    launch.prepare(rank)
-    settings = configuration(folder, overrides)
+    command.loader_maker = lambda settings, rank: loader_maker(settings, rank, poisoned)
+    original = loop.Loop._step
 
-    def make(_: Config, rank: Rank) -> Any:
-        def loader(phase: PhaseConfig) -> ToyLoader:
-            micro = settings.train.batch_size // (rank.world_size * settings.train.num_micro_batches(rank.world_size))
-            size = phase.image_size or settings.model.image_size or 64
-            return ToyLoader(batch_size=micro, image_size=size, seed=settings.train.seed, rank=rank)
+    def step(self: loop.Loop, *arguments: Any) -> None:
+        # Rank 0 alone is told: all ranks have to stop after the same step.
+        if self.step + 1 == stop_at and rank.is_first:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, *arguments)
+        if self.step == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        return loader
+    loop.Loop._step = step  # type: ignore[method-assign]  # a test's hook
+    argv = ["--config", str(recipe(folder)), *(part for override in overrides for part in ("--set", override))]
+    sys.exit(command.main(argv))
 
-    command.loader_maker = make
-    if stop_at is not None:
-        original = loop.Loop._step
 
-        def step(self: loop.Loop, *arguments: Any) -> None:
-            # Rank 0 alone is told: all ranks have to stop after the same step.
-            if self.step + 1 == stop_at and rank.is_first:
-                os.kill(os.getpid(), signal.SIGTERM)
-            original(self, *arguments)
+def records(folder: Path | str) -> dict[int, dict[str, Any]]:
+    """Step → its record in metrics.jsonl; of a step that was run again, the last one."""
+    lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
+    return {record["step"]: record for record in map(json.loads, lines)}
 
-        loop.Loop._step = step  # type: ignore[method-assign]  # a test's hook
-    finished = command.train(settings, rank)
-    assert finished == (stop_at is None)
+
+def losses(folder: Path | str) -> dict[int, float]:
+    """Step → loss."""
+    return {step: record["loss"] for step, record in records(folder).items()}

@@ -145,43 +145,52 @@ class Maker:
     def finish(self, draft: Draft) -> Batch:
         """Decode, replace what failed, and put the tensors together. Raises UserError after too many failures."""
         batch = Batch()
-        pictures: list[Any] = []
-        captions: list[str] = []
-        for k in range(len(draft.rows)):
-            picture, caption = self._one(draft, k, batch)
-            pictures.append(picture)
-            captions.append(caption)
+        pictures: dict[int, Any] = {}
+        first = draft.rows.copy()
+        waiting, attempt = list(range(len(first))), 0
+        while waiting:
+            waiting = [k for k in waiting if not self._try(draft, k, pictures, batch)]
+            attempt += 1
+            if waiting:
+                # All at once: where a store is down, each request waits through its retries.
+                self._replace(draft, np.array(waiting), first, attempt)
         batch.tensors = {
-            "pixels": self._pixels(pictures),
-            "tokens": self.recipe.tokenizer(captions) if self.recipe.tokenizer else captions,
+            "pixels": self._pixels([pictures[k] for k in range(len(first))]),
+            "tokens": self._tokens([sample.caption for sample in draft.samples if isinstance(sample, Sample)]),
             "uid": self.source.index.uids(draft.rows),
             "padding": draft.padding,
         }
         batch.bytes_read, batch.bytes_needed = self.reader.take_counts()
         return batch
 
+    def _tokens(self, captions: list[str]) -> Any:
+        return self.recipe.tokenizer(captions) if self.recipe.tokenizer else captions
+
     def _pixels(self, pictures: list[Any]) -> Any:
         if self.recipe.transform is None:
             return pictures
         return normalise(pictures, len(pictures), self.recipe.transform.image_size, self.tables)
 
-    def _one(self, draft: Draft, k: int, batch: Batch) -> tuple[Any, str]:
-        """Picture and caption at place k of the batch, from another row if need be (`draft.rows` then says which)."""
-        sample = draft.samples[k]
-        row, attempt = int(draft.rows[k]), 0
-        while True:
-            try:
-                if isinstance(sample, SampleError):
-                    raise sample
-                picture = self._picture(sample, int(draft.rows[k]), int(draft.passes[k]))
-                self.failures_in_a_row = 0
-                return picture, sample.caption
-            except SampleError as error:
-                self._count(int(draft.rows[k]), error, batch)
-                attempt += 1
-                chosen = mix(self.source.seed, int(draft.passes[k]), row, attempt, _REPLACE)
-                draft.rows[k] = int(chosen % np.uint64(len(self.source.index)))
-                sample = self._read(draft.rows[k : k + 1], draft.passes[k : k + 1])[0]
+    def _try(self, draft: Draft, k: int, pictures: dict[int, Any], batch: Batch) -> bool:
+        """Make the picture at place k of the batch, or count and name why there is none."""
+        sample, row = draft.samples[k], int(draft.rows[k])
+        try:
+            if isinstance(sample, SampleError):
+                raise sample
+            pictures[k] = self._picture(sample, row, int(draft.passes[k]))
+        except SampleError as error:
+            self._count(row, error, batch)
+            return False
+        self.failures_in_a_row = 0
+        return True
+
+    def _replace(self, draft: Draft, places: np.ndarray, first: np.ndarray, attempt: int) -> None:
+        """Read other rows for `places`, chosen by a hash of the row that stood there at `first` and the attempt."""
+        passes = draft.passes[places]
+        chosen = mix(self.source.seed, passes, first[places], attempt, _REPLACE) % np.uint64(len(self.source.index))
+        draft.rows[places] = chosen.astype(np.int64)
+        for k, sample in zip(places, self._read(draft.rows[places], passes), strict=True):
+            draft.samples[int(k)] = sample
 
     def _picture(self, sample: Sample, row: int, turn: int) -> Any:
         transform = self.recipe.transform

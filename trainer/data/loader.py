@@ -9,9 +9,12 @@ docs/loader.md says what it guarantees.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +34,13 @@ STATE_VERSION = 1
 MAX_NAMED = 1_000
 """Replaced samples that `Loader.replaced` names; all are counted."""
 _LOG = logging.getLogger(__name__)
-_DEFAULT = object()
+
+
+class _Default:
+    """Stands for CLIP's own tokenizer, which is imported only when it is wanted."""
+
+
+_DEFAULT = _Default()
 
 
 class Loader:
@@ -69,7 +78,7 @@ class Loader:
         table: str = "auto",
         batch_size: int,
         transform: Transform | None,
-        tokenizer: Tokenizer | None | object = _DEFAULT,
+        tokenizer: Tokenizer | _Default | None = _DEFAULT,
         seed: int = 0,
         epoch: int = 0,
         rank: int = 0,
@@ -118,7 +127,7 @@ class Loader:
             max_read_ratio=max_read_ratio,
             cache=cache,
         )
-        chosen = _default_tokenizer() if tokenizer is _DEFAULT else tokenizer
+        chosen = _default_tokenizer() if isinstance(tokenizer, _Default) else tokenizer
         self._recipe = Recipe(transform=transform, tokenizer=chosen, max_failures=max_failures, mean=mean, std=std)
         self.num_replaced = 0
         self.replaced: dict[str, str] = {}
@@ -135,10 +144,16 @@ class Loader:
         Each is {"pixels": float32 `[b, 3, s, s]`, "tokens": int64 `[b, 77]`, "uid": list of b, "padding": int}.
         """
         schedule = self._schedule(self.samples_seen)
-        for batch in self._batches(schedule):
-            self._account(batch)
-            self.samples_seen += schedule.global_batch_size
-            yield batch.tensors
+        try:
+            for batch in self._batches(schedule):
+                self._account(batch)
+                self.samples_seen += schedule.global_batch_size
+                yield batch.tensors
+        except RuntimeError as error:
+            # What torch raises, with the worker's process id and signal, when one is gone.
+            if "DataLoader worker" not in str(error):
+                raise
+            raise _worker_died(error) from error
         self.epoch, self.samples_seen = self.epoch + 1, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -197,15 +212,18 @@ class Loader:
         if not self.num_workers:
             return iter(batches)
         workers = min(self.num_workers, max(1, len(schedule)))
-        return iter(
+        made = iter(
             DataLoader(
                 batches,
                 batch_size=None,
                 num_workers=workers,
                 prefetch_factor=self.prefetch_batches,
                 pin_memory=self.pin_memory,
+                worker_init_fn=_outlive_sigterm,
             )
         )
+        _watch_workers()
+        return made
 
     def _account(self, batch: Batch) -> None:
         if batch.error is not None:
@@ -217,6 +235,43 @@ class Loader:
             if len(self.replaced) < MAX_NAMED:
                 self.replaced[uid] = reason
                 _LOG.warning("sample %s replaced: %s", uid, reason)
+
+
+def _worker_died(error: RuntimeError) -> UserError:
+    reason = str(error).splitlines()[0].rstrip(". ")
+    return UserError(
+        f"A worker of the loader died ({reason}): the machine is short of memory perhaps, which fewer num_workers "
+        f"need less of; resume from the last checkpoint."
+    )
+
+
+def _watch_workers() -> None:
+    """Say what a dead worker means, wherever it is noticed: torch raises from its SIGCHLD handler, at any line."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    if not callable(handler) or isinstance(handler, _Watch) or current_thread() is not main_thread():
+        return
+    signal.signal(signal.SIGCHLD, _Watch(handler))
+
+
+class _Watch:
+    """torch's SIGCHLD handler, its error as a UserError."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], Any]) -> None:
+        self.handler = handler
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        try:
+            self.handler(signum, frame)
+        except RuntimeError as error:
+            raise _worker_died(error) from error
+
+
+def _outlive_sigterm(_: int) -> None:
+    """Ignore SIGTERM, which schedulers send to every process of a job: a rank that saves needs data to its last step.
+
+    Workers end when their rank does.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _check_arguments(batch_size: int, rank: int, world_size: int, num_workers: int, last: str) -> None:

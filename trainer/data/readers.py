@@ -148,7 +148,7 @@ class Reader:
             return counts
 
     def read(self, rows: np.ndarray, caption_orders: Sequence[Sequence[int]]) -> list[Sample | SampleError]:
-        """The samples of `rows` (int64 `[n]`), in their order; `caption_orders[k]`: caption columns to try for row k."""
+        """The samples of `rows` (int64 `[n]`), in order; `caption_orders[k]`: caption columns to try for row k."""
         with self._lock:
             found = self._extents(rows)
         return [

@@ -62,7 +62,7 @@ class TrainTransform:
         return 4 * self.ATTEMPTS
 
     def __call__(self, picture: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
-        top, left, height, width = self.crop(*picture.shape[:2], uniforms.tolist())
+        top, left, height, width = self.crop(picture.shape[0], picture.shape[1], uniforms.tolist())
         return resize(picture[top : top + height, left : left + width], self.image_size, self.image_size)
 
     def crop(self, height: int, width: int, uniforms: Sequence[float]) -> tuple[int, int, int, int]:
@@ -154,9 +154,9 @@ def is_plain_jpeg(data: bytes | memoryview) -> bool:
 
 
 def lookup_tables(mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> np.ndarray:
-    """float32 `[3, 256]`: the normalised value of each byte, (v / 255 - mean) / std in float32 as torchvision has it."""
+    """float32 `[3, 256]`: the normalised value of each byte, (v / 255 - mean) / std in float32 as in torchvision."""
     values = np.arange(256, dtype=np.float32) / np.float32(255)
-    return (values - np.float32(mean)[:, None]) / np.float32(std)[:, None]
+    return (values - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
 
 
 def normalise(pictures: Iterable[np.ndarray], num: int, image_size: int, tables: np.ndarray) -> torch.Tensor:
@@ -165,7 +165,7 @@ def normalise(pictures: Iterable[np.ndarray], num: int, image_size: int, tables:
     target = pixels.numpy()
     for k, picture in enumerate(pictures):
         for channel, plane in enumerate(cv2.split(picture)):
-            np.take(tables[channel], plane, out=target[k, channel], mode="clip")
+            np.take(tables[channel], np.asarray(plane), out=target[k, channel], mode="clip")
     return pixels
 
 

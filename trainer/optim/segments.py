@@ -32,7 +32,7 @@ def _linked_segments(
 ) -> dict[Tensor, Segments]:
     found = {}
     for partition, parameters, process_group in zip(partitions, groups, wrapper.real_dp_process_group, strict=True):
-        links = [(index, parameter._hp_mapping) for index, parameter in enumerate(parameters)]
+        links = [(index, vars(parameter)["_hp_mapping"]) for index, parameter in enumerate(parameters)]
         addresses = [(index, link.get_hp_fragment_address()) for index, link in links if link is not None]
         spans = tuple((address.start, address.numel, index) for index, address in addresses)
         found[partition] = Segments(spans, len(parameters), process_group)

@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.duplicates import vectors as module
+from curation.duplicates import blocks
+from curation.duplicates.blocks import Pairs, Search
 from curation.duplicates.clustering import normalised
-from curation.duplicates.vectors import Search, inside, near_pairs
+from curation.duplicates.inside import inside
+from curation.duplicates.vectors import near_pairs
 
 
 def planted(count: int, dim: int = 32, seed: int = 0, lowest: float = 0.9) -> np.ndarray:
@@ -27,7 +29,7 @@ def brute_force(vectors: np.ndarray, min_cosine: float) -> set[tuple[int, int]]:
     return set(zip(*(axis.tolist() for axis in np.nonzero(cosines >= min_cosine)), strict=True))
 
 
-def pairs(found: module.Pairs) -> set[tuple[int, int]]:
+def pairs(found: Pairs) -> set[tuple[int, int]]:
     rows = list(zip(found[0].tolist(), found[1].tolist(), strict=True))
     assert len(rows) == len(set(rows)), "a pair was reported twice"
     return set(rows)
@@ -38,7 +40,7 @@ def pairs(found: module.Pairs) -> set[tuple[int, int]]:
 def test_one_cluster_finds_what_brute_force_finds(seed: int, count: int, block: int) -> None:
     vectors = planted(count, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK", block)
+        patch.setattr(blocks, "BLOCK", block)
         found = near_pairs(vectors, Search(min_cosine=0.8))
     assert pairs(found) == brute_force(vectors, 0.8)
     exact = np.einsum("ij,ij->i", vectors[found[0]], vectors[found[1]])

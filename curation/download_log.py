@@ -1,0 +1,77 @@
+"""What is seen of a unit while it is fetched: logs/download/UNIT.ROUND.json, written anew every few seconds.
+
+For the progress bar and for people (`curate status`); nothing reads it for decisions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from types import TracebackType
+from typing import Any
+
+from curation.storage import Root
+
+FOLDER = "logs/download"
+INTERVAL_S = 3.0
+MAX_HOSTS = 200
+"""Hosts that a log names. A host belongs to one unit, so the largest of all are among the largest of theirs."""
+
+
+class UnitLog:
+    """Counts ended rows by status and by host; use as a context manager around the work on one unit.
+
+    `num_rows` is how many rows this round has to end in the unit.
+    """
+
+    def __init__(self, root: Root, unit: str, fetch_round: int, num_rows: int) -> None:
+        self._root, self._path = root, f"{FOLDER}/{unit}.{fetch_round}.json"
+        self._facts = {"unit": unit, "round": fetch_round, "rows": num_rows}
+        self._statuses: Counter[str] = Counter()
+        self._hosts: dict[str, Counter[str]] = {}
+        self._num_bytes = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._publish_often, name="download-log", daemon=True)
+
+    def ended(self, domain: str | None, row: dict[str, Any]) -> None:
+        """Count the `row` of downloads that ended."""
+        self._statuses[row["status"]] += 1
+        self._hosts.setdefault(domain or "", Counter())[row["status"]] += 1
+        self._num_bytes += row["num_bytes"] or 0
+
+    def __enter__(self) -> UnitLog:
+        self._started = time.time()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):  # the disk is full, say: the rows matter, not the log
+            self._publish(running=False)
+
+    def _publish_often(self) -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                self._publish(running=True)
+            if self._over.wait(INTERVAL_S):
+                return
+
+    def _publish(self, running: bool) -> None:
+        now = time.time()
+        # `list` of a dict's items is one step of the interpreter: the other thread may go on counting.
+        largest = sorted(list(self._hosts.items()), key=lambda item: (-item[1].total(), item[0]))[:MAX_HOSTS]
+        seen = {
+            "statuses": dict(self._statuses),
+            "hosts": {name: dict(counts) for name, counts in largest},
+            "num_hosts": len(self._hosts),
+            "num_bytes": self._num_bytes,
+            "running": running,
+            "at": round(now, 3),
+            "seconds": round(now - self._started, 3),
+        }
+        self._root.publish_json(self._path, self._facts | seen)

@@ -1,0 +1,81 @@
+"""The sizes of img2dataset's resize modes, and resizing that is fast without aliasing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from curation.config import DownloadConfig
+
+WHITE = (255, 255, 255)
+MAX_ONE_STEP = 2.0
+"""Shrinking by less than this takes bicubic sampling: every source pixel still lies under a kernel, and against
+antialiased Lanczos it keeps 51 dB where area averaging keeps 44 (benchmarks/download.py says how fast)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What happens to the size of one picture: scaled to `width` × `height`, then cropped or padded to a square."""
+
+    width: int
+    height: int
+    reduction: int
+    """A JPEG may be decoded this many times smaller: 1, 2, 4 or 8."""
+    unchanged: bool
+    crop: int = 0
+    """Side of the square cut from the centre, 0 for none."""
+    pad: int = 0
+    """Side of the square that white fills up, 0 for none."""
+
+    def framed(self, image: np.ndarray) -> np.ndarray:
+        """`image` cropped or padded."""
+        height, width = image.shape[:2]
+        if self.crop:
+            top, left = (height - self.crop) // 2, (width - self.crop) // 2
+            return np.ascontiguousarray(image[top : top + self.crop, left : left + self.crop])
+        if self.pad and (height, width) != (self.pad, self.pad):
+            top, left = (self.pad - height) // 2, (self.pad - width) // 2
+            bottom, right = self.pad - height - top, self.pad - width - left
+            return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=WHITE)
+        return image
+
+
+def plan(width: int, height: int, config: DownloadConfig) -> Layout:
+    """Layout of a picture shown at `width` × `height`, as img2dataset's modes define it."""
+    size, mode = config.image_size, config.resize_mode
+    reference = max(width, height) if mode in ("keep_ratio_largest", "border") else min(width, height)
+    if mode == "no" or (config.only_if_bigger and reference <= size):
+        return Layout(width=width, height=height, reduction=1, unchanged=True)
+    new_width, new_height = (max(1, round(side * size / reference)) for side in (width, height))
+    crop, pad = size * (mode == "center_crop"), size * (mode == "border")
+    final = (size, size) if crop or pad else (new_width, new_height)
+    # Twice the target is left for the last step, which averages better than the decoder's reduction does.
+    reduction = next((n for n in (8, 4, 2) if reference // n >= 2 * size), 1)
+    return Layout(
+        width=new_width,
+        height=new_height,
+        reduction=reduction,
+        unchanged=final == (width, height),
+        crop=crop,
+        pad=pad,
+    )
+
+
+def resize(image: np.ndarray, layout: Layout, turned: bool) -> np.ndarray:
+    """`image` `[h, w, c]` scaled to the layout, whose sides are exchanged when it will be `turned` by 90° later."""
+    width, height = (layout.height, layout.width) if turned else (layout.width, layout.height)
+    return scale(image, width, height)
+
+
+def scale(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """`image` scaled to `width` × `height`: area averaging, bicubic for little shrinking, Lanczos to enlarge."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrink = max(image.shape[1] / width, image.shape[0] / height)
+    if shrink <= 1:
+        method = cv2.INTER_LANCZOS4
+    else:
+        method = cv2.INTER_CUBIC if shrink < MAX_ONE_STEP else cv2.INTER_AREA
+    return cv2.resize(image, (width, height), interpolation=method)

@@ -1,0 +1,149 @@
+"""The download stage: rounds, sharing of hosts, resuming, the same bytes twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from curation.config import DownloadConfig, load
+from curation.errors import UserError
+from curation.manifest import Manifest
+from curation.storage import Root
+from curation.verify import verify
+from jobs import download, ingest, score, selection
+from jobs.download_progress import summary
+from tests.jobs.small_web import pictures, recipe, serve
+from tests.jobs.test_ingest import snapshot
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def rows(root: Root) -> dict[str, dict[str, Any]]:
+    units = root.units("downloads")
+    return {r["uid"]: r for u in units for r in root.read_parquet(f"downloads/{u}.parquet").to_pylist()}
+
+
+def tables(root: Root) -> dict[str, bytes]:
+    """What two runs must share: everything but logs, and the recorded settings, which name the port."""
+    return {k: v for k, v in snapshot(root).items() if not k.startswith(("logs/", ".scratch"))}
+
+
+def moody(host: str, path: str, asked: int) -> tuple[int, bytes]:
+    """Every seventh picture is refused at first, every fourteenth for long."""
+    number = int(path.strip("/").partition(".")[0] or 0)
+    if number % 7 == 0 and asked < (2 if number % 14 == 0 else 1):
+        return 503, b""
+    return pictures(host, path, asked)
+
+
+def test_rounds_try_again_only_what_failed_for_the_moment(spark: SparkSession, tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    with serve(moody) as (port, asked):
+        file = recipe(tmp_path, port, 90)
+        first = load(file, ["download.rounds=0"])
+        ingest.run(spark, first, root)
+        download.run(spark, first, root)
+        before = rows(root)
+        score.run(spark, first, root)
+        selection.run(spark, first, root)
+        early = root.current("selection")
+        assert Counter(r["status"] for r in before.values())["http_5xx"] == 13
+        assert {r["fetch_round"] for r in before.values()} == {0}
+        requests = dict(asked)
+        download.run(spark, first, root)
+        assert dict(asked) == requests  # no round, no request
+
+        second = load(file, ["download.rounds=1"])
+        download.run(spark, second, root)
+        after = rows(root)
+        tried = {key[1] for key in asked if asked[key] > requests.get(key, 0)} - {"/robots.txt"}
+        assert tried == {f"/{i}.jpg" for i in range(0, 90, 7)}
+        again = {uid for uid, r in before.items() if r["status"] == "http_5xx"}
+        assert {uid: after[uid] for uid in after if uid not in again} == {
+            uid: before[uid] for uid in before if uid not in again
+        }
+        assert Counter(after[uid]["status"] for uid in again) == {"ok": 5, "http_404": 1, "http_5xx": 7}
+        assert {after[uid]["fetch_round"] for uid in again} == {1}
+        assert verify(root) is not None  # the selection is of before
+        score.run(spark, second, root)
+        selection.run(spark, second, root)
+        assert root.current("selection") != early
+        assert verify(root) is None
+
+        requests = dict(asked)
+        download.run(spark, second, root)
+        assert dict(asked) == requests  # the round is over: the table says so
+        download.run(spark, load(file, ["download.rounds=2"]), root)
+    statuses = Counter(r["status"] for r in rows(root).values())
+    assert statuses == {"ok": 81, "http_404": 9}
+    assert Manifest(root).query("select count(*) from manifest").fetchall() == [(90,)]
+
+
+def test_two_runs_give_the_same_bytes(spark: SparkSession, tmp_path: Path) -> None:
+    found = []
+    with serve(pictures) as (port, _):
+        for name in ("one", "two"):
+            made = load(recipe(tmp_path / "meta", port, 60))
+            root = Root(tmp_path / name)
+            ingest.run(spark, made, root)
+            download.run(spark, made, root)
+            found.append(tables(root))
+    assert found[0] == found[1]
+    assert sum(name.startswith("raw/") for name in found[0]) == len(root.units("samples"))
+
+
+def test_a_round_that_died_before_its_row_file_stands_is_done_again(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards of the round may stand and derived tables be gone: the old row file still tells the truth."""
+    from curation import download as unit_download
+
+    root, file = Root(tmp_path / "root"), None
+    with serve(moody) as (port, _):
+        file = recipe(tmp_path, port, 60)
+        config = load(file, ["download.rounds=0"])
+        ingest.run(spark, config, root)
+        download.run(spark, config, root)
+        before = rows(root)
+        unit = next(u for u in root.units("downloads") if unit_is_due(root, u))
+
+        def die(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Root, "publish_parquet", die)
+            with pytest.raises(OSError, match="No space left"):
+                unit_download.download_unit(root, unit, unit_download.resolved(config), 1)
+        assert rows(root) == before and verify(root) is None
+        unit_download.download_unit(root, unit, unit_download.resolved(config), 1)
+        assert not unit_is_due(root, unit) and verify(root) is None
+        assert not list(root.scratch().glob("*.spool"))
+
+
+def unit_is_due(root: Root, unit: str) -> bool:
+    from curation.rounds import units_due
+
+    return bool(units_due(root, [unit], 1))
+
+
+def test_lanes_of_a_large_domain_share_what_a_host_may_bear() -> None:
+    config = DownloadConfig(max_per_host=8, host_interval_s=0.5)
+    half = download.share(config, 2)
+    assert (half.max_per_host, half.host_interval_s) == (4, 1.0)
+    assert download.share(config, 1) == config
+    assert download.share(DownloadConfig(max_per_host=1), 1).max_per_host == 1
+
+
+def test_the_bar_names_the_share_that_came_and_the_chief_reasons() -> None:
+    counts = {"ok": 70, "http_404": 15, "dns": 9, "timeout": 5, "tls": 1}
+    assert summary(counts) == "ok 70 % · http_404 15 %, dns 9 %, timeout 5 %"
+    assert summary({}) == "" and summary({"ok": 3}) == "ok 100 %"
+
+
+def test_no_plan_is_one_sentence(spark: SparkSession, root: Root, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no finished plan: run `curate ingest` first"):
+        download.run(spark, load(recipe(tmp_path, 1, 3)), root)

@@ -1,0 +1,289 @@
+"""The loader's promises: every sample once an epoch, the same order for any layout, and resume by equality."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from curation.errors import UserError
+from curation.storage import Root
+from tests.trainer.data import roots
+from tests.trainer.data.conftest import NUM_ROWS, Packed
+from trainer.data import Loader, Shuffle, TrainTransform, batches
+
+LAYOUTS = st.tuples(st.integers(1, 4), st.integers(1, 9))
+"""(world size, batch size of a rank)"""
+SHUFFLES = st.sampled_from(
+    [False, Shuffle(block_rows=4, window_rows=32), Shuffle(block_rows=6, window_rows=6, run_rows=3)]
+)
+NUMS = st.sampled_from([1, 20, 37, 128, NUM_ROWS])
+"""Rows selected; few enough that their indexes stay in the cache."""
+SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+
+
+def _loader(packed: Packed, **options: Any) -> Loader:
+    chosen = {"batch_size": 4, "transform": None, "tokenizer": None, "index_folder": packed.cache} | options
+    return Loader(packed.root, **chosen)
+
+
+def _ranks(packed: Packed, layout: tuple[int, int], **options: Any) -> list[Loader]:
+    world_size, batch_size = layout
+    return [
+        _loader(packed, rank=rank, world_size=world_size, batch_size=batch_size, **options)
+        for rank in range(world_size)
+    ]
+
+
+def _uids(batch: dict[str, Any]) -> list[str]:
+    return batch["uid"][: len(batch["uid"]) - batch["padding"]]
+
+
+def _sequence(ranks: list[Loader], num_batches: int | None = None) -> list[str]:
+    """What all ranks see, in the order of the global batches, without padding; at most `num_batches` of them."""
+    steps = itertools.islice(zip(*ranks, strict=True), num_batches)
+    return [uid for step in steps for batch in step for uid in _uids(batch)]
+
+
+@SHARED
+@given(LAYOUTS, SHUFFLES, st.integers(0, 2**31), st.integers(0, 5), NUMS)
+def test_every_selected_uid_exactly_once(
+    packed: Packed, layout: tuple[int, int], shuffle: Any, seed: int, epoch: int, num: int
+) -> None:
+    ranks = _ranks(packed, layout, where=f"score < {num}", shuffle=shuffle, seed=seed, epoch=epoch)
+    steps = list(zip(*ranks, strict=True))
+    seen = [uid for step in steps for batch in step for uid in _uids(batch)]
+    assert sorted(seen) == packed.uids[:num]
+    # The padding rule: whole batches everywhere, filled from the start of the same epoch.
+    assert all(len(batch["uid"]) == layout[1] for step in steps for batch in step)
+    padding = [uid for batch in steps[-1] for uid in batch["uid"][layout[1] - batch["padding"] :]]
+    assert len(padding) == -num % (layout[0] * layout[1])
+    assert padding == list(itertools.islice(itertools.cycle(seen), len(padding)))
+    assert len(ranks[0]) == len(steps)
+
+
+@SHARED
+@given(LAYOUTS, NUMS)
+def test_drop_leaves_out_the_incomplete_batch(packed: Packed, layout: tuple[int, int], num: int) -> None:
+    whole = _sequence(_ranks(packed, (1, 1), where=f"score < {num}"))
+    found = _sequence(_ranks(packed, layout, where=f"score < {num}", last="drop"))
+    assert found == whole[: num - num % (layout[0] * layout[1])]
+
+
+@SHARED
+@given(
+    LAYOUTS,
+    st.lists(st.tuples(st.integers(0, 12), LAYOUTS), min_size=1, max_size=3),
+    SHUFFLES,
+    st.sampled_from([20, 128, NUM_ROWS]),
+    st.sampled_from([None, {"laion": 0.2, "coyo": 0.5, "commonpool": 0.3}]),
+)
+def test_resume_by_equality(
+    packed: Packed, layout: tuple[int, int], kills: list[Any], shuffle: Any, num: int, mix: dict[str, float] | None
+) -> None:
+    """Killed at any points and resumed with other world sizes, the batches together are those of one quiet run."""
+    options: dict[str, Any] = {"where": f"score < {num}", "shuffle": shuffle, "seed": 3, "mix": mix}
+    first, second = (_sequence(_ranks(packed, (1, 1), epoch=epoch, **options)) for epoch in (0, 1))
+    found: list[str] = []
+    ranks = _ranks(packed, layout, **options)
+    for num_batches, next_layout in kills:
+        num_batches = min(num_batches, len(ranks[0]._schedule(ranks[0].samples_seen)) - 1)
+        found += _sequence(ranks, num_batches)
+        states = [json.dumps(loader.state_dict()) for loader in ranks]
+        assert len(set(states)) == 1, "a checkpoint of any rank serves every rank"
+        ranks = _ranks(packed, next_layout, **options)
+        for loader in ranks:
+            loader.load_state_dict(json.loads(states[0]))
+    found += _sequence(ranks)
+    assert found == first
+    assert _sequence(ranks) == second, "the next epoch follows"
+
+
+def test_a_state_at_the_end_of_an_epoch_begins_the_next(packed: Packed) -> None:
+    loader = _loader(packed, batch_size=NUM_ROWS)
+    next(iter(loader))
+    assert loader.samples_seen == 0 or loader.samples_seen >= NUM_ROWS
+    resumed = _loader(packed)
+    resumed.load_state_dict({**loader.state_dict(), "samples_seen": NUM_ROWS, "epoch": 0})
+    assert (resumed.epoch, resumed.samples_seen) == (1, 0)
+
+
+@SHARED
+@given(st.integers(1, 7), st.integers(1, 9), SHUFFLES)
+def test_workers_do_not_change_the_order(packed: Packed, workers: int, batch_size: int, shuffle: Any) -> None:
+    """Each worker's share, made apart and dealt out in turn as torch does, is the sequence of one process."""
+    alone = [batch["uid"] for batch in _loader(packed, batch_size=batch_size, shuffle=shuffle)]
+    loader = _loader(packed, batch_size=batch_size, shuffle=shuffle)
+    parts = []
+    with pytest.MonkeyPatch.context() as patch:
+        for number in range(workers):
+            info = SimpleNamespace(id=number, num_workers=workers)
+            patch.setattr(batches, "get_worker_info", lambda info=info: info)
+            made = batches.Batches(loader._source, loader._recipe, loader._schedule(0))
+            parts.append([batch.tensors["uid"] for batch in made])
+    dealt = [uids for turn in itertools.zip_longest(*parts) for uids in turn if uids is not None]
+    assert dealt == alone
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    folder = tmp_path_factory.mktemp("pictures")
+    root = Root(folder / "root")
+    return Packed(root, roots.packed(root, 50, pictures=True), folder / "cache")
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_real_workers_give_the_same_tensors(pictures: Packed, workers: int) -> None:
+    # More workers than this machine has cores is what the test wants.
+    def epoch(num_workers: int, skip: int = 0) -> list[dict[str, Any]]:
+        options: dict[str, Any] = {"transform": TrainTransform(24), "seed": 9, "num_workers": num_workers}
+        loader = Loader(pictures.root, batch_size=8, index_folder=pictures.cache, **options)
+        if skip:
+            loader.load_state_dict({**loader.state_dict(), "samples_seen": 8 * skip})
+        return list(loader)
+
+    alone = epoch(0)
+    for found, wanted in ((epoch(workers), alone), (epoch(workers, 3), alone[3:])):
+        assert [b["uid"] for b in found] == [b["uid"] for b in wanted]
+        assert all(torch.equal(f["pixels"], w["pixels"]) for f, w in zip(found, wanted, strict=True))
+        assert all(torch.equal(f["tokens"], w["tokens"]) for f, w in zip(found, wanted, strict=True))
+    assert alone[0]["pixels"].shape == (8, 3, 24, 24) and alone[0]["tokens"].shape == (8, 77)
+    assert alone[-1]["padding"] == 6
+
+
+def test_a_killed_worker_is_an_error_and_no_hang(packed: Packed) -> None:
+    """kill -9, as the kernel does when memory runs out."""
+    loader = _loader(packed, num_workers=2, batch_size=1)
+    before = set(_children())
+    run = iter(loader)
+    next(run)
+    (victim, *_) = [pid for pid in _children() if pid not in before]
+    os.kill(victim, signal.SIGKILL)
+    with pytest.raises(UserError, match="A worker of the loader died .*resume from the last checkpoint"):
+        for _ in run:
+            time.sleep(0.01)
+
+
+def _children() -> Iterator[int]:
+    for task in Path("/proc/self/task").iterdir():
+        yield from map(int, (task / "children").read_text().split())
+
+
+def test_each_epoch_has_its_own_order_and_each_seed(packed: Packed) -> None:
+    orders = [_sequence([_loader(packed, seed=seed, epoch=epoch)]) for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    loader = _loader(packed)
+    assert [_sequence([loader]), _sequence([loader])] == orders[:2]
+    loader.set_epoch(0)
+    assert _sequence([loader]) == orders[0]
+
+
+def test_mixing_keeps_its_shares_in_every_stretch(packed: Packed) -> None:
+    weights = {"laion": 0.2, "coyo": 0.5, "commonpool": 0.3}
+    loader = _loader(packed, mix=weights, batch_size=10, epoch_samples=600, last="drop")
+    source = {uid: roots.SOURCES[(k % 6 > 2) + (k % 6 > 4)] for k, uid in enumerate(packed.uids)}
+    seen = [uid for batch in loader for uid in batch["uid"]]
+    assert len(seen) == 600
+    for stop in range(1, 601):
+        counts = collections.Counter(source[uid] for uid in seen[:stop])
+        assert all(abs(counts[name] - stop * share) < 3 for name, share in weights.items())
+    # Within a source, no row comes a second time before every row has come once.
+    times = collections.Counter(seen)
+    for name in weights:
+        counts = [times[uid] for uid in packed.uids if source[uid] == name]
+        assert max(counts) - min(counts) <= 1
+    # A mix leaves out what it does not name.
+    only = _loader(packed, mix={"coyo": 1.0})
+    assert {source[uid] for batch in only for uid in batch["uid"]} == {"coyo"}
+
+
+def test_several_roots_at_once_and_mixed(packed: Packed, tmp_path: Path) -> None:
+    other = Root(tmp_path / "other")
+    theirs = roots.packed(other, 30, seed=1)
+    loader = Loader([packed.root, other], batch_size=7, transform=None, tokenizer=None, index_folder=packed.cache)
+    assert sorted(_sequence([loader])) == sorted(packed.uids + theirs)
+    named = {"big": packed.root, "small": other}
+    options: dict[str, Any] = {"batch_size": 10, "transform": None, "tokenizer": None, "index_folder": packed.cache}
+    mixed = Loader(named, mix={"big": 1, "small": 1}, epoch_samples=200, **options)
+    for batch in mixed:
+        assert sum(uid in set(theirs) for uid in batch["uid"]) in (4, 5, 6)
+    # The same root twice holds no sample twice.
+    assert sorted(_sequence([Loader([packed.root, packed.root], **options)])) == packed.uids
+
+
+def test_captions_beside_the_picture_and_from_columns(packed: Packed) -> None:
+    number = {uid: k for k, uid in enumerate(packed.uids)}
+    for batch in _loader(packed):
+        assert batch["tokens"] == [roots.caption(number[uid]) or "" for uid in batch["uid"]]
+        for uid, data in zip(batch["uid"], batch["pixels"], strict=True):
+            assert data == roots.picture(number[uid], uid, False)
+    top = _loader(packed, captions={"top_caption": 1.0})
+    for batch in top:
+        for uid, text in zip(batch["uid"], batch["tokens"], strict=True):
+            assert text == (f"top caption of {number[uid]}" if number[uid] % 2 == 0 else "")
+
+
+def test_captions_are_drawn_by_weight_and_fall_back(packed: Packed) -> None:
+    number = {uid: k for k, uid in enumerate(packed.uids)}
+    drawn: list[bool] = []
+    loaders = [_loader(packed, captions={"caption": 0.25, "top_caption": 0.75}, batch_size=6) for _ in range(2)]
+    for _ in range(8):
+        for batch, again in zip(*loaders, strict=True):
+            assert batch["tokens"] == again["tokens"]
+            for uid, text in zip(_uids(batch), batch["tokens"], strict=False):
+                k = number[uid]
+                one, other = roots.caption(k), f"top caption of {k}" if k % 2 == 0 else None
+                assert text in {one, other} - {None} if one or other else text == ""
+                if one and other:
+                    drawn.append(text == other)
+    assert len(drawn) > 500 and abs(sum(drawn) / len(drawn) - 0.75) < 0.06
+
+
+def test_phases_change_data_and_each_resumes_alone(packed: Packed) -> None:
+    """The 18B schedule: another selection and mix after so many samples; a state fits its own phase only."""
+    one = _loader(packed, where="source = 'laion'", batch_size=5)
+    two = _loader(packed, where="source <> 'laion'", mix={"coyo": 0.8, "commonpool": 0.2}, batch_size=5)
+    first = list(itertools.islice(one, 4))
+    state = one.state_dict()
+    assert state["samples_seen"] == 20 and sum(len(b["uid"]) for b in first) == 20
+    seen_two = {uid for batch in two for uid in batch["uid"]}
+    assert not seen_two & {uid for batch in first for uid in batch["uid"]}
+    with pytest.raises(UserError, match="another order of samples .epoch_samples, mix, selection differ"):
+        two.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"where": "score > 10000"}, r"No row of .* is left WHERE score > 10000"),
+        ({"where": "scoer > 1"}, "scoer"),
+        ({"mix": {"web": 1}}, "names 'web', which has no selected row; sources with rows: commonpool"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"rank": 2, "world_size": 2}, r"rank must lie in 0\.\.1"),
+        ({"last": "ignore"}, "allowed: pad, drop"),
+        ({"captions": {"alt": 1.0}}, "alt"),
+        ({"table": "raw"}, "allowed: auto, train_index, manifest"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(packed: Packed, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        _loader(packed, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_no_root(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no root"):
+        Loader(tmp_path, batch_size=1, transform=None)

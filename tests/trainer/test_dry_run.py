@@ -1,0 +1,74 @@
+"""The dry run: counts equal modules that were built, and figures equal the arithmetic of the papers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from curation.errors import UserError
+from trainer import config, dry_run, models, sizes
+from trainer.models.mim import MaskedImageModel
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_parameters_by_formula_are_those_of_the_module(name: str) -> None:
+    with torch.device("meta"):
+        built = models.build(name)
+        student = MaskedImageModel(models.config(name), teacher_dim=768)
+    count = sum(parameter.numel() for parameter in built.parameters())
+    assert sizes.clip_parameters(models.config(name)) == count
+    expected = sum(parameter.numel() for parameter in student.parameters())
+    assert sizes.masked_image_parameters(models.config(name), 768) == expected
+
+
+def test_18b_takes_what_the_arithmetic_says() -> None:
+    recipe = config.load("eva-clip-18b")
+    text = dry_run.report(recipe, 360, "H200")
+    assert "18,325,482,241" in text and "293.2 GB" in text
+    assert "image 9.12 TFLOP, 4.56 TFLOP at 50% patch drop" in text
+    sharded = dry_run.memory(recipe, 360, 3)
+    assert (sharded.weights + sharded.gradients + sharded.optimizer) / 1e9 == pytest.approx(0.81, abs=0.01)
+    whole = dry_run.memory(recipe, 360, 0)
+    assert (whole.weights + whole.gradients + whole.optimizer) / 1e9 == pytest.approx(293.2, abs=0.1)
+
+
+def test_each_stage_shards_one_thing_more() -> None:
+    recipe = config.load("eva02-l-14")
+    stages = [dry_run.memory(recipe, 128, stage) for stage in range(4)]
+    assert [s.optimizer < stages[0].optimizer for s in stages] == [False, True, True, True]
+    assert [s.gradients < stages[0].gradients for s in stages] == [False, False, True, True]
+    assert [s.weights < stages[0].weights for s in stages] == [False, False, False, True]
+    assert stages[1].optimizer == pytest.approx(stages[0].optimizer / 128)
+
+
+def test_offload_moves_the_optimizer_to_the_host() -> None:
+    recipe = config.load("eva02-l-14", ["zero.offload_optimizer=true"])
+    memory = dry_run.memory(recipe, 8, 2)
+    assert memory.optimizer == 0 and memory.host > 0
+    assert "host memory" in dry_run.report(recipe, 8)
+
+
+def test_speed_and_days_follow_from_flops() -> None:
+    recipe = config.load("eva02-l-14")
+    phase = recipe.phases[0]
+    rate = dry_run.samples_per_s(recipe, phase, 8, "H100")
+    assert rate * dry_run.train_flops(recipe, phase) == pytest.approx(8 * 989e12 * 0.4)
+    assert dry_run.samples_per_s(recipe, phase, 16, "H100") == pytest.approx(2 * rate)
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(UserError, match="does not divide"):
+        dry_run.report(config.load("eva-clip-18b"), 7)
+
+
+def test_a_dry_run_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['deepspeed'] = None\n"
+        "from trainer.train import main; sys.exit(main(['--config', 'eva-clip-18b', '--dry-run', '--num-gpus', '360']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "360 × H100" in done.stdout

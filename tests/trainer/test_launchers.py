@@ -1,0 +1,82 @@
+"""The launchers that users type, on packed shards: two ranks train on a WHERE, and a job that is told to end saves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from curation.storage import Root
+from tests import small_root
+from tests.trainer.ranks import PROJECT
+from tests.trainer.toy import losses
+
+BIN = Path(sys.executable).parent
+
+
+def _root(folder: Path) -> str:
+    made = small_root.build(Root(str(folder)))
+    made.root.publish_json("root.json", {"format": 1, "version": "0"})
+    small_root.pack(made, sorted(made.images))
+    return str(folder)
+
+
+def _start(launcher: list[str], root: str, folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    sets = [f"data.root={root}", f"folder={folder}", "train.batch_size=8", "eval.retrieval=false", *overrides]
+    command = [*launcher, "trainer.train", "--config", "debug", *(p for s in sets for p in ("--set", s))]
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "DS_ACCELERATOR": "cpu"}
+    return subprocess.Popen(
+        command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def _port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_deepspeeds_launcher_trains_on_a_where(tmp_path: Path) -> None:
+    launcher = ["deepspeed", "--num_gpus", "2", "--master_port", _port(), "--module"]
+    where = "data.where=source = 'laion'"
+    more = ["data.verify=true", "data.captions={caption = 1, uid = 2}", f"data.cache={tmp_path / 'cache'}"]
+    process = _start(launcher, _root(tmp_path / "root"), tmp_path / "run", where, "phases.0.samples=24", *more)
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, output
+    assert sorted(losses(tmp_path / "run")) == [1, 2, 3] and (tmp_path / "run" / "model.safetensors").exists()
+    meta = json.loads((tmp_path / "run" / "checkpoints" / "step-00000003" / "trainer.json").read_text())
+    # 16 of the 32 packed samples are laion's, so that three steps of 8 lie in the second epoch.
+    assert (meta["world_size"], meta["loader"]["order"]["epoch_samples"]) == (2, 16)
+
+
+@pytest.mark.slow
+def test_a_sigterm_to_the_whole_job_saves(tmp_path: Path) -> None:
+    launcher = ["torchrun", "--nproc-per-node", "2", "--master-port", _port(), "-m"]
+    folder = tmp_path / "run"
+    process = _start(launcher, _root(tmp_path / "root"), folder, "phases.0.samples=8000000", "data.num_workers=1")
+    try:
+        _wait_for(lambda: (folder / "metrics.jsonl").exists() and len(losses(folder)) > 3)
+        # As schedulers do it: ranks and the loader's worker processes alike.
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=100)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    last = max(losses(folder))
+    assert (folder / "checkpoints" / "latest").read_text() == f"step-{last:08d}"
+
+
+def _wait_for(condition: object, timeout_s: float = 120) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.2)

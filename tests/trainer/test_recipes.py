@@ -1,0 +1,58 @@
+"""Shipped recipes say what was published: the table of the contrastive stage (arXiv 2303.15389, 2402.04252)."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer import config, dry_run, models
+
+M2B, LAION = "source in ('laion', 'coyo')", "source = 'laion'"
+PUBLISHED = {
+    # batch, rate of image and text, layer decay of both, patch drop, samples, precision, GPUs
+    "eva02-b-16": (64 * 2048, 2e-4, 2e-5, 0.75, 0.75, 0.0, 8e9, "fp16", 64, M2B),
+    "eva02-l-14": (128 * 1024, 4e-4, 4e-5, 0.85, 0.75, 0.0, 4e9, "fp16", 128, M2B),
+    "eva02-l-14-336": (128 * 480, 4e-4, 4e-5, 0.75, 0.65, 0.0, 2e9, "fp16", 128, M2B),
+    "eva02-e-14": (144 * 800, 4e-4, 4e-5, 0.9, 0.75, 0.5, 4e9, "fp16", 144, LAION),
+    "eva02-e-14-plus": (144 * 1000, 4e-4, 4e-5, 0.9, 0.75, 0.5, 9e9, "bf16", 144, LAION),
+    "eva01-g-14-plus": (112 * 1024, 4e-4, 4e-5, 0.85, 0.75, 0.5, 11e9, "fp16", 112, M2B),
+    "eva-clip-8b": (384 * 464, 4e-4, 4e-5, 0.9, 0.75, 0.5, 9e9, "bf16", 384, M2B),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_has_the_published_numbers(name: str) -> None:
+    batch, image_lr, text_lr, image_decay, text_decay, drop, samples, precision, num_gpus, where = PUBLISHED[name]
+    recipe = config.load(name)
+    assert recipe.train.batch_size == batch and recipe.train.num_micro_batches(num_gpus) == 1
+    assert (recipe.optim.image.lr, recipe.optim.text.lr) == (image_lr, text_lr)
+    assert (recipe.optim.image.layer_decay, recipe.optim.text.layer_decay) == (image_decay, text_decay)
+    assert [(phase.patch_drop, phase.samples) for phase in recipe.phases] == [(drop, samples)]
+    assert (recipe.train.precision, recipe.data.where, recipe.warmup_steps) == (precision, where, 2000)
+
+
+def test_every_model_has_a_recipe_that_sizes_on_one_node() -> None:
+    for name in models.names():
+        recipe = config.load(name)
+        assert recipe.model.name == name
+        assert models.config(name).vision.image_size == dry_run.clip_config(recipe, recipe.phases[0]).vision.image_size
+        # The paper's micro-batches, accumulated on a single node of 8 GPUs.
+        assert f"{recipe.train.batch_size:,} = 8 GPUs" in dry_run.report(recipe, 8)
+
+
+def test_the_18b_recipe_has_three_phases_and_a_fixed_temperature() -> None:
+    recipe = config.load("eva-clip-18b")
+    assert [(phase.samples, phase.patch_drop) for phase in recipe.phases] == [(54e8, 0.5), (6e8, 0.0), (24e6, 0.5)]
+    assert recipe.train.batch_size == 360 * 300 and recipe.zero.stage == 3 and recipe.model.grad_checkpointing
+    optim = recipe.optim
+    assert (optim.name, optim.betas, optim.eps) == ("lamb", (0.9, 0.95), 1e-6)
+    assert (optim.image.weight_decay, optim.text.weight_decay, optim.final_lr_ratio) == (0.0, 0.0, 0.0)
+    assert recipe.train.temperature == 0.01
+    assert len({phase.where for phase in recipe.phases}) == 3
+
+
+def test_every_shipped_file_loads_and_names_its_source() -> None:
+    files = sorted(config.SHIPPED.glob("*.toml"))
+    assert len(files) >= 11
+    for file in files:
+        config.load(file)
+        assert file.stem == "debug" or "arXiv" in file.read_text().partition("[model]")[0], file

@@ -1,0 +1,164 @@
+"""Encode pictures and captions on all ranks: each its own share, and every rank as many forwards as any other.
+
+Under ZeRO-3 a forward on one rank alone hangs, for its parameters lie on all of them. So the ranks agree on the number
+of batches first, and a rank that has run out encodes a blank one and forgets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from curation.errors import UserError
+from curation.progress import bar
+from trainer.data.readers import SampleError
+from trainer.data.transforms import EvalTransform, decode, lookup_tables, normalise
+from trainer.launch import Rank
+from trainer.tokenizer import tokenize, trim
+
+Forward = Callable[[Tensor | None, Tensor | None], Any]
+"""A `trainer.contrastive.ContrastiveModel` or an engine of one: pixels and tokens, either None, to `Outputs`."""
+T = TypeVar("T")
+_NO_DRAWS = np.empty(0)
+
+
+class Stretch(NamedTuple):
+    """A stretch of a file, in bytes."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def read_bytes(self) -> bytes:
+        """What stands there. Raises OSError."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+class Picture(NamedTuple):
+    """A picture to read when its turn comes, and its name in messages."""
+
+    name: str
+    source: Path | Stretch | bytes | memoryview
+
+    def data(self) -> bytes | memoryview:
+        """As stored. Raises OSError."""
+        return self.source.read_bytes() if isinstance(self.source, Path | Stretch) else self.source
+
+
+class Encoder:
+    """A model's forward on this rank's share of what is measured."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        rank: Rank,
+        device: torch.device,
+        image_size: int,
+        batch_size: int,
+        num_threads: int = 4,
+    ) -> None:
+        self.forward, self.rank, self.device = forward, rank, device
+        self.image_size, self.batch_size, self.num_threads = image_size, batch_size, max(1, num_threads)
+        self._tables = lookup_tables()
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This rank's part of what all ranks have."""
+        return items[self.rank.rank :: self.rank.world_size]
+
+    @torch.no_grad()
+    def images(self, pictures: Sequence[Picture], resizes: Sequence[str], desc: str) -> dict[str, Tensor]:
+        """Normalised features of this rank's pictures after each way of resizing, float32 `[n, d]` on the CPU.
+
+        Every rank has to call this. Raises UserError, on all ranks alike, when any has a picture it cannot read.
+        """
+        transforms = {name: EvalTransform(self.image_size, name) for name in resizes}  # type: ignore[arg-type]
+        rows: dict[str, list[Tensor]] = {name: [] for name in resizes}
+        broken: list[str] = []
+        batches = self._batches(pictures)
+        with ThreadPoolExecutor(self.num_threads) as pool, bar(len(batches), desc, "batch") as progress:
+            waiting = _submitted(pool, batches[0], transforms) if batches else []
+            for number, batch in enumerate(batches):
+                prepared = [future.result() for future in waiting]
+                # The next batch is decoded while this one is encoded.
+                waiting = _submitted(pool, batches[number + 1], transforms) if number + 1 < len(batches) else []
+                broken += [item for item in prepared if isinstance(item, str)]
+                for name in resizes:
+                    pixels = self._pixels([item[name] for item in prepared if not isinstance(item, str)])
+                    rows[name].append(self.forward(pixels, None).image[: len(batch)].float().cpu())
+                progress.update()
+        self._require_whole(broken, desc)
+        return {name: torch.cat(parts) for name, parts in rows.items()}
+
+    @torch.no_grad()
+    def texts(self, captions: Sequence[str], desc: str) -> Tensor:
+        """Normalised features of this rank's captions, float32 `[n, d]` on the CPU. Every rank has to call this."""
+        rows, batches = [], self._batches(captions)
+        with bar(len(batches), desc, "batch") as progress:
+            for batch in batches:
+                tokens = trim(tokenize(batch or [""])).to(self.device)
+                rows.append(self.forward(None, tokens).text[: len(batch)].float().cpu())
+                progress.update()
+        return torch.cat(rows)
+
+    def together(self, rows: Tensor) -> Tensor:
+        """All ranks' rows, rank by rank, on every rank."""
+        return torch.cat(self._all(rows))
+
+    def dealt(self, rows: Tensor) -> Tensor:
+        """All ranks' rows of what `share` dealt out, back in their order, on every rank."""
+        parts = self._all(rows)
+        result = rows.new_empty(sum(map(len, parts)), *rows.shape[1:])
+        for number, part in enumerate(parts):
+            result[number :: len(parts)] = part
+        return result
+
+    def total(self, counts: Tensor) -> Tensor:
+        """The sum of every rank's counts."""
+        return torch.stack(self._all(counts)).sum(0)
+
+    def _all(self, rows: T) -> list[T]:
+        if self.rank.world_size == 1:
+            return [rows]
+        parts: list[Any] = [None] * self.rank.world_size
+        dist.all_gather_object(parts, rows)
+        return parts
+
+    def _batches(self, items: Sequence[T]) -> list[Sequence[T]]:
+        """This rank's batches, empty ones at the end so that every rank has as many."""
+        count = max(self._all(-(-len(items) // self.batch_size)))
+        return [items[start : start + self.batch_size] for start in range(0, count * self.batch_size, self.batch_size)]
+
+    def _pixels(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        if not pictures:
+            return torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)
+        return normalise(pictures, len(pictures), self.image_size, self._tables).to(self.device)
+
+    def _require_whole(self, broken: list[str], desc: str) -> None:
+        everywhere = [message for messages in self._all(broken) for message in messages]
+        if everywhere:
+            raise UserError(f"{len(everywhere)} pictures of {desc} cannot be read, the first is {everywhere[0]}.")
+
+
+def _submitted(
+    pool: Executor, batch: Sequence[Picture], transforms: Mapping[str, EvalTransform]
+) -> list[Future[dict[str, np.ndarray] | str]]:
+    return [pool.submit(_prepared, picture, transforms) for picture in batch]
+
+
+def _prepared(picture: Picture, transforms: Mapping[str, EvalTransform]) -> dict[str, np.ndarray] | str:
+    """The picture after each transform, uint8 `[s, s, 3]`, or why it cannot be had."""
+    try:
+        pixels = decode(picture.data())
+    except (OSError, SampleError) as error:
+        return f"{picture.name} ({error})"
+    return {name: transform(pixels, _NO_DRAWS) for name, transform in transforms.items()}

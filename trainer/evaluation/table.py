@@ -1,0 +1,152 @@
+"""The paper's table of 27 image sets (arXiv 2402.04252, table 2): our results beside it, means and robustness.
+
+A mean is given over the sets that were measured, with their number; the published mean is over all 27. The paper's
+headline takes the better of "crop" and "squash" set by set; here that column stands under this name and no other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from curation.errors import UserError
+
+PUBLISHED: dict[str, tuple[float, float]] = {
+    "IN-1K": (83.8, 83.5),
+    "IN-V2": (77.9, 77.7),
+    "IN-A": (87.3, 85.2),
+    "IN-R": (95.7, 95.3),
+    "IN-Sketch": (74.7, 74.3),
+    "ObjectNet": (82.2, 81.2),
+    "CIFAR-10": (99.4, 99.3),
+    "CIFAR-100": (93.8, 92.3),
+    "MNIST": (83.0, 84.8),
+    "Caltech101": (89.8, 89.6),
+    "SUN397": (77.7, 76.2),
+    "Aircraft": (59.7, 60.5),
+    "Country211": (43.1, 41.7),
+    "Cars": (94.9, 94.8),
+    "Birdsnap": (79.9, 79.0),
+    "DTD": (72.1, 71.0),
+    "EuroSAT": (79.8, 68.9),
+    "FER2013": (59.3, 56.1),
+    "Flowers": (86.0, 86.4),
+    "Food101": (95.8, 95.5),
+    "GTSRB": (72.4, 70.9),
+    "PCam": (65.2, 58.1),
+    "Pets": (96.1, 96.4),
+    "SST2": (67.5, 66.2),
+    "RESISC45": (76.9, 75.3),
+    "STL10": (99.6, 99.3),
+    "VOC2007": (85.8, 85.1),
+}
+"""Set → zero-shot accuracy in per cent of EVA-CLIP-18B and EVA-CLIP-8B."""
+ROBUSTNESS = ("IN-1K", "IN-V2", "IN-A", "IN-R", "IN-Sketch", "ObjectNet")
+BEST = "best of both"
+
+Accuracies = dict[str, float]
+Results = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+def accuracies(results: Results) -> dict[str, Accuracies]:
+    """Column → set → accuracy in per cent; "best of both" only where every classified set was measured both ways."""
+    columns: dict[str, Accuracies] = {}
+    for name, by_resize in results.items():
+        for resize, measures in by_resize.items():
+            if "accuracy" in measures:
+                columns.setdefault(resize, {})[name] = 100 * measures["accuracy"]
+    if len(columns) == 2:
+        first, second = columns.values()
+        if first.keys() == second.keys():
+            columns[BEST] = {name: max(value, second[name]) for name, value in first.items()}
+    return columns
+
+
+def mean(column: Accuracies) -> float | None:
+    """Mean over the measured sets of the table, or None without one. Other sets are left out."""
+    found = [column[name] for name in PUBLISHED if name in column]
+    return sum(found) / len(found) if found else None
+
+
+def robustness(column: Accuracies) -> tuple[float, float] | None:
+    """Mean of the six ImageNet variants, and how far IN-1K lies above it; None unless all six were measured."""
+    if not all(name in column for name in ROBUSTNESS):
+        return None
+    average = sum(column[name] for name in ROBUSTNESS) / len(ROBUSTNESS)
+    return average, column["IN-1K"] - average
+
+
+def published() -> dict[str, Accuracies]:
+    """The paper's columns."""
+    names = ("paper 18B", "paper 8B")
+    return {name: {row: values[i] for row, values in PUBLISHED.items()} for i, name in enumerate(names)}
+
+
+def text(results: Results) -> str:
+    """Classification beside the paper's figures, then retrieval; ends in a newline."""
+    ours = accuracies(results)
+    blocks = [_classification(ours)] if ours else []
+    retrieval = [row for name, by_resize in results.items() for row in _retrieval(name, by_resize)]
+    if retrieval:
+        head = ["retrieval, R@1/5/10 in per cent", "resize", "image to text", "text to image"]
+        blocks.append(_aligned([head, *retrieval]))
+    return "\n".join(blocks)
+
+
+def _classification(ours: dict[str, Accuracies]) -> str:
+    columns = {**ours, **published()}
+    measured = next(iter(ours.values()))
+    in_table = [name for name in PUBLISHED if name in measured]
+    rows = [["zero-shot accuracy in per cent", *columns]]
+    rows += [[name, *(_cell(column.get(name)) for column in columns.values())] for name in measured_order(measured)]
+    if in_table:
+        # Like with like: the paper's columns are averaged over the same sets.
+        same = {key: {name: column[name] for name in in_table if name in column} for key, column in columns.items()}
+        rows.append([f"mean of these {len(in_table)} of 27", *(_cell(mean(column)) for column in same.values())])
+    if all(name in measured for name in ROBUSTNESS):
+        found = [robustness(column) for column in columns.values()]
+        rows.append(["robustness: mean of the six", *(_cell(pair[0] if pair else None) for pair in found)])
+        rows.append(["gap from IN-1K", *(_cell(pair[1] if pair else None) for pair in found)])
+    return _aligned(rows)
+
+
+def measured_order(measured: Accuracies) -> list[str]:
+    """The measured sets, those of the table first and in its order."""
+    return [*(name for name in PUBLISHED if name in measured), *(name for name in measured if name not in PUBLISHED)]
+
+
+def _retrieval(name: str, by_resize: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    rows = []
+    for resize, measures in by_resize.items():
+        ways = [
+            [100 * measures[f"{way}_recall@{k}"] for k in (1, 5, 10) if f"{way}_recall@{k}" in measures]
+            for way in ("image_to_text", "text_to_image")
+        ]
+        if any(ways):
+            rows.append([name, resize, *(" / ".join(f"{value:.1f}" for value in way) for way in ways)])
+    return rows
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def read(file: Path) -> Results:
+    """The sets of a results file. Raises UserError when it is none."""
+    try:
+        found = json.loads(file.read_text())["sets"]
+        return {name: {way: dict(values) for way, values in ways.items()} for name, ways in found.items()}
+    except FileNotFoundError as error:
+        raise UserError(f"There is no results file {file}: write one with --out.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is no results file of trainer.evaluate.") from error

@@ -1,0 +1,47 @@
+"""Which steps count: non-finite and spiking losses are skipped and counted, and too many in a row end the run."""
+
+from __future__ import annotations
+
+import math
+
+from curation.errors import UserError
+from trainer.config import TrainConfig
+
+MOMENTUM = 0.98
+"""Of the running mean that spikes are measured against."""
+
+
+class Guard:
+    """The same decisions on every rank, since all of them are told the same mean loss."""
+
+    def __init__(self, config: TrainConfig, *, num_skipped: int = 0, mean_loss: float | None = None) -> None:
+        self.config = config
+        self.num_skipped, self.mean_loss = num_skipped, mean_loss
+        self.skipped_in_a_row = 0
+
+    def is_sound(self, loss: float) -> bool:
+        """Whether the loss of a step, the mean over all ranks, may become a gradient."""
+        if not math.isfinite(loss):
+            return False
+        if not self.config.spike_factor or self.mean_loss is None:
+            return True
+        # The distance above the mean, not the ratio to it: a cosine loss is negative.
+        return loss - self.mean_loss <= (self.config.spike_factor - 1) * abs(self.mean_loss)
+
+    def count(self, applied: bool, loss: float) -> None:
+        """Note how the step ended; only applied ones enter the mean."""
+        if applied:
+            self.skipped_in_a_row = 0
+            old = loss if self.mean_loss is None else self.mean_loss
+            self.mean_loss = MOMENTUM * old + (1 - MOMENTUM) * loss
+        else:
+            self.skipped_in_a_row += 1
+            self.num_skipped += 1
+
+    def require_progress(self, where: str) -> None:
+        """Raise UserError once train.max_skipped_steps in a row were skipped; `where` names the checkpoints."""
+        if self.skipped_in_a_row >= self.config.max_skipped_steps:
+            raise UserError(
+                f"Training stopped: {self.skipped_in_a_row} steps in a row were skipped for a non-finite or spiking "
+                f"loss or gradient; lower optim.*.lr or set optim.clip_norm and resume from {where}."
+            )
