@@ -1,0 +1,124 @@
+"""What was packed, for other tools: DataComp's uid file, a list of shards, parquet that Hugging Face `datasets` reads.
+
+curate export ROOT --format uids --output uids.npy --where "clip_similarity >= 0.3"
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.errors import UserError
+from curation.manifest import Manifest
+from curation.shards import picture_extension, read_member
+from curation.storage import Root
+
+UID_DTYPE = np.dtype("u8,u8")
+"""The two halves of a uid, as DataComp's baselines write them and its resharder reads them."""
+ROWS_PER_GROUP = 256
+"""Rows of a row group with pictures: readers take one group into memory."""
+_BATCH_ROWS = 100_000
+_PLACES = ("shard", "offset", "size", "json_offset", "json_size", "txt_offset", "txt_size")
+_FEATURES = {
+    pa.string(): "string",
+    pa.bool_(): "bool",
+    pa.int32(): "int32",
+    pa.int64(): "int64",
+    pa.float32(): "float32",
+    pa.float64(): "float64",
+}
+
+
+def export(root: Root, form: str, output: str | Path, *, where: str = "") -> None:
+    """Write the rows of train_index that meet `where` to the file `output`, which appears when it is whole.
+
+    Formats: "uids" (.npy of dtype u8,u8, sorted), "shards" (the path or URL of each shard, one a line), "parquet"
+    (every column but the places, and `image` with the stored bytes).
+
+    Raises UserError: nothing packed, bad SQL, no row, no such folder, a shard that is only partly wanted.
+    """
+    if form not in _WRITERS:
+        raise UserError(f"format is {form!r}; allowed: {', '.join(_WRITERS)}.")
+    if root.current("train_index") is None:
+        raise UserError(f"{root.base} has no train_index: run `curate pack` first.")
+    manifest = Manifest(root)
+    condition = f"({where}\n)" if where.strip() else "true"
+    if not manifest.query(f"select 1 from train_index where {condition} limit 1").fetchall():
+        raise UserError(f"No row of {root.base} is left WHERE {where}: try the condition with `curate query`.")
+    with _sink(Path(output)) as sink:
+        _WRITERS[form](manifest, condition, sink)
+
+
+@contextlib.contextmanager
+def _sink(target: Path) -> Iterator[IO[bytes]]:
+    if not target.parent.is_dir():
+        raise UserError(f"There is no folder {target.parent} to write {target.name} in.")
+    temporary = target.with_name(f".tmp-{target.name}")
+    try:
+        with open(temporary, "wb") as f:
+            yield f
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_uids(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
+    relation = manifest.query(f"select unhex(uid) as uid from train_index where {condition}")
+    parts = [b"".join(batch["uid"].to_pylist()) for batch in relation.to_arrow_reader(_BATCH_ROWS)]
+    halves = np.frombuffer(b"".join(parts), ">u8").reshape(-1, 2)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))
+    uids = np.empty(len(halves), UID_DTYPE)
+    uids["f0"], uids["f1"] = halves[order, 0], halves[order, 1]
+    np.save(sink, uids)
+
+
+def _write_shards(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
+    counts = manifest.query(
+        f"select shard, count(*) filter (where {condition}), count(*) from train_index group by shard order by shard"
+    ).fetchall()
+    partly = sum(0 < chosen < held for _, chosen, held in counts)
+    if partly:
+        raise UserError(
+            f"{partly} of {len(counts)} shards hold rows besides the wanted ones, which a list of shards cannot leave "
+            f"out: select and pack them, export uids, or give the condition to trainer.data.Loader."
+        )
+    for shard, chosen, _ in counts:
+        if chosen:
+            sink.write(f"{manifest.root.url(shard)}\n".encode())
+
+
+def _write_parquet(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
+    relation = manifest.query(f'select * from train_index where {condition} order by shard, "offset"')
+    reader = relation.to_arrow_reader(ROWS_PER_GROUP)
+    kept = [field for field in reader.schema if field.name not in _PLACES]
+    image = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    schema = pa.schema([*kept, image], metadata=_features(kept))
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for batch in reader:
+            pictures = [_picture(manifest.root, row) for row in batch.select(["uid", *_PLACES[:3]]).to_pylist()]
+            columns = [batch[field.name] for field in kept]
+            writer.write_table(pa.Table.from_arrays([*columns, pa.array(pictures, image.type)], schema=schema))
+
+
+def _picture(root: Root, row: dict[str, Any]) -> dict[str, Any]:
+    data = read_member(root, row["shard"], row["offset"], row["size"])
+    return {"bytes": data, "path": f"{row['uid']}.{picture_extension(data)}"}
+
+
+def _features(fields: list[pa.Field]) -> dict[bytes, bytes] | None:
+    """The description by which `datasets` decodes `image`; none where a column has a type that it would not say."""
+    if any(field.type not in _FEATURES for field in fields):
+        return None
+    features: dict[str, Any] = {f.name: {"dtype": _FEATURES[f.type], "_type": "Value"} for f in fields}
+    features["image"] = {"_type": "Image"}
+    return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+_WRITERS = {"uids": _write_uids, "shards": _write_shards, "parquet": _write_parquet}
