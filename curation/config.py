@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,13 +148,20 @@ class DedupeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PackConfig:
-    """Train shards."""
+    """Train shards, cut by count, or by bytes where `num_bytes_per_shard` is given."""
 
     num_samples_per_shard: int = 10_000
+    num_bytes_per_shard: int | None = None
+    """Bytes of a shard, headers included, met to within one sample."""
+    captions: dict[str, float] = field(default_factory=lambda: {"caption": 1.0})
+    """Text column → weight with which a sample's caption is taken from it; where it is empty, from the next by name."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         _at_least("num_samples_per_shard", self.num_samples_per_shard, 1)
+        _at_least("num_bytes_per_shard", self.num_bytes_per_shard or 1, 1)
+        if not self.captions or not all(math.isfinite(w) and w > 0 for w in self.captions.values()):
+            raise ValueError(f"captions must give columns positive weights, not {self.captions}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,16 +3,21 @@
     curate pack --recipe R.toml --root ROOT
     spark-submit jobs/pack.py --recipe R.toml --root ROOT
 
-A shard is done if and only if its part of train_index stands, so an interrupted run goes on where it was. The order
-is a function of the seed and the uids alone: neither partitioning nor the number of executors changes a byte.
+A shard is done if and only if it and its part of train_index stand, so an interrupted run goes on where it was. The
+order is a function of the seed and the uids alone: neither partitioning nor the number of executors changes a byte.
+Another selection, seed or table of scores gives another version with shards of its own; nothing of the earlier one is
+used again, and what was added and removed is said.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -22,20 +27,52 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from curation.config import Recipe
+from curation.config import PackConfig, Recipe
 from curation.errors import UserError
 from curation.schema import DOWNLOADS, SAMPLES, TRAIN_INDEX
 from curation.settings import to_dict
-from curation.shards import ShardWriter, picture_extension, read_member
+from curation.shards import BLOCK, ShardWriter, file_sha256, picture_extension, read_member
 from curation.storage import Root, fingerprint
 from jobs.ingest import by_unit
 from jobs.selection import table_fingerprint
 
 ROWS_PER_BUCKET = 100_000
 KEY_BITS = 32
-ROW_DDL = "uid string, shard string, offset bigint, size bigint, record string"
+NUM_READERS = 16
+ROWS_AHEAD = 128
+"""Rows whose pictures a task holds at a time."""
+ROW_DDL = "uid string, shard string, offset bigint, size bigint, record string, packed_bytes bigint"
+SHARD_DDL = "shard bigint, num_samples bigint, num_bytes bigint, sha256 string"
 _LOCATION = ("shard", "offset", "size", "stored_sha256")
 """Columns of downloads that say where a picture lies now; the index says where it lies in the train shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """What every task of one packing needs: `fp` names the version, `columns` are those of its index."""
+
+    root: Root
+    fp: str
+    pack: PackConfig
+    columns: pa.Schema
+
+    def name(self, number: int) -> str:
+        return f"{self.fp}-{number:06d}"
+
+    def shard(self, number: int) -> str:
+        return f"train/{self.fp}/{self.name(number)}.tar"
+
+    def part(self, number: int) -> str:
+        return f"train_index/{self.fp}/{self.name(number)}.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """One part of the shuffle's range of keys: how many rows and bytes lie in it, and how large the largest is."""
+
+    num_rows: int = 0
+    num_bytes: int = 0
+    max_bytes: int = 0
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
@@ -49,17 +86,24 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     config = to_dict(recipe.pack)
     fp = fingerprint({"pack": config, "inputs": inputs})
     previous = root.current("train_index")
-    if previous is not None and previous["fingerprint"] == fp:
+    if previous is not None and previous["fingerprint"] == fp and stands(root, previous):
         return
-    columns = index_columns(scores)
-    kept = kept_rows(spark, root, selection["files"], scores, columns)
-    per_bucket = count_buckets(kept, recipe.pack.seed, selection_rows(root, selection["files"]))
-    total = sum(per_bucket.values())
-    if not total:
+    version = Version(root=root, fp=fp, pack=recipe.pack, columns=index_columns(scores, recipe.pack.captions))
+    kept = kept_rows(spark, selection["files"], scores, version)
+    buckets = count_buckets(kept, recipe.pack.seed, selection_rows(root, selection["files"]))
+    if not any(bucket.num_rows for bucket in buckets):
         raise UserError("The selection keeps no row: relax the rules (`curate status ROOT` shows which one says no).")
-    shards = write_shards(kept, per_bucket, recipe, root, fp, columns)
-    publish(root, fp, shards, config, inputs)
-    _report_difference(root, previous, shards)
+    shards = write_shards(kept, buckets, version)
+    publish(version, shards, config, inputs)
+    _report_difference(root, previous)
+
+
+def stands(root: Root, index: Mapping[str, Any]) -> bool:
+    """Whether every file of the current index and its shards is there; one that somebody deleted is packed again."""
+    listed = [*index["files"], *(root.current("train") or {"files": []})["files"]]
+    folders = {name.rpartition("/")[0] for name in listed}
+    found = {f"{folder}/{name}" for folder in folders for name in root.list(folder)}
+    return set(listed) <= found
 
 
 def score_columns(root: Root, units: list[str]) -> dict[str, pa.Schema]:
@@ -72,8 +116,12 @@ def score_columns(root: Root, units: list[str]) -> dict[str, pa.Schema]:
     return dict(sorted(found.items()))
 
 
-def index_columns(scores: Mapping[str, pa.Schema]) -> pa.Schema:
-    """Columns of train_index: where each member lies, then all that is known of the sample."""
+def index_columns(scores: Mapping[str, pa.Schema], captions: Mapping[str, float]) -> pa.Schema:
+    """Columns of train_index: where each member lies, then all that is known of the sample.
+
+    `caption` is what the .txt says; the sample's own is `original_caption` where another may have been taken.
+    Raises UserError when a column of `captions` is not among them, or no text.
+    """
     fields = {field.name: field for field in TRAIN_INDEX}
     for field in [
         *SAMPLES,
@@ -82,6 +130,12 @@ def index_columns(scores: Mapping[str, pa.Schema]) -> pa.Schema:
     ]:
         # The index's own `sha256` is that of the stored picture, as readers check it.
         fields.setdefault("fetched_sha256" if field.name == "sha256" and "sha256" in fields else field.name, field)
+    for name in captions:
+        if name not in fields or fields[name].type != pa.string():
+            texts = ", ".join(n for n, f in fields.items() if f.type == pa.string() and n not in TRAIN_INDEX.names)
+            raise UserError(f"pack.captions names {name!r}, which is no column of text; those are {texts}.")
+    if set(captions) != {"caption"}:
+        fields["original_caption"] = fields["caption"]
     return pa.schema([field.with_name(name) for name, field in fields.items()])
 
 
@@ -97,26 +151,54 @@ def unit_rows(root: Root, selection_file: str, scores: Iterable[str]) -> pa.Tabl
     return rows
 
 
-def kept_rows(
-    spark: SparkSession, root: Root, files: list[str], scores: Mapping[str, pa.Schema], columns: pa.Schema
-) -> DataFrame:
-    """Kept rows of all units: `uid`, where the picture lies, and `record`, the other index columns as JSON."""
+def kept_rows(spark: SparkSession, files: list[str], scores: Mapping[str, pa.Schema], version: Version) -> DataFrame:
+    """Kept rows of all units: where the picture lies, `record`, the other index columns as JSON, and bytes to pack."""
 
     def scan(positions: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for position in (row for batch in positions for row in batch["id"].to_pylist()):
-            rows = unit_rows(root, files[position], scores)
-            records = [json.dumps(_record(row), sort_keys=True) for row in rows.to_pylist()]
-            kept = rows.select(["uid", "shard", "offset", "size"]).append_column(
-                "record", pa.array(records, pa.string())
-            )
-            yield from kept.to_batches()
+            rows = unit_rows(version.root, files[position], scores)
+            records = [_record(row, version.pack) for row in rows.to_pylist()]
+            sizes = [
+                _packed_bytes(size, record) for size, record in zip(rows["size"].to_pylist(), records, strict=True)
+            ]
+            kept = rows.select(["uid", "shard", "offset", "size"])
+            kept = kept.append_column("record", pa.array([json.dumps(r, sort_keys=True) for r in records], pa.string()))
+            yield from kept.append_column("packed_bytes", pa.array(sizes, pa.int64())).to_batches()
 
     return spark.range(0, len(files), 1, max(1, len(files))).mapInArrow(scan, ROW_DDL)
 
 
-def _record(row: dict[str, Any]) -> dict[str, Any]:
+def _record(row: dict[str, Any], pack: PackConfig) -> dict[str, Any]:
     renamed = {k: v for k, v in row.items() if k not in _LOCATION and k != "sha256"}
-    return renamed | {"sha256": row["stored_sha256"], "fetched_sha256": row["sha256"]}
+    renamed |= {"sha256": row["stored_sha256"], "fetched_sha256": row["sha256"]}
+    if set(pack.captions) == {"caption"}:
+        return renamed
+    return renamed | {"original_caption": row["caption"], "caption": chosen_caption(row, pack)}
+
+
+def chosen_caption(row: Mapping[str, Any], pack: PackConfig) -> str | None:
+    """The text of the column that is drawn by weight, from the seed and the uid; of the next one that has any."""
+    digest = hashlib.md5(f"{pack.seed}:caption:{row['uid']}".encode(), usedforsecurity=False).digest()
+    drawn = int.from_bytes(digest[:7], "big") / 2**56 * sum(pack.captions.values())
+    names = sorted(pack.captions)
+    ends = accumulate(pack.captions[name] for name in names)
+    first = next((k for k, end in enumerate(ends) if drawn < end), len(names) - 1)
+    return next((row[name] for name in names[first:] + names[:first] if row[name]), None)
+
+
+def _texts(record: Mapping[str, Any]) -> dict[str, bytes]:
+    """The members beside the picture."""
+    described = {k: v for k, v in record.items() if v is not None}
+    return {
+        "txt": (record["caption"] or "").encode(),
+        "json": json.dumps(described, sort_keys=True, ensure_ascii=False).encode(),
+    }
+
+
+def _packed_bytes(picture_bytes: int, record: Mapping[str, Any]) -> int:
+    """What one sample takes in a shard, headers and padding included."""
+    sizes = [picture_bytes, *map(len, _texts(record).values())]
+    return sum(BLOCK + size + -size % BLOCK for size in sizes)
 
 
 def selection_rows(root: Root, files: list[str]) -> int:
@@ -129,12 +211,19 @@ def order_key(seed: int) -> Any:
     return F.md5(F.concat(F.lit(f"{seed}:"), F.col("uid")))
 
 
-def count_buckets(kept: DataFrame, seed: int, at_most: int) -> dict[int, int]:
-    """Rows in each bucket of the shuffle, in bucket order; buckets divide the range of keys evenly."""
+def count_buckets(kept: DataFrame, seed: int, at_most: int) -> list[Bucket]:
+    """What each bucket of the shuffle holds, in order; buckets divide the range of keys evenly."""
     bits = max(0, (at_most // ROWS_PER_BUCKET).bit_length())
-    counted = kept.groupBy(_bucket(seed, bits).alias("bucket")).count().collect()
-    counts = {row["bucket"]: row["count"] for row in counted}
-    return {bucket: counts.get(bucket, 0) for bucket in range(1 << bits)}
+    size = F.col("packed_bytes")
+    grouped = kept.groupBy(_bucket(seed, bits).alias("bucket"))
+    summed = grouped.agg(F.count("*").alias("num_rows"), F.sum(size).alias("num_bytes"), F.max(size).alias("max_bytes"))
+    found = {row.pop("bucket"): Bucket(**row) for row in map(_as_dict, summed.collect())}
+    return [found.get(number, Bucket()) for number in range(1 << bits)]
+
+
+def _as_dict(row: Any) -> dict[str, Any]:
+    found: dict[str, Any] = row.asDict()
+    return found
 
 
 def _bucket(seed: int, bits: int) -> Any:
@@ -142,88 +231,114 @@ def _bucket(seed: int, bits: int) -> Any:
     return F.shiftright(leading, KEY_BITS - bits)
 
 
-def write_shards(
-    kept: DataFrame, per_bucket: dict[int, int], recipe: Recipe, root: Root, fp: str, columns: pa.Schema
-) -> list[tuple[str, int]]:
-    """Number the rows in shuffled order, send each to its shard, write the shards; (name, rows) of each."""
-    per_shard, seed = recipe.pack.num_samples_per_shard, recipe.pack.seed
-    starts = dict(zip(per_bucket, accumulate(per_bucket.values(), initial=0), strict=False))
-    num_shards = -(-sum(per_bucket.values()) // per_shard)
-    bits = (len(per_bucket) - 1).bit_length()
+def cut(buckets: list[Bucket], pack: PackConfig) -> tuple[list[int], int, int]:
+    """(measure of the rows before each bucket, measure of a shard, number of shards); rows or bytes are measured.
+
+    The sample at which a multiple of the measure is passed begins a shard. Raises UserError when one sample is larger.
+    """
+    if pack.num_bytes_per_shard is None:
+        sizes, per_shard = [bucket.num_rows for bucket in buckets], pack.num_samples_per_shard
+    else:
+        sizes, per_shard = [bucket.num_bytes for bucket in buckets], pack.num_bytes_per_shard
+        largest = max(bucket.max_bytes for bucket in buckets)
+        if largest > per_shard:
+            raise UserError(f"pack.num_bytes_per_shard is {per_shard:,}, and one sample alone takes {largest:,} bytes.")
+    return list(accumulate(sizes, initial=0))[:-1], per_shard, -(-sum(sizes) // per_shard)
+
+
+def write_shards(kept: DataFrame, buckets: list[Bucket], version: Version) -> list[dict[str, Any]]:
+    """Number the rows in shuffled order, send each to its shard, write the shards; what each one holds."""
+    seed, by_bytes = version.pack.seed, version.pack.num_bytes_per_shard is not None
+    starts, per_shard, num_shards = cut(buckets, version.pack)
+    bits = (len(buckets) - 1).bit_length()
     keyed = kept.withColumn("key", order_key(seed)).withColumn("unit", _bucket(seed, bits))
-    sorted_rows = keyed.repartition(len(per_bucket), "unit").sortWithinPartitions("unit", "key")
+    sorted_rows = keyed.repartition(len(buckets), "unit").sortWithinPartitions("unit", "key")
 
     def number(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for bucket, table in by_unit(batches):
-            ranks = range(starts[bucket], starts[bucket] + len(table))
-            numbers = pa.array([rank // per_shard for rank in ranks], pa.int64())
+            sizes = table["packed_bytes"].to_numpy() if by_bytes else np.ones(len(table), np.int64)
+            before = starts[bucket] + np.cumsum(sizes) - sizes
+            numbers = pa.array(before // per_shard, pa.int64())
             yield from table.drop_columns(["key", "unit"]).append_column("unit", numbers).to_batches()
 
-    numbered = sorted_rows.mapInArrow(
-        number, "uid string, shard string, offset bigint, size bigint, record string, unit bigint"
-    )
+    numbered = sorted_rows.mapInArrow(number, f"{ROW_DDL}, unit bigint")
     by_shard = numbered.repartition(num_shards, "unit").sortWithinPartitions("unit", "uid")
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for shard, table in by_unit(batches):
-            write_shard(root, fp, shard, table, columns)
-            yield pa.RecordBatch.from_pydict({"shard": [shard], "rows": [len(table)]})
+            yield pa.RecordBatch.from_pylist([{"shard": shard, **write_shard(version, shard, table)}])
 
-    counts = by_shard.mapInArrow(write, "shard bigint, rows bigint").collect()
-    return [(f"{fp}-{row['shard']:06d}", row["rows"]) for row in sorted(counts, key=lambda row: row["shard"])]
+    return sorted(map(_as_dict, by_shard.mapInArrow(write, SHARD_DDL).collect()), key=lambda row: row["shard"])
 
 
-def write_shard(root: Root, fp: str, number: int, table: pa.Table, columns: pa.Schema) -> None:
-    """Write and publish one shard, then its part of the index; nothing to do when that part stands."""
-    name = f"{fp}-{number:06d}"
-    part = f"train_index/{fp}/{name}.parquet"
-    if root.exists(part):
-        return
-    rel = f"train/{fp}/{name}.tar"
+def write_shard(version: Version, number: int, table: pa.Table) -> dict[str, Any]:
+    """Write and publish one shard, then its part of the index; only counted when both stand. What the shard holds."""
+    root, rel, part = version.root, version.shard(number), version.part(number)
+    if root.exists(part) and root.exists(rel):
+        return {"num_samples": len(table), "num_bytes": root.size(rel), "sha256": file_sha256(root, rel)}
     rows = []
     with tempfile.TemporaryDirectory(prefix="pack-", dir=root.scratch()) as folder:
         path = Path(folder, "shard.tar")
         with ShardWriter(path) as writer:
-            for row in table.to_pylist():
-                rows.append(_add(root, writer, row, rel))
+            for row, data in _read(root, table.to_pylist()):
+                rows.append(_add(writer, row, data, rel))
         root.publish(rel, path)
-    root.publish_parquet(part, pa.Table.from_pylist(rows, schema=columns))
+    root.publish_parquet(part, pa.Table.from_pylist(rows, schema=version.columns))
+    return {"num_samples": len(rows), "num_bytes": writer.num_bytes, "sha256": writer.sha256}
 
 
-def _add(root: Root, writer: ShardWriter, row: dict[str, Any], rel: str) -> dict[str, Any]:
+def _read(root: Root, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Each row with its picture, several requests at a time: from an object store each one waits."""
+
+    def picture(row: dict[str, Any]) -> bytes:
+        return read_member(root, row["shard"], row["offset"], row["size"])
+
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        for start in range(0, len(rows), ROWS_AHEAD):
+            part = rows[start : start + ROWS_AHEAD]
+            yield from zip(part, pool.map(picture, part), strict=True)
+
+
+def _add(writer: ShardWriter, row: dict[str, Any], data: bytes, rel: str) -> dict[str, Any]:
     """Append one sample to the shard; its row of the index."""
     record = json.loads(row["record"])
-    data = read_member(root, row["shard"], row["offset"], row["size"])
     extension = picture_extension(data)
-    described = {k: v for k, v in record.items() if v is not None}
-    files = {
-        extension: data,
-        "txt": (record["caption"] or "").encode(),
-        "json": json.dumps(described, sort_keys=True, ensure_ascii=False).encode(),
-    }
-    members = writer.add(row["uid"], files)
+    members = writer.add(row["uid"], {extension: data, **_texts(record)})
     places = {f"{e}_{what}": getattr(members[e], what) for e in ("txt", "json") for what in ("offset", "size")}
     picture = members[extension]
     return record | places | {"shard": rel, "offset": picture.offset, "size": picture.size}
 
 
-def publish(root: Root, fp: str, shards: list[tuple[str, int]], config: Any, inputs: Any) -> None:
-    """Write sizes.json and make this version of shards and index the current one, the index last."""
-    sizes = f"train/{fp}/sizes.json"
-    root.publish_json(sizes, {f"{name}.tar": rows for name, rows in shards})
-    root.publish_current("train", fp, [sizes, *(f"train/{fp}/{name}.tar" for name, _ in shards)], config, inputs)
-    index = [f"train_index/{fp}/{name}.parquet" for name, _ in shards]
-    root.publish_current("train_index", fp, index, config, inputs)
+def publish(version: Version, shards: list[dict[str, Any]], config: Any, inputs: Any) -> None:
+    """Write sizes.json and summary.json and make this version of shards and index the current one, the index last."""
+    root, fp = version.root, version.fp
+    sizes, summary = f"train/{fp}/sizes.json", f"train/{fp}/summary.json"
+    named = {f"{version.name(row['shard'])}.tar": {k: v for k, v in row.items() if k != "shard"} for row in shards}
+    root.publish_json(sizes, {name: row["num_samples"] for name, row in named.items()})
+    totals = {key: sum(row[key] for row in shards) for key in ("num_samples", "num_bytes")}
+    root.publish_json(summary, {**totals, "num_shards": len(shards), "shards": named})
+    tars = [version.shard(row["shard"]) for row in shards]
+    root.publish_current("train", fp, [sizes, summary, *tars], config, inputs)
+    root.publish_current("train_index", fp, [version.part(row["shard"]) for row in shards], config, inputs)
 
 
-def _report_difference(root: Root, previous: dict[str, Any] | None, shards: list[tuple[str, int]]) -> None:
-    """Say how the new train shards differ from the version before."""
+def _report_difference(root: Root, previous: dict[str, Any] | None) -> None:
+    """Say how the new train shards differ from the version before, on standard error and in logs/pack-FP.json."""
     current = root.current("train_index")
-    if previous is None or current is None:
+    if previous is None or current is None or previous["fingerprint"] == current["fingerprint"]:
         return
     before, after = (_uids(root, version["files"]) for version in (previous, current))
-    added, removed = len(np.setdiff1d(after, before)), len(np.setdiff1d(before, after))
-    sys.stderr.write(f"pack: {sum(rows for _, rows in shards):,} samples; {added:,} added, {removed:,} removed\n")
+    counts = {
+        "num_samples": len(after),
+        "num_added": len(np.setdiff1d(after, before)),
+        "num_removed": len(np.setdiff1d(before, after)),
+    }
+    old, new = previous["fingerprint"], current["fingerprint"]
+    root.publish_json(f"logs/pack-{new}.json", {"fingerprint": new, "previous": old, **counts})
+    sys.stderr.write(
+        f"pack: {counts['num_samples']:,} samples; {counts['num_added']:,} added, {counts['num_removed']:,} removed "
+        f"since {old}, whose shards stay in train/{old} until you delete them\n"
+    )
 
 
 def _uids(root: Root, files: Iterable[str]) -> np.ndarray:

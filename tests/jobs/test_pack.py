@@ -1,0 +1,280 @@
+"""Pack: the same bytes however Spark cuts the work, shards that others read, and what a second packing changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import webdataset as wds
+
+from curation.config import PackConfig, Recipe
+from curation.errors import UserError
+from curation.schema import TRAIN_INDEX
+from curation.shards import file_sha256, index
+from curation.storage import Root
+from curation.verify import verify
+from jobs import pack
+from tests import small_root
+from tests.small_root import UNITS, VERSION, SmallRoot
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+NUM_ROWS = 90
+
+
+@pytest.fixture
+def made(root: Root) -> SmallRoot:
+    """Downloads and a selection of the wide pictures; `top_caption` is there for two thirds of them."""
+    return _made(root)
+
+
+def _made(root: Root) -> SmallRoot:
+    made = small_root.build(root, NUM_ROWS)
+    for unit in UNITS:
+        uids = sorted(u for u in made.images if made.units[u] == unit)
+        texts = [f"better words {u[:4]}" if k % 3 else None for k, u in enumerate(uids)]
+        table = pa.table({"uid": uids, "top_caption": pa.array(texts, pa.string())})
+        root.publish_parquet(f"scores_recaption/{unit}.parquet", table)
+    small_root.select(made)
+    return made
+
+
+def _recipe(**options: Any) -> Recipe:
+    return Recipe(pack=PackConfig(**({"num_samples_per_shard": 10} | options)))
+
+
+def _index(root: Root) -> list[dict[str, Any]]:
+    current = root.current("train_index")
+    assert current is not None
+    return [row for rel in current["files"] for row in root.read_parquet(rel).to_pylist()]
+
+
+def _tars(root: Root) -> list[str]:
+    current = root.current("train")
+    assert current is not None
+    return [rel for rel in current["files"] if rel.endswith(".tar")]
+
+
+def _kept(root: Root) -> set[str]:
+    current = root.current("selection")
+    assert current is not None
+    rows = [row for rel in current["files"] for row in root.read_parquet(rel).to_pylist()]
+    return {row["uid"] for row in rows if row["kept"]}
+
+
+def _bytes(root: Root) -> dict[str, str]:
+    """sha256 of every file that a packing wrote."""
+    folder = Path(root.path)
+    files = [p for table in ("train", "train_index") for p in (folder / table).rglob("*") if p.is_file()]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}
+
+
+def test_shards_hold_each_kept_sample_once(spark: SparkSession, made: SmallRoot) -> None:
+    pack.run(spark, _recipe(), made.root)
+    rows = _index(made.root)
+    assert sorted(row["uid"] for row in rows) == sorted(_kept(made.root))
+    assert list(rows[0])[: len(TRAIN_INDEX.names)] == TRAIN_INDEX.names
+    for row in rows:
+        sample = made.samples[row["uid"]]
+        data = made.root.read_bytes(row["shard"], row["offset"], row["size"])
+        assert data == made.images[row["uid"]] and row["sha256"] == hashlib.sha256(data).hexdigest()
+        text = made.root.read_bytes(row["shard"], row["txt_offset"], row["txt_size"])
+        assert text.decode() == (sample["caption"] or "")
+        described = json.loads(made.root.read_bytes(row["shard"], row["json_offset"], row["json_size"]))
+        assert described["uid"] == row["uid"] and described["width"] == row["width"]
+        assert {name: row[name] for name in sample} == pytest.approx(sample)
+    assert verify(made.root) is None
+
+
+def test_shards_are_canonical_tars_with_sums(spark: SparkSession, made: SmallRoot) -> None:
+    pack.run(spark, _recipe(), made.root)
+    fp = made.root.current("train")["fingerprint"]  # type: ignore[index]
+    sizes = made.root.read_json(f"train/{fp}/sizes.json")
+    summary = made.root.read_json(f"train/{fp}/summary.json")
+    assert sum(sizes.values()) == summary["num_samples"] == len(_kept(made.root))
+    assert summary["num_shards"] == len(sizes) == -(-len(_kept(made.root)) // 10)
+    for rel in _tars(made.root):
+        name = rel.rsplit("/", 1)[-1]
+        with tarfile.open(made.root.full(rel)) as archive:
+            members = archive.getmembers()
+        keys = [member.name.partition(".")[0] for member in members]
+        assert keys == sorted(keys) and all((m.mtime, m.uid, m.gid, m.uname) == (0, 0, 0, "") for m in members)
+        assert Counter(keys) == dict.fromkeys(keys, 3) and len(set(keys)) == sizes[name]
+        held = summary["shards"][name]
+        assert held["sha256"] == file_sha256(made.root, rel) and held["num_bytes"] == made.root.size(rel)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_bytes_per_shard": 40_000}])
+def test_partitions_and_workers_change_no_byte(
+    spark: SparkSession, made: SmallRoot, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack.run(spark, _recipe(**options), made.root)
+    other = _made(_created(tmp_path / "other"))
+    monkeypatch.setattr(pack, "ROWS_PER_BUCKET", 7)  # 16 buckets, each a partition, instead of one
+    spark.conf.set("spark.sql.adaptive.enabled", "false")
+    try:
+        pack.run(spark, _recipe(**options), other.root)
+    finally:
+        spark.conf.unset("spark.sql.adaptive.enabled")
+    assert _bytes(made.root) == _bytes(other.root)
+
+
+def _created(folder: Path) -> Root:
+    root = Root(folder)
+    root.create()
+    return root
+
+
+def test_the_order_is_shuffled_by_the_seed(spark: SparkSession, made: SmallRoot) -> None:
+    shards = []
+    for seed in (0, 1):
+        pack.run(spark, _recipe(seed=seed), made.root)
+        shards.append({row["uid"]: row["shard"].rsplit("-", 1)[-1] for row in _index(made.root)})
+        by_md5 = sorted(shards[-1], key=lambda uid: hashlib.md5(f"{seed}:{uid}".encode()).hexdigest())  # noqa: B023
+        assert [shards[-1][uid] for uid in by_md5] == [f"{k // 10:06d}.tar" for k in range(len(by_md5))]
+    assert shards[0] != shards[1]
+
+
+def test_shards_cut_by_bytes(spark: SparkSession, made: SmallRoot) -> None:
+    pack.run(spark, _recipe(num_bytes_per_shard=40_000), made.root)
+    sizes = [made.root.size(rel) for rel in _tars(made.root)]
+    largest = max(sum(512 + row[f"{p}size"] + 511 for p in ("", "txt_", "json_")) for row in _index(made.root))
+    assert len(sizes) > 3
+    # Within one sample, and the zeros up to a whole record of 10,240 bytes at the end.
+    assert all(40_000 - largest < size < 40_000 + largest + 1_024 + 10_240 for size in sizes[:-1])
+    with pytest.raises(UserError, match="num_bytes_per_shard is 2,000, and one sample alone takes .* bytes"):
+        pack.run(spark, _recipe(num_bytes_per_shard=2_000), made.root)
+
+
+def test_nothing_is_done_twice_and_an_interrupted_run_goes_on(spark: SparkSession, made: SmallRoot) -> None:
+    pack.run(spark, _recipe(), made.root)
+    before, first, last = _bytes(made.root), Path(made.root.full(_tars(made.root)[0])), _tars(made.root)[-1]
+    written = first.stat().st_mtime_ns
+    pack.run(spark, _recipe(), made.root)
+    assert first.stat().st_mtime_ns == written, "the same selection is packed already"
+    # As a kill leaves it: one shard without its part of the index, no current version.
+    made.root.remove("train_index/current.json")
+    made.root.remove(f"train_index/{before and last.split('/')[1]}/{Path(last).stem}.parquet")
+    pack.run(spark, _recipe(), made.root)
+    assert _bytes(made.root) == before and first.stat().st_mtime_ns == written
+    made.root.remove(last)
+    pack.run(spark, _recipe(), made.root)
+    assert _bytes(made.root) == before, "a shard that somebody deleted is packed again"
+
+
+def test_another_selection_is_another_version_and_says_what_changed(
+    spark: SparkSession, made: SmallRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack.run(spark, _recipe(), made.root)
+    old, before = made.root.current("train_index")["fingerprint"], _kept(made.root)  # type: ignore[index]
+    kept_bytes = _bytes(made.root)
+    capsys.readouterr()
+    _select_narrower(made)
+    pack.run(spark, _recipe(), made.root)
+    new, after = made.root.current("train_index")["fingerprint"], _kept(made.root)  # type: ignore[index]
+    assert new != old and len(after - before) == 3 and len(before - after) > 5
+    said = capsys.readouterr().err
+    assert f"{len(after):,} samples; 3 added, {len(before - after)} removed since {old}" in said
+    assert made.root.read_json(f"logs/pack-{new}.json")["num_removed"] == len(before - after)
+    # Every shard of the new version was written anew; those of the old one stand as they were.
+    assert all(f"/{new}/" in rel for rel in _tars(made.root))
+    assert {k: v for k, v in _bytes(made.root).items() if f"/{old}/" in k} == {
+        k: v for k, v in kept_bytes.items() if f"/{old}/" in k
+    }
+    assert verify(made.root) is None
+
+
+def _select_narrower(made: SmallRoot) -> None:
+    """A second selection: fewer wide pictures, and three that the first had refused."""
+    ok = sorted(uid for uid, row in made.downloads.items() if row["status"] == "ok")
+    first = _kept(made.root)
+    added = [uid for uid in ok if uid not in first][:3]
+    kept = {uid for uid in first if made.downloads[uid]["width"] >= 60} | set(added)
+    files = []
+    for unit in UNITS:
+        uids = sorted(uid for uid, name in made.units.items() if name == unit)
+        reasons = [
+            None if u in kept else "narrow" if u in ok else f"download:{made.downloads[u]['status']}" for u in uids
+        ]
+        table = pa.table({"uid": uids, "kept": [u in kept for u in uids], "reason": pa.array(reasons, pa.string())})
+        files.append(f"selection/{VERSION[::-1]}/{unit}.parquet")
+        made.root.publish_parquet(files[-1], table)
+    made.root.publish_current("selection", VERSION[::-1], files, {"rules": {}}, {})
+
+
+def test_alternative_captions_take_the_place_of_the_original(spark: SparkSession, made: SmallRoot) -> None:
+    pack.run(spark, _recipe(captions={"top_caption": 1.0}), made.root)
+    for row in _index(made.root):
+        assert row["original_caption"] == made.samples[row["uid"]]["caption"]
+        assert row["caption"] == row["top_caption"]
+        assert made.root.read_bytes(row["shard"], row["txt_offset"], row["txt_size"]).decode() == (row["caption"] or "")
+    assert verify(made.root) is None
+
+
+def test_captions_are_drawn_by_weight(spark: SparkSession, made: SmallRoot) -> None:
+    pack.run(spark, _recipe(captions={"caption": 1.0, "top_caption": 3.0}), made.root)
+    rows = _index(made.root)
+    for row in rows:
+        assert row["caption"] in {row["original_caption"], row["top_caption"]}
+        assert (row["caption"] is None) == (row["original_caption"] is None and row["top_caption"] is None)
+    assert {row["caption"] == row["top_caption"] for row in rows if row["top_caption"]} == {True, False}
+    # The draw itself, over more uids than the root has.
+    config = PackConfig(captions={"caption": 1.0, "top_caption": 3.0})
+    uids = [hashlib.md5(str(k).encode()).hexdigest() for k in range(4_000)]
+    drawn = [pack.chosen_caption({"uid": uid, "caption": "c", "top_caption": "t"}, config) for uid in uids]
+    assert abs(np.mean([text == "t" for text in drawn]) - 0.75) < 0.03
+    assert {pack.chosen_caption({"uid": u, "caption": "c", "top_caption": ""}, config) for u in uids} == {"c"}
+
+
+@pytest.mark.parametrize("captions", [{"colour": 1.0}, {"width": 1.0}])
+def test_captions_from_no_column_of_text(spark: SparkSession, made: SmallRoot, captions: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="is no column of text; those are .*caption.*top_caption"):
+        pack.run(spark, _recipe(captions=captions), made.root)
+
+
+@pytest.mark.parametrize("captions", [{}, {"caption": 0.0}, {"caption": float("nan")}])
+def test_weights_must_be_positive(captions: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="positive weights"):
+        PackConfig(captions=captions)
+
+
+def test_nothing_to_pack(spark: SparkSession, root: Root) -> None:
+    made = small_root.build(root)
+    with pytest.raises(UserError, match="has no selection: run `curate select` first"):
+        pack.run(spark, _recipe(), root)
+    small_root.select(made, min_aspect=1_000)
+    with pytest.raises(UserError, match="keeps no row"):
+        pack.run(spark, _recipe(), root)
+
+
+def test_plain_webdataset_and_open_clips_pipeline_read_them(spark: SparkSession, made: SmallRoot) -> None:
+    pack.run(spark, _recipe(), made.root)
+    urls = [made.root.full(rel) for rel in _tars(made.root)]
+    plain = list(wds.WebDataset(urls, shardshuffle=False))
+    assert sorted(s["__key__"] for s in plain) == sorted(_kept(made.root))
+    assert all(s["jpg"] == made.images[s["__key__"]] for s in plain)
+    # The stages of open_clip's get_wds_dataset, in its order, without its resampling.
+    stages = [
+        wds.SimpleShardList(urls),
+        wds.split_by_node,
+        wds.split_by_worker,
+        wds.tarfile_to_samples(),
+        wds.select(lambda s: "txt" in s and ("png" in s or "jpg" in s or "jpeg" in s or "webp" in s)),
+        wds.decode("pilrgb"),
+        wds.rename(image="jpg;png;jpeg;webp", text="txt"),
+        wds.map_dict(image=lambda image: np.asarray(image), text=lambda text: text),
+        wds.to_tuple("image", "text"),
+    ]
+    found = list(wds.DataPipeline(*stages))
+    wanted = Counter(made.samples[uid]["caption"] or "" for uid in _kept(made.root))
+    assert Counter(text for _, text in found) == wanted
+    assert all(image.shape[0] == 32 and image.shape[2] == 3 for image, _ in found)
+    assert [m.name for rel in _tars(made.root) for m in index(made.root, rel)].count(f"{plain[0]['__key__']}.jpg") == 1
