@@ -11,8 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.trainer.ranks import run_ranks
-from trainer import loss
-from trainer.contrastive import Outputs, contrastive_step
+from tests.trainer.tower_styles import randomise, shrunk
+from trainer import loss, tokenizer
+from trainer.config import TrainConfig
+from trainer.contrastive import ContrastiveModel, Outputs, contrastive_step
+from trainer.models.clip import Clip
 
 BATCH, WIDTH = 16, 6
 
@@ -103,6 +106,24 @@ def _assert_equal(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_equals_the_large_batch(name: str, parts: int) -> None:
     _assert_equal(_step(name, parts), _step(name, 1))
+
+
+@pytest.mark.parametrize("style", ["eva02-b-16", "eva-clip-18b"])
+def test_a_clip_accumulated_equals_the_large_batch(style: str) -> None:
+    """Whole towers, patch dropout and stochastic depth off: only then has every batch the same forward."""
+    images = torch.randn(8, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    tokens = tokenizer.tokenize([f"a photo of thing {number}" for number in range(8)])
+    results = []
+    for parts in (1, 4):
+        clip = Clip(shrunk(style))
+        randomise(clip)
+        module = ContrastiveModel(clip, TrainConfig(batch_size=8))
+        batches = _cut({"pixels": images, "tokens": tokens}, parts)
+        value, _ = contrastive_step(PlainEngine(module), batches, "infonce", torch.manual_seed, lambda _: True)
+        gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
+        results.append({"loss": value, **{name: g for name, g in gradients.items() if g is not None}})
+    assert len(results[0]) == 1 + len(list(module.parameters()))
+    _assert_equal(*results)
 
 
 def test_plain_accumulation_would_not() -> None:

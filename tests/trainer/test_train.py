@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.trainer.ranks import launch
 from tests.trainer.toy import losses, records
-from trainer import models
+from trainer import export, models
 
 
 def run(num_ranks: int, folder: Path, overrides: list[str], status: int = 0, **arguments: Any) -> str:
@@ -41,12 +43,31 @@ def test_a_killed_run_goes_on_with_the_same_losses(settings: list[str], gap: flo
     shutil.copytree(killed, tmp_path / "alone")
     run(2, killed, settings)
     assert losses(killed) == wanted
+    assert_exported(killed, "step-00000006")
     # Half the ranks: the same batches in other shares, through the universal checkpoint.
     run(1, tmp_path / "alone", [*settings, f"folder={tmp_path / 'alone'}"])
     found = losses(tmp_path / "alone")
     assert sorted(found) == sorted(wanted)
     gaps = {step: abs(found[step] - wanted[step]) for step in wanted}
     assert max(gaps.values()) < gap, gaps
+
+
+def assert_exported(folder: Path, step: str) -> None:
+    """The last checkpoint's partitions, joined by the command, are the weights that the run itself wrote."""
+    target = folder / "exported.safetensors"
+    assert export.main([str(folder / "checkpoints" / step), str(target)]) == 0
+    found, wanted = load_file(target), load_file(folder / "model.safetensors")
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.slow
+def test_unsharded_checkpoints_export_too(tmp_path: Path) -> None:
+    run(1, tmp_path, ["zero.stage=0", "phases.0.samples=16", "train.temperature=0.01", "train.loss=siglip"])
+    assert_exported(tmp_path, "step-00000001")
+    found = load_file(tmp_path / "exported.safetensors")
+    assert found["logit_scale"].exp().item() == pytest.approx(100) and "logit_bias" not in found
 
 
 @pytest.mark.slow

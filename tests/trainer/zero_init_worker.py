@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from trainer import weights
+from trainer import config, weights
 from trainer.checkpoint_files import CheckpointFile
 from trainer.models.clip import Clip
 from trainer.models.config import ClipConfig
@@ -67,6 +68,40 @@ def fill(path: str) -> None:
             torch.testing.assert_close(parameter.data, expected[name].data, rtol=0, atol=0)
         assert parameter.numel() == 0
     _leave()
+
+
+def grow(out: str, stage: int) -> None:
+    """Build a model of 18B's style as the loop does and save by how much this rank's memory rose at its highest."""
+    from trainer import launch, zero
+    from trainer.launch import this_rank
+
+    rank = this_rank()
+    launch.prepare(rank)
+    settings = config.load("eva-clip-18b", [f"zero.stage={stage}", "train.precision=fp32"])
+    with launch.process_group(rank):
+        zero_settings = zero.zero_config(settings, rank.world_size, on_gpu=False)
+        # What is used once, DeepSpeed's operators among it, is no part of the model.
+        with zero.sharded_build(settings, zero_settings):
+            Clip(worker_config())
+        before = _memory("VmRSS")
+        with zero.sharded_build(settings, zero_settings):
+            model = Clip(deep_config())
+        Path(out, f"{rank.rank}.json").write_text(json.dumps({"before": before, "peak": _memory("VmHWM")}))
+        del model
+
+
+def deep_config() -> ClipConfig:
+    """18B's style, three layers of half the width: 0.29 G parameters in tensors too large for the allocator's heap."""
+    from trainer import models
+
+    vision = {"layers": 3, "width": 2560, "hidden_width": 12800}
+    return models.config("eva-clip-18b", vision=vision, text={"layers": 2, "width": 128, "heads": 2})
+
+
+def _memory(field: str) -> int:
+    """Bytes of this process, "VmRSS" now or "VmHWM" at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(field))) * 1024
 
 
 def _leave() -> None:

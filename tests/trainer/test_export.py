@@ -1,0 +1,55 @@
+"""The export command: any layout in, any out, and what cannot be exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.trainer.tower_styles import randomise
+from trainer import export, layouts, models, weights
+
+
+@pytest.fixture
+def debug(tmp_path: Path) -> Path:
+    """A debug model on random weights, in our layout."""
+    model = models.build("debug")
+    randomise(model)
+    weights.save(model, tmp_path / "debug.safetensors")
+    return tmp_path / "debug.safetensors"
+
+
+@pytest.mark.parametrize("layout", [name for name in layouts.LAYOUTS if name not in ("mim", "timm")])
+def test_out_and_back_is_the_same(layout: str, debug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there, back = tmp_path / "there.safetensors", tmp_path / "new" / "back.safetensors"
+    assert export.main([str(debug), str(there), "--layout", layout]) == 0
+    assert f"{layout} layout" in capsys.readouterr().out
+    assert export.main([str(there), str(back), "--name", "debug"]) == 0
+    expected, found = load_file(debug), load_file(back)
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_half_precision_halves_the_file(debug: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.safetensors"
+    assert export.main([str(debug), str(half), "--dtype", "bf16"]) == 0
+    assert {tensor.dtype for tensor in load_file(half).values()} == {torch.bfloat16}
+    assert half.stat().st_size < 0.52 * debug.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{tmp}/absent", "{tmp}/x"], "There is no checkpoint"),
+        (["{tmp}", "{tmp}/x"], "holds none of"),
+        (["{debug}", "{tmp}/x", "--name", "eva02-b-16"], "of another model"),
+        (["{debug}", "{tmp}/x", "--name", "eva"], "There is no model 'eva'"),
+    ],
+)
+def test_wrong_use(
+    arguments: list[str], says: str, debug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export.main([part.format(tmp=tmp_path, debug=debug) for part in arguments]) == 2
+    told = capsys.readouterr().err
+    assert says in told and told.count("\n") == 1

@@ -1,0 +1,96 @@
+"""Write a model as safetensors in any layout, from weights in any layout or from a checkpoint in the midst of a run.
+
+python -m trainer.export runs/l/checkpoints/step-00001000 l.safetensors
+python -m trainer.export EVA02_CLIP_L_psz14_s4B.pt l.safetensors --layout open_clip --dtype fp16
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curation.errors import UserError
+from trainer import checkpoint, launch, layouts, models, weights
+from trainer.models.config import ClipConfig
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CLIP = "clip."
+_TOWER_LAYOUTS = ("native", "mim", "timm")
+
+
+def read(source: Path, name: str | None) -> tuple[dict[str, Tensor], ClipConfig]:
+    """Our tensors, of a `Clip` or a `MaskedImageModel`, and their model.
+
+    Args:
+        source: a checkpoint of a run, whose ZeRO partitions are joined to fp32, or weights in any layout.
+        name: the model of weights whose shapes alone should not decide.
+
+    Raises:
+        UserError: when `source` is neither.
+    """
+    if not (source / checkpoint.META).exists():
+        model = models.load(source, name)
+        return dict(model.state_dict()), model.config
+    progress = checkpoint.read_progress(source)
+    tensors = _joined(source, progress.zero_stage)
+    clip = {key.removeprefix(_CLIP): tensor for key, tensor in tensors.items() if key.startswith(_CLIP)}
+    return clip or tensors, models.config(progress.model, image_size=progress.image_size or None)
+
+
+def _joined(source: Path, stage: int) -> dict[str, Tensor]:
+    if stage == 0:
+        (file,) = source.glob("mp_rank_00_model_states.pt")
+        # DeepSpeed's files hold more than tensors; this one is a run's own.
+        return dict(torch.load(file, map_location="cpu", weights_only=False)["module"])
+    launch.prepare(launch.Rank())
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    with contextlib.redirect_stdout(sys.stderr):
+        return dict(get_fp32_state_dict_from_zero_checkpoint(str(source.parent), tag=source.name))
+
+
+def export(source: Path, target: Path, *, layout: str | None, dtype: str, name: str | None = None) -> str:
+    """Write `target`; returns what was written, in a line. Raises UserError."""
+    tensors, config = read(source, name)
+    is_clip = any(key.startswith("text.") for key in tensors)
+    chosen = layout or ("native" if is_clip else "mim")
+    if not is_clip and chosen not in _TOWER_LAYOUTS:
+        raise UserError(
+            f"{source} is a pre-trained image tower, which {chosen} has no place for; use {', '.join(_TOWER_LAYOUTS)}."
+        )
+    if not is_clip and chosen == "timm":
+        tensors = {key: tensor for key, tensor in tensors.items() if key.startswith("visual.")}
+    cast = {key: tensor.to(DTYPES[dtype]) for key, tensor in tensors.items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    weights.write(weights.export(cast, config, chosen), config, target)
+    count = sum(tensor.numel() for tensor in tensors.values())
+    return f"wrote {target}: {count:,} parameters, {chosen} layout, {dtype}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status, 2 with one sentence for what the user can put right."""
+    parser = argparse.ArgumentParser(prog="python -m trainer.export", description="See docs/models.md.")
+    parser.add_argument("source", type=Path, help="weights in any layout, or a run's step-… checkpoint")
+    parser.add_argument("target", type=Path, help="the safetensors file to write")
+    parser.add_argument("--layout", choices=list(layouts.LAYOUTS), help="native, or mim for a pre-trained tower")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
+    parser.add_argument("--name", help="the model, where shapes alone should not decide")
+    options: Any = parser.parse_args(argv)
+    try:
+        told = export(options.source, options.target, layout=options.layout, dtype=options.dtype, name=options.name)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(f"{told}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
