@@ -24,6 +24,10 @@ from curation.storage import Root, fingerprint
 
 FOOTER_BYTES = 65_536
 NUM_SHOWN = 5
+ADOPTED = "adopted"
+"""Key of a plan whose units are shards of img2dataset folders: only `curate adopt` ends them."""
+ALL_HOSTS = "*"
+"""Stands among the large domains of such a plan for every host, as its units were not grouped by host."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,5 +175,6 @@ def describe_spread(plan: Mapping[str, Any]) -> str:
     for domain, count in list(hosts["largest"].items())[:NUM_SHOWN]:
         large = plan["large_domains"].get(domain)
         where = f"split over {large['num_units']:,} units that share its rate" if large else "in one unit"
+        where = "in the shards as they were" if plan.get(ADOPTED) else where
         lines.append(f"  {domain or '(no host)'}: {count:,} rows ({100 * count / hosts['num_rows']:.2f} %), {where}")
     return "\n".join(lines) + "\n"

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from pyspark.sql import SparkSession
 
+from curation.adopt import unfinished
 from curation.config import DownloadConfig, Recipe
 from curation.download import Fetch, content_config, download_unit, fetch_rows, resolved
 from curation.errors import UserError
@@ -34,6 +35,11 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     load(config.opt_out)
     engine(config.engine)
     missing = set(root.missing_units("downloads"))
+    unread = missing & set(unfinished(root))
+    if unread:
+        raise UserError(
+            f"{root.base} has {len(unread)} adopted shards left to read: run the same `curate adopt` again."
+        )
     due = {} if missing else _due(root, config)
     if not missing and not due:
         return

@@ -20,6 +20,7 @@ COLUMNS = {
     "coyo": "id url text width height image_phash text_length word_count num_tokens_bert num_tokens_gpt num_faces "
     "clip_similarity_vitb32 clip_similarity_vitl14 nsfw_score_opennsfw2 nsfw_score_gantman watermark_score "
     "aesthetic_score_laion_v2",
+    "img2dataset": "url caption key status error_message width height original_width original_height similarity",
     "commonpool": "uid url text original_width original_height clip_b32_similarity_score clip_l14_similarity_score "
     "face_bboxes sha256",
 }
