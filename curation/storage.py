@@ -65,7 +65,9 @@ class Root:
 
     def _connect(self) -> None:
         try:
-            self.fs, path = fsspec.core.url_to_fs(self.base, **self.storage_options)
+            # Listings are not cached: other machines publish while this one looks.
+            options = {"use_listings_cache": False, **self.storage_options} if "://" in self.base else {}
+            self.fs, path = fsspec.core.url_to_fs(self.base, **options)
         except (ImportError, ValueError) as error:
             raise UserError(f"Cannot open the root {self.base}: {error}.") from error
         self.path = path.rstrip("/") if path.rstrip("/") else path

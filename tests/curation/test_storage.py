@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from curation.errors import UserError
 from curation.storage import Root, canonical_json, fingerprint, parquet_bytes
+from tests import s3_server
 
 
 def test_round_trip(root: Root) -> None:
@@ -135,6 +137,26 @@ def test_unreadable_parquet_is_one_sentence(root: Root) -> None:
     root.publish("t/u.parquet", b"PAR1 nonsense")
     with pytest.raises(UserError, match="not a readable parquet file"):
         root.read_parquet("t/u.parquet")
+
+
+def test_a_root_on_s3_sees_what_others_publish() -> None:
+    with s3_server.s3() as endpoint:
+        options = s3_server.options(endpoint)
+        root = Root("s3://curation/run", **options)
+        root.create()
+        root.publish("t/a.bin", b"0123456789")
+        assert root.list("t") == ["a.bin"] and root.folders() == ["t"] and root.local("t/a.bin") is None
+        assert root.read_bytes("t/a.bin", 3, 4) == b"3456" and root.read_bytes("t/a.bin", 8) == b"89"
+        other = pickle.loads(pickle.dumps(root))
+        other.fs.invalidate_cache()
+        assert root.current("t") is None
+        program = "import sys, json; from curation.storage import Root; "
+        program += "Root(sys.argv[1], **json.loads(sys.argv[2])).publish_current('t', 'abc', ['t/a.bin'], {}, {})"
+        subprocess.run([sys.executable, "-c", program, root.base, json.dumps(options)], check=True)
+        assert (root.current("t") or {})["fingerprint"] == "abc" and root.list("t") == ["a.bin", "current.json"]
+        assert root.url("t/a.bin") == "s3://curation/run/t/a.bin"
+        root.remove("t")
+        assert root.list("t") == [] and not root.exists("t/a.bin")
 
 
 def test_unknown_protocol() -> None:

@@ -24,6 +24,7 @@ import pyarrow as pa
 from curation.errors import UserError
 from curation.manifest import Manifest
 from curation.storage import Root, fingerprint
+from curation.uid_filter import cache_folder
 from trainer.data import mixing
 from trainer.data.index import COLUMNS, META, SHA256_BYTES, TEXT_COLUMNS, UID_BYTES, Index, Meta, write_meta
 
@@ -70,11 +71,6 @@ def open_index(query: Query, folder: Path | None = None) -> Index:
         index = Index(target)
     _forget_old(folder)
     return index
-
-
-def cache_folder() -> Path:
-    """Where this user's caches go: $XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clip-curation")
 
 
 def table_of(root: Root, table: str) -> str:
