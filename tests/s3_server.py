@@ -31,8 +31,11 @@ def s3(bucket: str = "curation") -> Iterator[str]:
     try:
         host, port = server.get_host_and_port()
         endpoint = f"http://{host}:{port}"
-        Root(f"s3://{bucket}", **options(endpoint)).fs.mkdir(bucket)
+        fs = Root(f"s3://{bucket}", **options(endpoint)).fs
+        fs.mkdir(bucket)
         yield endpoint
+        # The servers of one process share what they hold.
+        fs.rm(bucket, recursive=True)
     finally:
         server.stop()
 
