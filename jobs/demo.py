@@ -60,12 +60,16 @@ def demo(root: str, *, train: bool = True) -> int:
 def _curate(folder: Path) -> None:
     from jobs.cli import STAGES, stage_function
 
-    meta = (folder / "demo").resolve()
     with Web() as web:
-        settings = [f'sources.{n}.paths=["{meta / name}"]' for n, name in enumerate(metadata.FILES.values())]
-        settings += [f'download.connect_to={{"{host}" = "{place}"}}' for host, place in web.connect_to.items()]
-        arguments = argparse.Namespace(recipe="demo", root=str(folder), set=settings)
+        arguments = argparse.Namespace(recipe="demo", root=str(folder), set=settings(folder / "demo", web))
         run_stages({name: stage_function(name) for name in STAGES}, arguments)
+
+
+def settings(meta: Path, web: Web) -> list[str]:
+    """What recipe `demo` leaves open: the metadata that lies in `meta`, and the port of `web`."""
+    paths = [f'sources.{n}.paths=["{meta.resolve() / name}"]' for n, name in enumerate(metadata.FILES.values())]
+    places = [f'download.connect_to={{"{host}" = "{place}"}}' for host, place in web.connect_to.items()]
+    return paths + places
 
 
 def _train(root: Root, folder: Path) -> Path:
@@ -89,9 +93,9 @@ def _train(root: Root, folder: Path) -> Path:
 def train_command(folder: Path, runs: Path) -> list[str]:
     """The launch line that a user would type."""
     launcher = Path(sys.executable).parent / "deepspeed"
-    settings = [f"folder={runs}", f"data.root={folder}", f"data.where={WHERE}"]
+    wanted = [f"folder={runs}", f"data.root={folder}", f"data.where={WHERE}"]
     head = [str(launcher), "--num_gpus", str(NUM_RANKS), "--module", "trainer.train", "--config", "debug"]
-    return [*head, *(word for setting in settings for word in ("--set", setting)), "--resume", "auto"]
+    return [*head, *(word for setting in wanted for word in ("--set", setting)), "--resume", "auto"]
 
 
 def _recall(runs: Path) -> str:

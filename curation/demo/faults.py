@@ -17,6 +17,8 @@ from curation.schema import Status
 Handler = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
 DRIP_S = 0.3
 CHUNK = bytes(16 << 10)
+SEEN = web.AppKey("seen", set[str])
+"""Paths that a server has answered."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def picture(data: bytes, content_type: str = "image/jpeg", **headers: str) -> we
 
 def _is_first(request: web.Request) -> bool:
     """Whether this server sees the path for the first time."""
-    seen: set[str] = request.app["seen"]
+    seen = request.app[SEEN]
     first = request.path not in seen
     seen.add(request.path)
     return first

@@ -20,7 +20,7 @@ from aiohttp import web
 from PIL import Image
 
 from curation.demo import altered
-from curation.demo.faults import FAULTS, picture
+from curation.demo.faults import FAULTS, SEEN, picture
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOOPBACK = "127.0.0.0/8"
@@ -92,7 +92,7 @@ class Web:
     async def _run(self, ready: threading.Event) -> None:
         self._stop = asyncio.Event()
         app = web.Application(middlewares=[self._counted])
-        app["seen"] = set()
+        app[SEEN] = set()
         app.router.add_get("/robots.txt", self._robots)
         app.router.add_get("/pictures/{file}", self._picture)
         app.router.add_get("/copies/{kind}/{file}", self._copy)

@@ -1,0 +1,177 @@
+"""The demo's web: what each fault answers, seen by a plain client, and how our own engine ends each."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import logging
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from curation.config import load
+from curation.demo import faults, metadata
+from curation.demo.web import CLOSED, LOOPBACK, Web, picture_bytes, pictures
+from curation.download import download_unit, resolved
+from curation.schema import SAMPLES, uid
+from curation.settings import to_dict
+from curation.storage import Root
+
+NAME = pictures()[0][0]
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with Web() as started:
+        yield started
+
+
+def get(web: Web, path: str, host: str = "www.faults.example") -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=10)
+    try:
+        connection.request("GET", path, headers={"Host": host})
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        connection.close()
+
+
+def fault(web: Web, name: str, query: str = "") -> tuple[int, dict[str, str], bytes]:
+    return get(web, f"/faults/{name}/{NAME}{query}")
+
+
+def image(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+def test_pictures_and_copies_come_under_any_host(web: Web) -> None:
+    data = picture_bytes(NAME)
+    assert get(web, f"/pictures/{NAME}", "anything.example")[2] == data
+    assert get(web, f"/copies/exact/{NAME}")[2] == data
+    width, height = image(data).size
+    assert image(get(web, f"/copies/shrunk/{NAME}")[2]).size == (width * 3 // 4, height * 3 // 4)
+    assert image(get(web, f"/copies/cropped/{NAME}")[2]).size < (width, height)
+    recompressed = get(web, f"/copies/recompressed/{NAME}")[2]
+    assert recompressed != data and image(recompressed).size == (width, height)
+    for path in (f"/copies/other/{NAME}", "/pictures/other.jpg", f"/faults/other/{NAME}", "/elsewhere"):
+        assert get(web, path)[0] == 404
+
+
+def test_robots_close_one_host_only(web: Web) -> None:
+    assert "Disallow: /" in get(web, "/robots.txt", CLOSED)[2].decode()
+    assert get(web, "/robots.txt", "open.example")[0] == 404
+    assert faults.FAULTS["disallowed"].host == CLOSED
+
+
+@pytest.mark.parametrize(("name", "status"), [("missing", 404), ("gone", 410)])
+def test_statuses(web: Web, name: str, status: int) -> None:
+    assert fault(web, name)[0] == status
+
+
+def test_what_fails_once_then_works() -> None:
+    with Web() as web:
+        assert [fault(web, "broken_once")[0] for _ in range(3)] == [500, 200, 200]
+        first, second = fault(web, "asked_to_wait"), fault(web, "asked_to_wait")
+        assert (first[0], first[1]["Retry-After"], second[0]) == (429, "1", 200)
+
+
+def test_redirects(web: Web) -> None:
+    path, hops = f"/faults/redirect_chain/{NAME}", 0
+    while (answer := get(web, path))[0] == 302:
+        path, hops = answer[1]["Location"], hops + 1
+    assert (hops, answer[2]) == (3, picture_bytes(NAME))
+    assert fault(web, "redirect_loop")[1]["Location"] == f"/faults/redirect_loop/{NAME}"
+    assert fault(web, "redirect_inside")[1]["Location"].startswith("http://169.254.169.254/")
+
+
+def test_bodies_that_are_no_plain_picture(web: Web) -> None:
+    data = picture_bytes(NAME)
+    assert fault(web, "torn_jpeg")[2] == data[: len(data) // 2]
+    assert fault(web, "zero_bytes")[2] == b""
+    _, headers, body = fault(web, "html_as_jpeg")
+    assert headers["Content-Type"] == "image/jpeg" and body.startswith(b"<!DOCTYPE html>")
+    assert fault(web, "other_bytes")[2] not in (data, b"")
+    robots = fault(web, "opted_out")[1]["X-Robots-Tag"]
+    assert robots == "max-image-preview:large, noai"
+
+
+def test_the_huge_png_is_small_until_it_is_decoded(web: Web) -> None:
+    body = fault(web, "huge_png")[2]
+    assert len(body) < 2_000_000
+    assert body[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">II", body[16:24]) == (20_000, 20_000)
+
+
+def test_other_formats(web: Web) -> None:
+    width, height = image(picture_bytes(NAME)).size
+    turned = image(fault(web, "exif_rotated")[2])
+    assert (turned.getexif()[0x0112], turned.size) == (6, (height, width))
+    assert image(fault(web, "cmyk_jpeg")[2]).mode == "CMYK"
+    palette = image(fault(web, "transparent_palette")[2])
+    assert (palette.format, palette.mode, palette.info["transparency"]) == ("PNG", "P", 0)
+    gif = image(fault(web, "animated_gif")[2])
+    assert (gif.format, gif.n_frames) == ("GIF", 3)
+    assert image(fault(web, "webp")[2]).format == "WEBP"
+
+
+def leave_in_the_middle(web: Web, name: str) -> int:
+    """Bytes read of a fault's answer before the connection is reset."""
+    with socket.create_connection(("127.0.0.1", web.port), timeout=10) as client:
+        client.sendall(f"GET /faults/{name}/{NAME} HTTP/1.1\r\nHost: www.faults.example\r\n\r\n".encode())
+        num_bytes = 0
+        while num_bytes < (3_000_000 if name == "endless" else 200):
+            num_bytes += len(client.recv(1 << 20))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return num_bytes
+
+
+def test_whoever_leaves_in_the_middle_is_not_reported(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body without end goes past any limit, the dripping one is slow; resetting both leaves the log empty."""
+    monkeypatch.setattr(faults, "DRIP_S", 0.005)
+    with caplog.at_level(logging.DEBUG, "aiohttp"), Web() as web:
+        assert leave_in_the_middle(web, "endless") >= 3_000_000
+        started = time.monotonic()
+        leave_in_the_middle(web, "dripping")
+        assert time.monotonic() - started > 0.05  # 200 bytes with the header: dozens of drips
+        time.sleep(0.2)
+        assert fault(web, "missing")[0] == 404
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_requests_are_counted() -> None:
+    with Web() as web:
+        get(web, f"/pictures/{NAME}")
+        get(web, "/robots.txt")
+        fault(web, "gone")
+        assert web.num_requests == 3
+
+
+def test_our_engine_ends_every_fault_as_expected(root: Root, web: Web) -> None:
+    """One unit with all of the demo's faulty rows, and with a picture for comparison."""
+    pairs = [(row["URL"], row["TEXT"], None) for row in metadata.laion_rows()]
+    pairs += [(row["url"], row["text"], row["sha256"]) for row in metadata.commonpool_rows()]
+    expected = metadata.expected()
+    rows = {uid(url, text): sample(url, text, sha256) for url, text, sha256 in pairs if uid(url, text) in expected}
+    assert set(rows) == set(expected)
+    ordered = [rows[key] for key in sorted(rows)]
+    root.publish_parquet("samples/u-000000.parquet", pa.Table.from_pylist(ordered, SAMPLES))
+    overrides = [f'download.connect_to={{"{host}" = "{place}"}}' for host, place in web.connect_to.items()]
+    config = load("demo", [*overrides, "download.timeout_s=1.5"])
+    assert to_dict(config)["download"]["allow_addresses"] == [LOOPBACK]
+    download_unit(root, "u-000000", resolved(config), 0)
+    found = root.read_parquet("downloads/u-000000.parquet").to_pylist()
+    assert {row["uid"]: row["status"] for row in found} == {key: str(status) for key, status in expected.items()}
+
+
+def sample(url: str, text: str | None, sha256: str | None) -> dict[str, Any]:
+    known = {"uid": uid(url, text), "url": url, "caption": text, "source": "demo", "claimed_sha256": sha256}
+    return {**dict.fromkeys(SAMPLES.names), **known, "domain": Path(url).parts[1] if "//" in url else ""}
