@@ -97,20 +97,27 @@ class Draw:
 def _vector_bins(root: Root, rows: pa.Table, min_cosine: float | None) -> list[Bin]:
     vectors = _vectors(root, rows)
     known = np.flatnonzero(usable(vectors))
-    vectors, num_bins = normalised(vectors[known]), round((1 - LOWEST_COSINE) / COSINE_BIN)
-    draw = Draw(known, num_bins)
+    vectors, edges = normalised(vectors[known]), _edges(min_cosine)
+    draw = Draw(known, len(edges) - 1)
     for first in range(0, len(known), BLOCK):
         for second in range(first, len(known), BLOCK):
             cosine = vectors[first : first + BLOCK] @ vectors[second : second + BLOCK].T
-            bins = np.floor((1 - cosine) / COSINE_BIN).clip(min=0).astype(np.int32)
-            draw.add(first, second, np.where(bins < num_bins, bins, -1), cosine)
+            bins = (len(edges) - 1 - np.searchsorted(edges[::-1], cosine, side="right")).clip(min=0)
+            draw.add(first, second, np.where(cosine >= edges[-1], bins, -1), cosine)
     bins = []
-    for number in range(num_bins):
-        low = 1 - (number + 1) * COSINE_BIN
-        title = f"cosine {low:.3f} to {low + COSINE_BIN:.3f}"
-        cut = min_cosine is not None and low + COSINE_BIN / 2 >= min_cosine
-        bins.append(_bin(root, rows, title, draw.totals[number], draw.pairs(number), cut))
+    for number, (high, low) in enumerate(zip(edges, edges[1:], strict=False)):
+        is_removed = min_cosine is not None and low >= min_cosine
+        title = f"cosine {low:.3f} to {high:.3f}"
+        bins.append(_bin(root, rows, title, draw.totals[number], draw.pairs(number), is_removed))
     return bins
+
+
+def _edges(min_cosine: float | None) -> np.ndarray:
+    """Falling limits of the bins from 1 to about LOWEST_COSINE, `min_cosine` among them."""
+    anchor = 1.0 if min_cosine is None else min_cosine
+    above, below = (int((end - anchor) / COSINE_BIN) for end in (1.0, LOWEST_COSINE))
+    inner = anchor + np.arange(above, below - 1, -1) * COSINE_BIN
+    return np.r_[1.0, inner[inner < 1 - COSINE_BIN / 100]]
 
 
 def _vectors(root: Root, rows: pa.Table) -> np.ndarray:

@@ -12,12 +12,13 @@ from PIL import Image
 
 THUMBNAIL_SIDE = 112
 _STYLE = """
-body { font: 14px system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }
+body { font: 14px system-ui, sans-serif; margin: 2rem auto; max-width: 94rem; padding: 0 1rem; color: #222; }
 h2 { font-size: 1rem; margin: 1.6rem 0 .4rem; border-top: 1px solid #ccc; padding-top: .8rem; }
 h2.limit { border-top: 3px solid #c33; }
 .pairs { display: flex; flex-wrap: wrap; gap: .8rem; }
 figure { margin: 0; background: #f4f4f4; padding: .3rem; }
 img { width: 112px; height: 112px; object-fit: contain; background: #fff; }
+img + img { margin-left: 3px; }
 figcaption { font-size: 12px; color: #555; }
 """
 
@@ -66,5 +67,5 @@ def _thumbnail(data: bytes) -> str:
         small = image.convert("RGB")
         small.thumbnail((2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
         sink = io.BytesIO()
-        small.save(sink, "JPEG", quality=80)
+        small.save(sink, "JPEG", quality=75)
     return f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}"

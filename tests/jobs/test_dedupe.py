@@ -1,5 +1,7 @@
 import dataclasses
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from curation.schema import DUPLICATES
 from curation.storage import Root
 from jobs import vector_edges
 from jobs.dedupe import run
-from jobs.preview import preview
+from jobs.preview import _edges, preview
 from jobs.vector_edges import groups
 from tests.picture_root import DOWNLOAD, Fetched, fill, scene, set_vectors
 
@@ -58,6 +60,13 @@ def removed(root: Root) -> dict[str, tuple[str, str]]:
     return {row[0]: (row[1], row[2]) for row in rows}
 
 
+def lossless(level: int) -> bytes:
+    """Other bytes for each `level`, the same pixels."""
+    sink = io.BytesIO()
+    scene(7).save(sink, "PNG", compress_level=level)
+    return sink.getvalue()
+
+
 PICTURES: list[Fetched] = [
     ("original", encoded(scene(1, 128)), {}),
     ("same bytes", encoded(scene(1, 128)), {}),
@@ -71,6 +80,8 @@ PICTURES: list[Fetched] = [
     ("zero vector", encoded(scene(5)), {}),
     ("zero too", encoded(scene(6)), {}),
     ("missing", b"", {}),
+    ("lossless", lossless(1), {}),
+    ("lossless, packed", lossless(9), {}),
 ]
 VECTORS = {
     "original": direction(1),
@@ -84,7 +95,7 @@ VECTORS = {
 }
 
 
-def build(root: Root, num_units: int = 2, order: int = 1) -> None:
+def build(root: Root, num_units: int = 2) -> None:
     """The pictures above; the uids do not depend on the number of units."""
     uids = fill(root, PICTURES, num_units=num_units)
     chosen = [VECTORS.get(caption, direction(50 + i)) for i, (caption, _, _) in enumerate(PICTURES)]
@@ -99,27 +110,45 @@ def test_three_tiers_are_one_graph_and_bad_vectors_spoil_nothing(spark: SparkSes
     build(root)
     run(spark, recipe(keep=KEEP), root)
     found = removed(root)
-    first = min(("original", "same bytes"), key=lambda caption: uid_of(root, caption))
-    other = "same bytes" if first == "original" else "original"
+    first, other = by_uid(root, "original", "same bytes")
+    fewer_bytes, more_bytes = "lossless, packed", "lossless"
+    assert lossless(9) != lossless(1) and len(lossless(9)) < len(lossless(1))
     assert found == {
         other: (first, "exact"),
+        more_bytes: (fewer_bytes, "exact"),
         "same pixels": (first, "perceptual"),
         "smaller": (first, "perceptual"),
         "looks alike": (first, "embedding"),
     }
     fp = (root.current("duplicates") or {})["fingerprint"]
     counts = root.read_json(f"duplicates/{fp}/statistics.json")
-    assert counts["removed"] == {"exact": 1, "perceptual": 2, "embedding": 1}
-    assert counts["pictures"] == 11
+    assert counts["removed"] == {"exact": 2, "perceptual": 2, "embedding": 1}
+    assert counts["pictures"] == 13
+    assert counts["zero_or_nan_vector"] == 3
     assert counts["too_plain_for_phash"] == 2
     assert root.list(f"duplicates/{fp}/work") == []
+
+
+def by_uid(root: Root, *captions: str) -> list[str]:
+    return sorted(captions, key=lambda caption: uid_of(root, caption))
 
 
 def uid_of(root: Root, caption: str) -> str:
     return Manifest(root).query("select uid from samples where caption = ?", [caption]).fetchall()[0][0]
 
 
-def test_partitions_units_and_the_components_engine_do_not_matter(spark: SparkSession, tmp_path: Path) -> None:
+ELSEWHERE = """
+import sys
+from jobs.dedupe import run
+from jobs.session import session
+from curation.storage import Root
+from tests.jobs.test_dedupe import recipe
+run(session("one worker", spark__master="local[1]", spark__sql__shuffle__partitions="3"), recipe(), Root(sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+def test_partitions_units_workers_and_the_components_engine_do_not_matter(spark: SparkSession, tmp_path: Path) -> None:
     results = []
     before = spark.conf.get("spark.sql.shuffle.partitions") or "2"
     for number, (units, partitions, local) in enumerate([(1, 1, 10**6), (3, 5, 10**6), (2, 2, 0)]):
@@ -131,10 +160,18 @@ def test_partitions_units_and_the_components_engine_do_not_matter(spark: SparkSe
             run(spark, recipe(max_local_edges=local), root)
         finally:
             spark.conf.set("spark.sql.shuffle.partitions", before)
-        files = (root.current("duplicates") or {})["files"]
-        results.append([root.read_bytes(file) for file in files])
+        results.append(written(root))
+    alone = Root(tmp_path / "alone")
+    alone.create()
+    build(alone, 4)
+    subprocess.run([sys.executable, "-c", ELSEWHERE, alone.base], check=True, timeout=200)
+    results.append(written(alone))
     assert len(results[0]) == 1
-    assert results[0] == results[1] == results[2]
+    assert all(result == results[0] for result in results)
+
+
+def written(root: Root) -> list[bytes]:
+    return [root.read_bytes(file) for file in (root.current("duplicates") or {})["files"]]
 
 
 def test_the_same_run_again_does_nothing_and_another_threshold_does(spark: SparkSession, root: Root) -> None:
@@ -282,10 +319,19 @@ def test_groups_are_bounded_and_skip_lonely_clusters(monkeypatch: pytest.MonkeyP
     assert found.tolist() == [0, 0, -1, 1, 2, 3, -1]
 
 
+@pytest.mark.parametrize("limit", [0.765, 0.75, 0.999, 1.0, None, 0.3])
+def test_bins_of_the_preview_meet_at_the_limit(limit: float | None) -> None:
+    edges = _edges(limit)
+    widths = -np.diff(edges)
+    assert edges[0] == 1 and (widths > 0).all() and widths.max() <= 0.0251
+    assert limit is None or limit < 0.5 or limit in edges
+
+
 def test_preview_writes_a_sheet_and_decides_nothing(spark: SparkSession, root: Root, tmp_path: Path) -> None:
     build(root)
     preview(spark, recipe(), root, str(tmp_path / "sheet.html"))
     text = (tmp_path / "sheet.html").read_text()
     assert "cosine 0.975 to 1.000" in text and "6 bits apart" in text
+    assert 'class="limit">cosine 0.875 to 0.900' in text
     assert text.count("<img") >= 4
     assert not root.exists("duplicates")

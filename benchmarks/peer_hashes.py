@@ -1,0 +1,49 @@
+"""Hashes of the benchmark's pictures by other packages, in a virtualenv of their own.
+
+    python -m venv /tmp/peer-venv && /tmp/peer-venv/bin/pip install pdqhash PyWavelets scikit-learn matplotlib
+    /tmp/peer-venv/bin/pip install --no-deps imagededup        # its torchvision fails beside a CPU torch
+    /tmp/peer-venv/bin/python benchmarks/peer_hashes.py /tmp/bench-dedupe/photographs
+
+Needs torch importable there (a .pth to another environment will do). Writes peer-hashes.npz: uint64 `[n, words]` each.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from unittest.mock import MagicMock
+
+import numpy as np
+import pdqhash
+from PIL import Image
+
+
+class _Anything(ModuleType):
+    """Stands for torchvision, which imagededup imports for its networks and its hashes never use."""
+
+    def __getattr__(self, name: str) -> MagicMock:
+        return MagicMock()
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    for name in ("torchvision", "torchvision.transforms", "torchvision.models"):
+        sys.modules[name] = _Anything(name)
+    from imagededup.methods import AHash, DHash, PHash, WHash
+
+    files = sorted((folder / "files").glob("*.jpg"))
+    methods = {"imagededup " + m.__name__: m(verbose=False) for m in (PHash, DHash, AHash, WHash)}
+    hashes: dict[str, list[list[int]]] = {name: [] for name in (*methods, "PDQ")}
+    for file in files:
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        for name, method in methods.items():
+            hashes[name].append([int(method.encode_image(image_array=pixels), 16)])
+        bits = np.asarray(pdqhash.compute(pixels)[0], bool)
+        hashes["PDQ"].append(np.packbits(bits).view(np.uint64).tolist())
+    np.savez(folder / "peer-hashes.npz", **{name: np.array(values, np.uint64) for name, values in hashes.items()})
+
+
+if __name__ == "__main__":
+    main()
