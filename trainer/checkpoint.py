@@ -42,6 +42,8 @@ class Progress:
     world_size: int
     batch_size: int
     seed: int
+    teacher: str = ""
+    """Of masked image modelling; empty in contrastive training."""
     step: int
     phase: int
     num_skipped: int = 0
@@ -107,12 +109,13 @@ def check(progress: Progress, config: Config, checkpoint: Path) -> None:
         "precision": config.train.precision,
         "batch_size": config.train.batch_size,
         "seed": config.train.seed,
+        "teacher": config.distill.teacher if config.distill else "",
     }
     for key, value in wanted.items():
         found = getattr(progress, key)
         if found != value:
             raise UserError(
-                f"{checkpoint} is of another run: its {key} is {found}, this one's {value}; "
+                f"{checkpoint} is of another run: its {key} is {found or 'none'}, this one's {value or 'none'}; "
                 "use that one or another folder."
             )
 

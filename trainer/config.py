@@ -276,11 +276,18 @@ class DistillConfig:
     teacher: str
     """A model's name."""
     teacher_weights: str = ""
-    """The teacher's checkpoint; empty only makes sense in tests."""
+    """The teacher's checkpoint; empty is a random teacher, which only makes sense in tests."""
     mask_share: float = 105 / 256
     """Share of the patches that are masked (EVA: 105 of 256)."""
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    """Share of the picture's area that a random crop keeps, from and to (EVA's --crop_scale)."""
+    flip_share: float = 0.5
+    """Share of the pictures that are mirrored: there are no captions that would become wrong."""
 
     def __post_init__(self) -> None:
+        low, high = self.crop_scale
+        _require(0 < low <= high <= 1, f"crop_scale goes from above 0 to at most 1, not {self.crop_scale}")
+        _require(0 <= self.flip_share <= 1, f"flip_share lies in [0, 1], not {self.flip_share}")
         _require(0 < self.mask_share < 1, f"mask_share lies in (0, 1), not {self.mask_share}")
 
 

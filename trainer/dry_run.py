@@ -57,7 +57,7 @@ def clip_config(settings: Config, phase: PhaseConfig) -> ClipConfig:
 
 
 def teacher_config(settings: Config, image_size: int) -> ClipConfig | None:
-    """The teacher's numbers under masked image modelling, at the student's resolution."""
+    """The teacher's numbers under masked image modelling, with as many patches as the student."""
     if settings.distill is None:
         return None
     found = models.config(settings.distill.teacher)
@@ -81,7 +81,8 @@ def train_flops(settings: Config, phase: PhaseConfig) -> int:
     teacher = teacher_config(settings, config.vision.image_size)
     if teacher is None:
         return flops.step_flops(config, phase.patch_drop)
-    return 3 * flops.image_flops(config) + flops.image_flops(teacher, published=True)
+    # Of student and teacher every patch is wanted, so no block is cut short.
+    return 3 * flops.image_flops(config, published=True) + flops.image_flops(teacher, published=True)
 
 
 def samples_per_s(settings: Config, phase: PhaseConfig, num_gpus: int, gpu: str) -> float:
@@ -99,7 +100,7 @@ def memory(settings: Config, num_gpus: int, stage: int) -> Memory:
     )
     teacher = teacher_config(settings, clip_config(settings, settings.phases[0]).vision.image_size)
     if teacher:
-        weights += sizes.image_parameters(teacher) * each.weights
+        weights += sizes.image_parameters(teacher) * each.weights / shards[0]
     buffers = 0.0
     if stage > 0:
         buffers += min(zero.bucket_size, count) * each.weights * (2 if zero.overlap_comm else 1)
@@ -158,7 +159,8 @@ def _model(settings: Config, config: ClipConfig) -> list[str]:
     )
     lines.append(f"forward FLOPs   image {images}; caption {_tera(flops.text_flops(config, published=True))}")
     if settings.distill:
-        lines.append(f"teacher         {settings.distill.teacher}, frozen, on every GPU")
+        where = "sharded over the GPUs" if settings.zero.stage == 3 else "whole on every GPU"
+        lines.append(f"teacher         {settings.distill.teacher}, frozen, {where}")
     return lines
 
 

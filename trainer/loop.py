@@ -177,6 +177,7 @@ class Loop:
             world_size=self.rank.world_size,
             batch_size=config.train.batch_size,
             seed=config.train.seed,
+            teacher=config.distill.teacher if config.distill else "",
             step=self.step,
             phase=phase,
             num_skipped=self.guard.num_skipped,

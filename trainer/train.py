@@ -25,7 +25,7 @@ from trainer.launch import Rank
 from trainer.metrics import DENSE_BF16_TFLOPS
 
 if TYPE_CHECKING:
-    from trainer.loop import Loop
+    from trainer.loop import Loop, Objective
 
 logger = logging.getLogger("trainer")
 
@@ -99,6 +99,7 @@ def log_to_stderr(rank: Rank) -> None:
 def loader_maker(settings: Config, rank: Rank) -> Callable[[PhaseConfig], Any]:
     """Phase → its loader; making one raises UserError when too little matches."""
     from trainer.data import Cache, Loader, TrainTransform
+    from trainer.tokenizer import tokenize
 
     if not settings.data.root:
         raise UserError("There is nothing to train on: name the curated root, as in --set data.root=ROOT.")
@@ -108,6 +109,9 @@ def loader_maker(settings: Config, rank: Rank) -> Callable[[PhaseConfig], Any]:
         image_size = models.config(settings.model.name, image_size=size).vision.image_size
         micro_batches = settings.train.num_micro_batches(rank.world_size)
         where = settings.data.where if phase.where is None else phase.where
+        transform = TrainTransform(image_size)
+        if settings.distill:
+            transform = TrainTransform(image_size, scale=settings.distill.crop_scale)
         data = settings.data
         loader = Loader(
             data.root,
@@ -118,7 +122,8 @@ def loader_maker(settings: Config, rank: Rank) -> Callable[[PhaseConfig], Any]:
             verify=data.verify,
             cache=Cache(folder=Path(data.cache), max_bytes=data.cache_bytes) if data.cache else None,
             batch_size=settings.train.batch_size // (rank.world_size * micro_batches),
-            transform=TrainTransform(image_size),
+            transform=transform,
+            tokenizer=None if settings.distill else tokenize,
             seed=settings.train.seed,
             rank=rank.rank,
             world_size=rank.world_size,
@@ -128,7 +133,7 @@ def loader_maker(settings: Config, rank: Rank) -> Callable[[PhaseConfig], Any]:
         if len(loader.index) < settings.train.batch_size:
             raise UserError(
                 f"Only {len(loader.index)} samples of {settings.data.root} match {where or 'every row'!r}, less than "
-                f"one batch of {settings.train.batch_size}: a sample would be its own negative; lower train.batch_size."
+                f"one batch of {settings.train.batch_size}, which a sample may be in once: lower train.batch_size."
             )
         return loader
 
@@ -150,6 +155,8 @@ def check_data(settings: Config, make_loader: Callable[[PhaseConfig], Any], resu
 
 def train(settings: Config, rank: Rank) -> bool:
     """Train, export and evaluate; False when a SIGTERM ended it early."""
+    if settings.distill is not None:
+        raise UserError("This configuration has a [distill] section: run it with trainer.distill.")
     resume = preflight(settings, rank)
     make_loader = loader_maker(settings, rank)
     check_data(settings, make_loader, resume)
@@ -161,21 +168,34 @@ def train(settings: Config, rank: Rank) -> bool:
 
     objective = Contrastive(settings)
     objective.check_weights()
+    return run_loop(settings, rank, objective, make_loader, resume, at_end=_evaluate)
+
+
+def run_loop(
+    settings: Config,
+    rank: Rank,
+    objective: Objective,
+    make_loader: Callable[[PhaseConfig], Any],
+    resume: Path | None,
+    at_end: Callable[[Config, Loop, Rank], None] | None = None,
+) -> bool:
+    """Train to the end, write model.safetensors and call `at_end`; False when a SIGTERM ended it early."""
     with launch.process_group(rank) as device:
         from trainer.loop import Loop
 
         loop = Loop(settings, objective, make_loader, rank=rank, device=device, resume=resume)
         finished = loop.run()
         if finished:
-            _finish(settings, loop, rank)
+            path = Path(settings.folder) / "model.safetensors"
+            loop.save_weights(path)
+            logger.info("wrote %s", path)
+            if at_end is not None:
+                at_end(settings, loop, rank)
         loop.close()
     return finished
 
 
-def _finish(settings: Config, loop: Loop, rank: Rank) -> None:
-    path = Path(settings.folder) / "model.safetensors"
-    loop.save_weights(path)
-    logger.info("wrote %s", path)
+def _evaluate(settings: Config, loop: Loop, rank: Rank) -> None:
     if settings.eval.names_any:
         from trainer import evaluate
 

@@ -15,7 +15,7 @@ import pytest
 
 from curation.storage import Root
 from tests import small_root
-from tests.trainer.ranks import PROJECT
+from tests.trainer.ranks import PROJECT, launch
 from tests.trainer.toy import losses
 
 BIN = Path(sys.executable).parent
@@ -56,6 +56,28 @@ def test_deepspeeds_launcher_trains_on_a_where(tmp_path: Path) -> None:
     meta = json.loads((tmp_path / "run" / "checkpoints" / "step-00000003" / "trainer.json").read_text())
     # 16 of the 32 packed samples are laion's, so that three steps of 8 lie in the second epoch.
     assert (meta["world_size"], meta["loader"]["order"]["epoch_samples"]) == (2, 16)
+
+
+@pytest.mark.slow
+def test_distillation_reads_a_where_and_starts_contrastive_training(tmp_path: Path) -> None:
+    root, mim = _root(tmp_path / "root"), tmp_path / "mim"
+    command = [sys.executable, "-m", "trainer.distill", "--config", "mim-debug"]
+    sets = [f"data.root={root}", f"folder={mim}", "train.batch_size=8", "data.where=source = 'coyo'"]
+    command += [part for override in (*sets, "phases.0.samples=24") for part in ("--set", override)]
+    output = launch(1, command)
+    assert sorted(losses(mim)) == [1, 2, 3], output
+    meta = json.loads((mim / "checkpoints" / "step-00000003" / "trainer.json").read_text())
+    assert (meta["teacher"], meta["loader"]["order"]["epoch_samples"]) == ("debug", 16)
+    process = _start(
+        [sys.executable, "-m"], root, tmp_path / "clip", "phases.0.samples=8",
+        f"model.image_weights={mim / 'model.safetensors'}",
+    )  # fmt: skip
+    output = process.communicate(timeout=100)[0]
+    assert process.returncode == 0 and sorted(losses(tmp_path / "clip")) == [1], output
+    # A run of the one kind does not go on as the other.
+    process = _start([sys.executable, "-m"], root, mim, "phases.0.samples=24")
+    output = process.communicate(timeout=100)[0]
+    assert process.returncode == 2 and "its teacher is debug, this one's none" in output
 
 
 @pytest.mark.slow

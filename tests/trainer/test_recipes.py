@@ -55,4 +55,25 @@ def test_every_shipped_file_loads_and_names_its_source() -> None:
     assert len(files) >= 11
     for file in files:
         config.load(file)
-        assert file.stem == "debug" or "arXiv" in file.read_text().partition("[model]")[0], file
+        assert "debug" in file.stem or "arXiv" in file.read_text().partition("[model]")[0], file
+
+
+def test_the_published_recipe_of_masked_image_modelling() -> None:
+    recipe = config.load("mim-eva02-l-14")
+    assert recipe.distill is not None and recipe.distill.teacher == "eva01-g-14"
+    assert round(256 * recipe.distill.mask_share) == 105 and recipe.distill.crop_scale == (0.2, 1.0)
+    assert (recipe.train.batch_size, recipe.train.num_micro_batches(64), recipe.model.drop_path) == (2048, 1, 0.1)
+    optim = recipe.optim
+    assert (optim.name, optim.betas, optim.eps, optim.clip_norm) == ("adamw", (0.9, 0.98), 1e-6, 3.0)
+    assert (optim.image.lr, optim.image.weight_decay, optim.image.layer_decay) == (1.5e-3, 0.05, 1.0)
+    assert optim.final_lr_ratio * optim.image.lr == pytest.approx(1e-5, rel=1e-3)
+    assert recipe.total_samples == 56 * optim.warmup_samples
+
+
+@pytest.mark.parametrize(("name", "num_gpus"), [("8b", 384), ("18b", 360)])
+def test_large_towers_learn_from_e_plus(name: str, num_gpus: int) -> None:
+    recipe = config.load(f"mim-eva-clip-{name}")
+    assert recipe.distill is not None and recipe.distill.teacher == "eva02-e-14-plus"
+    assert recipe.total_samples == 6e9 and recipe.zero.stage == 3 and recipe.train.num_micro_batches(num_gpus) == 1
+    text = dry_run.report(recipe, num_gpus, "H200")
+    assert "teacher         eva02-e-14-plus, frozen, sharded over the GPUs" in text

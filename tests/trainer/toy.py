@@ -110,15 +110,17 @@ def train(
     stop_at: int | None = None,
     die_at: int | None = None,
     poisoned: Sequence[int] = (),
+    distil: bool = False,
 ) -> None:
-    """The command `trainer.train` on the toy loader; exits with its status.
+    """The command `trainer.train`, or `trainer.distill`, on the toy loader; exits with its status.
 
     Rank 0 gets a SIGTERM during step `stop_at`, and every rank a SIGKILL at the end of step `die_at`.
     """
-    from trainer import loop
-    from trainer import train as command
+    from trainer import distill, loop
+    from trainer import train as train_command
 
     rank = this_rank()
+    command: Any = distill if distil else train_command
     command.loader_maker = lambda settings, rank: loader_maker(settings, rank, poisoned)
     original = loop.Loop._step
 

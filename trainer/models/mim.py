@@ -27,13 +27,13 @@ class MaskedImageModel(nn.Module):
         """Predict the teacher's features.
 
         Args:
-            pixels: `[b, 3, image_size, image_size]`, normalised.
+            pixels: `[b, 3, image_size, image_size]`, normalised, of any dtype.
             mask: bool `[b, num_patches]`, true where the patch is hidden from the model.
 
         Returns:
             `[number of hidden patches, teacher_dim]`, image by image and row by row, as `teacher_features[mask]` is.
         """
-        tokens = self.visual(pixels, output="tokens", mask=mask, mask_token=self.mask_token)
+        tokens = self.visual(pixels.to(self.mask_token.dtype), output="tokens", mask=mask, mask_token=self.mask_token)
         return self.lm_head(tokens[:, 1:][mask])
 
     def set_grad_checkpointing(self, enabled: bool = True) -> None:
