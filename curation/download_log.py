@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +18,8 @@ FOLDER = "logs/download"
 INTERVAL_S = 3.0
 MAX_HOSTS = 200
 """Hosts that a log names. A host belongs to one unit, so the largest of all are among the largest of theirs."""
+NUM_SNAPSHOTS = 11
+"""Rates are those of the last ten intervals, so that rows which a journal brought back count for nothing."""
 
 
 class UnitLog:
@@ -32,6 +34,7 @@ class UnitLog:
         self._statuses: Counter[str] = Counter()
         self._hosts: dict[str, Counter[str]] = {}
         self._num_bytes = 0
+        self._snapshots: deque[tuple[float, int, int, dict[str, int]]] = deque(maxlen=NUM_SNAPSHOTS)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._publish_often, name="download-log", daemon=True)
 
@@ -60,6 +63,18 @@ class UnitLog:
                 self._publish(running=True)
             if self._over.wait(INTERVAL_S):
                 return
+            totals = {name: counts.total() for name, counts in list(self._hosts.items())}
+            self._snapshots.append((time.time(), sum(totals.values()), self._num_bytes, totals))
+
+    def _rates(self, hosts: list[str]) -> dict[str, Any]:
+        """Rows and bytes a second over the snapshots, in all and of each of `hosts`; nothing before the second one."""
+        if len(self._snapshots) < 2:
+            return {"rows_per_s": None, "bytes_per_s": None, "hosts_per_s": {}}
+        (begin, rows, num_bytes, earlier), (end, rows_now, num_bytes_now, now) = self._snapshots[0], self._snapshots[-1]
+        seconds = max(end - begin, 1e-3)
+        per_host = {name: round((now.get(name, 0) - earlier.get(name, 0)) / seconds, 3) for name in hosts}
+        rows_per_s, bytes_per_s = (rows_now - rows) / seconds, (num_bytes_now - num_bytes) / seconds
+        return {"rows_per_s": round(rows_per_s, 3), "bytes_per_s": round(bytes_per_s, 1), "hosts_per_s": per_host}
 
     def _publish(self, running: bool) -> None:
         now = time.time()
@@ -74,4 +89,4 @@ class UnitLog:
             "at": round(now, 3),
             "seconds": round(now - self._started, 3),
         }
-        self._root.publish_json(self._path, self._facts | seen)
+        self._root.publish_json(self._path, self._facts | seen | self._rates([name for name, _ in largest]))

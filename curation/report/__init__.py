@@ -10,6 +10,7 @@ from pathlib import Path
 from curation.errors import UserError
 from curation.manifest import Manifest
 from curation.report.funnel import FunnelRow, funnel, render
+from curation.report.hosts import hosts_text
 from curation.report.page import page
 from curation.storage import Root
 
@@ -17,8 +18,9 @@ __all__ = ["FunnelRow", "funnel", "status_text", "write_html"]
 
 
 def status_text(root: Root) -> str:
-    """The funnel of `root` as a table in plain text, and what is left to do."""
-    return render(funnel(Manifest(root)))
+    """The funnel of `root` as a table in plain text; while a download runs, whom it asks and what comes of it."""
+    live = hosts_text(root)
+    return render(funnel(Manifest(root))) + (f"\n{live}" if live else "")
 
 
 def write_html(root: Root, output: str | Path) -> None:
