@@ -58,6 +58,8 @@ class DownloadConfig:
     timeout_s: float = 30.0
     """Deadline of a whole picture, redirects and retries' own waits excluded."""
     connect_timeout_s: float = 10.0
+    first_byte_timeout_s: float = 15.0
+    """From the request to the end of the answer's headers."""
     retries: int = 2
     rounds: int = 1
     """How often temporary failures are tried again after the whole plan is through; may be raised on a later day."""
@@ -79,6 +81,8 @@ class DownloadConfig:
     """Least time between two requests to one host."""
     num_decoders: int = 1
     """Decoding processes of one task."""
+    measure: bool = True
+    """Decode what is stored as it came too, for its hash, sharpness and entropy; False only looks at such bytes."""
     num_rows_per_unit: int = 10_000
 
     def __post_init__(self) -> None:
@@ -90,8 +94,9 @@ class DownloadConfig:
             _at_least(name, getattr(self, name), 0)
         if not 1 <= self.encode_quality <= 100:
             raise ValueError(f"encode_quality must lie in 1..100, not {self.encode_quality}")
-        if self.timeout_s <= 0 or self.connect_timeout_s <= 0:
-            raise ValueError("timeout_s and connect_timeout_s must be positive")
+        for name in ("timeout_s", "connect_timeout_s", "first_byte_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
         for network in self.allow_addresses:
             ipaddress.ip_network(network)
 

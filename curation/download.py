@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +21,13 @@ import pyarrow as pa
 from curation import rounds
 from curation.config import DownloadConfig, Recipe
 from curation.download_log import UnitLog
-from curation.fetch.client import Client
-from curation.images.decoder import Decoder
+from curation.fetch.client import RETRIED, UNREACHED, Client, Fetched
+from curation.fetch.politeness import backoff_s
+from curation.fetch.schedule import Item, Schedule
+from curation.fetch.urls import BadUrlError, Target, parse
+from curation.images.decoder import Decoders
 from curation.images.probe import PictureError
+from curation.images.process import Stored, keep
 from curation.opt_out import OptOut, load
 from curation.schema import DOWNLOADS, Status
 from curation.settings import to_dict
@@ -43,9 +48,11 @@ CONTENT_KEYS = (
     "max_frames",
     "formats",
     "obey_robots",
+    "measure",
 )
 """Settings that decide what is stored; the others say how fast and how patiently, and may change between runs."""
 Row = dict[str, Any]
+_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
 
 def content_config(config: DownloadConfig) -> dict[str, Any]:
@@ -124,66 +131,147 @@ def fetch_rows(job: Job) -> None:
 
 
 async def _fetch_all(job: Job) -> None:
-    config, waiting = job.config, iter(job.waiting())
-    decoders: asyncio.Queue[Decoder] = asyncio.Queue()
-    started = [Decoder(config) for _ in range(config.num_decoders)]
-    for decoder in started:
-        decoders.put_nowait(decoder)
-    async with Client(config) as client:
-        task = _Task(client, decoders, job)
+    config = job.config
+    schedule = Schedule(config.max_per_host, config.host_interval_s)
+    items = list(_startable(job))
+    schedule.start(items)
+    decoders = Decoders(config)
+    try:
+        async with Client(config) as client, asyncio.TaskGroup() as group:
+            task = _Task(client, schedule, decoders, job)
+            for _ in range(min(config.max_concurrency, len(items))):
+                group.create_task(task.work())
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+    finally:
+        await decoders.close()
+
+
+def _startable(job: Job) -> Iterator[Item]:
+    """Rows that have to be fetched; those that must not or cannot be end here."""
+    for sample in job.waiting():
+        if job.opt_out.refuses_url(sample["url"]):
+            job.end(sample, failed(sample["uid"], Status.OPTED_OUT, "on an opt-out list"))
+            continue
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(config.max_concurrency):
-                    group.create_task(task.work(waiting))
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
-        finally:
-            for decoder in started:
-                await decoder.close()
+            yield Item(sample, parse(sample["url"]))
+        except BadUrlError as error:
+            job.end(sample, failed(sample["uid"], error.status, error.detail))
 
 
 class _Task:
     """What the workers of one unit share."""
 
-    def __init__(self, client: Client, decoders: asyncio.Queue[Decoder], job: Job) -> None:
-        self._client, self._decoders, self._job, self._opt_out = client, decoders, job, job.opt_out
+    def __init__(self, client: Client, schedule: Schedule, decoders: Decoders, job: Job) -> None:
+        self._client, self._schedule, self._decoders, self._job = client, schedule, decoders, job
 
-    async def work(self, waiting: Iterator[Row]) -> None:
-        """Take samples from the shared iterator until none is left."""
-        for sample in waiting:
-            self._job.end(sample, *await self._end(sample))
+    async def work(self) -> None:
+        """Take items until none is left."""
+        while (item := await self._schedule.take()) is not None:
+            verdict = self._schedule.verdict(item)
+            if verdict is None:
+                await self._ask(item)
+            else:
+                self._end(item, failed(item.sample["uid"], *verdict))
 
-    async def _end(self, sample: Row) -> tuple[Row, bytes]:
+    async def _ask(self, item: Item) -> None:
+        """One request, and what follows from it."""
+        started = time.monotonic()
         try:
-            return await self._download(sample)
-        except PictureError as error:
-            return failed(sample["uid"], error.status, error.detail), b""
-        except OSError:
-            raise  # the disk, not the web: the unit stops and is run again
+            fetched = await self._client.ask(item.target, item.spent_s)
+        except (OSError, asyncio.CancelledError):
+            raise  # this machine, not the web: the unit stops and is run again
         except Exception as error:  # a row must end with a status whatever the web makes our libraries raise
-            return failed(sample["uid"], Status.INTERNAL_ERROR, f"{type(error).__name__}: {error}"), b""
+            fetched = Fetched(Status.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        item.spent_s += time.monotonic() - started
+        status = fetched.status
+        self._schedule.reached(item, (status, fetched.detail) if status in UNREACHED else None)
+        if fetched.redirect is not None:
+            self._follow(item, fetched.redirect)
+        elif status in RETRIED and not fetched.final and item.tries < self._job.config.retries:
+            self._again(item, fetched)
+        elif status is not Status.OK:
+            self._end(item, failed(item.sample["uid"], status, fetched.detail))
+        else:
+            await self._store(item, fetched)
 
-    async def _download(self, sample: Row) -> tuple[Row, bytes]:
-        if self._opt_out.refuses_url(sample["url"]):
-            raise PictureError(Status.OPTED_OUT, "on an opt-out list")
-        fetched = await self._client.fetch(sample["url"])
-        if fetched.status is not Status.OK:
-            raise PictureError(fetched.status, fetched.detail)
-        sha256 = hashlib.sha256(fetched.body).hexdigest()
-        if sha256 in self._opt_out.sha256s:
+    def _follow(self, item: Item, target: Target) -> None:
+        item.hops += 1
+        if item.hops > self._job.config.max_redirects:
+            detail = f"more than {self._job.config.max_redirects}"
+            self._end(item, failed(item.sample["uid"], Status.TOO_MANY_REDIRECTS, detail))
+        elif self._job.opt_out.refuses_url(f"{target.origin}{target.path}"):
+            self._end(item, failed(item.sample["uid"], Status.OPTED_OUT, "redirects to what is on an opt-out list"))
+        else:
+            self._forget(self._schedule.move(item, target))
+
+    def _again(self, item: Item, fetched: Fetched) -> None:
+        item.tries += 1
+        item.hops, item.spent_s = 0, 0.0
+        wait = backoff_s(item.tries)
+        if fetched.retry_after_s is not None:
+            wait = max(wait, fetched.retry_after_s)
+            if fetched.status is not Status.DNS:
+                self._schedule.pause(item.target.host, fetched.retry_after_s)
+        first = parse(item.sample["url"])
+        if first.host != item.target.host:
+            self._forget(self._schedule.move(item, first, wait))
+        else:
+            item.target = first
+            self._schedule.later(item, wait)
+
+    async def _store(self, item: Item, fetched: Fetched) -> None:
+        self._schedule.rest(item)
+        try:
+            row, data = await self._stored(item.sample, fetched.body)
+        except PictureError as error:
+            row, data = failed(item.sample["uid"], error.status, error.detail), b""
+        finally:
+            fetched.give_back()
+        self._end(item, row, data)
+
+    async def _stored(self, sample: Row, body: bytes) -> tuple[Row, bytes]:
+        sha256 = hashlib.sha256(body).hexdigest()
+        if sha256 in self._job.opt_out.sha256s:
             raise PictureError(Status.OPTED_OUT, "its sha256 is on an opt-out list")
         claimed = sample["claimed_sha256"]
         if claimed and claimed.lower() != sha256:
             raise PictureError(Status.HASH_MISMATCH, f"fetched {sha256}")
-        decoder = await self._decoders.get()
-        try:
-            stored = await decoder.decode(fetched.body)
-        finally:
-            self._decoders.put_nowait(decoder)
-        row = {name: getattr(stored, name, None) for name in DOWNLOADS.names}
-        row |= {"uid": sample["uid"], "status": Status.OK.value, "detail": None, "sha256": sha256}
-        row |= {"num_bytes": len(fetched.body), "size": len(stored.data)}
-        return row | {"stored_sha256": hashlib.sha256(stored.data).hexdigest()}, stored.data
+        stored = keep(body, self._job.config) or await self._decoders.decode(body)
+        return row_of(sample["uid"], stored, sha256, len(body)), stored.data
+
+    def _end(self, item: Item, row: Row, data: bytes = b"") -> None:
+        self._job.end(item.sample, row, data)
+        self._forget(self._schedule.done(item))
+
+    def _forget(self, host: str | None) -> None:
+        if host is not None:
+            self._client.forget(host)
+
+
+def row_of(uid: str, stored: Stored, sha256: str, num_bytes: int) -> Row:
+    """The row of a picture that came: `num_bytes` with `sha256` were fetched, `stored` goes into the shard."""
+    return {
+        "uid": uid,
+        "status": Status.OK.value,
+        "detail": None,
+        "sha256": sha256,
+        "pixel_sha256": stored.pixel_sha256,
+        "phash": stored.phash,
+        "format": stored.format,
+        "num_bytes": num_bytes,
+        "width": stored.width,
+        "height": stored.height,
+        "stored_width": stored.stored_width,
+        "stored_height": stored.stored_height,
+        "sharpness": stored.sharpness,
+        "entropy": stored.entropy,
+        "shard": None,
+        "offset": None,
+        "size": len(stored.data),
+        "stored_sha256": stored.stored_sha256 or sha256,
+        "fetch_round": None,
+    }
 
 
 def failed(uid: str, status: Status, detail: str) -> Row:
@@ -235,7 +323,7 @@ def _store(writer: ShardWriter, sample: Row, spool: Spool) -> Row:
     files = {
         picture_extension(data): data,
         "txt": (sample["caption"] or "").encode(),
-        "json": json.dumps(described, ensure_ascii=False, sort_keys=True).encode(),
+        "json": _json(described).encode(),
     }
     member = next(iter(writer.add(sample["uid"], files).values()))
     return row | {"offset": member.offset, "size": member.size}

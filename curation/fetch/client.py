@@ -1,27 +1,26 @@
-"""One pooled HTTP/1.1 client a task: `await client.fetch(url)` ends as bytes or as a status, never as an exception."""
+"""One client a task: `await client.ask(target, spent_s)` ends as bytes, a redirect or a status, not as an exception."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
+import time
+import zlib
 from dataclasses import dataclass
-from urllib.parse import urljoin
-
-import aiohttp
-from yarl import URL
 
 from curation.config import DownloadConfig
 from curation.fetch import robots
 from curation.fetch.addresses import AddressPolicy
-from curation.fetch.politeness import Hosts, backoff_s, retry_after_s
-from curation.fetch.resolve import BlockedAddressError, LookupFailedError, Resolver
+from curation.fetch.budget import Budget, Share
+from curation.fetch.http1 import Answer, Connection, HttpError
+from curation.fetch.politeness import retry_after_s
+from curation.fetch.pool import Pool
+from curation.fetch.resolve import TEMPORARY_TTL_S, BlockedAddressError, LookupFailedError, Resolver
+from curation.fetch.urls import BadUrlError, Target, join
 from curation.schema import Status
 
-CHUNK_BYTES = 64 << 10
-SMALL_BYTES = 1 << 20
-"""Bodies beyond this wait for one of LARGE_SLOTS places: it bounds what all bodies together hold."""
-LARGE_SLOTS = 6
 REDIRECTS = {301, 302, 303, 307, 308}
+MAX_DRAINED_BYTES = 64 << 10
+"""The body of an answer that is no picture is read up to here, so that its connection may be kept."""
 TEMPORARY = {
     Status.DNS,
     Status.CONNECT,
@@ -34,30 +33,42 @@ TEMPORARY = {
 """Failures that a later try may not meet again."""
 RETRIED = TEMPORARY - {Status.TIMEOUT}
 """Tried again at once: a host that took the whole deadline once is left for a later round."""
+UNREACHED = {Status.DNS, Status.CONNECT, Status.TLS, Status.BLOCKED_ADDRESS, Status.TIMEOUT}
+"""Ends of a request that no server answered, or not in time."""
+MAX_ROBOTS_REDIRECTS = 5
+GZIP = b"\x1f\x8b"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Fetched:
-    """How one fetch ended. `body` only with status ok."""
+    """How one request ended. `body` only with status ok; `share` holds its memory until `give_back()`."""
 
     status: Status
     detail: str = ""
     body: bytes = b""
+    share: Share | None = None
+    redirect: Target | None = None
     retry_after_s: float | None = None
     final: bool = False
     """Whether trying again cannot help although the status is a temporary kind."""
 
+    def give_back(self) -> None:
+        """The body is no longer held."""
+        self.body = b""
+        if self.share is not None:
+            self.share.give_back()
 
-class FetchError(Exception):
-    """Carries the end of a fetch out of nested steps."""
 
-    def __init__(self, status: Status, detail: str = "", **facts: object) -> None:
+class _Stop(Exception):
+    """Carries the end of a request out of nested steps."""
+
+    def __init__(self, status: Status, detail: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(status, detail)
-        self.ended = Fetched(status, detail, **facts)  # type: ignore[arg-type]  # keywords of Fetched
+        self.ended = Fetched(status, detail, retry_after_s=retry_after_s)
 
 
 def http_status(code: int) -> Status:
-    """Status of a response code that is neither success nor a redirect that is followed."""
+    """Status of a response code that is neither 200 nor a redirect that is followed."""
     exact = {404: Status.HTTP_404, 410: Status.HTTP_410, 429: Status.HTTP_429}
     if code in exact:
         return exact[code]
@@ -71,171 +82,206 @@ class Client:
     def __init__(self, config: DownloadConfig) -> None:
         self._config = config
         self._token = robots.product_token(config.user_agent)
-        self._policy = AddressPolicy(config.allow_addresses)
+        self._budget = Budget(config.max_bytes)
         self._robots: dict[str, asyncio.Task[robots.Robots]] = {}
-        self._large = asyncio.Semaphore(LARGE_SLOTS)
-        self.hosts = Hosts(config.max_per_host, config.host_interval_s)
+        agent = f"{config.user_agent} {config.contact}".strip()
+        agent = "".join(c for c in agent if " " <= c <= "~")
+        self._lines = f"User-Agent: {agent}\r\nAccept: image/*,*/*;q=0.1\r\nAccept-Encoding: identity\r\n\r\n".encode()
 
     async def __aenter__(self) -> Client:
-        config = self._config
-        connector = aiohttp.TCPConnector(
-            resolver=Resolver(self._policy, config.connect_to),
-            ssl=ssl.create_default_context(),
-            limit=config.max_concurrency,
-            limit_per_host=config.max_per_host,
-            use_dns_cache=False,  # the resolver has its own, with failures and the address check
-        )
-        agent = f"{config.user_agent} {config.contact}".strip()
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": agent, "Accept": "image/*", "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_s),
-            requote_redirect_url=False,
-        )
+        resolver = Resolver(AddressPolicy(self._config.allow_addresses), self._config.connect_to)
+        self._pool = Pool(resolver, self._config.connect_timeout_s)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._robots.values():
             task.cancel()
         await asyncio.gather(*self._robots.values(), return_exceptions=True)
-        await self._session.close()
+        self._pool.close()
 
-    async def fetch(self, url: str) -> Fetched:
-        """Fetch `url` with redirects and retries; how it ended."""
-        ended = await self._once(url)
-        for attempt in range(1, self._config.retries + 1):
-            if ended.status not in RETRIED or ended.final:
-                break
-            wait = ended.retry_after_s if ended.retry_after_s is not None else backoff_s(attempt)
-            await asyncio.sleep(wait)
-            ended = await self._once(url)
-        return ended
+    def forget(self, host: str) -> None:
+        """No row of `host` is left: close its connections, drop its rules."""
+        self._pool.forget(host)
+        for scheme in ("http", "https"):
+            self._robots.pop(f"{scheme}://{host}", None)
 
-    async def _once(self, url: str) -> Fetched:
+    async def ask(self, target: Target, spent_s: float = 0.0) -> Fetched:
+        """One request for a picture that has taken `spent_s` already; redirects are the caller's to follow."""
         try:
-            async with asyncio.timeout(self._config.timeout_s):
-                return await self._follow(url)
-        except FetchError as error:
-            return error.ended
-        except TimeoutError:
-            return Fetched(Status.TIMEOUT, f"no whole picture within {self._config.timeout_s:g} s")
-        except BlockedAddressError as error:
-            return Fetched(Status.BLOCKED_ADDRESS, str(error))
-        except LookupFailedError as error:
-            return Fetched(Status.DNS, str(error), final=not error.temporary)
-        except aiohttp.ClientError as error:
-            return _client_error(error)
-        except (UnicodeError, ValueError) as error:
-            return Fetched(Status.INVALID_URL, f"{error}")
+            if self._config.obey_robots:
+                rules = await self._rules(target)
+                if not rules.allows(target.path):
+                    return Fetched(Status.ROBOTS, rules.reason)
+            return await self._request(target, self._config.timeout_s - spent_s)
+        except (_Stop, HttpError, BlockedAddressError, LookupFailedError, BadUrlError) as error:
+            return _ended(error)
 
-    async def _follow(self, url: str) -> Fetched:
-        for _ in range(self._config.max_redirects + 1):
-            parsed = self._checked(url)
-            if self._config.obey_robots and not await self._allowed(parsed):
-                raise FetchError(Status.ROBOTS, f"{parsed.host}/robots.txt disallows the path")
-            turn, request = self.hosts.turn(parsed.host or ""), self._session.get(parsed, allow_redirects=False)
-            async with turn, request as response:
-                if response.status not in REDIRECTS or "Location" not in response.headers:
-                    return Fetched(Status.OK, body=await self._body(response))
-                url = urljoin(str(parsed), response.headers["Location"].strip())
-        raise FetchError(Status.TOO_MANY_REDIRECTS, f"more than {self._config.max_redirects}")
-
-    def _checked(self, url: str) -> URL:
-        """`url` parsed; raises FetchError for what is no fetchable http address."""
+    async def _request(self, target: Target, left_s: float) -> Fetched:
+        connection, answer = await self._answered(target, left_s)
+        share = self._budget.share()
         try:
-            parsed = URL(url.strip())
-            host, scheme, _ = parsed.host, parsed.scheme.lower(), parsed.port
-        except ValueError as error:
-            raise FetchError(Status.INVALID_URL, str(error)) from error
-        if scheme not in ("http", "https"):
-            status = Status.UNSUPPORTED_SCHEME if scheme else Status.INVALID_URL
-            raise FetchError(status, f"{scheme or 'no'} scheme; only http and https are fetched")
-        if not host:
-            raise FetchError(Status.INVALID_URL, "no host")
-        # aiohttp asks no resolver about a literal address.
-        if (host[-1].isdigit() or ":" in host) and _is_literal(host) and not self._policy.allows(host):
-            raise FetchError(Status.BLOCKED_ADDRESS, host)
-        return parsed.with_user(None)
+            if answer.code == 200:
+                body = await self._picture(connection, answer, share)
+                return Fetched(Status.OK, body=body, share=share)
+            await self._drain(connection, answer)
+        except BaseException:
+            share.give_back()
+            raise
+        finally:
+            self._pool.give(target, connection)
+        location = answer.get("location")
+        if answer.code in REDIRECTS and location is not None:
+            return Fetched(http_status(answer.code), redirect=join(target, _utf8(location)))
+        wait = retry_after_s(answer.get("retry-after")) if answer.code in (429, 503) else None
+        return Fetched(http_status(answer.code), f"HTTP {answer.code}", retry_after_s=wait)
 
-    async def _allowed(self, url: URL) -> bool:
-        origin = str(url.origin())
-        if origin not in self._robots:
-            self._robots[origin] = asyncio.create_task(self._read_robots(url))
-        rules = await asyncio.shield(self._robots[origin])
-        return rules.allows(url.raw_path_qs)
+    async def _answered(self, target: Target, left_s: float) -> tuple[Connection, Answer]:
+        """A connection that has sent the request and got the head of an answer."""
+        request = f"GET {target.path} HTTP/1.1\r\nHost: {target.netloc}\r\n".encode() + self._lines
+        until = time.monotonic() + left_s
+        kept = True
+        while True:
+            connection = await self._pool.take(target, fresh=not kept)
+            kept = connection.requests > 0
+            left = until - time.monotonic()
+            first = min(left, self._config.first_byte_timeout_s)
+            connection.deadline(first, f"no answer within {self._config.first_byte_timeout_s:g} s")
+            try:
+                answer = await connection.ask(request)
+            except HttpError as error:
+                connection.close()
+                if kept and error.unanswered:
+                    kept = False  # the server had given the connection up: that is no failure of this request
+                    continue
+                raise
+            except BaseException:
+                connection.close()
+                raise
+            connection.deadline(until - time.monotonic(), f"no whole picture within {self._config.timeout_s:g} s")
+            return connection, answer
 
-    async def _read_robots(self, url: URL) -> robots.Robots:
-        """RFC 9309 2.3.1: 4xx allows everything; 5xx and an unreachable host forbid everything.
+    async def _picture(self, connection: Connection, answer: Answer, share: Share) -> bytes:
+        if self._config.obey_robots:
+            refused = robots.refusal(answer.headers, self._token)
+            if refused:
+                raise _Stop(Status.OPTED_OUT, refused)
+        limit = self._config.max_bytes
+        if answer.length is not None and answer.length > limit:
+            raise _Stop(Status.TOO_LARGE, f"{answer.length} bytes announced")
+        body = await connection.body(share, limit)
+        encoding = answer.get("content-encoding")
+        if encoding:
+            body = decoded(body, encoding, limit)
+        if not body:
+            raise _Stop(Status.EMPTY, "no bytes")
+        return body
+
+    async def _drain(self, connection: Connection, answer: Answer) -> None:
+        """Read what follows, so that the connection may be kept; close it when that is much or does not come."""
+        if not answer.keep_alive or (answer.length is None and not answer.chunked):
+            connection.close()
+            return
+        if answer.length is not None and answer.length > MAX_DRAINED_BYTES:
+            connection.close()
+            return
+        try:
+            await connection.body(self._budget.share(), MAX_DRAINED_BYTES)
+        except HttpError:
+            connection.close()
+
+    async def _rules(self, target: Target) -> robots.Robots:
+        """robots.txt of the target's origin, asked for once."""
+        origin = target.origin
+        task = self._robots.get(origin)
+        if task is None:
+            task = self._robots[origin] = asyncio.create_task(self._read_robots(target))
+        return task.result() if task.done() and not task.cancelled() else await asyncio.shield(task)
+
+    async def _read_robots(self, target: Target) -> robots.Robots:
+        """RFC 9309 2.3.1: 4xx, a redirect loop: everything is allowed; 5xx or no answer in time: nothing is.
 
         A host that cannot be reached at all is left to the request for the picture itself, which names the reason.
         """
+        place = target._replace(path="/robots.txt")
+        until = time.monotonic() + self._config.timeout_s
+        for _ in range(MAX_ROBOTS_REDIRECTS + 1):
+            try:
+                found = await self._robots_at(place, until - time.monotonic())
+            except HttpError as error:
+                if error.status is Status.TIMEOUT:
+                    return robots.nothing("robots.txt does not come in time")
+                return robots.ALLOW_ALL
+            except (BlockedAddressError, LookupFailedError, BadUrlError):
+                return robots.ALLOW_ALL
+            if isinstance(found, robots.Robots):
+                return found
+            place = found
+        return robots.ALLOW_ALL
+
+    async def _robots_at(self, place: Target, left_s: float) -> robots.Robots | Target:
+        """The rules at `place`, or where they are instead."""
+        connection, answer = await self._answered(place, left_s)
         try:
-            async with asyncio.timeout(self._config.timeout_s), self.hosts.turn(url.host or ""):
-                address = url.origin() / "robots.txt"
-                async with self._session.get(address, max_redirects=5) as response:
-                    if response.status >= 500:
-                        return robots.DISALLOW_ALL
-                    if response.status >= 400:
-                        return robots.ALLOW_ALL
-                    text = await response.content.read(robots.MAX_BYTES)
-        except (aiohttp.ClientError, TimeoutError, BlockedAddressError, LookupFailedError, ValueError):
-            return robots.ALLOW_ALL
-        return robots.parse(text.decode("utf-8", "replace"), self._token)
+            location = answer.get("location")
+            if answer.code in REDIRECTS and location is not None:
+                await self._drain(connection, answer)
+                return join(place, _utf8(location))
+            if answer.code >= 500:
+                await self._drain(connection, answer)
+                return robots.nothing(f"robots.txt answers HTTP {answer.code}")
+            if answer.code != 200:
+                await self._drain(connection, answer)
+                return robots.ALLOW_ALL
+            text = await self._text(connection, answer)
+            return robots.parse(text.decode("utf-8", "replace"), self._token)
+        finally:
+            self._pool.give(place, connection)
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        if response.status != 200:
-            wait = retry_after_s(response.headers.get("Retry-After"))
-            if wait is not None and response.url.host:
-                self.hosts.pause(response.url.host, wait)
-            status = http_status(response.status)
-            raise FetchError(status, f"HTTP {response.status}", retry_after_s=wait)
-        refused = robots.refusal(response.headers.items(), self._token) if self._config.obey_robots else None
-        if refused:
-            raise FetchError(Status.OPTED_OUT, refused)
-        if response.content_length is not None and response.content_length > self._config.max_bytes:
-            raise FetchError(Status.TOO_LARGE, f"{response.content_length} bytes announced")
-        body = await self._read(response)
-        if not body:
-            raise FetchError(Status.EMPTY, "no bytes")
-        return body
-
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """The whole body. Raises FetchError beyond max_bytes."""
-        body = bytearray()
-        await self._extend(body, response, min(SMALL_BYTES, self._config.max_bytes))
-        if len(body) > SMALL_BYTES:
-            async with self._large:
-                await self._extend(body, response, self._config.max_bytes)
-        if len(body) > self._config.max_bytes:
-            raise FetchError(Status.TOO_LARGE, f"more than {self._config.max_bytes} bytes")
-        return bytes(body)
-
-    async def _extend(self, body: bytearray, response: aiohttp.ClientResponse, enough: int) -> None:
-        """Read on until the body ends or holds more than `enough` bytes."""
-        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-            body += chunk
-            if len(body) > enough:
-                return
+    async def _text(self, connection: Connection, answer: Answer) -> bytes:
+        share = self._budget.share()
+        try:
+            body = await connection.body(share, robots.MAX_BYTES)
+        except HttpError as error:
+            if error.status is not Status.TOO_LARGE:
+                raise
+            body = connection.so_far()
+        finally:
+            share.give_back()
+        encoding = answer.get("content-encoding")
+        return (decoded(body, encoding, 4 * robots.MAX_BYTES) if encoding else body)[: robots.MAX_BYTES]
 
 
-def _is_literal(host: str) -> bool:
-    return ":" in host or all(part.isdigit() for part in host.split("."))
+def _ended(error: Exception) -> Fetched:
+    if isinstance(error, _Stop):
+        return error.ended
+    if isinstance(error, HttpError | BadUrlError):
+        return Fetched(error.status, error.detail)
+    if isinstance(error, LookupFailedError):
+        wait = TEMPORARY_TTL_S if error.temporary else None
+        return Fetched(Status.DNS, str(error), retry_after_s=wait, final=not error.temporary)
+    return Fetched(Status.BLOCKED_ADDRESS, str(error))
 
 
-def _client_error(error: aiohttp.ClientError) -> Fetched:
-    """Status of what aiohttp raises."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-        return Fetched(Status.TLS, "the certificate or the handshake was refused")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return Fetched(Status.CONNECT, error.os_error.strerror or type(error.os_error).__name__)
-    if isinstance(error, aiohttp.ServerTimeoutError):
-        return Fetched(Status.CONNECT, "no connection in time")
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return Fetched(Status.TRUNCATED, "the body ended before its announced length")
-    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
-        return Fetched(Status.DISCONNECTED, "the server closed the connection")
-    if isinstance(error, aiohttp.InvalidURL):
-        return Fetched(Status.INVALID_URL, "no valid URL")
-    return Fetched(Status.BAD_RESPONSE, type(error).__name__)
+def decoded(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """`body` without the content coding that nobody asked for. Raises HttpError."""
+    name = encoding.strip().lower()
+    if name == "identity" or (name in ("gzip", "x-gzip") and not body.startswith(GZIP)):
+        return body  # some servers announce what they then do not do
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise HttpError(Status.BAD_RESPONSE, f"content-encoding: {encoding[:40]}")
+    window = 31 if name != "deflate" else 15 if body[:1] == b"\x78" else -15
+    inflating = zlib.decompressobj(window)
+    try:
+        plain = inflating.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise HttpError(Status.BAD_RESPONSE, f"content-encoding {name}: {error}") from error
+    if len(plain) > max_bytes:
+        raise HttpError(Status.TOO_LARGE, f"more than {max_bytes} bytes in a body of {len(body)}")
+    if not inflating.eof:
+        raise HttpError(Status.TRUNCATED, f"the {name} ends too early")
+    return plain
+
+
+def _utf8(value: str) -> str:
+    """A header's bytes as UTF-8, which is what servers mean when they are not ASCII."""
+    return value.encode("latin-1", "replace").decode("utf-8", "replace")

@@ -1,7 +1,7 @@
 """Names to addresses that may be connected to: cached, few look-ups at a time, failures remembered.
 
-The connector connects to the very addresses that were checked here, so a name that answers differently the second
-time (DNS rebinding) gains nothing.
+The pool connects to the very addresses that were checked here, so a name that answers differently the second time (DNS
+rebinding) gains nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import fnmatch
 import socket
 import time
 from collections.abc import Mapping
-
-from aiohttp.abc import AbstractResolver, ResolveResult
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from curation.errors import UserError
 from curation.fetch.addresses import AddressPolicy
@@ -20,7 +20,18 @@ from curation.fetch.addresses import AddressPolicy
 MAX_LOOKUPS = 32
 POSITIVE_TTL_S = 600.0
 NEGATIVE_TTL_S = 60.0
+TEMPORARY_TTL_S = 5.0
+"""How long a failure is remembered that the next look-up may not meet."""
 LOOKUP_TIMEOUT_S = 10.0
+MAX_ADDRESSES = 4
+
+
+class Endpoint(NamedTuple):
+    """Where to connect to; port 0 stands for the URL's own."""
+
+    address: str
+    family: int
+    port: int
 
 
 class BlockedAddressError(Exception):
@@ -35,80 +46,83 @@ class LookupFailedError(Exception):
         self.temporary = temporary
 
 
-Answer = list[tuple[str, int, int]] | Exception
-"""(address, family, port; 0 for the URL's own) of one host, or why there is none."""
+Answer = list[Endpoint] | BlockedAddressError | LookupFailedError
 
 
-class Resolver(AbstractResolver):
-    """aiohttp resolver over getaddrinfo with a cache, a limit, `connect_to` and an address policy."""
+class Resolver:
+    """getaddrinfo with a cache, a limit, `connect_to` and an address policy; `close()` it."""
 
     def __init__(self, policy: AddressPolicy, connect_to: Mapping[str, str]) -> None:
         self._policy = policy
         self._connect_to = {pattern.lower(): _host_port(target) for pattern, target in connect_to.items()}
         self._cache: dict[str, tuple[float, Answer]] = {}
-        self._pending: dict[str, asyncio.Future[Answer]] = {}
-        self._slots = asyncio.Semaphore(MAX_LOOKUPS)
+        self._pending: dict[str, asyncio.Task[Answer]] = {}
+        self._threads = ThreadPoolExecutor(MAX_LOOKUPS, thread_name_prefix="dns")
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Checked addresses of `host`. Raises BlockedAddressError or LookupFailedError."""
-        answer = await self._answer(host.lower().rstrip("."))
-        if isinstance(answer, Exception):
-            raise answer
-        flags = socket.AI_NUMERICHOST
-        return [
-            ResolveResult(hostname=host, host=address, port=own or port, family=kind, proto=0, flags=flags)
-            for address, kind, own in answer
-        ]
+    async def resolve(self, host: str) -> list[Endpoint]:
+        """Checked addresses of `host`, in the order in which to try them.
 
-    async def _answer(self, host: str) -> Answer:
+        Raises BlockedAddressError or LookupFailedError.
+        """
+        host = host.rstrip(".")
         known = self._cache.get(host)
         if known is not None and known[0] > time.monotonic():
-            return known[1]
-        if host in self._pending:
-            return await asyncio.shield(self._pending[host])
-        future = self._pending[host] = asyncio.get_running_loop().create_future()
-        try:
-            answer = await self._look_up(host)
-        except asyncio.CancelledError:
-            # The first asker gave up; those who wait for its answer may ask again.
-            future.set_result(LookupFailedError("the look-up was cancelled", temporary=True))
-            raise
-        finally:
-            del self._pending[host]
-        lifetime = NEGATIVE_TTL_S if isinstance(answer, Exception) else POSITIVE_TTL_S
-        self._cache[host] = (time.monotonic() + lifetime, answer)
-        future.set_result(answer)
+            answer = known[1]
+        else:
+            if host not in self._pending:
+                self._pending[host] = asyncio.create_task(self._look_up(host))
+            # Shielded: who asked first may give up, the others still wait for the answer.
+            answer = await asyncio.shield(self._pending[host])
+        if isinstance(answer, Exception):
+            raise answer
         return answer
 
     async def _look_up(self, host: str) -> Answer:
-        found = await self._addresses(host)
+        try:
+            answer = self._checked(await self._addresses(host))
+        finally:
+            del self._pending[host]
+        lifetime = POSITIVE_TTL_S
+        if isinstance(answer, Exception):
+            brief = isinstance(answer, LookupFailedError) and answer.temporary
+            lifetime = TEMPORARY_TTL_S if brief else NEGATIVE_TTL_S
+        self._cache[host] = (time.monotonic() + lifetime, answer)
+        return answer
+
+    def _checked(self, found: Answer) -> Answer:
         if isinstance(found, Exception):
             return found
-        allowed = [entry for entry in found if self._policy.allows(entry[0])]
-        return allowed or BlockedAddressError(", ".join(sorted({entry[0] for entry in found})))
+        allowed = [entry for entry in found if self._policy.allows(entry.address)]
+        return allowed[:MAX_ADDRESSES] or BlockedAddressError(", ".join(sorted({entry.address for entry in found})))
 
     async def _addresses(self, host: str) -> Answer:
         for pattern, (address, port) in self._connect_to.items():
             if fnmatch.fnmatchcase(host, pattern):
-                return [(address, socket.AF_INET6 if ":" in address else socket.AF_INET, port)]
+                return [Endpoint(address, socket.AF_INET6 if ":" in address else socket.AF_INET, port)]
         if host.endswith(".invalid") or host == "invalid":
             return LookupFailedError("names under .invalid do not exist (RFC 6761)", temporary=False)
         loop = asyncio.get_running_loop()
         try:
-            async with self._slots, asyncio.timeout(LOOKUP_TIMEOUT_S):
-                found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            async with asyncio.timeout(LOOKUP_TIMEOUT_S):
+                found = await loop.run_in_executor(self._threads, _getaddrinfo, host)
         except TimeoutError:
             return LookupFailedError("the look-up took too long", temporary=True)
         except socket.gaierror as error:
             return LookupFailedError(error.strerror or str(error), temporary=error.errno == socket.EAI_AGAIN)
-        except (UnicodeError, OSError) as error:
+        except (UnicodeError, ValueError, OSError) as error:
             return LookupFailedError(str(error), temporary=False)
-        return [(str(sockaddr[0]), family, 0) for family, _, _, _, sockaddr in found]
+        return found
 
-    async def close(self) -> None:
-        """Nothing is held open."""
+    def close(self) -> None:
+        """Wait for nobody: threads that still look up end with their look-up."""
+        for task in self._pending.values():
+            task.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _getaddrinfo(host: str) -> Answer:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(Endpoint(str(sockaddr[0]), int(family), 0) for family, _, _, _, sockaddr in found))
 
 
 def _host_port(target: str) -> tuple[str, int]:

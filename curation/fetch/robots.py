@@ -12,6 +12,8 @@ MAX_BYTES = 500 * 1024
 REFUSALS = {"noai", "noimageai", "noindex", "noimageindex", "none"}
 VALUED = {"max-image-preview", "max-snippet", "max-video-preview", "unavailable_after"}
 """Directives that carry a colon themselves; any other word before a colon names a user agent."""
+AGENT = re.compile(r"\*|[a-z_][a-z0-9_.-]*")
+"""The date of unavailable_after holds a comma and colons of its own, which must not pass for an agent."""
 
 
 def product_token(user_agent: str) -> str:
@@ -24,6 +26,7 @@ class Robots:
     """The rules of one robots.txt that concern us: (path pattern, allowed)."""
 
     rules: tuple[tuple[str, bool], ...] = ()
+    reason: str = "robots.txt disallows the path"
 
     def allows(self, path: str) -> bool:
         """RFC 9309 2.2.2: the longest matching pattern decides, allow wins a tie, no match allows."""
@@ -33,7 +36,11 @@ class Robots:
 
 
 ALLOW_ALL = Robots()
-DISALLOW_ALL = Robots((("/", False),))
+
+
+def nothing(reason: str) -> Robots:
+    """Rules that allow nothing, because of `reason`."""
+    return Robots((("/", False),), reason)
 
 
 @dataclass
@@ -98,7 +105,7 @@ def refusal(headers: Iterable[tuple[str, str]], token: str) -> str | None:
     """The header that forbids to keep the picture, or None. `headers` as (name, value), repeats included."""
     for name, value in headers:
         lower = name.lower()
-        if lower == "tdm-reservation" and value.strip() == "1":
+        if lower == "tdm-reservation" and "1" in (part.strip() for part in value.split(",")):
             return f"tdm-reservation: {value.strip()}"
         if lower == "x-robots-tag" and _tag_refuses(value, token):
             return f"x-robots-tag: {value}"
@@ -111,7 +118,7 @@ def _tag_refuses(value: str, token: str) -> bool:
     for part in value.lower().split(","):
         word, separator, rest = part.strip().partition(":")
         directive = word.strip()
-        if separator and directive not in VALUED:
+        if separator and directive not in VALUED and AGENT.fullmatch(directive):
             concerned = directive in ("*", token)
             directive = rest.strip()
         if concerned and directive in REFUSALS:

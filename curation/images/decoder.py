@@ -1,30 +1,49 @@
-"""A decoding process of its own, `python -m curation.images.decoder`: its death costs one picture.
+"""A decoding process of its own, `python -m curation.images.decoder FD`: its death costs one picture.
 
-Frames on both pipes: 8 bytes of length, then a pickle. The first frame in is the configuration, every further one a
-picture; every answer is a `Stored` or the arguments of a `PictureError`. Address space is limited, so that a picture
-that asks for more than it may have ends as its own failure.
+Both sides speak over a socket, many pictures in flight. To the process: the configuration, then pictures; from it: an
+empty answer when it is ready, then one for each picture in the order in which they came, several at a time, since each
+waking of the other side costs as much as a tenth of a small picture. When the process dies, those that it had not
+answered are sent to a new one, one by one: that of which it dies alone is lost. Address space is limited, so that a
+picture that asks for more than it may have ends as its own failure.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import pickle
 import resource
+import signal
+import socket
 import struct
+import subprocess
 import sys
-from typing import BinaryIO
+import time
+from collections import deque
+from dataclasses import fields, replace
+from typing import Any
 
 from curation.config import DownloadConfig
 from curation.images.probe import PictureError
 from curation.images.process import Stored, process
 from curation.schema import Status
 
-LENGTH = struct.Struct(">Q")
+FRAME = struct.Struct(">IQ")
+"""To the process: ALONE or 0, length of the picture. From it: lengths of a pickle and of the picture after it."""
+ALONE = 1
+"""The answer to this picture is not to wait for others."""
 DECODE_TIMEOUT_S = 60.0
-BYTES_PER_PIXEL = 12
-"""Address space that one pixel may need while it is decoded, turned and flattened."""
+BYTES_PER_PIXEL = 8
+"""Address space that one pixel may need while it is decoded and flattened."""
+MAX_IN_FLIGHT = 32
+"""Pictures that a process has been sent, at most."""
+MAX_HELD, MAX_HELD_BYTES, MAX_HELD_S = 8, 256 << 10, 0.02
+"""Answers that are sent together: so many, so large, so long after the first."""
+SOCKET_BYTES = 1 << 20
+NAMES = [field.name for field in fields(Stored) if field.name != "data"]
+Reply = Stored | PictureError
 
 
 def limit_memory(max_pixels: int) -> None:
@@ -35,91 +54,361 @@ def limit_memory(max_pixels: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (mapped + room, mapped + room))
 
 
-def _read_frame(stream: BinaryIO) -> bytes | None:
-    prefix = stream.read(LENGTH.size)
-    if len(prefix) < LENGTH.size:
-        return None
-    return stream.read(LENGTH.unpack(prefix)[0])
-
-
-def _answer(data: bytes, config: DownloadConfig) -> Stored | tuple[Status, str]:
+def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
+    """The two parts of the answer about the picture `data`."""
     try:
-        return process(data, config)
+        stored = process(data, config)
     except PictureError as error:
-        return error.status, error.detail
+        return pickle.dumps((error.status.value, error.detail)), b""
     except MemoryError:
-        return Status.CORRUPT, "decoding needs more memory than one picture may have"
+        return pickle.dumps((Status.TOO_MANY_PIXELS.value, "decoding needs more memory than one picture may have")), b""
+    except Exception as error:  # whatever strangers' bytes make a library raise must not end the process
+        return pickle.dumps((Status.INTERNAL_ERROR.value, f"{type(error).__name__}: {error}")), b""
+    if stored.data is data:
+        return pickle.dumps([getattr(stored, name) for name in NAMES]), b""
+    stored = replace(stored, stored_sha256=hashlib.sha256(stored.data).hexdigest())
+    return pickle.dumps([getattr(stored, name) for name in NAMES]), stored.data
+
+
+class Service:
+    """The process's side of the socket."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._received = bytearray()
+        self._held: list[bytes] = []
+        self._held_bytes, self._held_since = 0, 0.0
+
+    def run(self) -> None:
+        """Answer pictures until the socket closes."""
+        config: DownloadConfig = pickle.loads(self._next()[1])  # type: ignore[index]  # the first frame comes
+        with contextlib.suppress(OSError, ValueError):
+            limit_memory(config.max_pixels)
+        self._link.sendall(FRAME.pack(0, 0))
+        while (frame := self._next()) is not None:
+            self._hold(*answer(frame[1], config))
+            if frame[0] == ALONE:
+                self._send()
+
+    def _next(self) -> tuple[int, bytes] | None:
+        """The next frame; what is held is sent before waiting for it."""
+        while True:
+            received = self._received
+            if len(received) >= FRAME.size:
+                flag, size = FRAME.unpack_from(received)
+                end = FRAME.size + size
+                if len(received) >= end:
+                    data = bytes(memoryview(received)[FRAME.size : end])
+                    del received[:end]
+                    return flag, data
+            if not self._receive():
+                return None
+
+    def _receive(self) -> bool:
+        try:
+            data = self._link.recv(SOCKET_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._send()
+            data = self._link.recv(SOCKET_BYTES)
+        self._received += data
+        return bool(data)
+
+    def _hold(self, about: bytes, data: bytes) -> None:
+        now = time.monotonic()
+        if not self._held:
+            self._held_since = now
+        self._held += (FRAME.pack(len(about), len(data)), about, data)
+        self._held_bytes += len(data)
+        full = len(self._held) >= 3 * MAX_HELD or self._held_bytes >= MAX_HELD_BYTES
+        if full or now - self._held_since >= MAX_HELD_S:
+            self._send()
+
+    def _send(self) -> None:
+        if self._held:
+            self._link.sendall(b"".join(self._held))
+            self._held, self._held_bytes = [], 0
 
 
 def main() -> None:
-    """Serve pictures from standard input until it closes."""
-    source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not break the frames
-    first = _read_frame(source)
-    if first is None:
-        return
-    config: DownloadConfig = pickle.loads(first)
-    with contextlib.suppress(OSError, ValueError):
-        limit_memory(config.max_pixels)
-    while (data := _read_frame(source)) is not None:
-        answer = pickle.dumps(_answer(data, config), pickle.HIGHEST_PROTOCOL)
-        sink.write(LENGTH.pack(len(answer)) + answer)
-        sink.flush()
+    """Serve the parent on the socket that it passed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
+    with socket.socket(fileno=int(sys.argv[1])) as link, contextlib.suppress(ConnectionError):
+        Service(link).run()
+
+
+class Process:
+    """A running decoder as the parent sees it."""
+
+    def __init__(self, config: DownloadConfig) -> None:
+        self.link, theirs = socket.socketpair()
+        for end in (self.link, theirs):
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                end.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
+        settings = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OPENBLAS_NUM_THREADS": "1"}
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "curation.images.decoder", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # whatever a library prints belongs nowhere
+            stderr=subprocess.DEVNULL,
+            env=os.environ | settings,
+        )
+        theirs.close()
+        self.key = pickle.dumps(config)
+        self.link.sendall(FRAME.pack(0, len(self.key)) + self.key)
+        self.link.setblocking(False)
+        self.ready = False
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def end(self) -> None:
+        self.link.close()
+        self._popen.kill()
+        self._popen.wait()
+
+
+_idle: list[Process] = []
+"""Decoders of finished units, ready for the next unit of this process: starting one costs as much as 300 pictures."""
+
+
+def idle_process(config: DownloadConfig) -> Process | None:
+    """An idle decoder with the same settings; those with other settings are ended."""
+    key = pickle.dumps(config)
+    while _idle:
+        process = _idle.pop()
+        if process.key == key and process.ready:
+            return process
+        process.end()
+    return None
+
+
+def end_idle() -> None:
+    """End the idle decoders of this process."""
+    while _idle:
+        _idle.pop().end()
+
+
+class _Waiting:
+    """A picture on its way through the process."""
+
+    __slots__ = ("data", "future", "sent")
+
+    def __init__(self, data: bytes, future: asyncio.Future[Reply]) -> None:
+        self.data, self.future, self.sent = data, future, 0
 
 
 class Decoder:
-    """The parent's side of one decoding process, started on first use and again after a death."""
+    """The parent's side, inside an event loop; the process is started on first use and again after a death."""
 
-    def __init__(self, config: DownloadConfig) -> None:
-        self._config = config
-        self._process: asyncio.subprocess.Process | None = None
+    def __init__(self, config: DownloadConfig, timeout_s: float = DECODE_TIMEOUT_S) -> None:
+        self._config, self._timeout_s = config, timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._process: Process | None = None
+        self._pictures: deque[_Waiting] = deque()
+        """Sent or to be sent, in order; the first is the one that is being decoded."""
+        self._received = bytearray()
+        self._head_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing = False
+        self._num_suspects = 0
+        """How many of the first pictures were with a process that died: they are sent one by one."""
+
+    @property
+    def num_in_flight(self) -> int:
+        return len(self._pictures)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
 
     async def decode(self, data: bytes) -> Stored:
-        """Process one picture. Raises PictureError, with status decoder_died when the process died of it."""
+        """Process one picture. Its `stored_sha256` is None when it is stored as it came.
+
+        Raises PictureError, with status decoder_died when the process died of it, RuntimeError when none starts.
+        """
+        waiting = _Waiting(data, self._loop.create_future())
+        if self._process is None:
+            self._start()
+        if not self._pictures:
+            self._head_since = self._loop.time()
+        self._pictures.append(waiting)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._timeout_s, self._look_at_clock)
+        self._send()
+        reply = await waiting.future
+        if isinstance(reply, PictureError):
+            raise reply
+        return reply
+
+    def _start(self) -> None:
+        self._process = idle_process(self._config) or Process(self._config)
+        self._received.clear()
+        self._loop.add_reader(self._process.link, self._receive)
+
+    def _send(self) -> None:
+        """Send what the socket takes now, the rest when it takes more; a suspect only when nothing is before it."""
+        process = self._process
+        if process is None or self._writing:
+            return
+        for waiting in self._pictures:
+            if self._num_suspects and waiting is not self._pictures[0]:
+                return
+            if not self._sent(process.link, waiting):
+                return
+
+    def _sent(self, link: socket.socket, waiting: _Waiting) -> bool:
+        """Whether all of `waiting` is sent now."""
+        size = FRAME.size + len(waiting.data)
+        while waiting.sent < size:
+            try:
+                if waiting.sent < FRAME.size:
+                    prefix = FRAME.pack(ALONE if self._num_suspects else 0, len(waiting.data))[waiting.sent :]
+                    waiting.sent += link.sendmsg([prefix, waiting.data])
+                else:
+                    waiting.sent += link.send(memoryview(waiting.data)[waiting.sent - FRAME.size :])
+            except BlockingIOError:
+                self._writing = True
+                self._loop.add_writer(link, self._send_on)
+                return False
+            except OSError:
+                return False  # its death is noticed where answers are read
+        return True
+
+    def _send_on(self) -> None:
+        assert self._process is not None
+        self._loop.remove_writer(self._process.link)
+        self._writing = False
+        self._send()
+
+    def _receive(self) -> None:
+        assert self._process is not None
         try:
-            async with asyncio.timeout(DECODE_TIMEOUT_S):
-                answer = await self._ask(data)
-        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError) as error:
-            await self.close()
-            slow = isinstance(error, TimeoutError)
-            what = f"no answer in {DECODE_TIMEOUT_S:.0f} s" if slow else "the decoding process died of this picture"
-            raise PictureError(Status.DECODER_DIED, what) from error
-        if isinstance(answer, Stored):
-            return answer
-        raise PictureError(*answer)
+            data = self._process.link.recv(SOCKET_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._died("the decoding process died of this picture")
+            return
+        self._received += data
+        while self._take_answer():
+            pass
+        if self._num_suspects:
+            self._send()
 
-    async def _ask(self, data: bytes) -> Stored | tuple[Status, str]:
-        process = self._process or await self._start()
-        assert process.stdin is not None and process.stdout is not None  # both were asked for as pipes
-        process.stdin.write(LENGTH.pack(len(data)))
-        process.stdin.write(data)
-        await process.stdin.drain()
-        length = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))[0]
-        return pickle.loads(await process.stdout.readexactly(length))
+    def _take_answer(self) -> bool:
+        """End the first picture if its answer is here."""
+        received = self._received
+        if len(received) < FRAME.size:
+            return False
+        size_about, size_data = FRAME.unpack_from(received)
+        end = FRAME.size + size_about + size_data
+        if len(received) < end:
+            return False
+        about = bytes(received[FRAME.size : FRAME.size + size_about])
+        data = bytes(received[FRAME.size + size_about : end])
+        del received[:end]
+        if not about:
+            self._process.ready = True  # type: ignore[union-attr]  # answers come from a process
+            self._head_since = self._loop.time()
+            return True
+        waiting = self._pictures.popleft()
+        self._num_suspects = max(0, self._num_suspects - 1)
+        self._head_since = self._loop.time()
+        if not waiting.future.done():
+            waiting.future.set_result(_reply(pickle.loads(about), data, waiting.data))
+        return True
 
-    async def _start(self) -> asyncio.subprocess.Process:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "curation.images.decoder",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            limit=1 << 20,
-        )
-        assert self._process.stdin is not None
-        payload = pickle.dumps(self._config)
-        self._process.stdin.write(LENGTH.pack(len(payload)) + payload)
-        return self._process
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        if not self._pictures:
+            return
+        left = self._head_since + self._timeout_s - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look_at_clock)
+        else:
+            self._died(f"no answer in {self._timeout_s:g} s")
+
+    def _died(self, why: str) -> None:
+        """One of the first pictures was the end of the process; a suspect that was alone with it is the one."""
+        assert self._process is not None
+        ready = self._process.ready
+        self._stop()
+        if not ready:
+            for waiting in self._pictures:
+                if not waiting.future.done():
+                    waiting.future.set_exception(RuntimeError("the decoding process does not start"))
+            self._pictures.clear()
+            return
+        if not self._pictures:
+            return
+        if self._num_suspects or len(self._pictures) == 1:
+            culprit = self._pictures.popleft()
+            self._num_suspects = max(0, self._num_suspects - 1)
+            if not culprit.future.done():
+                culprit.future.set_result(PictureError(Status.DECODER_DIED, why))
+        else:
+            self._num_suspects = sum(waiting.sent > 0 for waiting in self._pictures)
+        if self._pictures:
+            for waiting in self._pictures:
+                waiting.sent = 0
+            self._start()
+            self._head_since = self._loop.time()
+            self._timer = self._loop.call_later(self._timeout_s, self._look_at_clock)
+            self._send()
+
+    def _stop(self) -> None:
+        """Let go of the process and end it."""
+        process = self._release()
+        if process is not None:
+            process.end()
+
+    def _release(self) -> Process | None:
+        process, self._process = self._process, None
+        if process is not None:
+            self._loop.remove_reader(process.link)
+            self._loop.remove_writer(process.link)
+        self._writing = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return process
 
     async def close(self) -> None:
-        """End the process, if one runs."""
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
-        self._process = None
+        """Leave the process to the next unit if it is at rest, end it otherwise."""
+        at_rest = not self._pictures and not self._received
+        process = self._release()
+        if process is not None and process.ready and at_rest:
+            _idle.append(process)
+        elif process is not None:
+            process.end()
+
+
+def _reply(about: list[Any] | tuple[Any, ...], data: bytes, fetched: bytes) -> Reply:
+    """What the process said: two fields are a failure, those of `Stored` a picture, without data where it stays."""
+    if len(about) == 2:
+        return PictureError(Status(about[0]), about[1])
+    return Stored(data=data or fetched, **dict(zip(NAMES, about, strict=True)))
+
+
+class Decoders:
+    """Several decoders behind one `decode`, each with at most MAX_IN_FLIGHT pictures."""
+
+    def __init__(self, config: DownloadConfig) -> None:
+        self._all = [Decoder(config) for _ in range(config.num_decoders)]
+        self._slots = asyncio.Semaphore(MAX_IN_FLIGHT * len(self._all))
+
+    async def decode(self, data: bytes) -> Stored:
+        """As `Decoder.decode`, by whoever has least to do."""
+        async with self._slots:
+            return await min(self._all, key=lambda decoder: decoder.num_in_flight).decode(data)
+
+    async def close(self) -> None:
+        for decoder in self._all:
+            await decoder.close()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from curation.images.probe import Header, PictureError
@@ -19,13 +20,12 @@ STRIP_PIXELS = 1 << 20
 BAD_BYTES = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError)
 """What Pillow's plugins raise for bytes they do not understand."""
 NO_MEMORY = "decoding needs more memory than one picture may have"
+HARMLESS = "extraneous bytes"
+"""libjpeg's warning about bytes between two segments, which no viewer shows. Its others mean a damaged picture, grey
+or garbled from some row on."""
+WITHOUT_REDUCTION = 1 << 24
+"""Pixels up to which any other format than JPEG is flattened at its full size."""
 
-_REDUCED = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: cv2.flip(image, 1),
     3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
@@ -72,15 +72,16 @@ def turn(image: np.ndarray, orientation: int) -> np.ndarray:
 def decode(data: bytes, header: Header, reduction: int = 1) -> np.ndarray:
     """BGR pixels `[h, w, 3]` uint8 in the file's own orientation, transparency on white. Raises PictureError.
 
-    `reduction` makes a JPEG that many times smaller.
+    `reduction` (1, 2, 4 or 8) makes a JPEG that many times smaller, sides rounded up, and other formats when large.
     """
     try:
         if not header.plain:
             return _by_pillow(data, header.format)
-        flags = cv2.IMREAD_UNCHANGED if header.format != "jpeg" else _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if header.format == "jpeg":
+            return _jpeg(data, header, reduction)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except BAD_BYTES as error:
-        torn = "truncated" in str(error) or isinstance(error, EOFError)
+        torn = any(word in str(error).lower() for word in ("truncated", "premature end")) or isinstance(error, EOFError)
         raise PictureError(Status.TRUNCATED if torn else Status.CORRUPT, f"{header.format}: {error}") from error
     except MemoryError as error:
         raise PictureError(Status.TOO_MANY_PIXELS, NO_MEMORY) from error
@@ -90,28 +91,54 @@ def decode(data: bytes, header: Header, reduction: int = 1) -> np.ndarray:
         raise PictureError(Status.CORRUPT, f"{header.format}: {error.err or error}") from error
     if image is None:
         raise PictureError(Status.CORRUPT, f"the {header.format} cannot be decoded")
-    return _on_white(image)
+    return _on_white(image, reduction if image.shape[0] * image.shape[1] > WITHOUT_REDUCTION else 1)
 
 
-def _on_white(image: np.ndarray) -> np.ndarray:
-    """Grey, BGR or BGRA uint8 as BGR, strip by strip: a large picture must not need its size again for arithmetic."""
-    if image.ndim == 2:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    if image.shape[2] == 3:
+def _jpeg(data: bytes, header: Header, reduction: int) -> np.ndarray:
+    sides = {}
+    if reduction > 1:
+        sides = {"min_height": -(-header.height // reduction), "min_width": -(-header.width // reduction)}
+    try:
+        return simplejpeg.decode_jpeg(data, "BGR", **sides)
+    except ValueError as error:
+        if HARMLESS not in str(error):
+            raise
+        return simplejpeg.decode_jpeg(data, "BGR", strict=False, **sides)
+
+
+def _on_white(image: np.ndarray, reduction: int = 1) -> np.ndarray:
+    """Grey, BGR or BGRA uint8 as BGR, averaged to 1/`reduction`, sides rounded up.
+
+    Strip by strip: a large picture must not need its size again for arithmetic.
+    """
+    if reduction == 1 and image.ndim == 3 and image.shape[2] == 3:
         return image
     height, width = image.shape[:2]
-    flat = np.empty((height, width, 3), np.uint8)
-    rows = max(1, STRIP_PIXELS // width)
+    small = -(-height // reduction), -(-width // reduction)
+    flat = np.empty((*small, 3), np.uint8)
+    rows = reduction * max(1, STRIP_PIXELS // (width * reduction))
     for top in range(0, height, rows):
-        strip = image[top : top + rows]
-        alpha = strip[:, :, 3]
-        cv2.cvtColor(strip, cv2.COLOR_BGRA2BGR, dst=flat[top : top + rows])
-        if alpha.min() == 255:
-            continue
-        clear = cv2.merge([cv2.bitwise_not(alpha)] * 3)
-        shown = cv2.multiply(flat[top : top + rows], cv2.bitwise_not(clear), scale=1 / 255)
-        cv2.add(shown, clear, dst=flat[top : top + rows])
+        strip = _flat(image[top : top + rows])
+        if reduction > 1:
+            missing = -strip.shape[0] % reduction, -width % reduction
+            strip = cv2.copyMakeBorder(strip, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
+            size = small[1], strip.shape[0] // reduction
+            strip = cv2.resize(strip, size, interpolation=cv2.INTER_AREA)
+        flat[top // reduction : top // reduction + strip.shape[0]] = strip
     return flat
+
+
+def _flat(strip: np.ndarray) -> np.ndarray:
+    if strip.ndim == 2:
+        return cv2.cvtColor(strip, cv2.COLOR_GRAY2BGR)
+    if strip.shape[2] == 3:
+        return strip
+    alpha = strip[:, :, 3]
+    colour = cv2.cvtColor(strip, cv2.COLOR_BGRA2BGR)
+    if alpha.min() == 255:
+        return colour
+    clear = cv2.merge([cv2.bitwise_not(alpha)] * 3)
+    return cv2.add(cv2.multiply(colour, cv2.bitwise_not(clear), scale=1 / 255), clear)
 
 
 def _by_pillow(data: bytes, name: str) -> np.ndarray:

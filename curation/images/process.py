@@ -1,8 +1,8 @@
 """One picture from fetched bytes to stored bytes: check, decode, turn, resize, encode, measure.
 
-OpenCV decodes what it shows as a viewer would, JPEG at a reduced scale when the target is small; CMYK, 16 bits,
-animations and rarer formats go through Pillow. Raises `PictureError` with the status of the row, and nothing else for
-bad bytes. Pixels are BGR inside this module, OpenCV's order.
+libjpeg-turbo decodes JPEG, at a reduced scale when the target is small, and says when a scan is damaged. OpenCV decodes
+what it shows as a viewer would; CMYK, 16 bits, animations and rarer formats go through Pillow. Raises `PictureError`
+with the status of the row, and nothing else for bad bytes. Pixels are BGR inside this module, OpenCV's order.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from curation.config import DownloadConfig
 from curation.images import pixels as decoding
-from curation.images.measure import Measures, measure
+from curation.images.measure import SHARPNESS_SIDE, Measures, measure
 from curation.images.probe import Header, PictureError, check_whole, picture_format, read_header
-from curation.images.resize import plan, resize
+from curation.images.resize import Layout, plan, resize
 from curation.schema import Status
 
 cv2.setNumThreads(1)
@@ -35,6 +35,8 @@ class Stored(Measures):
     height: int
     stored_width: int
     stored_height: int
+    stored_sha256: str | None = None
+    """Of `data`, where it was computed: the decoding process does for what it encoded."""
 
 
 def inspect(data: bytes, config: DownloadConfig) -> Header:
@@ -52,23 +54,21 @@ def inspect(data: bytes, config: DownloadConfig) -> Header:
 
 def process(data: bytes, config: DownloadConfig) -> Stored:
     """Check, decode, resize, encode and measure `data`. Raises PictureError."""
-    header = inspect(data, config)
-    check_whole(header, data)
-    orientation = decoding.orientation(header)
-    turned = orientation > 4
-    width, height = (header.height, header.width) if turned else (header.width, header.height)
-    layout = plan(width, height, config)
-    reduction = layout.reduction if header.format == "jpeg" else 1
+    header, orientation, layout = _look(data, config)
+    width, height = _shown(header, orientation)
+    untouched = _stays(header, orientation, layout, config)
+    reduction = _for_measures(width, height) if untouched else layout.reduction
     image = decoding.decode(data, header, reduction)
-    if image.shape[:2] != (-(-header.height // reduction), -(-header.width // reduction)):
+    reduced = -(-header.height // reduction), -(-header.width // reduction)
+    if image.shape[:2] not in (reduced, (header.height, header.width)):
         found = f"{image.shape[1]}×{image.shape[0]}"
         raise PictureError(Status.CORRUPT, f"decodes to {found}, not {header.width}×{header.height}")
-    image = decoding.turn(resize(image, layout, turned), orientation)
+    if untouched:
+        return _as_it_came(data, header, measure(image, width, height))
+    image = decoding.turn(resize(image, layout, turned=orientation > 4), orientation)
     image = layout.framed(image)
-    untouched = orientation == 1 and layout.unchanged and _may_stay(header, config)
-    encoded = data if untouched else encode(image, config)
     return Stored(
-        data=encoded,
+        data=encode(image, config),
         format=header.format,
         width=width,
         height=height,
@@ -76,6 +76,51 @@ def process(data: bytes, config: DownloadConfig) -> Stored:
         stored_height=image.shape[0],
         **vars(measure(image)),
     )
+
+
+def keep(data: bytes, config: DownloadConfig) -> Stored | None:
+    """`data` unmeasured, when the recipe wants it neither measured nor changed; None when it has to be decoded.
+
+    Looks at bytes only, so any process may call it. Raises PictureError.
+    """
+    if config.measure:
+        return None
+    header, orientation, layout = _look(data, config)
+    return _as_it_came(data, header, Measures()) if _stays(header, orientation, layout, config) else None
+
+
+def _look(data: bytes, config: DownloadConfig) -> tuple[Header, int, Layout]:
+    header = inspect(data, config)
+    check_whole(header, data)
+    orientation = decoding.orientation(header)
+    return header, orientation, plan(*_shown(header, orientation), config)
+
+
+def _shown(header: Header, orientation: int) -> tuple[int, int]:
+    """Width and height as a viewer shows the picture."""
+    return (header.height, header.width) if orientation > 4 else (header.width, header.height)
+
+
+def _stays(header: Header, orientation: int, layout: Layout, config: DownloadConfig) -> bool:
+    return orientation == 1 and layout.unchanged and _may_stay(header, config)
+
+
+def _as_it_came(data: bytes, header: Header, measures: Measures) -> Stored:
+    width, height = header.width, header.height
+    return Stored(
+        data=data,
+        format=header.format,
+        width=width,
+        height=height,
+        stored_width=width,
+        stored_height=height,
+        **vars(measures),
+    )
+
+
+def _for_measures(width: int, height: int) -> int:
+    """How many times smaller a picture may be decoded that is only measured."""
+    return next((n for n in (8, 4, 2) if max(width, height) // n >= SHARPNESS_SIDE), 1)
 
 
 def _may_stay(header: Header, config: DownloadConfig) -> bool:

@@ -74,8 +74,6 @@ def scale(image: np.ndarray, width: int, height: int) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
     shrink = max(image.shape[1] / width, image.shape[0] / height)
-    if shrink <= 1:
-        method = cv2.INTER_LANCZOS4
-    else:
-        method = cv2.INTER_CUBIC if shrink < MAX_ONE_STEP else cv2.INTER_AREA
+    smaller = cv2.INTER_CUBIC if shrink < MAX_ONE_STEP else cv2.INTER_AREA
+    method = cv2.INTER_LANCZOS4 if shrink <= 1 else smaller
     return cv2.resize(image, (width, height), interpolation=method)

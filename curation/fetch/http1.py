@@ -1,0 +1,345 @@
+"""HTTP/1.1 as a downloader needs it (RFC 9112): one connection, one GET at a time, everything bounded.
+
+A general client spends more time on a small picture than the network does. What is not here on purpose: cookies,
+compression, caching, upgrades, pipelining.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+
+from curation.fetch.budget import SMALL_BYTES, Share
+from curation.schema import Status
+
+MAX_HEAD_BYTES = 64 << 10
+MAX_INTERIM = 8
+"""1xx answers before the real one."""
+MAX_CHUNK_LINE = 4096
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n]*)?\r?(?:\n|$)")
+_HEADER = re.compile(
+    rb"(?<=\n)(content-length|transfer-encoding|connection|location|retry-after|content-encoding|x-robots-tag"
+    rb"|tdm-reservation)[ \t]*:([^\r\n]*)",
+    re.IGNORECASE,
+)
+"""What a downloader acts on; servers send a dozen others."""
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
+Headers = list[tuple[str, str]]
+
+
+class HttpError(Exception):
+    """An exchange that gave no answer: the status of its row, and why."""
+
+    def __init__(self, status: Status, detail: str, unanswered: bool = False) -> None:
+        super().__init__(status, detail)
+        self.status, self.detail = status, detail
+        self.unanswered = unanswered
+        """The server closed before the first byte: on a kept connection, one that it had given up."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """Status line and the headers that matter; names in lower case, repeats in their order."""
+
+    code: int
+    headers: Headers = field(default_factory=list)
+    length: int | None = None
+    """Announced bytes of the body; None when chunks or the end of the connection end it."""
+    chunked: bool = False
+    keep_alive: bool = True
+
+    def get(self, name: str) -> str | None:
+        """The first header of that name."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+def parse_head(head: bytes) -> Answer:
+    """Status line and the headers that matter here, without the empty line that ends them. Raises HttpError."""
+    status = _STATUS_LINE.match(head)
+    if status is None:
+        raise HttpError(Status.BAD_RESPONSE, f"no HTTP/1 status line: {head[:40]!r}")
+    answer = Answer(int(status[2]), keep_alive=status[1] == b"1")
+    for name, value in _HEADER.findall(head):
+        _take_header(answer, name.decode().lower(), value.decode("latin-1").strip())
+    if answer.code < 200 or answer.code in (204, 304):
+        answer.length, answer.chunked = 0, False
+    if answer.chunked and answer.length is not None:
+        answer.length, answer.keep_alive = None, False  # RFC 9112 6.3: chunks win, and the connection is not trusted
+    return answer
+
+
+def _take_header(answer: Answer, name: str, value: str) -> None:
+    answer.headers.append((name, value))
+    if name == "content-length":
+        sizes = {part.strip() for part in value.split(",")}
+        size = sizes.pop()
+        if sizes or not (size.isascii() and size.isdigit()) or answer.length not in (None, int(size[:18])):
+            raise HttpError(Status.BAD_RESPONSE, f"content-length: {value[:40]}")
+        answer.length = int(size[:18])
+    elif name == "transfer-encoding":
+        answer.chunked = value.lower() == "chunked"
+        if not answer.chunked and value.lower() != "identity":
+            raise HttpError(Status.BAD_RESPONSE, f"transfer-encoding: {value[:40]}")
+    elif name == "connection":
+        words = value.lower()
+        answer.keep_alive = "close" not in words and (answer.keep_alive or "keep-alive" in words)
+
+
+class Connection(asyncio.Protocol):
+    """`answer = await connection.ask(request)`, then `await connection.body(share)` or `connection.close()`.
+
+    Every wait raises HttpError on failure. `reusable` says whether another request may follow.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.requests = 0
+        self.closed = False
+        self._busy = False
+        self._rest()
+
+    def _rest(self) -> None:
+        self._head = bytearray()
+        self._interim = 0
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._allowed = SMALL_BYTES
+        self._paused = False
+        self._ended = False
+        self._answer: Answer | None = None
+        self._error: HttpError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._chunk_left = 0
+        """Bytes of the current chunk with its line end; 0 when a size line comes next, -1 among the trailers."""
+        self._line = b""
+
+    @property
+    def reusable(self) -> bool:
+        done = self._ended and self._error is None and not self.closed
+        return done and self._answer is not None and self._answer.keep_alive
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a stream's, for a protocol of streams
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        if not self._busy or self._ended:
+            return
+        answer = self._answer
+        if answer is None:
+            silent = not self._head
+            self._fail(Status.DISCONNECTED, "the server closed the connection without an answer", unanswered=silent)
+        elif exc is None and answer.length is None and not answer.chunked:
+            self._end()
+        else:
+            self._fail(Status.TRUNCATED, f"the connection ended after {self._size} bytes")
+
+    def data_received(self, data: bytes) -> None:
+        if not self._busy or self._ended:
+            self.close()  # bytes that nobody asked for
+            return
+        try:
+            if self._answer is None:
+                self._feed_head(data)
+            elif self._answer.chunked:
+                self._feed_chunks(data)
+            else:
+                self._feed_plain(data)
+        except HttpError as error:
+            self._fail(error.status, error.detail)
+        if self._size > self._allowed and not self._ended and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+            self._wake()
+
+    # The parts of an answer.
+
+    def _feed_head(self, data: bytes) -> None:
+        head = self._head
+        searched = max(0, len(head) - 3)
+        head += data
+        end = head.find(b"\r\n\r\n", searched)
+        after = end + 4
+        if end < 0:
+            end = head.find(b"\n\n", searched)
+            after = end + 2
+        if max(end, len(head) if end < 0 else 0) > MAX_HEAD_BYTES:
+            raise HttpError(Status.BAD_RESPONSE, f"more than {MAX_HEAD_BYTES} bytes of headers")
+        if end < 0:
+            if not b"HTTP/1.".startswith(head[:7]) and not head.startswith(b"HTTP/1."):
+                raise HttpError(Status.BAD_RESPONSE, f"no HTTP/1 status line: {bytes(head[:40])!r}")
+            return
+        answer, rest = parse_head(bytes(head[:end])), bytes(head[after:])
+        if answer.code < 200:
+            self._interim += 1
+            if answer.code == 101 or self._interim > MAX_INTERIM:
+                raise HttpError(Status.BAD_RESPONSE, f"HTTP {answer.code}")
+            self._head = bytearray()
+            self._feed_head(rest)
+            return
+        self._answer = answer
+        if answer.chunked:
+            self._feed_chunks(rest)
+        else:
+            self._feed_plain(rest)
+        self._wake()
+
+    def _feed_plain(self, data: bytes) -> None:
+        assert self._answer is not None
+        length = self._answer.length
+        if length is not None and self._size + len(data) >= length:
+            if self._size + len(data) > length:
+                data = data[: length - self._size]
+                self._answer.keep_alive = False
+            self._add(data)
+            self._end()
+        else:
+            self._add(data)
+
+    def _feed_chunks(self, data: bytes) -> None:
+        """Chunked coding (RFC 9112 7.1); what stands in trailers is not kept."""
+        position = 0
+        while position < len(data) and not self._ended:
+            if self._chunk_left > 0:
+                taken = data[position : position + self._chunk_left]
+                position += len(taken)
+                self._chunk_left -= len(taken)
+                self._add_chunk(taken)
+                continue
+            end = data.find(b"\n", position)
+            self._line += data[position : end if end >= 0 else len(data)]
+            if len(self._line) > MAX_CHUNK_LINE:
+                raise HttpError(Status.BAD_RESPONSE, "an endless line between chunks")
+            if end < 0:
+                return
+            position = end + 1
+            line, self._line = self._line.rstrip(b"\r"), b""
+            self._take_line(line, last=position == len(data))
+
+    def _take_line(self, line: bytes, last: bool) -> None:
+        if self._chunk_left < 0:
+            self._interim += 1
+            if self._interim > 10 * MAX_INTERIM:
+                raise HttpError(Status.BAD_RESPONSE, "endless trailers")
+            if not line:
+                assert self._answer is not None
+                self._answer.keep_alive = self._answer.keep_alive and last
+                self._end()
+            return
+        size = _CHUNK_SIZE.fullmatch(line)
+        if size is None:
+            raise HttpError(Status.TRUNCATED, f"broken chunked coding: {line[:20]!r}")
+        number = int(size[1], 16)
+        self._chunk_left = number + 2 if number else -1
+
+    def _add_chunk(self, taken: bytes) -> None:
+        """The last two bytes of a chunk are its line end."""
+        line_end = 2 - min(2, self._chunk_left)
+        if line_end and taken[max(0, len(taken) - line_end) :] not in (b"\r\n", b"\r", b"\n"):
+            raise HttpError(Status.TRUNCATED, "broken chunked coding: a chunk without an end")
+        self._add(taken[: max(0, len(taken) - line_end)])
+
+    def _add(self, data: bytes) -> None:
+        if data:
+            self._chunks.append(data)
+            self._size += len(data)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _fail(self, status: Status, detail: str, unanswered: bool = False) -> None:
+        self._error = self._error or HttpError(status, detail, unanswered)
+        self._ended = True
+        self._wake()
+        self.close()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        if self._error is None:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        if self._error is not None:
+            raise self._error
+
+    # What the client calls.
+
+    def deadline(self, seconds: float, what: str) -> None:
+        """Fail with status timeout unless the exchange ends, or gets another deadline, within `seconds`."""
+        self._stop_timer()
+        self._timer = self._loop.call_later(max(0.0, seconds), self._fail, Status.TIMEOUT, what)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def ask(self, request: bytes) -> Answer:
+        """Send `request`, wait for the head of the answer."""
+        self._rest()
+        self._busy = True
+        self.requests += 1
+        assert self._transport is not None
+        if self.closed or self._transport.is_closing():
+            raise HttpError(Status.DISCONNECTED, "the server closed the connection", unanswered=True)
+        self._transport.write(request)
+        while self._answer is None:
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+    async def body(self, share: Share, max_bytes: int) -> bytes:
+        """The whole body. Raises HttpError, with status too_large beyond `max_bytes`."""
+        assert self._answer is not None
+        length = self._answer.length
+        while not self._ended:
+            if self._size > max_bytes:
+                break
+            if self._paused:
+                self._allowed = await self._grow(share, max_bytes if length is None else length)
+            else:
+                await self._wait()
+        if self._error is not None:
+            raise self._error
+        if self._size > max_bytes:
+            raise HttpError(Status.TOO_LARGE, f"more than {max_bytes} bytes")
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+
+    def so_far(self) -> bytes:
+        """What has come of the body, after `body` failed."""
+        return b"".join(self._chunks)
+
+    async def _grow(self, share: Share, wanted: int) -> int:
+        """Wait for memory, which is not the server's time, and read on."""
+        left = self._timer.when() - self._loop.time() if self._timer is not None else None
+        self._stop_timer()
+        allowed = await share.grow(max(wanted, self._size))
+        if left is not None:
+            self.deadline(left, "no whole picture in time")
+        self._paused = False
+        if self._transport is not None and not self.closed:
+            self._transport.resume_reading()
+        return allowed
+
+    def release(self) -> None:
+        """Forget the exchange: the connection may be kept."""
+        self._stop_timer()
+        self._chunks = []
+        self._busy = False
+
+    def close(self) -> None:
+        """Drop the connection, unread bytes and all."""
+        self._stop_timer()
+        self._chunks = []
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()

@@ -1,0 +1,244 @@
+"""Which row is fetched next: so many requests to a host at a time, so long between two, and no worker waits for a host.
+
+A host that has to be left alone (interval, Retry-After, a try that comes later) is out of the way until its time has
+come; rows of other hosts go on. Hosts with many rows come first, since they take longest at their limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from curation.fetch.urls import Target
+from curation.schema import Status
+
+MAX_FAILURES = 16
+"""Requests in a row that reach nothing, from a host that never answered: its other rows are not tried."""
+
+FIRST = 1 << 40
+"""Rank of a host that a redirect names: what is half fetched is fetched first."""
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A row on its way: what to ask for now, and what was spent on it."""
+
+    sample: dict[str, Any]
+    target: Target
+    hops: int = 0
+    """Redirects that were followed in this try."""
+    tries: int = 0
+    """Tries that failed before this one."""
+    spent_s: float = 0.0
+    """Time of this try's requests."""
+    resting: bool = False
+    """Whether it holds no place at its host any more."""
+
+
+@dataclass(slots=True, eq=False)
+class Host:
+    """One host name while rows of it are left."""
+
+    name: str
+    rank: tuple[int, int]
+    limit: int = 1
+    """Requests at a time: one until it has answered, so that a dead host holds one worker."""
+    queue: deque[Item] = field(default_factory=deque)
+    active: int = 0
+    num_items: int = 0
+    """Items that are queued, active or waiting for a later try."""
+    not_before: float = 0.0
+    listed: bool = False
+    """Whether it stands among the ready hosts or waits for its time."""
+    failures: int = 0
+    answered: bool = False
+    verdict: tuple[Status, str] | None = None
+    """How its rows end without being tried."""
+
+
+class Schedule:
+    """Add items, then `take()` them from many workers; each ends with `done`, `later` or `move`."""
+
+    def __init__(self, max_per_host: int, interval_s: float) -> None:
+        self._max_per_host, self._interval_s = max_per_host, interval_s
+        self.hosts: dict[str, Host] = {}
+        self._ready: list[tuple[tuple[int, int], Host]] = []
+        self._timed: list[tuple[float, int, Host | Item]] = []
+        self._order = itertools.count()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._num_items = 0
+
+    def start(self, items: list[Item]) -> None:
+        """Queue `items`, in their order within each host."""
+        by_host: dict[str, list[Item]] = {}
+        for item in items:
+            by_host.setdefault(item.target.host, []).append(item)
+        for name, group in by_host.items():
+            host = self._host(name, len(group))
+            host.queue.extend(group)
+            host.num_items += len(group)
+            self._offer(host)
+        self._num_items += len(items)
+
+    def _host(self, name: str, num_items: int) -> Host:
+        if name not in self.hosts:
+            self.hosts[name] = Host(name, (-num_items, next(self._order)))
+        return self.hosts[name]
+
+    async def take(self) -> Item | None:
+        """The next item, when its host may be asked; None when none is left."""
+        while True:
+            item = self._next()
+            if item is not None or self._num_items == 0:
+                return item
+            self._set_alarm()
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            await future
+
+    def _next(self) -> Item | None:
+        self._ring()
+        while self._ready:
+            host = heapq.heappop(self._ready)[1]
+            host.listed = False
+            if not host.queue or host.active >= host.limit:
+                continue
+            now = self._now()
+            if host.not_before > now and host.verdict is None:
+                self._offer(host)
+                continue
+            item = host.queue.popleft()
+            host.active += 1
+            if self._interval_s:
+                host.not_before = max(now, host.not_before) + self._interval_s
+            self._offer(host)
+            return item
+        return None
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _offer(self, host: Host) -> None:
+        """List the host where it belongs, if it has anything to do."""
+        if host.listed or not host.queue or host.active >= host.limit:
+            return
+        host.listed = True
+        if host.not_before > self._now() and host.verdict is None:
+            heapq.heappush(self._timed, (host.not_before, next(self._order), host))
+            return
+        heapq.heappush(self._ready, (host.rank, host))
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+
+    def _ring(self) -> None:
+        """Put what has had its time back into its queue."""
+        if not self._timed or self._timed[0][0] > self._now():
+            return
+        while self._timed and self._timed[0][0] <= self._now():
+            due = heapq.heappop(self._timed)[2]
+            if isinstance(due, Item):
+                host = self.hosts[due.target.host]
+                host.queue.appendleft(due)
+            else:
+                host = due
+                host.listed = False
+            self._offer(host)
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._timed:
+            self._alarm = asyncio.get_running_loop().call_at(self._timed[0][0], self._rang)
+
+    def _rang(self) -> None:
+        self._alarm = None
+        self._ring()
+        self._wake()
+
+    def rest(self, item: Item) -> None:
+        """`item` needs its host no more, though it has not ended: the next one may ask."""
+        host = self.hosts[item.target.host]
+        host.active -= 1
+        item.resting = True
+        self._offer(host)
+
+    def _leave(self, item: Item) -> Host:
+        host = self.hosts[item.target.host]
+        host.active -= not item.resting
+        host.num_items -= 1
+        return host
+
+    def done(self, item: Item) -> str | None:
+        """`item` has ended; the name of its host when that was its last."""
+        host = self._leave(item)
+        self._num_items -= 1
+        if self._num_items == 0:
+            while self._waiting:
+                self._wake()
+        return self._over(host)
+
+    def _over(self, host: Host) -> str | None:
+        if host.num_items == 0:
+            del self.hosts[host.name]
+            return host.name
+        self._offer(host)
+        return None
+
+    def later(self, item: Item, seconds: float) -> None:
+        """Try `item` again, not before `seconds` have passed."""
+        host = self.hosts[item.target.host]
+        host.active -= 1
+        heapq.heappush(self._timed, (self._now() + seconds, next(self._order), item))
+        self._set_alarm()
+        self._offer(host)
+
+    def move(self, item: Item, target: Target, seconds: float = 0.0) -> str | None:
+        """`item` asks for `target` next, in `seconds`; the name of the host that it left, when that was its last."""
+        left = self._leave(item)
+        item.target = target
+        host = self._host(target.host, FIRST)
+        host.num_items += 1
+        if seconds:
+            heapq.heappush(self._timed, (self._now() + seconds, next(self._order), item))
+            self._set_alarm()
+        else:
+            host.queue.appendleft(item)
+            self._offer(host)
+        return self._over(left)
+
+    def pause(self, name: str, seconds: float) -> None:
+        """No new request to host `name` before `seconds` have passed: Retry-After speaks for the whole host."""
+        host = self.hosts.get(name)
+        if host is not None:
+            host.not_before = max(host.not_before, self._now() + seconds)
+
+    def reached(self, item: Item, unreached: tuple[Status, str] | None) -> None:
+        """What the latest request said about the host: an answer (None), or why there was none."""
+        host = self.hosts[item.target.host]
+        if unreached is None:
+            host.failures = 0
+            if not host.answered:
+                host.answered, host.limit = True, self._max_per_host
+                self._offer(host)
+            return
+        host.failures += 1
+        if host.failures >= MAX_FAILURES and not host.answered:
+            host.verdict = unreached
+            self._offer(host)
+
+    def verdict(self, item: Item) -> tuple[Status, str] | None:
+        """How `item` ends without being tried; None when it is to be tried."""
+        return self.hosts[item.target.host].verdict

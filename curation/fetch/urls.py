@@ -1,0 +1,91 @@
+"""A row's URL as what is asked for: scheme, host, port and path, in the form in which they go over the wire."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import urljoin
+
+from yarl import URL
+
+from curation.schema import Status
+
+MAX_LENGTH = 16_384
+"""Characters; servers refuse request lines beyond 8 to 16 KB."""
+DEFAULT_PORTS = {"http": 80, "https": 443}
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_ORDINARY = re.compile(
+    r"(https?)://([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::([0-9]{1,5}))?(/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*)?"
+)
+"""What needs no quoting, no IDNA and no lower case: nearly every URL, ten times faster than a full parser."""
+
+
+class BadUrlError(Exception):
+    """No fetchable address: the status of its row, and why."""
+
+    def __init__(self, status: Status, detail: str) -> None:
+        super().__init__(status, detail)
+        self.status, self.detail = status, detail
+
+
+class Target(NamedTuple):
+    """One resource. `host` is ASCII and in lower case, `path` quoted, with the query, without the fragment."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def netloc(self) -> str:
+        """For the Host header (RFC 9110 7.2)."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return name if self.port == DEFAULT_PORTS[self.scheme] else f"{name}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        return f"{self.scheme}://{self.netloc}"
+
+
+def parse(url: str) -> Target:
+    """What `url` asks for, without user name and password. Raises BadUrlError."""
+    ordinary = _ORDINARY.fullmatch(url) if len(url) <= MAX_LENGTH else None
+    if ordinary is None:
+        return _parse_slowly(url.strip())
+    scheme, host, port, path = ordinary.groups()
+    return _checked(scheme, host, int(port) if port else DEFAULT_PORTS[scheme], path or "/")
+
+
+def _parse_slowly(url: str) -> Target:
+    scheme = _SCHEME.match(url)
+    if scheme is None:
+        raise BadUrlError(Status.INVALID_URL, "no scheme")
+    if scheme[1].lower() not in DEFAULT_PORTS:
+        raise BadUrlError(Status.UNSUPPORTED_SCHEME, f"{scheme[1][:20]}; only http and https are fetched")
+    if len(url) > MAX_LENGTH:
+        raise BadUrlError(Status.INVALID_URL, f"{len(url)} characters")
+    try:
+        parsed = URL(url)
+        host, port, path = parsed.raw_host, parsed.port, parsed.raw_path_qs
+    except (ValueError, UnicodeError) as error:
+        raise BadUrlError(Status.INVALID_URL, str(error)) from error
+    return _checked(parsed.scheme, (host or "").lower(), port or 0, path or "/")
+
+
+def _checked(scheme: str, host: str, port: int, path: str) -> Target:
+    if not host.strip("."):
+        raise BadUrlError(Status.INVALID_URL, "no host")
+    if not host.isascii() or any(c <= " " or c == "\x7f" for c in host + path):
+        raise BadUrlError(Status.INVALID_URL, "the host holds characters that no host name has")
+    if not 0 < port < 65_536:
+        raise BadUrlError(Status.INVALID_URL, f"port {port}")
+    return Target(scheme, host, port, path)
+
+
+def join(base: Target, location: str) -> Target:
+    """Where a redirect from `base` leads. Raises BadUrlError."""
+    try:
+        joined = urljoin(f"{base.origin}{base.path}", location.strip())
+    except ValueError as error:
+        raise BadUrlError(Status.INVALID_URL, f"redirect: {error}") from error
+    return parse(joined)
