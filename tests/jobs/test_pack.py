@@ -21,7 +21,7 @@ from curation.shards import file_sha256, index
 from curation.storage import Root
 from curation.verify import verify
 from jobs import pack
-from tests import small_root
+from tests import s3_server, small_root
 from tests.small_root import UNITS, VERSION, SmallRoot
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ def test_partitions_and_workers_change_no_byte(
     assert _bytes(made.root) == _bytes(other.root)
 
 
-def _created(folder: Path) -> Root:
-    root = Root(folder)
+def _created(url: str | Path, **options: Any) -> Root:
+    root = Root(url, **options)
     root.create()
     return root
 
@@ -278,3 +278,14 @@ def test_plain_webdataset_and_open_clips_pipeline_read_them(spark: SparkSession,
     assert Counter(text for _, text in found) == wanted
     assert all(image.shape[0] == 32 and image.shape[2] == 3 for image, _ in found)
     assert [m.name for rel in _tars(made.root) for m in index(made.root, rel)].count(f"{plain[0]['__key__']}.jpg") == 1
+
+
+def test_a_root_on_s3_is_packed_to_the_same_bytes(spark: SparkSession, made: SmallRoot) -> None:
+    pack.run(spark, _recipe(), made.root)
+    with s3_server.s3() as endpoint:
+        remote = _made(_created("s3://curation/run", **s3_server.options(endpoint)))
+        pack.run(spark, _recipe(), remote.root)
+        assert _tars(remote.root) == _tars(made.root)
+        for rel in [*_tars(made.root), *made.root.current("train_index")["files"]]:  # type: ignore[index]
+            assert remote.root.read_bytes(rel) == made.root.read_bytes(rel)
+        assert verify(remote.root) is None

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curation.storage import Root
+from curation.storage import Root, is_elsewhere
 from trainer.data.cache import BlockCache
 from trainer.data.index import Index
 from trainer.data.spans import Plan, ReadCost, plan
@@ -75,7 +75,7 @@ class LocalFiles:
             return self._open[path]
         if len(self._open) >= MAX_OPEN_FILES:
             os.close(self._open.popitem(last=False)[1])
-        self._open[path] = os.open(self.root.full(path), os.O_RDONLY)
+        self._open[path] = os.open(self.root.at(path)[1], os.O_RDONLY)
         return self._open[path]
 
     def close(self) -> None:
@@ -84,12 +84,16 @@ class LocalFiles:
 
 
 class RemoteFiles:
-    """Shards of an object store, many range requests at a time, each retried before it counts as lost."""
+    """Shards of an object store, many range requests at a time, each retried before it counts as lost.
+
+    A shard that has failed all attempts gets one a request until it answers again: waiting costs training time.
+    """
 
     def __init__(self, root: Root) -> None:
         self.root = root
         self.cost = ReadCost(per_read_s=3e-2 / REMOTE_THREADS, bytes_per_s=1e8)
         self._pool = ThreadPoolExecutor(REMOTE_THREADS, thread_name_prefix="range-read")
+        self._lost: set[str] = set()
 
     def read(self, requests: Sequence[tuple[str, int, int]]) -> list[bytes | SampleError]:
         """The bytes of each (path, start, stop), or why not."""
@@ -101,16 +105,21 @@ class RemoteFiles:
         return found
 
     def _read_one(self, path: str, start: int, stop: int) -> bytes | SampleError:
-        for attempt in range(REMOTE_ATTEMPTS):
+        attempts = 1 if path in self._lost else REMOTE_ATTEMPTS
+        for attempt in range(attempts):
             try:
-                return self.root.read_bytes(path, start, stop - start)
+                data = self.root.read_bytes(path, start, stop - start)
             except FileNotFoundError:
                 return SampleError(f"{path}: no such object")
             except Exception as error:  # noqa: BLE001  # each store's client has exceptions of its own
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                if attempt + 1 < REMOTE_ATTEMPTS:
+                if attempt + 1 < attempts:
                     time.sleep(RETRY_WAIT_S * 2**attempt)
-        return SampleError(f"{path}: {reason} (after {REMOTE_ATTEMPTS} attempts)")
+            else:
+                self._lost.discard(path)
+                return data
+        self._lost.add(path)
+        return SampleError(f"{path}: {reason} (after {attempts} attempt{'s' if attempts > 1 else ''})")
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -130,11 +139,25 @@ class Reader:
     ) -> None:
         self.index, self.max_ratio, self.cache, self.verify = index, max_ratio, cache, verify
         # Opened anew: a client of an object store does not survive a fork.
-        fresh = [Root(root.base, **root.storage_options) for root in roots]
-        self.files = [LocalFiles(root) if root.is_local else RemoteFiles(root) for root in fresh]
-        self._shard_roots = np.array([number for number, _ in index.meta.shards], np.int64)
+        self.roots = [Root(root.base, **root.storage_options) for root in roots]
+        self.files: list[LocalFiles | RemoteFiles] = []
+        self._shard_files = self._files_of_shards()
+        self._is_remote = np.array([isinstance(files, RemoteFiles) for files in self.files])
         self._lock = threading.Lock()
         self._bytes_read = self._bytes_needed = 0
+
+    def _files_of_shards(self) -> np.ndarray:
+        """Position in `files` of what reads each shard: an adopted one need not lie where its root does."""
+        known: dict[tuple[int, bool], int] = {}
+        found = []
+        for number, path in self.index.meta.shards:
+            is_local = self.roots[number].at(path)[2] if is_elsewhere(path) else self.roots[number].is_local
+            key = (number, is_local)
+            if key not in known:
+                known[key] = len(self.files)
+                self.files.append(LocalFiles(self.roots[number]) if is_local else RemoteFiles(self.roots[number]))
+            found.append(known[key])
+        return np.array(found, np.int64)
 
     def close(self) -> None:
         for files in self.files:
@@ -180,7 +203,7 @@ class Reader:
         return self.index.shard[rows].astype(np.int64), start, start + length
 
     def _extents(self, rows: np.ndarray) -> list[memoryview | SampleError]:
-        remote = np.array([isinstance(files, RemoteFiles) for files in self.files])[self._root_numbers(rows)]
+        remote = self._is_remote[self._shard_files[self.index.shard[rows]]]
         if self.cache is None or not remote.any():
             return self._uncached(rows)
         found: list[memoryview | SampleError] = [SampleError("unread")] * len(rows)
@@ -195,14 +218,11 @@ class Reader:
     def _block(self, rows: np.ndarray) -> list[bytes | SampleError]:
         return [bytes(data) if isinstance(data, memoryview) else data for data in self._uncached(rows)]
 
-    def _root_numbers(self, rows: np.ndarray) -> np.ndarray:
-        return self._shard_roots[self.index.shard[rows]]
-
     def _uncached(self, rows: np.ndarray) -> list[memoryview | SampleError]:
         shard, start, stop = self.extents(rows)
         self._bytes_needed += int((stop - start).sum())
         found: list[memoryview | SampleError] = [SampleError("unread")] * len(rows)
-        numbers = self._shard_roots[shard]
+        numbers = self._shard_files[shard]
         for number in np.unique(numbers):
             chosen = np.flatnonzero(numbers == number)
             data = self._direct(self.files[number], shard[chosen], start[chosen], stop[chosen])
@@ -230,7 +250,7 @@ class Reader:
     def read_ahead(self, rows: np.ndarray) -> None:
         """Start bringing `rows` of local shards into the page cache, densely selected stretches as a whole."""
         shard, start, stop = self.extents(rows)
-        numbers = self._shard_roots[shard]
+        numbers = self._shard_files[shard]
         for number in np.unique(numbers):
             files, chosen = self.files[number], numbers == number
             if isinstance(files, RemoteFiles):
