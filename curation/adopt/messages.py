@@ -24,7 +24,7 @@ _PATTERNS = (
     (r"refused|unreachable|No route to host|urlopen error \[Errno", Status.CONNECT),
     (r"status line|header|chunk|Got more than", Status.BAD_RESPONSE),
     (r"image too small", Status.TOO_SMALL),
-    (r"image area too large|pixels|OutOfMemory|allocate", Status.TOO_MANY_PIXELS),
+    (r"image area too large|pixels|OutOfMemory|Insufficient memory|allocate", Status.TOO_MANY_PIXELS),
     (r"Image decoding error|cannot identify image", Status.NOT_AN_IMAGE),
 )  # fmt: skip
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), status) for pattern, status in _PATTERNS)
