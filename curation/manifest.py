@@ -62,7 +62,7 @@ class Manifest:
                     return self.connection.sql(narrow, params=values)
             return self.connection.sql(sql, params=values)
         except duckdb.Error as error:
-            raise UserError(f"DuckDB refuses the query: {_reason(error)}") from error
+            raise UserError(f"DuckDB refuses the query: {reason(error)}") from error
 
     def columns(self, view: str) -> list[str]:
         """Names of the columns of `view`, in order."""
@@ -96,7 +96,13 @@ class Manifest:
         try:
             self.connection.execute(f'create view "{name}" as {sql}')
         except duckdb.Error as error:
-            raise UserError(f"{self.root.url(name)} cannot be read: {_reason(error)}") from error
+            raise UserError(f"{self.root.url(name)} cannot be read: {reason(error)}") from error
+        lacking = sorted({*(columns.names if columns else ())} - set(self.columns(name)))
+        if lacking:
+            raise UserError(
+                f"{self.root.url(name)} lacks {', '.join(lacking)}, as another version wrote it: use that version, "
+                f"or start a new root."
+            )
 
     def _scan(self, files: Iterable[str]) -> str:
         listed = ", ".join(_quoted(self.root.url(f)) for f in files)
@@ -180,7 +186,7 @@ class _Wide:
         return f"select uid{listed} from ({uids}) u {joins}"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """DuckDB's message in one line: what is wrong and its hint, without the marker lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("LINE ", "^"))]

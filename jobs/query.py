@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import decimal
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from curation.errors import UserError
-from curation.manifest import Manifest
+from curation.manifest import Manifest, reason
 from curation.storage import Root
 
 MAX_CELL = 60
@@ -26,9 +29,32 @@ def write_query(root: Root, sql: str, form: str, output: str | None) -> None:
     """Run `sql` and write its rows to `output`, or to standard output. Raises UserError for bad SQL."""
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise UserError("Parquet is not for a terminal: name a file with --output.")
-    reader = Manifest(root).query(sql).to_arrow_reader(10_000)
-    with _sink(output) as sink:
-        _WRITERS[form](reader, sink)
+    relation = Manifest(root).query(sql)
+    with _sink(output) as sink, _refused():
+        _WRITERS[form](_named_once(relation.to_arrow_reader(10_000)), sink)
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """What DuckDB finds wrong only at a row (a value that does not convert, say) as a UserError.
+
+    Arrow passes such an error on as an OSError without a number.
+    """
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(f"DuckDB refuses the query: {reason(error)}") from error
+
+
+def _named_once(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """`reader` with a number after the names of columns that are there twice."""
+    names = reader.schema.names
+    fresh = [name if name not in names[:i] else f"{name}_{names[:i].count(name)}" for i, name in enumerate(names)]
+    schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, fresh, strict=True)])
+    batches = (pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in reader)
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
 @contextlib.contextmanager
@@ -51,21 +77,56 @@ def _sink(output: str | None) -> Iterator[IO[bytes]]:
 
 
 def _csv(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
-    with pyarrow.csv.CSVWriter(sink, reader.schema) as writer:
+    """Lists, structs, intervals and bytes as JSON text."""
+    written = [pa.field(f.name, pa.string() if _lacks_csv(f.type) else f.type) for f in reader.schema]
+    with pyarrow.csv.CSVWriter(sink, pa.schema(written)) as writer:
         for batch in reader:
-            writer.write_batch(batch)
+            columns = [_as_text(column) if _lacks_csv(column.type) else column for column in batch.columns]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=pa.schema(written)))
+
+
+def _lacks_csv(dtype: pa.DataType) -> bool:
+    kinds = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_interval)
+    return any(kind(dtype) for kind in kinds)
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    values = (_plain(value) for value in column.to_pylist())
+    texts = [value if value is None or isinstance(value, str) else _dumped(value) for value in values]
+    return pa.array(texts, pa.string())
 
 
 def _json(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
     for batch in reader:
         for row in batch.to_pylist():
-            sink.write(json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n")
+            sink.write(_dumped(_plain(row)).encode() + b"\n")
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's types: whole decimals (DuckDB's sums) as integers, bytes in hex, NaN and infinity as null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parquet(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
     with pq.ParquetWriter(sink, reader.schema, compression="zstd") as writer:
         for batch in reader:
             writer.write_batch(batch)
+
+
+def _is_numeric(dtype: pa.DataType) -> bool:
+    return pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)
 
 
 def _cell(value: object) -> str:
@@ -78,7 +139,7 @@ def _cell(value: object) -> str:
 def _table(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
     rows: list[list[str]] = []
     total = 0
-    numeric = [pa.types.is_integer(f.type) or pa.types.is_floating(f.type) for f in reader.schema]
+    numeric = [_is_numeric(field.type) for field in reader.schema]
     for batch in reader:
         wanted = batch.slice(0, max(0, MAX_ROWS - len(rows)))
         rows += [[_cell(v) for v in row.values()] for row in wanted.to_pylist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -13,16 +14,21 @@ from curation.config import Recipe, load
 from curation.errors import UserError
 from curation.storage import Root
 
+BROKEN_PIPE = 141
+"""What a shell shows of a program that SIGPIPE ended."""
 Run = Callable[[Any, Recipe, Root], None]
 
 
 def guarded(action: Callable[[], int | None]) -> int:
-    """Exit status of `action`: its own, 2 with one sentence for bad input, 130 when interrupted."""
+    """Exit status of `action`: its own, 2 with one sentence for bad input, 130 when interrupted, 141 when unread."""
     try:
         return action() or 0
     except UserError as error:
         sys.stderr.write(f"curate: {error}\n")
         return 2
+    except BrokenPipeError:  # whoever read has had enough: `curate query … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except OSError as error:
         if error.errno is None:
             raise

@@ -1,0 +1,41 @@
+"""The stages by `spark-submit --master spark://…` on two workers give what they give on this machine alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from curation.demo import metadata
+from curation.demo.web import Web
+from curation.manifest import Manifest
+from curation.storage import Root
+from curation.verify import verify
+from jobs.cli import STAGES
+from jobs.demo import settings
+from tests.cluster import Cluster
+from tests.jobs.demo_run import DemoRun, contents
+
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
+
+@pytest.mark.timeout(600)
+def test_two_workers_give_the_same_selection_and_shards(demo_run: DemoRun, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    meta = tmp_path / "meta"
+    metadata.write(meta)
+    with Cluster(num_workers=2) as cluster, Web() as web:
+        flags = [word for setting in settings(meta, web) for word in ("--set", setting)]
+        for module, _ in STAGES.values():
+            script = f"{module.replace('.', '/')}.py"
+            done = cluster.submit(script, "--recipe", "demo", "--root", folder, *flags)
+            assert done.returncode == 0, done.stderr[-4_000:]
+        assert cluster.num_alive() == 2
+    root = Root(folder)
+    assert verify(root) is None
+    ask = "select uid, kept, reason from selection order by uid"
+    assert Manifest(root).query(ask).fetchall() == Manifest(demo_run.root).query(ask).fetchall()
+    found, local = contents(folder), contents(demo_run.folder)
+    for table in ("downloads/", "duplicates/", "selection/", "train/", "train_index/"):
+        wanted = {name: data for name, data in local.items() if name.startswith(table) and not name.endswith(".json")}
+        assert {name: data for name, data in found.items() if name in wanted} == wanted
