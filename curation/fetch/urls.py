@@ -75,6 +75,8 @@ def _parse_slowly(url: str) -> Target:
 def _checked(scheme: str, host: str, port: int, path: str) -> Target:
     if not host.strip("."):
         raise BadUrlError(Status.INVALID_URL, "no host")
+    if "%" in host:
+        raise BadUrlError(Status.INVALID_URL, "an address with a zone, which means something on one machine only")
     if not host.isascii() or any(c <= " " or c == "\x7f" for c in host + path):
         raise BadUrlError(Status.INVALID_URL, "the host holds characters that no host name has")
     if not 0 < port < 65_536:
