@@ -7,8 +7,8 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-ROOT_FORMAT = 1
-"""Version of the layout of ROOT; a root written with another one is refused."""
+ROOT_FORMAT = 2
+"""Version of the layout of ROOT; a root written with another one is refused. 2: downloads have `fetch_round`."""
 
 
 class Status(StrEnum):

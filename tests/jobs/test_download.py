@@ -14,6 +14,7 @@ from curation.manifest import Manifest
 from curation.storage import Root
 from curation.verify import verify
 from jobs import download, ingest, score, selection
+from jobs.cli import main
 from jobs.download_progress import summary
 from tests.jobs.small_web import pictures, recipe, serve
 from tests.jobs.test_ingest import snapshot
@@ -147,3 +148,21 @@ def test_the_bar_names_the_share_that_came_and_the_chief_reasons() -> None:
 def test_no_plan_is_one_sentence(spark: SparkSession, root: Root, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no finished plan: run `curate ingest` first"):
         download.run(spark, load(recipe(tmp_path, 1, 3)), root)
+
+
+def test_a_root_of_an_earlier_layout_is_one_sentence(
+    root: Root, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Layout 1 had no `fetch_round`, without which no round knows what is due."""
+    root.publish_json("root.json", {"format": 1, "version": "0.1.0"})
+    for command in (
+        ["download", "--recipe", str(recipe(tmp_path, 1, 3)), "--root", root.base],
+        ["adopt", str(tmp_path), "--root", root.base],
+        ["status", root.base],
+    ):
+        (tmp_path / "00000.tar").write_bytes(b"")
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and error.count("\n") == 1
+        assert "has layout 1, this version" in error and "or a new root" in error

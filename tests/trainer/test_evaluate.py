@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from curation.errors import UserError
+from curation.schema import ROOT_FORMAT
 from curation.storage import Root
 from tests import small_root
 from tests.trainer import evaluation_set
@@ -263,7 +264,7 @@ def test_tars_that_cannot_be_read_are_one_sentence(damage: str, says: str, class
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A curated root of 32 packed pictures."""
     made = small_root.build(Root(str(tmp_path_factory.mktemp("root"))))
-    made.root.publish_json("root.json", {"format": 1, "version": "0"})
+    made.root.publish_json("root.json", {"format": ROOT_FORMAT, "version": "0"})
     small_root.pack(made, sorted(made.images))
     return Path(str(made.root.base))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from curation.schema import ROOT_FORMAT
 from curation.storage import Root
 from tests import small_root
 from tests.trainer.ranks import PROJECT, launch
@@ -23,7 +24,7 @@ BIN = Path(sys.executable).parent
 
 def _root(folder: Path) -> str:
     made = small_root.build(Root(str(folder)))
-    made.root.publish_json("root.json", {"format": 1, "version": "0"})
+    made.root.publish_json("root.json", {"format": ROOT_FORMAT, "version": "0"})
     small_root.pack(made, sorted(made.images))
     return str(folder)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from curation.schema import ROOT_FORMAT
 from curation.storage import Root
 from tests import small_root
 from trainer import launch, models, train, weights
@@ -28,7 +29,7 @@ def _no_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
 def packed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A root with 32 packed samples."""
     made = small_root.build(Root(str(tmp_path_factory.mktemp("root"))))
-    made.root.publish_json("root.json", {"format": 1, "version": "0"})
+    made.root.publish_json("root.json", {"format": ROOT_FORMAT, "version": "0"})
     small_root.pack(made, sorted(made.images))
     return str(made.root.base)
 
