@@ -1,0 +1,103 @@
+"""The command line: help of every command, what looks at a root, exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from curation import __version__
+from curation.storage import Root
+from jobs.cli import STAGES, parser, stage_function
+from tests import small_root
+from tests.jobs.command import Command, contents
+from tests.small_root import SmallRoot
+
+COMMANDS = (*STAGES, "run", "status", "verify", "report", "query", "adopt", "export", "demo")
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)
+
+
+@pytest.fixture
+def made(root: Root) -> SmallRoot:
+    built = small_root.build(root)
+    small_root.pack(built, small_root.select(built))
+    return built
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_describes_every_command_and_argument(command: Command, name: str) -> None:
+    assert command(name, "--help") == 0
+    assert command.out.startswith(f"usage: curate {name} ") and command.err == ""
+    (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    one = commands.choices[name]
+    assert one.description and one.description in re.sub(r"\s+", " ", command.out)
+    assert [action.dest for action in one._actions if not action.help] == []
+
+
+def test_help_of_the_whole_names_every_command(command: Command) -> None:
+    assert command("--help") == 0
+    assert set(re.findall(r"^    (\w+) ", command.out, re.MULTILINE)) == set(COMMANDS)
+    assert command("--version") == 0
+    assert command.out == f"curate {__version__}\n"
+
+
+def test_every_stage_has_its_job() -> None:
+    for name in STAGES:
+        assert callable(stage_function(name))
+        arguments = parser().parse_args([name, "--recipe", "r", "--root", "x", "--set", "a.b=1", "--set", "c.d=2"])
+        assert (arguments.recipe, arguments.root, arguments.set) == ("r", "x", ["a.b=1", "c.d=2"])
+
+
+def test_status_of_a_root_at_every_stage(command: Command, root: Root) -> None:
+    assert command("status", root.path) == 0
+    assert command.out.split() == ["metadata", "0", "0.00", "%", "samples", "0", "0.00", "%"]
+    made = small_root.build(root)
+    assert command("status", root.path) == 0
+    lines = {line.split()[0]: line.split()[1] for line in command.out.splitlines() if not line.startswith(" ")}
+    assert lines == {"metadata": "42", "samples": "40", "pictures": "32"}
+    kept = small_root.select(made)
+    small_root.pack(made, kept)
+    assert command("status", root.path) == 0
+    assert re.search(rf"^kept +{len(kept)} .*\npacked +{len(kept)} ", command.out, re.MULTILINE)
+    assert re.search(r"^  - wide +\d+ .*width / height >= 1.2$", command.out, re.MULTILINE)
+
+
+def test_verify_says_so_or_names_the_first_difference(command: Command, made: SmallRoot) -> None:
+    assert command("verify", made.root.path) == 0
+    assert command.out.startswith("Every row is accounted for once") and command.err == ""
+    shard = sorted(Path(made.root.path, "raw").iterdir())[0]
+    data = bytearray(shard.read_bytes())
+    data[600] ^= 1
+    shard.write_bytes(data)
+    assert command("verify", made.root.path) == 1
+    assert command.out == ""
+    assert re.fullmatch(rf"curate verify: In raw/{shard.name}, row \w+ at offset 512: .*sha256.*\n", command.err)
+
+
+def test_verify_of_train_shards(command: Command, made: SmallRoot) -> None:
+    shard = sorted(Path(made.root.path).glob("train/*/*.tar"))[-1]
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    assert command("verify", made.root.path) == 1
+    assert shard.name in command.err and command.err.count("\n") == 1
+
+
+def test_query_to_the_terminal_and_into_a_file(command: Command, made: SmallRoot, tmp_path: Path) -> None:
+    ask = "select status, count(*) as n from downloads group by status order by n desc, status"
+    assert command("query", made.root.path, ask, "--format", "csv") == 0
+    assert command.out.splitlines()[:2] == ['"status","n"', '"ok",32']
+    assert command("query", made.root.path, ask, "--output", tmp_path / "t.txt") == 0
+    assert (tmp_path / "t.txt").read_text().splitlines()[2].split() == ["ok", "32"]
+
+
+def test_looking_changes_nothing(command: Command, made: SmallRoot, tmp_path: Path) -> None:
+    before = contents(Path(made.root.path))
+    for call in (("status",), ("verify",), ("query", "select 1"), ("report", "--output", tmp_path / "r.html")):
+        assert command(call[0], made.root.path, *call[1:]) == 0
+    assert command.out == f"{tmp_path / 'r.html'}\n"
+    assert contents(Path(made.root.path)) == before
