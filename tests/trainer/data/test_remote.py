@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,15 @@ def test_the_cache_answers_the_second_epoch(remote: Root, tmp_path: Path) -> Non
     assert _epoch(_loader(remote, cache=cache, where="score >= 40")) == _epoch(_loader(remote, where="score >= 40"))
 
 
+def _held(folder: Path) -> int:
+    """Bytes of all blocks; one may be deleted by the thread that reads ahead while we look."""
+    sizes = []
+    for path in folder.rglob("*.block"):
+        with contextlib.suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return sum(sizes)
+
+
 def test_the_cache_keeps_to_its_cap(remote: Root, tmp_path: Path) -> None:
     cap = 40_000
     cache = Cache(folder=tmp_path / "cache", max_bytes=cap, block_rows=8)
@@ -68,8 +78,7 @@ def test_the_cache_keeps_to_its_cap(remote: Root, tmp_path: Path) -> None:
     largest = 0
     for _ in range(2):
         for _batch in loader:
-            blocks = list(cache.folder.rglob("*.block"))
-            largest = max(largest, sum(path.stat().st_size for path in blocks))
+            largest = max(largest, _held(cache.folder))
     assert cap / 2 < largest <= cap
     assert loader.bytes_read > loader.bytes_needed / 2, "what does not fit is read again"
     assert not loader.replaced
@@ -119,7 +128,8 @@ def test_a_store_that_stays_down_is_a_named_error(endpoint: str) -> None:
         next(batches)
         moody.only, moody.down = ".tar", True
         with pytest.raises(
-            UserError, match=r"11 samples in a row cannot be read.*\(train/.*tar: .*(rate|Unavailable).* 4 attempts"
+            UserError,
+            match=r"11 samples in a row cannot be read.*\(train/.*tar: .*(rate|Unavailable).*after \d attempts?",
         ):
             list(batches)
         assert moody.num_refused >= readers.REMOTE_ATTEMPTS
