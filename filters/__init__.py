@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import pkgutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from curation.errors import UserError
@@ -21,8 +21,8 @@ __all__ = ["Filter", "build", "names"]
 
 def names() -> list[str]:
     """Sorted names of the filters: the modules in this folder, `base` and names that begin with `_` aside."""
-    stems = (path.stem for path in Path(__file__).parent.glob("*.py"))
-    return sorted(stem for stem in stems if stem != "base" and not stem.startswith("_"))
+    found = (module.name for module in pkgutil.iter_modules(__path__))  # in a zip too, as --py-files ships it
+    return sorted(name for name in found if name != "base" and not name.startswith("_"))
 
 
 def build(name: str, options: Mapping[str, Any], resolve: Callable[[str], str] = str) -> Filter:
