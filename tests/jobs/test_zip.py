@@ -1,4 +1,4 @@
-"""`spark-submit --py-files clip-curation.zip`: what executors import must work out of a zip, child processes included."""
+"""`spark-submit --py-files clip-curation.zip`: what executors import works out of a zip, in child processes too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.small_root import picture
 
 _ASK = """
 import asyncio, json, sys
-sys.path[:0] = sys.argv[1:3]
+sys.path.insert(0, sys.argv[1])
+sys.path.append(sys.argv[2])
 import curation, filters, jobs.download, jobs.img2dataset_engine
 from curation import sources
 from curation.adopt.pictures import AS_IT_IS
