@@ -1,0 +1,406 @@
+"""A training step beside open_clip's: time, utilisation, memory, and how long it waits for data.
+
+    quiet .venv/bin/python -m benchmarks.trainer step --model tiny
+    quiet .venv/bin/python -m benchmarks.trainer step --model eva02-b-16 --batch 4
+    quiet .venv/bin/python -m benchmarks.trainer memory --model eva02-b-16 --batch 4
+    quiet .venv/bin/python -m benchmarks.trainer wait
+    .venv/bin/python -m benchmarks.trainer gpu                 # on an H100 or H200
+
+Each call adds its rows to benchmarks/results/trainer.{json,md}. Every measurement is a process of its own, the two
+trainers' processes take turns, and both start from the same weights on the same batch: the first losses agree. Ours is
+the step of `trainer.train` through DeepSpeed on one rank; open_clip's is its model, `ClipLoss` and AdamW groups, as its
+`train_one_epoch` puts them together. Targets (issue 6): at most 0.95 of open_clip's step, data wait below 2 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.table import RESULTS, write
+from trainer import config, launch, models, tokenizer, weights, zero
+from trainer.launch import Rank
+from trainer.metrics import memory_gb, peak_tflops
+from trainer.models import flops
+
+OPEN_CLIP = {"eva02-b-16": "EVA02-B-16", "eva02-l-14": "EVA02-L-14", "eva02-e-14-plus": "EVA02-E-14-plus"}
+TINY = "tiny"
+"""The debug model, which open_clip has no name for: its towers are put together from timm's and open_clip's parts."""
+OURS, WHOLE, PEER = "ours", "ours, 77 tokens", "open_clip"
+PACKAGES = ("torch", "deepspeed", "open_clip_torch", "timm")
+COLUMNS = {
+    "model": None, "trainer": None, "batch": 0, "device": None, "s a step": None, "of open_clip's": None,
+    "TFLOP/s": None, "MFU": None, "peak GB": None, "data wait": None, "first loss": None,
+}  # fmt: skip
+NOTES = [
+    "float32 on CPUs with both cores; on a GPU bf16, open_clip's under autocast. Medians over the steps of all turns.",
+    "`ours` cuts the padding behind the batch's longest caption, as it does in training; `ours, 77 tokens` does not: "
+    "there both push the same tokens through, and open_clip has no other way.",
+    "TFLOP/s and MFU are of what the towers really multiply (trainer/models/flops.py), three forwards a step; the peak "
+    "is a measured float32 matrix product on CPUs and the data sheet's bf16 on a GPU. Recomputation does not count.",
+    "peak GB is the process's highest resident memory, or the GPU's; it holds weights, gradients and both moments.",
+]
+NO_GPU = "The GPU part has not been run: no GPU was at hand."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One process's work."""
+
+    model: str
+    trainer: str = OURS
+    batch: int = 4
+    steps: int = 3
+    recompute: bool = False
+    stage: int = 0
+    patch_drop: float = 0.0
+    layers: int | None = None
+    """Blocks of each tower, where the whole model would not fit."""
+
+    @property
+    def label(self) -> str:
+        """The trainer's name in the table."""
+        extras = [f"ZeRO-{self.stage}"] if self.stage else []
+        extras += ["recomputing"] if self.recompute else []
+        return ", ".join([self.trainer, *extras])
+
+    def clip_config(self) -> Any:
+        """The model's numbers."""
+        name = "debug" if self.model == TINY else self.model
+        less: dict[str, Any] = {"layers": self.layers} if self.layers else {}
+        return models.config(name, vision=less, text=less)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("step", "memory", "wait", "gpu", "worker"))
+    parser.add_argument("case", nargs="?", help="of a worker, as JSON")
+    parser.add_argument("--model", default=TINY)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of a turn; one more warms up")
+    parser.add_argument("--turns", type=int, default=2)
+    arguments = parser.parse_args()
+    if arguments.part == "worker":
+        sys.stdout.write("\n" + json.dumps(work(Case(**json.loads(arguments.case)))) + "\n")
+        return
+    case = Case(model=arguments.model, batch=arguments.batch, steps=arguments.steps)
+    if arguments.part == "step":
+        rows = compared(case, arguments.turns)
+    elif arguments.part == "memory":
+        rows = [row for on in (False, True) for row in measured([replace(case, recompute=on)], 1)]
+    elif arguments.part == "wait":
+        rows = [waited()]
+    else:
+        rows = on_gpu()
+    sys.stdout.write(add(rows))
+
+
+def compared(case: Case, turns: int) -> list[dict[str, Any]]:
+    """Ours, ours on all 77 tokens, ours under ZeRO-1 and open_clip's, in turns."""
+    cases = [replace(case, trainer=PEER), case, replace(case, trainer=WHOLE)]
+    return measured([*cases, replace(case, stage=1)], turns)
+
+
+def measured(cases: list[Case], turns: int) -> list[dict[str, Any]]:
+    """A row a case; where open_clip is among them, the others' share of its time."""
+    found: list[list[dict[str, Any]]] = [[] for _ in cases]
+    for _ in range(turns):
+        for index, case in enumerate(cases):
+            found[index].append(started(case))
+    rows = [_row(case, results) for case, results in zip(cases, found, strict=True)]
+    peer = next((row["s a step"] for row, case in zip(rows, cases, strict=True) if case.trainer == PEER), None)
+    return [row | {"of open_clip's": row["s a step"] / peer if peer else None} for row in rows]
+
+
+def _row(case: Case, results: list[dict[str, Any]]) -> dict[str, Any]:
+    seconds = statistics.median(second for result in results for second in result["seconds"])
+    tflops = results[0]["flops"] / seconds / 1e12
+    # The highest product that any turn saw: a disturbed one must not flatter the utilisation.
+    peak = max(result["peak_tflops"] for result in results)
+    name = case.model if case.layers is None else f"{case.model}, {case.layers} blocks a tower"
+    return COLUMNS | {
+        "model": name + (f", {case.patch_drop:.0%} patch drop" if case.patch_drop else ""),
+        "trainer": case.label,
+        "batch": case.batch,
+        "device": results[0]["device"],
+        "s a step": seconds,
+        "TFLOP/s": tflops,
+        "MFU": tflops / peak,
+        "peak GB": max(result["memory_gb"] for result in results),
+        "first loss": results[0]["losses"][0],
+    }
+
+
+def started(case: Case) -> dict[str, Any]:
+    """Measure in a fresh process. Raises RuntimeError with the end of its output when it fails."""
+    command = [sys.executable, "-m", "benchmarks.trainer", "worker", json.dumps(asdict(case))]
+    environment = dict(os.environ)
+    if not launch.has_gpu():
+        environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{case} ended with {done.returncode}: {done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    sys.stderr.write(f"{case.model} {case.label}: {[round(s, 3) for s in result['seconds']]} s\n")
+    return result
+
+
+def work(case: Case) -> dict[str, Any]:
+    """One warm-up step and `case.steps` timed ones, in this process."""
+    launch.prepare(Rank())
+    with launch.process_group(Rank()) as device:
+        step = peer_step(case, device) if case.trainer == PEER else our_step(case, device)
+        losses, seconds = [], []
+        for _ in range(1 + case.steps):
+            start = time.perf_counter()
+            losses.append(step().item())
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        memory = memory_gb(device)
+        return {
+            "seconds": seconds[1:],
+            "losses": losses,
+            "flops": case_flops(case),
+            "memory_gb": memory,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+            "peak_tflops": peak_tflops(device) or matmul_tflops(),
+        }
+
+
+def batch_of(case: Case) -> tuple[Tensor, Tensor]:
+    """Random pictures, and captions of 4 to 20 words, about as long as the web's."""
+    generator, rng = torch.Generator().manual_seed(0), random.Random(0)
+    side = case.clip_config().vision.image_size
+    words = ("photo", "red", "shoes", "beach", "2019", "of", "the", "new", "house", "dog", "vintage", "for", "sale")
+    captions = [" ".join(rng.choices(words, k=rng.randint(4, 20))) for _ in range(case.batch)]
+    tokens = tokenizer.tokenize(captions)
+    return torch.randn(case.batch, 3, side, side, generator=generator), (
+        tokenizer.trim(tokens) if case.trainer == OURS else tokens
+    )
+
+
+def case_flops(case: Case) -> float:
+    """Of one step: what our towers multiply, or all of the last block too for open_clip's."""
+    clip, tokens = case.clip_config(), batch_of(case)[1].shape[1]
+    if case.trainer == PEER:
+        image = flops.image_flops(clip, case.patch_drop, published=True)
+        return 3.0 * case.batch * (image + flops.text_flops(clip, tokens, published=True))
+    return float(case.batch * flops.step_flops(clip, case.patch_drop, tokens))
+
+
+def initial(case: Case) -> Any:
+    """The weights that both trainers start from."""
+    from trainer.models.clip import Clip
+
+    torch.manual_seed(0)
+    return Clip(case.clip_config())
+
+
+def our_step(case: Case, device: torch.device) -> Callable[[], Tensor]:
+    """The step of `trainer.train` on one rank."""
+    from trainer import optim
+    from trainer.contrastive import ContrastiveModel
+    from trainer.objective import Contrastive
+
+    precision = "bf16" if device.type == "cuda" else "fp32"
+    settings = config.load(
+        "debug",
+        [
+            f"train.batch_size={case.batch}",
+            f"train.precision={precision}",
+            f"zero.stage={case.stage}",
+            *("optim.image.lr=1e-4", "optim.text.lr=1e-4", "optim.clip_norm=0"),
+        ],
+    )
+    objective = Contrastive(settings)
+    clip = initial(case)
+    clip.set_grad_checkpointing(case.recompute)
+    clip.set_patch_drop(case.patch_drop)
+    module = ContrastiveModel(clip, settings.train)
+    zero_settings = zero.zero_config(settings, 1, on_gpu=device.type == "cuda")
+    optimizer = optim.build(objective.parameter_groups(module), settings.optim)
+    engine = zero.initialize(module, optimizer, zero_settings)
+    engine.train()
+    pixels, tokens = (part.to(device) for part in batch_of(case))
+
+    def seed(micro_batch: int) -> None:
+        torch.manual_seed(micro_batch)
+
+    def step() -> Tensor:
+        batch = {"pixels": pixels, "tokens": tokens}
+        loss, _ = objective.step(engine, [batch], seed, lambda loss: math.isfinite(loss.item()))
+        engine.step()
+        return loss
+
+    return step
+
+
+def peer_step(case: Case, device: torch.device) -> Callable[[], Tensor]:
+    """open_clip's model, loss, optimizer groups and clamp, on our initial weights."""
+    from tests.trainer.torchvision_stub import oracle
+
+    oracle("open_clip")
+    from open_clip.loss import ClipLoss
+
+    ours = initial(case)
+    model = peer_model(case)
+    model.load_state_dict(weights.export(ours.state_dict(), ours.config, "open_clip"), strict=True)
+    del ours
+    model.to(device).train()
+    if case.recompute:
+        model.set_grad_checkpointing()
+    groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+    for parameter in model.parameters():
+        groups[parameter.ndim >= 2].append(parameter)
+    optimizer = torch.optim.AdamW(
+        [{"params": groups[False], "weight_decay": 0.0}, {"params": groups[True], "weight_decay": 0.05}],
+        lr=1e-4, betas=(0.9, 0.98), eps=1e-6,
+    )  # fmt: skip
+    loss_of = ClipLoss()
+    pixels, tokens = (part.to(device) for part in batch_of(case))
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            out = model(pixels, tokens)
+            loss: Tensor = loss_of(*(out.values() if isinstance(out, dict) else out[:3]))
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        return loss.detach()
+
+    return step
+
+
+def peer_model(case: Case) -> Any:
+    """open_clip's model of that name, or for the tiny one its class around a small trunk of timm's."""
+    import open_clip
+    import timm
+
+    clip = case.clip_config()
+    name = OPEN_CLIP.get(case.model, "EVA02-B-16")
+    if case.model in OPEN_CLIP:
+        return open_clip.create_model(name, load_weights=False)
+    vision, text = clip.vision, clip.text
+    model = open_clip.model.CustomTextCLIP(
+        clip.embed_dim,
+        open_clip.get_model_config(name)["vision_cfg"] | {"image_size": vision.image_size},
+        {"width": text.width, "heads": text.heads, "layers": text.layers},
+        output_dict=True,
+    )
+    model.visual.trunk = timm.create_model(
+        "eva02_base_patch16_clip_224", img_size=vision.image_size, embed_dim=vision.width, depth=vision.layers,
+        num_heads=vision.heads, mlp_ratio=vision.hidden_width / vision.width, num_classes=clip.embed_dim,
+        global_pool="token", ref_feat_shape=(vision.rope_grid, vision.rope_grid),
+    )  # fmt: skip
+    return model
+
+
+def matmul_tflops(side: int = 3072, repeats: int = 5) -> float:
+    """The best of a few float32 products of square matrices in this process."""
+    left, right = torch.randn(2, side, side)
+    seconds = []
+    for _ in range(1 + repeats):
+        start = time.perf_counter()
+        torch.mm(left, right)
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / min(seconds[1:]) / 1e12
+
+
+def waited(steps: int = 6, batch: int = 8) -> dict[str, Any]:
+    """Train eva02-b-16 by the command on pictures of 256 px in packed shards, with one process that loads."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = packed(Path(folder, "root"))
+        sets = {
+            "model.name": "eva02-b-16", "data.root": root, "data.num_workers": 1, "train.batch_size": batch,
+            "phases.0.samples": steps * batch, "eval.retrieval": "false", "folder": f"{folder}/run",
+        }  # fmt: skip
+        command = [sys.executable, "-m", "trainer.train", "--config", "debug"]
+        command += [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
+        subprocess.run(command, check=True, capture_output=True)
+        lines = Path(folder, "run", "metrics.jsonl").read_text().splitlines()
+    # The first step waits for the loader's process to start.
+    records = [json.loads(line) for line in lines][1:]
+    return COLUMNS | {
+        "model": "eva02-b-16",
+        "trainer": "trainer.train, 1 loader process",
+        "batch": batch,
+        "device": "CPU",
+        "s a step": statistics.median(record["step_time_s"] for record in records),
+        "TFLOP/s": statistics.median(record["tflops_per_gpu"] for record in records),
+        "peak GB": max(record["memory_gb"] for record in records),
+        "data wait": statistics.median(record["data_wait_share"] for record in records),
+    }
+
+
+def packed(folder: Path) -> Path:
+    """A root of packed JPEGs that look like noise: the longest to decode of their size."""
+    from curation.schema import ROOT_FORMAT
+    from curation.storage import Root
+    from tests import small_root
+
+    made = small_root.build(Root(str(folder)), num_rows=100)
+    made.images = {uid: small_root.picture(number, 256, 256) for number, uid in enumerate(made.images)}
+    made.root.publish_json("root.json", {"format": ROOT_FORMAT, "version": "0"})
+    small_root.pack(made, sorted(made.images))
+    return folder
+
+
+def on_gpu() -> list[dict[str, Any]]:
+    """What a GPU of the H100 or H200 class is asked; one process a measurement."""
+    if not torch.cuda.is_available():
+        raise SystemExit("There is no GPU: the other parts run without one.")
+    rows = measured([Case(model="eva02-l-14", trainer=who, batch=128, steps=10) for who in (PEER, OURS, WHOLE)], 2)
+    rows += measured([Case(model="eva02-e-14-plus", batch=32, steps=5, recompute=True, patch_drop=0.5)], 1)
+    rows += measured([Case(model="eva-clip-8b", batch=32, steps=5, recompute=True, patch_drop=0.5, layers=8)], 1)
+    for recompute in (False, True):
+        rows += list(largest(Case(model="eva02-l-14", steps=5, recompute=recompute)))
+    return rows
+
+
+def largest(case: Case, most: int = 4096) -> Iterator[dict[str, Any]]:
+    """The row of the largest power of two that fits as a batch."""
+    best: list[dict[str, Any]] = []
+    batch = 64
+    while batch <= most:
+        try:
+            best = measured([replace(case, batch=batch)], 1)
+        except RuntimeError as error:
+            if "OutOfMemoryError" not in str(error) and "out of memory" not in str(error):
+                raise
+            break
+        batch *= 2
+    yield from best
+
+
+def add(rows: list[dict[str, Any]]) -> str:
+    """Put the rows into the results, in the place of older ones of the same case; returns the readable table."""
+    file = RESULTS / "trainer.json"
+    before = json.loads(file.read_text())["rows"] if file.exists() else []
+    keys = ("model", "trainer", "batch", "device")
+    fresh = {tuple(row[key] for key in keys) for row in rows}
+    kept = [row for row in before if tuple(row[key] for key in keys) not in fresh]
+    rows = [*kept, *rows]
+    notes = [*NOTES, NO_GPU] if all(row["device"] == "CPU" for row in rows) else NOTES
+    return write("trainer", rows, notes, PACKAGES)
+
+
+if __name__ == "__main__":
+    main()
