@@ -53,10 +53,11 @@ def _funnel(rows: list[FunnelRow]) -> str:
         kind = "stage" if row.reason is None else "reason"
         name = escape(row.stage if row.reason is None else row.reason)
         detail = f" <code>{escape(row.detail)}</code>" if row.detail else ""
+        bar = f'<div style="width:{100 * row.share:.3f}%"></div>' if row.count else ""
         lines.append(
             f'<tr class="{kind}"><td>{name}{detail}</td><td class="number">{row.count:,}</td>'
             f'<td class="number">{100 * row.share:.2f} %</td>'
-            f'<td class="bar"><div style="width:{100 * row.share:.3f}%"></div></td></tr>'
+            f'<td class="bar">{bar}</td></tr>'
         )
     head = '<tr><th></th><th class="number">rows</th><th class="number">of all</th><th></th></tr>'
     return f'<table class="funnel">{head}{"".join(lines)}</table>'

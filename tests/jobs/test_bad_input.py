@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curation.schema import ROOT_FORMAT
 from curation.storage import Root
 from curation.verify import verify
 from tests import small_root
@@ -184,7 +185,7 @@ def spoil(root: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("version", ("layout 99", "reads layout 1", "new root")),
+        ("version", ("layout 99", f"reads layout {ROOT_FORMAT}", "new root")),
         ("damaged", ("root.json is damaged",)),
         ("no root", ("root.json",)),
     ],
