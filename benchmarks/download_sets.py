@@ -39,7 +39,7 @@ def make(name: str, folder: Path, photographs: Path) -> list[str]:
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    return (p for p in folder.rglob("*") if p.suffix in (".jpg", ".png") and p.is_file() and not p.is_symlink())
+    return (p for p in folder.rglob("*") if p.suffix in (".jpg", ".png") and p.is_file())
 
 
 def _unpack(package: str, target: Path) -> None:

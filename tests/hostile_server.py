@@ -127,6 +127,8 @@ class HostileServer:
         path = head.split(" ")[1]
         host = next(line for line in head.split("\r\n") if line.lower().startswith("host:"))[5:].strip()
         label = host.partition(".")[0]
+        if label not in self._served and path.count("/") > 1:  # a client that knows no names: /LABEL/picture.jpg
+            label, path = path[1:].split("/", 1)[0], "/" + path[1:].split("/", 1)[1]
         exchange = Exchange(path, head, self.asked[label, path], reader, writer)
         self.asked[label, path] += 1
         if path != "/robots.txt":

@@ -34,14 +34,23 @@ FRAME = struct.Struct(">IQ")
 """To the process: ALONE or 0, length of the picture. From it: lengths of a pickle and of the picture after it."""
 ALONE = 1
 """The answer to this picture is not to wait for others."""
+MODULE = "curation.images.decoder"
 DECODE_TIMEOUT_S = 60.0
 BYTES_PER_PIXEL = 8
 """Address space that one pixel may need while it is decoded and flattened."""
+MAX_FAILED_STARTS = 5
 MAX_IN_FLIGHT = 32
 """Pictures that a process has been sent, at most."""
 MAX_HELD, MAX_HELD_BYTES, MAX_HELD_S = 8, 256 << 10, 0.02
 """Answers that are sent together: so many, so large, so long after the first."""
 SOCKET_BYTES = 1 << 20
+ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",
+    # Pictures of up to 32 MB stay in the heap, which is not given back between two: a twentieth of the time.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+    "MALLOC_TOP_PAD_": str(16 << 20),
+}
 NAMES = [field.name for field in fields(Stored) if field.name != "data"]
 Reply = Stored | PictureError
 
@@ -144,9 +153,9 @@ class Process:
         for end in (self.link, theirs):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 end.setsockopt(socket.SOL_SOCKET, option, SOCKET_BYTES)
-        settings = {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OPENBLAS_NUM_THREADS": "1"}
+        settings = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "curation.images.decoder", str(theirs.fileno())],
+            [sys.executable, "-m", MODULE, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # whatever a library prints belongs nowhere
@@ -212,6 +221,7 @@ class Decoder:
         self._head_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
+        self._failed_starts = 0
         self._num_suspects = 0
         """How many of the first pictures were with a process that died: they are sent one by one."""
 
@@ -313,6 +323,7 @@ class Decoder:
         del received[:end]
         if not about:
             self._process.ready = True  # type: ignore[union-attr]  # answers come from a process
+            self._failed_starts = 0
             self._head_since = self._loop.time()
             return True
         waiting = self._pictures.popleft()
@@ -337,13 +348,14 @@ class Decoder:
         assert self._process is not None
         ready = self._process.ready
         self._stop()
-        if not ready:
-            for waiting in self._pictures:
-                if not waiting.future.done():
-                    waiting.future.set_exception(RuntimeError("the decoding process does not start"))
-            self._pictures.clear()
-            return
         if not self._pictures:
+            return
+        if not ready:
+            self._failed_starts += 1
+            if self._failed_starts < MAX_FAILED_STARTS:
+                self._restart()
+            else:
+                self._give_up()
             return
         if self._num_suspects or len(self._pictures) == 1:
             culprit = self._pictures.popleft()
@@ -353,12 +365,22 @@ class Decoder:
         else:
             self._num_suspects = sum(waiting.sent > 0 for waiting in self._pictures)
         if self._pictures:
-            for waiting in self._pictures:
-                waiting.sent = 0
-            self._start()
-            self._head_since = self._loop.time()
-            self._timer = self._loop.call_later(self._timeout_s, self._look_at_clock)
-            self._send()
+            self._restart()
+
+    def _restart(self) -> None:
+        """Send everything that waits to a new process."""
+        for waiting in self._pictures:
+            waiting.sent = 0
+        self._start()
+        self._head_since = self._loop.time()
+        self._timer = self._loop.call_later(self._timeout_s, self._look_at_clock)
+        self._send()
+
+    def _give_up(self) -> None:
+        for waiting in self._pictures:
+            if not waiting.future.done():
+                waiting.future.set_exception(RuntimeError("the decoding process does not start"))
+        self._pictures.clear()
 
     def _stop(self) -> None:
         """Let go of the process and end it."""

@@ -1,0 +1,26 @@
+"""The decoding process with a weakness: bytes that end in DIE kill it, bytes that end in HANG stop it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from curation.config import DownloadConfig
+from curation.images import decoder
+
+DIE, HANG = b"DIE", b"HANG"
+_answer = decoder.answer
+
+
+def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
+    if data.endswith(DIE):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if data.endswith(HANG):
+        time.sleep(3600)
+    return _answer(data, config)
+
+
+if __name__ == "__main__":
+    decoder.answer = answer
+    decoder.main()
