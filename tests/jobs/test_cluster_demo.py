@@ -16,10 +16,9 @@ from jobs.demo import settings
 from tests.cluster import Cluster
 from tests.jobs.demo_run import DemoRun, contents
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-@pytest.mark.timeout(600)
 def test_two_workers_give_the_same_selection_and_shards(demo_run: DemoRun, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     meta = tmp_path / "meta"

@@ -15,7 +15,7 @@ from curation.verify import verify
 from jobs import demo
 from tests.jobs.demo_run import REPOSITORY, DemoRun, contents, curate, environment, files
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SEED = 20261125
 TABLES = ("samples", "downloads", "embeddings/metadata", "duplicates", "scores_", "selection", "train_index")
 """One a stage, in order: a moment is a number of files in one of them."""
@@ -48,7 +48,6 @@ def kill_when(process: subprocess.Popen[bytes], folder: Path, table: str, num_fi
     return running
 
 
-@pytest.mark.timeout(600)
 def test_five_kills_change_no_byte(demo_run: DemoRun, tmp_path: Path) -> None:
     rng = random.Random(SEED)
     folder, log = tmp_path / "killed", tmp_path / "log"
