@@ -19,6 +19,7 @@ from curation.storage import Root
 from curation.verify import verify
 from tests import small_root
 from tests.jobs.command import Command, contents, sentence
+from tests.jobs.demo_run import BIN, REPOSITORY, environment
 from tests.small_root import UNITS, SmallRoot
 
 if TYPE_CHECKING:
@@ -260,14 +261,27 @@ def test_bad_sql(command: Command, made: SmallRoot) -> None:
 
 @pytest.mark.parametrize("java_home", [None, "/nowhere"])
 def test_no_java(folder: Path, java_home: str | None) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "JAVA_HOME"} | {"PATH": "/nowhere"}
-    environment |= {"JAVA_HOME": java_home} if java_home else {}
+    bare = {key: value for key, value in os.environ.items() if key != "JAVA_HOME"} | {"PATH": "/nowhere"}
+    bare |= {"JAVA_HOME": java_home} if java_home else {}
     before = contents(folder)
     for call in (("run", "--recipe", "r.toml", "--root", "new"), ("demo", "--root", "new")):
         command = [sys.executable, "-m", "jobs.cli", *call]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=bare, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (2, "")
         assert sentence(done.stderr).startswith("Spark needs Java 17 or later and none was found: install one")
+    assert contents(folder) == before
+
+
+def test_spark_submit_passes_the_status_on(folder: Path) -> None:
+    """Spark joins what Python prints into its own output, and adds neither a stack of Java's nor of Python's."""
+    before = contents(folder)
+    job = str(REPOSITORY / "jobs" / "ingest.py")
+    submit = [str(BIN / "spark-submit"), "--master", "local[1]", job]
+    flags = ["--recipe", "r.toml", "--root", "new", "--set", "download.retry=1"]
+    done = subprocess.run([*submit, *flags], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout.startswith("curate: Unknown key 'retry'") and done.stdout.count("\n") == 1
+    assert not any(word in done.stderr for word in ("Traceback", "Exception", "curate"))
     assert contents(folder) == before
 
 
