@@ -19,6 +19,7 @@ from curation.storage import Root
 
 BLOCK = 512
 MEMBER_MODE = 0o644
+WRITE_BYTES = 1 << 20
 NAME_BYTES = 100
 MAX_OCTAL = 8**11
 
@@ -89,9 +90,11 @@ class ShardWriter:
         self.num_bytes = 0
         self._digest = hashlib.sha256()
         self._last_key = ""
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
 
     def __enter__(self) -> ShardWriter:
-        self._file = open(self.path, "wb")  # noqa: SIM115  # closed by __exit__
+        self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115  # closed by __exit__
         return self
 
     def __exit__(
@@ -101,6 +104,7 @@ class ShardWriter:
             if kind is None:
                 end = 2 * BLOCK
                 self._put(bytes(end + -(self.num_bytes + end) % tarfile.RECORDSIZE))
+                self._flush()
         finally:
             self._file.close()
 
@@ -119,14 +123,26 @@ class ShardWriter:
 
     def _add_file(self, name: str, data: bytes) -> Member:
         member = Member(name=name, offset=self.num_bytes + BLOCK, size=len(data))
-        self._put(b"".join((header(name, len(data)), data, bytes(-len(data) % BLOCK))))
+        for part in (header(name, len(data)), data, bytes(-len(data) % BLOCK)):
+            self._put(part)
         self.members.append(member)
         return member
 
     def _put(self, data: bytes) -> None:
-        self._file.write(data)
-        self._digest.update(data)
+        self._pending.append(data)
+        self._pending_bytes += len(data)
         self.num_bytes += len(data)
+        if self._pending_bytes >= WRITE_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write and sum what waits, together: a write a member takes longer than its bytes."""
+        data = memoryview(b"".join(self._pending))
+        self._digest.update(data)
+        self._pending.clear()
+        self._pending_bytes = 0
+        while data:
+            data = data[self._file.write(data) :]
 
 
 def index(root: Root, rel: str) -> Iterator[Member]:

@@ -1,49 +1,32 @@
-"""A decoding process of its own, `python -m curation.images.decoder FD`: its death costs one picture.
+"""The parent's side of decoding processes (`curation.images.decoding_process`): their death costs one picture.
 
-Both sides speak over a socket, many pictures in flight. To the process: the configuration, then pictures; from it: an
-empty answer when it is ready, then one for each picture in the order in which they came, several at a time, since each
-waking of the other side costs as much as a tenth of a small picture. When the process dies, those that it had not
-answered are sent to a new one, one by one: that of which it dies alone is lost. Address space is limited, so that a
-picture that asks for more than it may have ends as its own failure.
+Many pictures are in flight. When a process dies, those that it had not answered are sent to a new one, one by one: that
+of which it dies alone is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import os
 import pickle
-import resource
-import signal
 import socket
-import struct
 import subprocess
 import sys
-import time
 from collections import deque
-from dataclasses import fields, replace
 from typing import Any
 
 from curation.config import DownloadConfig
+from curation.images.decoding_process import NAMES
+from curation.images.frames import ALONE, FRAME, SOCKET_BYTES, Frames
 from curation.images.probe import PictureError
-from curation.images.process import Stored, process
+from curation.images.process import Stored
 from curation.schema import Status
 
-FRAME = struct.Struct(">IQ")
-"""To the process: ALONE or 0, length of the picture. From it: lengths of a pickle and of the picture after it."""
-ALONE = 1
-"""The answer to this picture is not to wait for others."""
-MODULE = "curation.images.decoder"
+MODULE = "curation.images.decoding_process"
 DECODE_TIMEOUT_S = 60.0
-BYTES_PER_PIXEL = 8
-"""Address space that one pixel may need while it is decoded and flattened."""
 MAX_FAILED_STARTS = 5
 MAX_IN_FLIGHT = 32
 """Pictures that a process has been sent, at most."""
-MAX_HELD, MAX_HELD_BYTES, MAX_HELD_S = 8, 256 << 10, 0.02
-"""Answers that are sent together: so many, so large, so long after the first."""
-SOCKET_BYTES = 1 << 20
 ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     # Pictures of up to 32 MB stay in the heap, which is not given back between two: a twentieth of the time.
@@ -51,98 +34,7 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
     "MALLOC_TOP_PAD_": str(16 << 20),
 }
-NAMES = [field.name for field in fields(Stored) if field.name != "data"]
 Reply = Stored | PictureError
-
-
-def limit_memory(max_pixels: int) -> None:
-    """Cap the address space at what is mapped now plus room for one picture of `max_pixels`."""
-    with open("/proc/self/statm", encoding="ascii") as f:
-        mapped = int(f.read().split()[0]) * resource.getpagesize()
-    room = max(256 << 20, max_pixels * BYTES_PER_PIXEL)
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + room, mapped + room))
-
-
-def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
-    """The two parts of the answer about the picture `data`."""
-    try:
-        stored = process(data, config)
-    except PictureError as error:
-        return pickle.dumps((error.status.value, error.detail)), b""
-    except MemoryError:
-        return pickle.dumps((Status.TOO_MANY_PIXELS.value, "decoding needs more memory than one picture may have")), b""
-    except Exception as error:  # whatever strangers' bytes make a library raise must not end the process
-        return pickle.dumps((Status.INTERNAL_ERROR.value, f"{type(error).__name__}: {error}")), b""
-    if stored.data is data:
-        return pickle.dumps([getattr(stored, name) for name in NAMES]), b""
-    stored = replace(stored, stored_sha256=hashlib.sha256(stored.data).hexdigest())
-    return pickle.dumps([getattr(stored, name) for name in NAMES]), stored.data
-
-
-class Service:
-    """The process's side of the socket."""
-
-    def __init__(self, link: socket.socket) -> None:
-        self._link = link
-        self._received = bytearray()
-        self._held: list[bytes] = []
-        self._held_bytes, self._held_since = 0, 0.0
-
-    def run(self) -> None:
-        """Answer pictures until the socket closes."""
-        config: DownloadConfig = pickle.loads(self._next()[1])  # type: ignore[index]  # the first frame comes
-        with contextlib.suppress(OSError, ValueError):
-            limit_memory(config.max_pixels)
-        self._link.sendall(FRAME.pack(0, 0))
-        while (frame := self._next()) is not None:
-            self._hold(*answer(frame[1], config))
-            if frame[0] == ALONE:
-                self._send()
-
-    def _next(self) -> tuple[int, bytes] | None:
-        """The next frame; what is held is sent before waiting for it."""
-        while True:
-            received = self._received
-            if len(received) >= FRAME.size:
-                flag, size = FRAME.unpack_from(received)
-                end = FRAME.size + size
-                if len(received) >= end:
-                    data = bytes(memoryview(received)[FRAME.size : end])
-                    del received[:end]
-                    return flag, data
-            if not self._receive():
-                return None
-
-    def _receive(self) -> bool:
-        try:
-            data = self._link.recv(SOCKET_BYTES, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            self._send()
-            data = self._link.recv(SOCKET_BYTES)
-        self._received += data
-        return bool(data)
-
-    def _hold(self, about: bytes, data: bytes) -> None:
-        now = time.monotonic()
-        if not self._held:
-            self._held_since = now
-        self._held += (FRAME.pack(len(about), len(data)), about, data)
-        self._held_bytes += len(data)
-        full = len(self._held) >= 3 * MAX_HELD or self._held_bytes >= MAX_HELD_BYTES
-        if full or now - self._held_since >= MAX_HELD_S:
-            self._send()
-
-    def _send(self) -> None:
-        if self._held:
-            self._link.sendall(b"".join(self._held))
-            self._held, self._held_bytes = [], 0
-
-
-def main() -> None:
-    """Serve the parent on the socket that it passed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
-    with socket.socket(fileno=int(sys.argv[1])) as link, contextlib.suppress(ConnectionError):
-        Service(link).run()
 
 
 class Process:
@@ -217,7 +109,7 @@ class Decoder:
         self._process: Process | None = None
         self._pictures: deque[_Waiting] = deque()
         """Sent or to be sent, in order; the first is the one that is being decoded."""
-        self._received = bytearray()
+        self._frames = Frames()
         self._head_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
@@ -254,7 +146,7 @@ class Decoder:
 
     def _start(self) -> None:
         self._process = idle_process(self._config) or Process(self._config)
-        self._received.clear()
+        self._frames = Frames()
         self._loop.add_reader(self._process.link, self._receive)
 
     def _send(self) -> None:
@@ -295,15 +187,14 @@ class Decoder:
     def _receive(self) -> None:
         assert self._process is not None
         try:
-            data = self._process.link.recv(SOCKET_BYTES)
+            open_still = self._frames.receive(self._process.link)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
+            open_still = False
+        if not open_still:
             self._died("the decoding process died of this picture")
             return
-        self._received += data
         while self._take_answer():
             pass
         if self._num_suspects:
@@ -311,16 +202,10 @@ class Decoder:
 
     def _take_answer(self) -> bool:
         """End the first picture if its answer is here."""
-        received = self._received
-        if len(received) < FRAME.size:
+        frame = self._frames.next(len_about=True)
+        if frame is None:
             return False
-        size_about, size_data = FRAME.unpack_from(received)
-        end = FRAME.size + size_about + size_data
-        if len(received) < end:
-            return False
-        about = bytes(received[FRAME.size : FRAME.size + size_about])
-        data = bytes(received[FRAME.size + size_about : end])
-        del received[:end]
+        _, about, data = frame
         if not about:
             self._process.ready = True  # type: ignore[union-attr]  # answers come from a process
             self._failed_starts = 0
@@ -401,7 +286,7 @@ class Decoder:
 
     async def close(self) -> None:
         """Leave the process to the next unit if it is at rest, end it otherwise."""
-        at_rest = not self._pictures and not self._received
+        at_rest = not self._pictures and not len(self._frames)
         process = self._release()
         if process is not None and process.ready and at_rest:
             _idle.append(process)
@@ -431,7 +316,3 @@ class Decoders:
     async def close(self) -> None:
         for decoder in self._all:
             await decoder.close()
-
-
-if __name__ == "__main__":
-    main()

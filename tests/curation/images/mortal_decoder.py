@@ -7,10 +7,10 @@ import signal
 import time
 
 from curation.config import DownloadConfig
-from curation.images import decoder
+from curation.images import decoding_process
 
 DIE, HANG = b"DIE", b"HANG"
-_answer = decoder.answer
+_answer = decoding_process.answer
 
 
 def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
@@ -22,5 +22,5 @@ def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
 
 
 if __name__ == "__main__":
-    decoder.answer = answer
-    decoder.main()
+    decoding_process.answer = answer
+    decoding_process.main()

@@ -1,0 +1,115 @@
+"""A decoding process, `python -m curation.images.decoding_process FD`, with little memory of its own to ask for.
+
+Its address space is limited, so that a picture that asks for more than it may have ends as its own failure. Answers are
+sent several at a time, since each waking of the other side costs as much as a tenth of a small picture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import pickle
+import resource
+import signal
+import socket
+import sys
+import time
+from dataclasses import fields, replace
+
+from curation.config import DownloadConfig
+from curation.images.frames import ALONE, FRAME, Frames
+from curation.images.probe import PictureError
+from curation.images.process import Stored, process
+from curation.schema import Status
+
+BYTES_PER_PIXEL = 8
+"""Address space that one pixel may need while it is decoded and flattened."""
+MAX_HELD, MAX_HELD_BYTES, MAX_HELD_S = 8, 256 << 10, 0.02
+"""Answers that are sent together: so many, so large, so long after the first."""
+NAMES = [field.name for field in fields(Stored) if field.name != "data"]
+"""What an answer holds besides the picture."""
+
+
+def limit_memory(max_pixels: int) -> None:
+    """Cap the address space at what is mapped now plus room for one picture of `max_pixels`."""
+    with open("/proc/self/statm", encoding="ascii") as f:
+        mapped = int(f.read().split()[0]) * resource.getpagesize()
+    room = max(256 << 20, max_pixels * BYTES_PER_PIXEL)
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + room, mapped + room))
+
+
+def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
+    """The two parts of the answer about the picture `data`."""
+    try:
+        stored = process(data, config)
+    except PictureError as error:
+        return pickle.dumps((error.status.value, error.detail)), b""
+    except MemoryError:
+        return pickle.dumps((Status.TOO_MANY_PIXELS.value, "decoding needs more memory than one picture may have")), b""
+    except Exception as error:  # whatever strangers' bytes make a library raise must not end the process
+        return pickle.dumps((Status.INTERNAL_ERROR.value, f"{type(error).__name__}: {error}")), b""
+    if stored.data is data:
+        return pickle.dumps([getattr(stored, name) for name in NAMES]), b""
+    stored = replace(stored, stored_sha256=hashlib.sha256(stored.data).hexdigest())
+    return pickle.dumps([getattr(stored, name) for name in NAMES]), stored.data
+
+
+class Service:
+    """The process's side of the socket."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._frames = Frames()
+        self._held: list[bytes] = []
+        self._held_bytes, self._held_since = 0, 0.0
+
+    def run(self) -> None:
+        """Answer pictures until the socket closes."""
+        config: DownloadConfig = pickle.loads(self._next()[1])  # type: ignore[index]  # the first frame comes
+        with contextlib.suppress(OSError, ValueError):
+            limit_memory(config.max_pixels)
+        self._link.sendall(FRAME.pack(0, 0))
+        while (frame := self._next()) is not None:
+            self._hold(*answer(frame[1], config))
+            if frame[0] == ALONE:
+                self._send()
+
+    def _next(self) -> tuple[int, bytes] | None:
+        """The next frame; what is held is sent before waiting for it."""
+        while (frame := self._frames.next(len_about=False)) is None:
+            if not self._receive():
+                return None
+        return frame[0], frame[2]
+
+    def _receive(self) -> bool:
+        try:
+            return self._frames.receive(self._link, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._send()
+            return self._frames.receive(self._link, 0)
+
+    def _hold(self, about: bytes, data: bytes) -> None:
+        now = time.monotonic()
+        if not self._held:
+            self._held_since = now
+        self._held += (FRAME.pack(len(about), len(data)), about, data)
+        self._held_bytes += len(data)
+        full = len(self._held) >= 3 * MAX_HELD or self._held_bytes >= MAX_HELD_BYTES
+        if full or now - self._held_since >= MAX_HELD_S:
+            self._send()
+
+    def _send(self) -> None:
+        if self._held:
+            self._link.sendall(b"".join(self._held))
+            self._held, self._held_bytes = [], 0
+
+
+def main() -> None:
+    """Serve the parent on the socket that it passed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
+    with socket.socket(fileno=int(sys.argv[1])) as link, contextlib.suppress(ConnectionError):
+        Service(link).run()
+
+
+if __name__ == "__main__":
+    main()
