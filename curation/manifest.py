@@ -22,7 +22,7 @@ from curation import schema
 from curation.errors import UserError
 from curation.narrow import Use, rewritten
 from curation.storage import Root
-from curation.uid_filter import MIN_FILES, files_with
+from curation.uid_filter import MIN_FILES, UidFilter
 
 UNIT_TABLES = {"samples": schema.SAMPLES, "rejects": schema.REJECTS, "downloads": schema.DOWNLOADS}
 VERSIONED_TABLES = {
@@ -42,6 +42,9 @@ class Manifest:
         self.connection = duckdb.connect()
         if not self.root.is_local:
             self.connection.register_filesystem(self.root.fs)
+        # A connection of its own for syntax: the other may have a result that is not read to its end.
+        self._parser = duckdb.connect()
+        self._filters: dict[str, UidFilter] = {}
         self._create_views()
 
     def query(self, sql: str, parameters: Iterable[Any] | None = None) -> duckdb.DuckDBPyRelation:
@@ -55,7 +58,7 @@ class Manifest:
             statements = self.connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise UserError("The manifest is read-only: ask it with one SELECT.")
-            narrow = rewritten(statements[0].query, values, self._views, self._narrower)
+            narrow = rewritten(self._parser, statements[0].query, values, self._views, self._narrower)
             if narrow is not None:
                 # An error in it would speak of queries that nobody wrote.
                 with contextlib.suppress(duckdb.Error):
@@ -124,12 +127,17 @@ class Manifest:
         if len(files) < MIN_FILES:
             return None
         if table in VERSIONED_TABLES and table != "selection":
-            found = files_with(self.root, files, uids)
+            found = self._filter(table).files_with(uids)
         else:
             # A uid is in the same unit in every unit table.
-            units = {Path(f).stem for f in files_with(self.root, self._files["samples"], uids)}
-            found = [f for f in files if Path(f).stem in units]
+            units = {f.rpartition("/")[2] for f in self._filter("samples").files_with(uids)}
+            found = [f for f in files if f.rpartition("/")[2] in units]
         return self._scan(found) if found else f'select * from "{table}" where false'
+
+    def _filter(self, table: str) -> UidFilter:
+        if table not in self._filters:
+            self._filters[table] = UidFilter(self.root, self._files[table])
+        return self._filters[table]
 
 
 @dataclass(frozen=True, kw_only=True)

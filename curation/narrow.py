@@ -29,18 +29,23 @@ class Use:
 
 
 def rewritten(
-    sql: str, parameters: Sequence[Any] | None, views: frozenset[str], narrower: Callable[[Use], str | None]
+    parser: duckdb.DuckDBPyConnection,
+    sql: str,
+    parameters: Sequence[Any] | None,
+    views: frozenset[str],
+    narrower: Callable[[Use], str | None],
 ) -> str | None:
-    """`sql` with each use of a view replaced by the query that `narrower` gives for it; None when all stay."""
-    # A connection of its own: the manifest's may have a result that is not read to its end.
-    with duckdb.connect() as parser:
-        try:
-            tree = _tree(parser, sql)
-            if tree is None or not _replace(parser, tree, parameters, views, narrower):
-                return None
-            text: str = parser.execute("select json_deserialize_sql(?::json)", [json.dumps(tree)]).fetchall()[0][0]
-        except duckdb.Error:
+    """`sql` with each use of a view replaced by the query that `narrower` gives for it; None when all stay.
+
+    `parser` needs no table; it turns SQL into a tree and back.
+    """
+    try:
+        tree = _tree(parser, sql)
+        if tree is None or not _replace(parser, tree, parameters, views, narrower):
             return None
+        text: str = parser.execute("select json_deserialize_sql(?::json)", [json.dumps(tree)]).fetchall()[0][0]
+    except duckdb.Error:
+        return None
     return text
 
 

@@ -37,13 +37,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clip-curation")
 
 
-def files_with(root: Root, files: Sequence[str], uids: Iterable[str]) -> list[str]:
-    """Those of `files` (parquet with a column uid, in one folder, relative to `root`) that can hold one of `uids`."""
-    if len(files) < MIN_FILES:
-        return list(files)
-    sized = _sized(root, files)
-    found = {name for segment in _segments(root, sized) for name in segment.holding(uids)}
-    return [name for name in files if name in found]
+class UidFilter:
+    """Asks for uids among `files`: parquet with a column uid, in one folder, relative to `root`."""
+
+    def __init__(self, root: Root, files: Sequence[str]) -> None:
+        self.files = list(files)
+        self._segments = _segments(root, _sized(root, files)) if len(files) >= MIN_FILES else None
+
+    def files_with(self, uids: Iterable[str]) -> list[str]:
+        """Those of the files that can hold one of `uids` (32 hex digits each)."""
+        if self._segments is None:
+            return self.files
+        wanted = list(uids)
+        found = {name for segment in self._segments for name in segment.holding(wanted)}
+        return [name for name in self.files if name in found]
 
 
 def _sized(root: Root, files: Sequence[str]) -> list[Sized]:
@@ -61,7 +68,7 @@ class Segment:
         self.files: list[Sized] = [(name, size) for name, size in json.loads(path.with_suffix(".json").read_text())]
         self.bits = np.load(path, mmap_mode="r")
 
-    def holding(self, uids: Iterable[str]) -> list[str]:
+    def holding(self, uids: Sequence[str]) -> list[str]:
         either = np.zeros(self.bits.shape[1], np.uint8)
         for rows in _positions(np.frombuffer(bytes.fromhex("".join(uids)), ">u8").reshape(-1, 2), len(self.bits)):
             either |= np.bitwise_and.reduce(self.bits[rows], axis=0)

@@ -21,7 +21,7 @@ from curation import schema, uid_filter
 from curation.errors import UserError
 from curation.manifest import Manifest
 from curation.storage import Root
-from curation.uid_filter import files_with
+from curation.uid_filter import UidFilter
 from tests import s3_server, small_root
 from tests.small_root import UNITS, SmallRoot
 
@@ -231,10 +231,10 @@ def many(root: Root, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 def test_a_look_up_finds_each_uid_in_few_files(root: Root, many: dict[str, str]) -> None:
     manifest = Manifest(root)
-    files = manifest.files("samples")
+    asked = UidFilter(root, manifest.files("samples"))
     num_read = []
     for uid, unit in many.items():
-        holding = files_with(root, files, [uid])
+        holding = asked.files_with([uid])
         assert f"samples/{unit}.parquet" in holding
         num_read.append(len(holding))
     assert sum(num_read) < 1.1 * len(many), "one file a uid, but for chance"
@@ -255,7 +255,7 @@ def test_a_look_up_reads_the_file_and_no_other(root: Root, many: dict[str, str])
     """Every other file is damaged behind the manifest's back; the look-up does not notice, a scan does."""
     manifest = Manifest(root)
     uid, unit = next(iter(many.items()))
-    files_with(root, manifest.files("samples"), [uid])
+    manifest.query("select * from downloads where uid = ?", [uid])
     for name in manifest.files("downloads"):
         if Path(name).stem != unit:
             path = Path(root.full(name))
