@@ -32,7 +32,9 @@ logger = logging.getLogger("trainer")
 
 def arguments(prog: str, argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line that training, distillation and evaluation share."""
-    parser = argparse.ArgumentParser(prog=f"python -m {prog}", description="See the documentation: docs/training.md.")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {prog}", description="See docs/training.md and, for trainer.distill, docs/distillation.md."
+    )
     parser.add_argument("--config", required=True, metavar="FILE", help="a TOML file or a shipped recipe's name")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one value")
     parser.add_argument("--resume", metavar="HOW", help="auto, never or a checkpoint: checkpoint.resume")

@@ -77,11 +77,15 @@ def sharded_build(config: Config, settings: dict[str, Any]) -> AbstractContextMa
 def initialize(module: Any, optimizer: Any, settings: dict[str, Any]) -> Any:
     """The DeepSpeed engine of `module`, with our optimizers told how their parameters were cut up."""
     import deepspeed
+    import torch.distributed as dist
 
     from trainer.optim import bind_to_zero
 
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     bind_to_zero(engine)
+    if settings["zero_optimization"]["stage"] == 0 and dist.get_world_size() == 1:
+        # Alone there is nothing to reduce, for which DeepSpeed would copy every gradient out and back.
+        engine.enable_backward_allreduce = False
     return engine
 
 
