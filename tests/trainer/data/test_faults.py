@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from curation import schema
+from curation.adopt import adopt
 from curation.errors import UserError
 from curation.storage import Root
 from tests import small_root
@@ -183,6 +186,45 @@ def test_adopted_shards_lie_anywhere(tmp_path: Path) -> None:
     for batch in loader:
         seen |= dict(zip(batch["uid"], batch["pixels"], strict=True))
     assert seen == made.images and not loader.replaced
+
+
+def test_an_adopted_img2dataset_folder(tmp_path: Path) -> None:
+    """Two of its shards, the second on another disk: trained on where they lie, by conditions on its columns."""
+    pictures: dict[str, bytes] = {}
+    for number in range(2):
+        rows, members = [], {}
+        for k in range(6):
+            key, url, caption = f"{number:05d}{k:04d}", f"http://x.test/{number}{k}.jpg", f"picture {number}{k}"
+            data = roots.jpeg(10 * number + k, 48 + k, 40)
+            lost = k == 4
+            row = {"url": url, "caption": caption, "key": key, "status": "success", "error_message": None}
+            row |= {
+                "width": 48 + k,
+                "height": 40,
+                "original_width": 48 + k,
+                "original_height": 40,
+                "similarity": k / 10,
+            }
+            rows.append(row | ({"status": "failed_to_download", "error_message": "HTTP Error 404"} if lost else {}))
+            if not lost:
+                members |= {f"{key}.jpg": data, f"{key}.json": json.dumps(row).encode(), f"{key}.txt": caption.encode()}
+                pictures[caption] = data
+        folder = tmp_path / f"laion-{number}"
+        folder.mkdir()
+        (folder / f"{number:05d}.tar").write_bytes(small_root.tar(members)[0])
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{number:05d}.parquet")
+        stats = {"count": 6, "successes": 5, "failed_to_download": 1, "failed_to_resize": 0}
+        (folder / f"{number:05d}_stats.json").write_text(json.dumps(stats))
+    root = Root(tmp_path / "root")
+    adopt(root, [str(tmp_path / "laion-0"), str(tmp_path / "laion-1")])
+    loader = Loader(root, batch_size=4, transform=None, tokenizer=None, last="drop", verify=True)
+    seen: dict[str, bytes] = {}
+    for batch in [*loader, *loader, *loader]:
+        seen |= dict(zip(batch["tokens"], batch["pixels"], strict=True))
+    assert seen == pictures and not loader.replaced
+    some = Loader(root, where="clip_similarity > 0.25", batch_size=6, transform=None, tokenizer=None)
+    (only,) = list(some)
+    assert sorted(set(only["tokens"])) == sorted(c for c in pictures if c[-1] in "35")
 
 
 def test_formats_besides_jpeg(tmp_path: Path) -> None:
