@@ -1,0 +1,149 @@
+"""Plan 1,000,000 rows with `curate ingest`: how long it takes, how much memory, how the hosts are spread.
+
+    quiet .venv/bin/python -m benchmarks.plan --rows 1000000
+
+Captions and hosts are drawn from the 5,000 real LAION rows beside the checkout (shared/data/laion_url_text_5k.parquet),
+paths are numbered so that every URL is new; nothing is fetched. `curate ingest` runs as a user runs it, a process of
+its own; its memory and that of the Java and Python processes below it is sampled. Writes benchmarks/results/plan.json
+and .md. Target (issue 3): 1,000,000 rows in under 3 minutes in bounded memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.table import write
+from curation.plan import plans
+from curation.storage import Root
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "laion_url_text_5k.parquet"
+ROWS_PER_FILE = 250_000
+POLL_S = 0.25
+TARGET_S = 180.0
+NUM_ROWS_PER_UNIT = 10_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[250_000, 1_000_000])
+    arguments = parser.parse_args()
+    if not REAL.exists():
+        sys.exit(f"{REAL} is not there: this benchmark draws its rows from it.")
+    rows, notes = [], []
+    for num_rows in arguments.rows:
+        with tempfile.TemporaryDirectory(prefix="bench-plan-") as folder:
+            recipe = metadata(Path(folder, "meta"), num_rows)
+            measured, said = ingest(recipe, Path(folder, "root"))
+            rows.append({"rows": num_rows} | measured)
+            notes = [f"Said of the {num_rows:,} rows: {line.strip()}" for line in said]
+    about = [
+        f"`curate ingest` from its start to its end, Java and Spark included; units of {NUM_ROWS_PER_UNIT:,} rows. "
+        f"Target: 1,000,000 rows within {TARGET_S:.0f} s.",
+        "`peak MB` is the largest sum of the resident memory of all its processes, sampled every 0.25 s; the driver's "
+        "heap is capped at 2 GB (jobs/session.py).",
+    ]
+    sys.stdout.write(write("plan", rows, [*about, *notes], ("pyspark", "pyarrow", "tldextract")))
+
+
+def metadata(folder: Path, num_rows: int) -> Path:
+    """LAION-2B files of `num_rows` rows whose hosts and captions are drawn from real rows; the recipe over them."""
+    folder.mkdir(parents=True)
+    real = pq.read_table(REAL)
+    hosts = [urlsplit(url).netloc for url in real["URL"].to_pylist()]
+    captions, rng = real["TEXT"].to_pylist(), np.random.default_rng(0)
+    for number, start in enumerate(range(0, num_rows, ROWS_PER_FILE)):
+        count = min(ROWS_PER_FILE, num_rows - start)
+        drawn, said = rng.integers(0, len(hosts), (2, count))
+        table = pa.table(
+            {
+                "URL": [f"https://{hosts[k]}/pictures/{start + i}.jpg" for i, k in enumerate(drawn)],
+                "TEXT": [captions[k] for k in said],
+                "WIDTH": rng.integers(64, 4_000, count, dtype=np.int32),
+                "HEIGHT": rng.integers(64, 4_000, count, dtype=np.int32),
+                "similarity": rng.uniform(0.28, 0.5, count),
+                "hash": rng.integers(0, 2**62, count),
+                "punsafe": rng.uniform(0, 1, count).astype(np.float32),
+                "pwatermark": rng.uniform(0, 1, count).astype(np.float32),
+            }
+        )
+        pq.write_table(table, folder / f"part-{number:05d}.parquet")
+    recipe = folder / "recipe.toml"
+    recipe.write_text(f"""
+        [[sources]]
+        name = "laion"
+        format = "laion2b"
+        paths = ["part-*.parquet"]
+        [download]
+        num_rows_per_unit = {NUM_ROWS_PER_UNIT}
+    """)
+    return recipe
+
+
+def ingest(recipe: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Run `curate ingest`; what it took and what it said. Raises RuntimeError when it fails."""
+    command = [str(Path(sys.executable).with_name("curate")), "ingest", "--recipe", str(recipe), "--root", str(folder)]
+    started, peak = time.perf_counter(), {"all": 0, "java": 0}
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stderr=said, stdout=said)
+        while process.poll() is None:
+            for name, size in resident(process.pid).items():
+                peak[name] = max(peak[name], size)
+            time.sleep(POLL_S)
+        seconds = time.perf_counter() - started
+        said.seek(0)
+        lines = said.read().splitlines()
+    if process.returncode:
+        raise RuntimeError("\n".join(lines[-20:]))
+    plan = plans(Root(folder))[0]
+    sizes = sorted(plan["units"].values())
+    measured = {
+        "seconds": seconds,
+        "rows/s": plan["totals"]["samples"] / seconds,
+        "peak MB": peak["all"] / 1e6,
+        "of it Java MB": peak["java"] / 1e6,
+        "domains": plan["hosts"]["num_domains"],
+        "units": len(sizes),
+        "smallest unit": sizes[0],
+        "largest unit": sizes[-1],
+        "split domains": len(plan["large_domains"]),
+    }
+    return measured, [line for line in lines if " rows" in line]
+
+
+def resident(pid: int) -> dict[str, int]:
+    """Resident bytes of `pid` and everything below it, in all and of the Java processes."""
+    below, found = {pid}, {"all": 0, "java": 0}
+    parents: dict[int, int] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                parents[int(entry)] = int(Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+    while added := {child for child, parent in parents.items() if parent in below} - below:
+        below |= added
+    for one in below:
+        try:
+            size = int(Path("/proc", str(one), "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            name = Path("/proc", str(one), "comm").read_text().strip()
+        except (OSError, IndexError):
+            continue
+        found["all"] += size
+        found["java"] += size if name == "java" else 0
+    return found
+
+
+if __name__ == "__main__":
+    main()
