@@ -1,0 +1,276 @@
+"""Stored pictures against Pillow: sizes of every mode, what stays untouched, orientation, transparency, odd colours."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from curation.config import DownloadConfig
+from curation.images.probe import PictureError
+from curation.images.process import Stored, keep, process
+from curation.schema import Status
+from tests.hostile_pictures import jpeg, png, saved, scene, webp
+
+MODES = ("keep_ratio", "keep_ratio_largest", "center_crop", "border", "no")
+
+
+def config(**changes: Any) -> DownloadConfig:
+    return DownloadConfig(**{"image_size": 48, **changes})
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    """Decibels between two pictures of the same size."""
+    error = np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def wanted_size(width: int, height: int, mode: str, size: int, only_if_bigger: bool) -> tuple[int, int]:
+    """Size of what is stored, from img2dataset's description of its modes."""
+    largest = mode in ("keep_ratio_largest", "border")
+    reference = max(width, height) if largest else min(width, height)
+    if mode == "no" or (only_if_bigger and reference <= size):
+        return width, height
+    if mode in ("center_crop", "border"):
+        return size, size
+    return max(1, round(width * size / reference)), max(1, round(height * size / reference))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 220),
+    height=st.integers(1, 220),
+    mode=st.sampled_from(MODES),
+    size=st.integers(1, 120),
+    only_if_bigger=st.booleans(),
+    made=st.sampled_from(["JPEG", "PNG", "WEBP"]),
+    encoded=st.sampled_from(["jpg", "png", "webp"]),
+)
+def test_sizes_of_every_mode(
+    width: int, height: int, mode: str, size: int, only_if_bigger: bool, made: str, encoded: str
+) -> None:
+    data = saved(scene(width, height), made)
+    asked = DownloadConfig(
+        image_size=size,
+        resize_mode=mode,
+        only_if_bigger=only_if_bigger,
+        encode_format=encoded,  # type: ignore[arg-type]
+    )
+    stored = process(data, asked)
+    assert (stored.width, stored.height) == (width, height)
+    assert opened(stored.data).size == (stored.stored_width, stored.stored_height)
+    assert opened(stored.data).size == wanted_size(width, height, mode, size, only_if_bigger)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (900, 700), (1000, 333), (150, 149), (64, 48), (1, 700), (397, 1601)])
+@pytest.mark.parametrize("mode", ["keep_ratio", "keep_ratio_largest"])
+def test_resized_as_an_antialiasing_filter_would(size: tuple[int, int], mode: str) -> None:
+    picture = scene(*size)
+    stored = process(saved(picture, "JPEG", quality=95), config(resize_mode=mode, encode_format="png"))
+    exact = picture.resize((stored.stored_width, stored.stored_height), Image.Resampling.LANCZOS)
+    assert psnr(np.asarray(opened(stored.data)), np.asarray(exact)) > 30
+
+
+def test_centre_and_border_are_where_they_belong() -> None:
+    picture = Image.new("RGB", (100, 50), "red")
+    picture.paste("blue", (25, 0, 75, 50))
+    cropped = np.asarray(
+        opened(process(saved(picture, "PNG"), config(resize_mode="center_crop", encode_format="png")).data)
+    )
+    assert np.abs(cropped[:, 3:-3].astype(int) - [0, 0, 255]).max() <= 2
+    bordered = np.asarray(
+        opened(process(saved(picture, "PNG"), config(resize_mode="border", encode_format="png")).data)
+    )
+    assert (bordered[:12] == 255).all() and (bordered[-12:] == 255).all() and (bordered[20, 2] == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_as_exif_says(orientation: int) -> None:
+    picture, exif = scene(90, 60), Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(picture, "JPEG", quality=95, exif=exif)
+    upright = ImageOps.exif_transpose(opened(data))
+    assert upright is not None
+    for mode in ("keep_ratio", "no"):
+        stored = process(data, config(resize_mode=mode, encode_format="png"))
+        assert (stored.width, stored.height) == upright.size
+        exact = upright.resize((stored.stored_width, stored.stored_height), Image.Resampling.LANCZOS)
+        assert psnr(np.asarray(opened(stored.data).convert("RGB")), np.asarray(exact)) > 30
+
+
+def fetched(kind: str) -> tuple[bytes, Image.Image]:
+    """A picture of a kind, and what a viewer on a white page shows of it."""
+    picture = scene(80, 60)
+    if kind == "rgba":
+        shade = Image.linear_gradient("L").resize(picture.size)
+        picture.putalpha(shade)
+        return saved(picture, "PNG"), flat(picture)
+    if kind == "webp with alpha":
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+        return saved(picture, "WEBP", lossless=True, exact=True), flat(picture)
+    if kind == "grey with alpha":
+        grey = picture.convert("LA")
+        grey.putalpha(Image.linear_gradient("L").resize(picture.size))
+        return saved(grey, "PNG"), flat(grey)
+    if kind == "palette":
+        small = picture.quantize(60)
+        return saved(small, "PNG"), small.convert("RGB")
+    if kind == "palette with a transparent colour":
+        small = picture.quantize(60)
+        data = saved(small, "PNG", transparency=small.getpixel((0, 0)))
+        return data, flat(opened(data))
+    if kind == "16 bits":
+        values = (np.arange(80 * 60).reshape(60, 80) * 13).astype(np.uint16)
+        return saved(Image.fromarray(values), "PNG"), Image.fromarray((values / 257).round().astype(np.uint8)).convert(
+            "RGB"
+        )
+    if kind == "1 bit":
+        return saved(picture.convert("1"), "PNG"), picture.convert("1").convert("RGB")
+    if kind == "cmyk":
+        data = saved(picture.convert("CMYK"), "JPEG", quality=98)
+        return data, opened(data).convert("RGB")
+    if kind == "grey":
+        return saved(picture.convert("L"), "JPEG", quality=98), picture.convert("L").convert("RGB")
+    animation = [scene(80, 60, seed).quantize(64) for seed in (0, 5)]
+    if kind == "animated gif":
+        data = saved(animation[0], "GIF", save_all=True, append_images=animation[1:])
+    else:
+        data = saved(scene(80, 60), "WEBP", save_all=True, append_images=[scene(80, 60, 5)], lossless=True)
+    return data, opened(data).convert("RGB")
+
+
+def flat(picture: Image.Image) -> Image.Image:
+    page = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(page, picture.convert("RGBA")).convert("RGB")
+
+
+KINDS = [
+    "rgba",
+    "webp with alpha",
+    "grey with alpha",
+    "palette",
+    "palette with a transparent colour",
+    "16 bits",
+    "1 bit",
+    "cmyk",
+    "grey",
+    "animated gif",
+    "animated webp",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shown_as_on_a_white_page(kind: str) -> None:
+    data, shown = fetched(kind)
+    stored = process(data, config(resize_mode="keep_ratio", image_size=60, encode_format="png"))
+    found = np.asarray(opened(stored.data).convert("RGB"))
+    assert found.shape == (60, 80, 3)
+    assert psnr(found, np.asarray(shown)) > 38, kind
+
+
+def test_a_large_transparent_picture_is_flattened_while_it_shrinks() -> None:
+    picture = scene(5000, 4000).convert("RGBA")
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    stored = process(saved(picture, "PNG", compress_level=1), config(encode_format="png"))
+    exact = flat(picture).resize((stored.stored_width, stored.stored_height), Image.Resampling.LANCZOS)
+    assert psnr(np.asarray(opened(stored.data)), np.asarray(exact)) > 35
+
+
+@pytest.mark.parametrize(
+    "data, changes, stays",
+    [
+        (jpeg(48, 60), {}, True),
+        (jpeg(60, 48), {}, True),
+        (jpeg(48, 48), {"resize_mode": "center_crop"}, True),
+        (jpeg(48, 48), {"resize_mode": "border"}, True),
+        (jpeg(48, 60), {"resize_mode": "center_crop"}, False),
+        (jpeg(48, 60), {"encode_format": "png"}, False),
+        (png(48, 60), {}, False),
+        (png(48, 60), {"encode_format": "png"}, True),
+        (webp(48, 60), {"encode_format": "webp"}, True),
+        (jpeg(40, 30), {"only_if_bigger": True}, True),
+        (jpeg(40, 30), {}, False),
+        (jpeg(500, 400), {"resize_mode": "no"}, True),
+        (png(500, 400), {"resize_mode": "no"}, True),
+        (webp(50, 40), {"resize_mode": "no"}, True),
+    ],
+)
+def test_bytes_stay_when_nothing_needs_changing(data: bytes, changes: dict[str, Any], stays: bool) -> None:
+    stored = process(data, config(**changes))
+    assert (stored.data == data) is stays
+    kept = keep(data, config(**changes, measure=False))
+    assert (kept is not None) is stays
+    if kept is not None:
+        unmeasured = {"phash": None, "pixel_sha256": None, "sharpness": None, "entropy": None}
+        assert vars(kept) == vars(stored) | unmeasured
+    assert keep(data, config(**changes)) is None
+
+
+def test_what_is_turned_transparent_or_cmyk_does_not_stay() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    upside_down = saved(scene(48, 48), "JPEG", exif=exif)
+    assert process(upside_down, config()).data != upside_down
+    assert process(upside_down, config(resize_mode="no")).data != upside_down
+    see_through = scene(48, 48).convert("RGBA")
+    see_through.putalpha(100)
+    data = saved(see_through, "PNG")
+    assert process(data, config(encode_format="png")).data != data
+    cmyk = saved(scene(48, 48).convert("CMYK"), "JPEG")
+    assert opened(process(cmyk, config()).data).mode == "RGB"
+
+
+@pytest.mark.parametrize("quality", [30, 95])
+def test_quality_is_the_recipes(quality: int) -> None:
+    picture = scene(200, 200)
+    stored = process(saved(picture, "PNG"), config(image_size=200, encode_quality=quality))
+    sink = io.BytesIO()
+    picture.save(sink, "JPEG", quality=quality)
+    assert opened(stored.data).quantization == opened(sink.getvalue()).quantization  # type: ignore[attr-defined]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    data=st.sampled_from([jpeg(), png(), webp(), saved(scene().quantize(16), "GIF")]),
+    places=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
+    cut=st.floats(0, 1),
+    cuts=st.booleans(),
+)
+def test_damaged_bytes_end_as_a_picture_or_a_status(
+    data: bytes, places: list[tuple[float, int]], cut: float, cuts: bool
+) -> None:
+    damaged = bytearray(data)
+    for place, value in places:
+        damaged[min(len(damaged) - 1, int(place * len(damaged)))] = value
+    try:
+        stored = process(bytes(damaged[: int(cut * len(damaged))] if cuts else damaged), config(max_pixels=10**6))
+    except PictureError as error:
+        assert error.status in Status
+    else:
+        assert isinstance(stored, Stored) and stored.data
+
+
+@pytest.mark.parametrize(
+    "changes, status",
+    [
+        ({"max_pixels": 64 * 48 - 1}, Status.TOO_MANY_PIXELS),
+        ({"formats": ("png",)}, Status.UNSUPPORTED_FORMAT),
+        ({"max_pixels": 64 * 48}, None),
+    ],
+)
+def test_limits(changes: dict[str, Any], status: Status | None) -> None:
+    if status is None:
+        assert process(jpeg(), config(**changes)).width == 64
+        return
+    with pytest.raises(PictureError) as error:
+        process(jpeg(), config(**changes))
+    assert error.value.status is status
