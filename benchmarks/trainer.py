@@ -313,7 +313,7 @@ def peer_model(case: Case) -> Any:
     return model
 
 
-def matmul_tflops(side: int = 3072, repeats: int = 5) -> float:
+def matmul_tflops(side: int = 2048, repeats: int = 5) -> float:
     """The best of a few float32 products of square matrices in this process."""
     left, right = torch.randn(2, side, side)
     seconds = []
