@@ -31,6 +31,7 @@ from jobs.cli import main
 from tests.jobs.img2dataset_run import cut, img2dataset, write_tar
 from tests.jobs.small_web import pictures, recipe, serve
 from tests.jobs.test_ingest import snapshot
+from tests.s3_server import options, s3
 from tests.small_root import picture
 
 if TYPE_CHECKING:
@@ -326,6 +327,21 @@ def test_a_shard_that_changed_is_refused(root: Root, folder: Path) -> None:
     with pytest.raises(UserError, match="00001.tar has changed since it was adopted"):
         adopt(root, [str(folder)])
     assert snapshot(root) == whole
+
+
+@pytest.mark.slow
+def test_a_folder_in_a_bucket(made: tuple[Path, int]) -> None:
+    with s3() as endpoint:
+        root = Root("s3://curation/root", **options(endpoint))
+        root.fs.put(str(made[0]), "curation/laion", recursive=True)
+        adopt(root, ["s3://curation/laion/"])
+        found = rows(root)
+        assert statuses(root)["ok"] == 28 and len(found) == NUM_ROWS - 1
+        assert {row["shard"] for row in found.values() if row["shard"]} == {
+            f"s3://curation/laion/0000{i}.tar" for i in (0, 1)
+        }
+        adopt(root, ["s3://curation/laion"])
+        assert len(root.list("plans")) == 1
 
 
 @pytest.mark.slow
