@@ -1,0 +1,170 @@
+"""The HTTP/1.1 parser: however the bytes are cut, the same end; nothing that a server sends raises anything else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation.fetch.budget import Budget
+from curation.fetch.http1 import Connection, HttpError, parse_head
+from curation.schema import Status
+
+BODY = bytes(range(256)) * 3
+MAX_BYTES = 100_000
+
+
+class Wire(asyncio.Transport):
+    """Takes what is written, remembers whether reading is paused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.aborted = self.paused = False
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+async def exchange(pieces: list[bytes], closes: bool) -> tuple[str, bytes, bool]:
+    """What one request ends as when `pieces` come: its status or `ok`, the body, whether the connection may stay."""
+    connection = Connection(asyncio.get_running_loop())
+    connection.connection_made(Wire())
+
+    async def feed() -> None:
+        for piece in pieces:
+            if not connection.closed:
+                connection.data_received(piece)
+            await asyncio.sleep(0)
+        if closes and not connection.closed:
+            connection.connection_lost(None)
+
+    feeding = asyncio.create_task(feed())
+    connection.deadline(0.2, "never")
+    share = Budget(MAX_BYTES).share()
+    try:
+        await connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+        body = await connection.body(share, MAX_BYTES)
+        return "ok", body, connection.reusable
+    except HttpError as error:
+        return error.status.value, b"", connection.reusable
+    finally:
+        await feeding
+        connection.close()
+        share.give_back()
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ANSWERS = {
+    "length": (b"HTTP/1.1 200 OK\r\nContent-Length: 768\r\n\r\n" + BODY, "ok", True),
+    "length and close": (b"HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length:768\r\n\r\n" + BODY, "ok", False),
+    "chunks": (CHUNKED + b"100\r\n%b\r\n200;a=b\r\n%b\r\n0\r\n\r\n" % (BODY[:256], BODY[256:]), "ok", True),
+    "trailers": (CHUNKED + b"300\r\n%b\r\n0\r\nX-A: b\r\nX-C: d\r\n\r\n" % BODY, "ok", True),
+    "interim": (b"HTTP/1.1 103 Hints\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 768\r\n\r\n" + BODY, "ok", True),
+    "no length": (b"HTTP/1.1 200 OK\r\n\r\n" + BODY, "ok", False),
+    "http/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 768\r\n\r\n" + BODY, "ok", False),
+    "bare newlines": (b"HTTP/1.1 200 OK\nContent-Length: 768\n\n" + BODY, "ok", True),
+    "short": (b"HTTP/1.1 200 OK\r\nContent-Length: 769\r\n\r\n" + BODY, "truncated", False),
+    "chunks short": (CHUNKED + b"300\r\n%b\r\n" % BODY, "truncated", False),
+    "chunk too long": (CHUNKED + b"2ff\r\n%b\r\n0\r\n\r\n" % BODY, "truncated", False),
+    "nonsense": (b"220 smtp.example ESMTP\r\n\r\n", "bad_response", False),
+    "half a head": (b"HTTP/1.1 200 OK\r\nContent-Le", "disconnected", False),
+    "nothing": (b"", "disconnected", False),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@settings(max_examples=40, deadline=None)
+@given(cuts=st.lists(st.integers(0, 1200), max_size=30))
+def test_the_same_end_however_the_bytes_are_cut(name: str, cuts: list[int]) -> None:
+    data, status, stays = ANSWERS[name]
+    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    pieces = [data[a:b] for a, b in zip(places, places[1:], strict=False) if a < b]
+    closes = not stays
+    found = asyncio.run(exchange(pieces, closes))
+    assert found == (status, BODY if status == "ok" else b"", stays)
+
+
+def test_byte_by_byte() -> None:
+    for data, status, stays in ANSWERS.values():
+        found = asyncio.run(exchange([bytes([b]) for b in data], closes=not stays))
+        assert found == (status, BODY if status == "ok" else b"", stays)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=60),
+            st.sampled_from(
+                [b"HTTP/1.1 200 OK\r\n", b"Content-Length: ", b"5\r\n", b"\r\n\r\n", CHUNKED, b"0\r\n\r\n"]
+            ),
+        ),
+        max_size=12,
+    )
+)
+def test_any_bytes_end_as_a_body_or_a_status(pieces: list[bytes]) -> None:
+    status, _, _ = asyncio.run(exchange(pieces, closes=True))
+    assert status == "ok" or status in set(Status)
+
+
+def test_bytes_behind_the_answer_end_the_connection() -> None:
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\n"
+    assert asyncio.run(exchange([data], closes=False)) == ("ok", b"abc", False)
+
+
+def test_a_body_waits_for_its_share_of_memory() -> None:
+    """Reading stops at 256 KB until the budget lets the body have more."""
+
+    async def main() -> None:
+        connection, wire = Connection(asyncio.get_running_loop()), Wire()
+        connection.connection_made(wire)
+        budget = Budget(8 << 20)
+        held = [budget.share() for _ in range(16)]
+        for share in held:
+            await share.grow(8 << 20)
+        asking = asyncio.create_task(connection.ask(b"GET / HTTP/1.1\r\n\r\n"))
+        await asyncio.sleep(0)
+        connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(300_000))
+        await asking
+        mine = budget.share()
+        reading = asyncio.create_task(connection.body(mine, 8 << 20))
+        await asyncio.sleep(0.01)
+        assert wire.paused and not reading.done()
+        held[0].give_back()
+        await asyncio.sleep(0.01)
+        assert not wire.paused
+        connection.data_received(bytes(700_000))
+        assert len(await reading) == 1_000_000
+        mine.give_back()
+        connection.close()
+
+    asyncio.run(main())
+
+
+def test_headers_that_matter_are_found_in_any_case_and_order() -> None:
+    answer = parse_head(
+        b"HTTP/1.1 302 Found\r\nX-Other: content-length: 3\r\nLOCATION:  /a b \r\nx-robots-tag: noai\r\n"
+        b"X-Robots-Tag: none\r\nretry-after:5"
+    )
+    assert answer.code == 302 and answer.length is None and answer.get("location") == "/a b"
+    assert answer.headers == [
+        ("location", "/a b"),
+        ("x-robots-tag", "noai"),
+        ("x-robots-tag", "none"),
+        ("retry-after", "5"),
+    ]

@@ -1,0 +1,224 @@
+"""Look-ups: cached, few at a time, failures remembered, and no address that may not be connected to."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curation.errors import UserError
+from curation.fetch import resolve
+from curation.fetch.addresses import AddressPolicy, embedded
+from curation.fetch.http1 import HttpError
+from curation.fetch.pool import Pool
+from curation.fetch.resolve import BlockedAddressError, LookupFailedError, Resolver
+from curation.fetch.urls import parse
+from tests.hostile_server import HostileServer
+
+PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "93.184.216.34"]
+NOT_PUBLIC = [
+    *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"),
+    *("224.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1", "240.0.0.1", "192.0.0.1"),
+    *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1"),
+    *("64:ff9b::7f00:1", "2002:7f00:1::", "2002:a00:1::1", "fd00:ec2::254", "2001:db8::1", "no address", ""),
+]
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_are_allowed(address: str) -> None:
+    assert AddressPolicy().allows(address)
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_others_are_not(address: str) -> None:
+    assert not AddressPolicy().allows(address)
+
+
+def test_a_recipe_may_allow_a_network_and_no_more() -> None:
+    policy = AddressPolicy(["127.0.0.0/8", "fd00::/8"])
+    assert policy.allows("127.0.0.1") and policy.allows("::ffff:127.0.0.1") and policy.allows("fd00::1")
+    assert not policy.allows("10.0.0.1") and not policy.allows("::1")
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_an_address_hidden_in_ipv6_is_judged_as_itself(number: int) -> None:
+    inner = ipaddress.IPv4Address(number)
+    policy = AddressPolicy()
+    for outer in (f"::ffff:{inner}", str(ipaddress.IPv6Address(int(resolve_nat64) | number))):
+        assert embedded(ipaddress.ip_address(outer)) == inner
+        assert policy.allows(outer) == policy.allows(str(inner))
+
+
+resolve_nat64 = ipaddress.IPv6Address("64:ff9b::")
+
+
+class System:
+    """In the place of getaddrinfo: answers by host, counts, and how many ran at once."""
+
+    def __init__(self, answers: dict[str, Any], seconds: float = 0.0) -> None:
+        self.answers, self.seconds = answers, seconds
+        self.asked: list[str] = []
+        self.running = self.most = 0
+        self.lock = threading.Lock()
+
+    def __call__(self, host: str, *args: object, **options: object) -> list[tuple[Any, ...]]:
+        with self.lock:
+            self.asked.append(host)
+            self.running += 1
+            self.most = max(self.most, self.running)
+        time.sleep(self.seconds)
+        with self.lock:
+            self.running -= 1
+        answer = self.answers.get(host, ["8.8.8.8"])
+        if callable(answer):
+            answer = answer()
+        if isinstance(answer, Exception):
+            raise answer
+        return [(socket.AF_INET6 if ":" in a else socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 0)) for a in answer]
+
+
+async def asked(resolver: Resolver, host: str) -> object:
+    try:
+        return [endpoint.address for endpoint in await resolver.resolve(host)]
+    except (BlockedAddressError, LookupFailedError) as error:
+        return type(error).__name__, getattr(error, "temporary", None)
+
+
+def run(
+    system: System, monkeypatch: pytest.MonkeyPatch, hosts: list[str], allowed: tuple[str, ...] = ()
+) -> list[object]:
+    monkeypatch.setattr(socket, "getaddrinfo", system)
+
+    async def main() -> list[object]:
+        resolver = Resolver(AddressPolicy(allowed), {})
+        try:
+            return [await asked(resolver, host) for host in hosts]
+        finally:
+            resolver.close()
+
+    return asyncio.run(main())
+
+
+def test_answers_and_failures_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = System({"gone.example": socket.gaierror(socket.EAI_NONAME, "unknown"), "in.example": ["10.0.0.1"]})
+    found = run(system, monkeypatch, ["a.example", "gone.example", "in.example"] * 3)
+    once: list[object] = [["8.8.8.8"], ("LookupFailedError", False), ("BlockedAddressError", None)]
+    assert found == once * 3
+    assert sorted(system.asked) == ["a.example", "gone.example", "in.example"]
+
+
+def test_a_temporary_failure_is_remembered_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "TEMPORARY_TTL_S", 0.0)
+    answers = iter([socket.gaierror(socket.EAI_AGAIN, "not now"), ["8.8.4.4"]])
+    found = run(System({"a.example": lambda: next(answers)}), monkeypatch, ["a.example", "a.example"])
+    assert found == [("LookupFailedError", True), ["8.8.4.4"]]
+
+
+def test_only_allowed_addresses_of_a_name_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = System({"mixed.example": ["10.0.0.1", "8.8.8.8", "::1", "127.0.0.1"]})
+    assert run(system, monkeypatch, ["mixed.example"]) == [["8.8.8.8"]]
+    assert run(system, monkeypatch, ["mixed.example"], ("127.0.0.0/8",)) == [["8.8.8.8", "127.0.0.1"]]
+
+
+def test_many_askers_of_one_name_are_one_look_up_and_look_ups_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = System({}, seconds=0.02)
+    monkeypatch.setattr(socket, "getaddrinfo", system)
+
+    async def main() -> None:
+        resolver = Resolver(AddressPolicy(), {})
+        hosts = [f"h{n % 100}.example" for n in range(300)]
+        await asyncio.gather(*(resolver.resolve(host) for host in hosts))
+        resolver.close()
+
+    asyncio.run(main())
+    assert len(system.asked) == 100 and 1 < system.most <= resolve.MAX_LOOKUPS
+
+
+def test_a_look_up_that_hangs_is_a_temporary_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolve, "LOOKUP_TIMEOUT_S", 0.05)
+    assert run(System({}, seconds=0.3), monkeypatch, ["slow.example"]) == [("LookupFailedError", True)]
+
+
+def test_who_asked_first_may_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", System({}, seconds=0.1))
+
+    async def main() -> object:
+        resolver = Resolver(AddressPolicy(), {})
+        first = asyncio.create_task(resolver.resolve("a.example"))
+        await asyncio.sleep(0.01)
+        second = asyncio.create_task(asked(resolver, "a.example"))
+        await asyncio.sleep(0.01)
+        first.cancel()
+        found = await second
+        resolver.close()
+        return found
+
+    assert asyncio.run(main()) == ["8.8.8.8"]
+
+
+def test_rebinding_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name has an allowed address once, then a forbidden one: only what was checked is connected to."""
+    answers = iter([["127.0.0.1"], ["127.0.0.2"], ["127.0.0.2"]])
+    system = System({"rebind.example": lambda: next(answers)})
+    monkeypatch.setattr(socket, "getaddrinfo", system)
+    monkeypatch.setattr(resolve, "POSITIVE_TTL_S", 0.0)
+
+    async def serve(_: object) -> None:
+        """Never asked here: connections are what counts."""
+
+    async def main(port: int) -> list[str]:
+        pool = Pool(Resolver(AddressPolicy(["127.0.0.1/32"]), {}), 2.0)
+        target, outcomes = parse(f"http://rebind.example:{port}/"), []
+        for _ in range(2):
+            try:
+                (await pool.take(target)).close()
+                outcomes.append("connected")
+            except BlockedAddressError as error:
+                outcomes.append(str(error))
+        pool.close()
+        return outcomes
+
+    with HostileServer({"rebind": serve}, {}) as server:
+        assert asyncio.run(main(server.port)) == ["connected", "127.0.0.2"]
+
+
+def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens at the first: the second one gets its share of the time."""
+    monkeypatch.setattr(socket, "getaddrinfo", System({"two.example": ["127.0.0.3", "127.0.0.1"]}))
+
+    async def main(port: int) -> None:
+        pool = Pool(Resolver(AddressPolicy(["127.0.0.0/8"]), {}), 2.0)
+        (await pool.take(parse(f"http://two.example:{port}/"))).close()
+        with pytest.raises(HttpError, match="connect"):
+            await pool.take(parse("http://two.example:1/"))
+        pool.close()
+
+    with HostileServer({}, {}) as server:
+        asyncio.run(main(server.port))
+
+
+def test_connect_to_sends_names_elsewhere_and_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", System({}))
+
+    async def main() -> list[object]:
+        resolver = Resolver(AddressPolicy(["127.0.0.0/8"]), {"*.Test": "127.0.0.1:81", "in.example": "10.0.0.1:80"})
+        try:
+            endpoint = (await resolver.resolve("a.test"))[0]
+            return [tuple(endpoint), await asked(resolver, "in.example"), await asked(resolver, "b.example")]
+        finally:
+            resolver.close()
+
+    assert asyncio.run(main()) == [
+        ("127.0.0.1", socket.AF_INET, 81),
+        ("BlockedAddressError", None),
+        ["8.8.8.8"],
+    ]
+    with pytest.raises(UserError, match="not of the form"):
+        Resolver(AddressPolicy(), {"a": "nonsense"})

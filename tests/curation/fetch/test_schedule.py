@@ -1,0 +1,185 @@
+"""Who may ask which host when: limits and intervals hold at every moment, and no worker waits for a host."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation.fetch.schedule import MAX_FAILURES, Item, Schedule
+from curation.fetch.urls import Target
+from curation.schema import Status
+
+
+def item(host: str, number: int = 0) -> Item:
+    return Item({"uid": f"{host}{number}"}, Target("http", host, 80, f"/{number}"))
+
+
+def items(**hosts: int) -> list[Item]:
+    return [item(host, n) for host, number in hosts.items() for n in range(number)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 12), min_size=1),
+    workers=st.integers(1, 30),
+    limit=st.integers(1, 4),
+    seed=st.randoms(use_true_random=False),
+)
+def test_every_item_ends_once_and_limits_hold(counts: dict[str, int], workers: int, limit: int, seed: object) -> None:
+    dice = seed
+    schedule = Schedule(limit, 0.0)
+    active: Counter[str] = Counter()
+    ended: Counter[str] = Counter()
+    over: list[str] = []
+
+    async def work() -> None:
+        while (one := await schedule.take()) is not None:
+            host = one.target.host
+            active[host] += 1
+            assert active[host] <= limit
+            await asyncio.sleep(0)
+            active[host] -= 1
+            schedule.reached(one, None)
+            choice = dice.random()  # type: ignore[attr-defined]
+            if choice < 0.15 and one.tries < 3:
+                one.tries += 1
+                schedule.later(one, 0.001)
+                continue
+            if choice < 0.3 and one.hops < 3:
+                one.hops += 1
+                left = schedule.move(one, one.target._replace(host=dice.choice("abcdefgh")))  # type: ignore[attr-defined]
+            elif choice < 0.5:
+                schedule.rest(one)
+                await asyncio.sleep(0)
+                ended[one.sample["uid"]] += 1
+                left = schedule.done(one)
+            else:
+                ended[one.sample["uid"]] += 1
+                left = schedule.done(one)
+            if left is not None:
+                over.append(left)
+
+    async def main() -> None:
+        schedule.start(items(**counts))
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(work() for _ in range(workers)))
+
+    asyncio.run(main())
+    assert ended == Counter({f"{host}{n}": 1 for host, number in counts.items() for n in range(number)})
+    assert not schedule.hosts and set(counts) <= set(over)
+
+
+def test_a_paused_host_holds_no_worker() -> None:
+    """One worker, a host that asked to be left alone: the rows of the other host go on, then the first one's."""
+
+    async def main() -> list[str]:
+        schedule = Schedule(4, 0.0)
+        schedule.start(items(slow=3, other=2))
+        order, paused = [], False
+        while (one := await schedule.take()) is not None:
+            order.append(one.target.host)
+            schedule.reached(one, None)
+            if one.target.host == "slow" and not paused:
+                paused = True
+                schedule.pause("slow", 0.2)
+                schedule.later(one, 0.2)
+            else:
+                schedule.done(one)
+        return order
+
+    started = time.monotonic()
+    assert asyncio.run(main()) == ["slow", "other", "other", "slow", "slow", "slow"]
+    assert time.monotonic() - started >= 0.2
+
+
+def test_the_interval_lies_between_two_requests_to_a_host_and_only_there() -> None:
+    async def main() -> dict[str, list[float]]:
+        schedule = Schedule(8, 0.05)
+        schedule.start(items(a=4, b=4))
+        times: dict[str, list[float]] = {"a": [], "b": []}
+
+        async def work() -> None:
+            while (one := await schedule.take()) is not None:
+                times[one.target.host].append(asyncio.get_running_loop().time())
+                schedule.reached(one, None)
+                schedule.done(one)
+
+        await asyncio.gather(*(work() for _ in range(8)))
+        return times
+
+    times = asyncio.run(main())
+    for starts in times.values():
+        assert all(after - before >= 0.049 for before, after in zip(starts, starts[1:], strict=False))
+    assert times["b"][0] < times["a"][-1]
+
+
+def test_a_host_is_asked_by_one_until_it_has_answered() -> None:
+    async def main() -> None:
+        schedule = Schedule(4, 0.0)
+        schedule.start(items(a=6))
+        first = await schedule.take()
+        assert first is not None
+        waiting = asyncio.create_task(schedule.take())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        schedule.reached(first, None)
+        others = [await waiting, await schedule.take(), await schedule.take()]
+        assert len({one.sample["uid"] for one in others if one}) == 3
+
+    asyncio.run(main())
+
+
+def test_a_host_that_never_answers_is_given_up() -> None:
+    async def main() -> Counter[str]:
+        schedule = Schedule(4, 0.0)
+        schedule.start(items(dead=100, alive=5))
+        seen: Counter[str] = Counter()
+        while (one := await schedule.take()) is not None:
+            dead = one.target.host == "dead"
+            if schedule.verdict(one) is not None:
+                assert dead and schedule.verdict(one) == (Status.CONNECT, "refused")
+                seen["given up"] += 1
+            else:
+                seen[one.target.host] += 1
+                schedule.reached(one, (Status.CONNECT, "refused") if dead else None)
+            schedule.done(one)
+        return seen
+
+    assert asyncio.run(main()) == {"dead": MAX_FAILURES, "given up": 100 - MAX_FAILURES, "alive": 5}
+
+
+def test_one_answer_and_a_host_is_never_given_up() -> None:
+    async def main() -> int:
+        schedule = Schedule(1, 0.0)
+        schedule.start(items(moody=60))
+        tried = 0
+        while (one := await schedule.take()) is not None:
+            assert schedule.verdict(one) is None
+            schedule.reached(one, None if tried == 3 else (Status.TIMEOUT, "slow"))
+            tried += 1
+            schedule.done(one)
+        return tried
+
+    assert asyncio.run(main()) == 60
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_nothing_to_do_ends_at_once(number: int) -> None:
+    async def main() -> None:
+        schedule = Schedule(1, 0.0)
+        schedule.start(items(a=number))
+        if number:
+            one = await schedule.take()
+            assert one is not None
+            waiting = [asyncio.create_task(schedule.take()) for _ in range(3)]
+            await asyncio.sleep(0)
+            assert schedule.done(one) == "a"
+            assert await asyncio.gather(*waiting) == [None, None, None]
+        assert await schedule.take() is None
+
+    asyncio.run(main())
