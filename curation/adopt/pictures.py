@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -13,11 +13,11 @@ from curation.adopt.folder import Shard, members, picture_of, read
 from curation.adopt.messages import status_of
 from curation.config import DownloadConfig
 from curation.download import Row, failed
-from curation.images.decoder import Decoder
+from curation.images.decoder import MAX_IN_FLIGHT, Decoder
 from curation.images.probe import PictureError
 from curation.images.process import Stored
 from curation.schema import DOWNLOADS, Status
-from curation.shards import Member, read_member
+from curation.shards import Member
 from curation.storage import Root
 
 AS_IT_IS = DownloadConfig(resize_mode="no")
@@ -49,23 +49,29 @@ def best_of(rows: Iterable[Row]) -> list[Row]:
 async def _measured(root: Root, shard: Shard, rows: list[Row]) -> list[Row]:
     found = members(root, shard) if any(row["status"] == SUCCESS for row in rows) else {}
     places = {key: picture for key, files in found.items() if (picture := picture_of(files)) is not None}
-    decoder, ended = Decoder(AS_IT_IS), []
+    # In the order of the tar: one pass over it, in large blocks where it lies in a bucket.
+    ordered = sorted(rows, key=lambda row: places[row["key"]].offset if row["key"] in places else -1)
+    decoder, ended = Decoder(AS_IT_IS), list[Row]()
     try:
-        # In the order of the tar: one pass over the disk.
-        for row in sorted(rows, key=lambda row: places[row["key"]].offset if row["key"] in places else -1):
-            ended.append(await _ended(root, shard, row, places.get(row["key"]), decoder))
+        with root.open(shard.path) as tar:
+            for start in range(0, len(ordered), MAX_IN_FLIGHT):
+                some = ordered[start : start + MAX_IN_FLIGHT]
+                ended += await asyncio.gather(
+                    *(_ended(tar, shard, row, places.get(row["key"]), decoder) for row in some)
+                )
     finally:
         await decoder.close()
     return ended
 
 
-async def _ended(root: Root, shard: Shard, row: Row, place: Member | None, decoder: Decoder) -> Row:
+async def _ended(tar: BinaryIO, shard: Shard, row: Row, place: Member | None, decoder: Decoder) -> Row:
     if row["status"] != SUCCESS:
         return failed(row["uid"], status_of(row["status"], row["error_message"]), row["error_message"] or "")
     if place is None:
         detail = f"img2dataset counts a success, and {shard.name}.tar holds no picture {row['key']}"
         return failed(row["uid"], Status.LOST_BY_ENGINE, detail)
-    data = read_member(root, shard.path, place.offset, place.size)
+    tar.seek(place.offset)
+    data = tar.read(place.size)
     try:
         stored = await decoder.decode(data)
     except PictureError as error:
