@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections import Counter
@@ -66,8 +67,8 @@ Serve = Callable[[Exchange], Awaitable[None]]
 class HostileServer:
     """Serves in a thread of its own. `served` and `robots` map the first label of a host name to what it does."""
 
-    def __init__(self, served: dict[str, Serve], robots: dict[str, Serve]) -> None:
-        self._served, self._robots = served, robots
+    def __init__(self, served: dict[str, Serve], robots: dict[str, Serve], tls: ssl.SSLContext | None = None) -> None:
+        self._served, self._robots, self._tls = served, robots, tls
         self.asked: Counter[tuple[str, str]] = Counter()
         """How often each (label, path) was asked."""
         self.heads: dict[str, str] = {}
@@ -102,7 +103,7 @@ class HostileServer:
 
     async def _serve(self, ready: threading.Event) -> None:
         self._over = asyncio.Event()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=1 << 20)
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=1 << 20, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         await self._over.wait()

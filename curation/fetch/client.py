@@ -83,10 +83,13 @@ class Client:
         self._config = config
         self._token = robots.product_token(config.user_agent)
         self._budget = Budget(config.max_bytes)
-        self._robots: dict[str, asyncio.Task[robots.Robots]] = {}
+        self._robots: dict[str, dict[str, asyncio.Task[robots.Robots]]] = {}
+        """By host, then by origin."""
         agent = f"{config.user_agent} {config.contact}".strip()
         agent = "".join(c for c in agent if " " <= c <= "~")
-        self._lines = f"User-Agent: {agent}\r\nAccept: image/*,*/*;q=0.1\r\nAccept-Encoding: identity\r\n\r\n".encode()
+        accept = ", ".join([*(f"image/{name}" for name in config.formats), "*/*;q=0.1"])
+        lines = [f"User-Agent: {agent}", f"Accept: {accept}", "Accept-Encoding: identity", "", ""]
+        self._lines = "\r\n".join(lines).encode()
 
     async def __aenter__(self) -> Client:
         resolver = Resolver(AddressPolicy(self._config.allow_addresses), self._config.connect_to)
@@ -94,16 +97,17 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._robots.values():
+        running = [task for host in self._robots.values() for task in host.values()]
+        for task in running:
             task.cancel()
-        await asyncio.gather(*self._robots.values(), return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         self._pool.close()
 
     def forget(self, host: str) -> None:
         """No row of `host` is left: close its connections, drop its rules."""
         self._pool.forget(host)
-        for scheme in ("http", "https"):
-            self._robots.pop(f"{scheme}://{host}", None)
+        for task in self._robots.pop(host, {}).values():
+            task.cancel()
 
     async def ask(self, target: Target, spent_s: float = 0.0) -> Fetched:
         """One request for a picture that has taken `spent_s` already; redirects are the caller's to follow."""
@@ -191,10 +195,10 @@ class Client:
 
     async def _rules(self, target: Target) -> robots.Robots:
         """robots.txt of the target's origin, asked for once."""
-        origin = target.origin
-        task = self._robots.get(origin)
+        known = self._robots.setdefault(target.host, {})
+        task = known.get(target.origin)
         if task is None:
-            task = self._robots[origin] = asyncio.create_task(self._read_robots(target))
+            task = known[target.origin] = asyncio.create_task(self._read_robots(target))
         return task.result() if task.done() and not task.cancelled() else await asyncio.shield(task)
 
     async def _read_robots(self, target: Target) -> robots.Robots:
