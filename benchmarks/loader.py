@@ -27,7 +27,7 @@ from curation.storage import Root
 LOADERS = ("ours", "webdataset", "wids", "streaming")
 FRACTIONS = (1.0, 0.5, 0.1, 0.01)
 BATCH_SIZE = 64
-SECONDS = 4.0
+SECONDS = 2.5
 TARGETS = {(1.0, False): 1.0, (1.0, True): 1.3, (0.1, False): 5.0, (0.01, False): 30.0}
 """Least rate, as a multiple of webdataset's (issue 5)."""
 LARGE_ROWS = 10_000_000

@@ -28,6 +28,8 @@ from trainer.data.transforms import MEAN, STD, Transform, decode, lookup_tables,
 Tokenizer = Callable[[list[str]], torch.Tensor]
 _CROP, _CAPTION, _REPLACE = range(3)
 """Purposes of random numbers, so that none of them shares its numbers with another."""
+ROWS_ORDERED = 4_096
+"""Positions of the stream that are turned into rows in one go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,18 +118,29 @@ class Draft:
 class Maker:
     """Makes batches; one a process. Holds open files, so it is made after the fork."""
 
-    def __init__(self, source: Source, recipe: Recipe, schedule: Schedule) -> None:
-        self.source, self.recipe, self.schedule = source, recipe, schedule
+    def __init__(self, source: Source, recipe: Recipe, schedule: Schedule, stride: int = 1) -> None:
+        self.source, self.recipe, self.schedule, self.stride = source, recipe, schedule, stride
         self.reader = source.reader()
+        self._ordered: dict[int, tuple[np.ndarray, np.ndarray, int]] = {}
         self.tables = lookup_tables(recipe.mean, recipe.std)
         self.failures_in_a_row = 0
         self._ahead_of = -1
 
     def read(self, number: int) -> Draft:
         """Read the samples of batch `number`; safe in a thread of its own."""
-        positions, padding = self.schedule.positions(number)
-        rows, passes = self.source.stream.rows(positions)
+        if number not in self._ordered:
+            self._ordered = self._order(number)
+        rows, passes, padding = self._ordered.pop(number)
         return Draft(rows, passes, padding, self._read(rows, passes))
+
+    def _order(self, first: int) -> dict[int, tuple[np.ndarray, np.ndarray, int]]:
+        """(rows, passes, padding) of this worker's batches from `first` on, many at once: small arrays cost most."""
+        count = max(1, ROWS_ORDERED // self.schedule.batch_size)
+        numbers = range(first, len(self.schedule), self.stride)[:count]
+        positions, paddings = zip(*map(self.schedule.positions, numbers), strict=True)
+        rows, passes = self.source.stream.rows(np.concatenate(positions))
+        parts = np.split(rows, len(numbers)), np.split(passes, len(numbers))
+        return dict(zip(numbers, zip(*parts, paddings, strict=True), strict=True))
 
     def _read(self, rows: np.ndarray, passes: np.ndarray) -> list[Sample | SampleError]:
         return self.reader.read(rows, self._caption_orders(rows, passes))
@@ -235,7 +248,7 @@ class Batches(IterableDataset[Batch]):
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         if info:
             cv2.setNumThreads(0)
-        maker = Maker(self.source, self.recipe, self.schedule)
+        maker = Maker(self.source, self.recipe, self.schedule, num_workers)
         numbers = range(worker, len(self.schedule), num_workers)
         # One batch is read while the one before is decoded.
         with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:

@@ -51,16 +51,20 @@ class LocalFiles:
 
     def read(self, requests: Sequence[tuple[str, int, int]]) -> list[bytes | SampleError]:
         """The bytes of each (path, start, stop), or why not."""
-        return [self._read_one(*request) for request in requests]
-
-    def _read_one(self, path: str, start: int, stop: int) -> bytes | SampleError:
-        started = time.perf_counter()
-        try:
-            data = os.pread(self._descriptor(path), stop - start, start)
-        except OSError as error:
-            return SampleError(f"{path}: {error.strerror}")
-        self.cost.observe(len(data), time.perf_counter() - started)
-        return data
+        found: list[bytes | SampleError] = []
+        sizes, seconds = [], []
+        for path, start, stop in requests:
+            began = time.perf_counter()
+            try:
+                data = os.pread(self._descriptor(path), stop - start, start)
+            except OSError as error:
+                found.append(SampleError(f"{path}: {error.strerror}"))
+                continue
+            sizes.append(len(data))
+            seconds.append(time.perf_counter() - began)
+            found.append(data)
+        self.cost.observe(sizes, seconds)
+        return found
 
     def read_ahead(self, path: str, start: int, stop: int) -> None:
         """Ask the kernel to bring the range into memory; returns at once."""
@@ -101,7 +105,7 @@ class RemoteFiles:
         found = list(self._pool.map(lambda request: self._read_one(*request), requests))
         sizes = sum(len(f) for f in found if isinstance(f, bytes))
         if requests:
-            self.cost.observe(sizes // len(requests), (time.perf_counter() - started) / len(requests))
+            self.cost.observe([sizes // len(requests)], [(time.perf_counter() - started) / len(requests)])
         return found
 
     def _read_one(self, path: str, start: int, stop: int) -> bytes | SampleError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,11 +51,11 @@ class ReadCost:
     def _moments(size: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         return np.stack([np.ones_like(size), size, seconds, size * size, size * seconds])
 
-    def observe(self, num_bytes: int, seconds: float) -> None:
-        """Take one read into account."""
-        fresh = self._moments(np.array([float(num_bytes)]), np.array([seconds]))[:, 0]
+    def observe(self, num_bytes: Sequence[int], seconds: Sequence[float]) -> None:
+        """Take reads into account: bytes and seconds of each."""
+        fresh = self._moments(np.array(num_bytes, np.float64), np.array(seconds)).sum(axis=1)
         with self._lock:
-            self._sums = self._sums * self.DECAY + fresh
+            self._sums = self._sums * self.DECAY ** len(num_bytes) + fresh
 
     @property
     def max_gap_bytes(self) -> int:

@@ -24,6 +24,8 @@ from trainer.data.readers import SampleError
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 """CLIP's pixel statistics in [0, 1] (arXiv 2103.00020), which EVA-CLIP keeps."""
+MAX_PIXELS = 178_956_970
+"""A larger picture is refused: where Pillow raises DecompressionBombError by default."""
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x01}
 _CV2_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -125,13 +127,15 @@ def decode(data: bytes | memoryview) -> np.ndarray:
             return picture
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise SampleError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
             return np.asarray(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SampleError(f"no whole picture ({error})") from error
 
 
 def is_plain_jpeg(data: bytes | memoryview) -> bool:
-    """Whether this is a JPEG of one or three 8-bit channels that ends with its end marker.
+    """Whether this is a JPEG of one or three 8-bit channels, not too large, that ends with its end marker.
 
     Only there do OpenCV and Pillow agree: OpenCV fills what a truncated file lacks with grey and converts CMYK its way.
     """
@@ -143,7 +147,8 @@ def is_plain_jpeg(data: bytes | memoryview) -> bool:
             return False
         marker = data[position + 1]
         if marker in _START_OF_FRAME:
-            return data[position + 4] == 8 and data[position + 9] in (1, 3)
+            height, width = data[position + 5] << 8 | data[position + 6], data[position + 7] << 8 | data[position + 8]
+            return data[position + 4] == 8 and data[position + 9] in (1, 3) and height * width <= MAX_PIXELS
         if marker == 0xFF:
             position += 1
         elif marker in _STANDALONE:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.trainer.torchvision_stub import oracle
-from trainer.data import EvalTransform, TrainTransform, preprocess
+from trainer.data import EvalTransform, TrainTransform, preprocess, transforms
 from trainer.data.permutation import uniforms
 from trainer.data.readers import SampleError
 from trainer.data.transforms import MEAN, STD, decode, is_plain_jpeg, lookup_tables, normalise
@@ -104,24 +104,24 @@ def test_normalising_is_to_tensor_and_normalize() -> None:
 @settings(max_examples=12, deadline=None)
 @given(SIZES, SIZES, st.integers(0, 1_000))
 def test_torchvision_itself(width: int, height: int, seed: int) -> None:
-    transforms = oracle("torchvision.transforms")
+    theirs = oracle("torchvision.transforms")
     data = _stored(Image.fromarray(_picture(width, height, seed)), "JPEG", quality=92)
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    bicubic = transforms.InterpolationMode.BICUBIC
-    tail = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    crop = transforms.Compose([transforms.Resize(24, interpolation=bicubic), transforms.CenterCrop(24), *tail])
+    bicubic = theirs.InterpolationMode.BICUBIC
+    tail = [theirs.ToTensor(), theirs.Normalize(MEAN, STD)]
+    crop = theirs.Compose([theirs.Resize(24, interpolation=bicubic), theirs.CenterCrop(24), *tail])
     assert torch.equal(preprocess(data, EvalTransform(24)), crop(image))
-    squash = transforms.Compose([transforms.Resize((24, 24), interpolation=bicubic), *tail])
+    squash = theirs.Compose([theirs.Resize((24, 24), interpolation=bicubic), *tail])
     assert torch.equal(preprocess(data, EvalTransform(24, "squash")), squash(image))
     train, drawn = TrainTransform(24), uniforms(40, seed)
     box = train.crop(height, width, drawn.tolist())
-    cropped = transforms.functional.resized_crop(image, *box, [24, 24], bicubic)
-    assert torch.equal(preprocess(data, train, drawn), transforms.Compose(tail)(cropped))
+    cropped = theirs.functional.resized_crop(image, *box, [24, 24], bicubic)
+    assert torch.equal(preprocess(data, train, drawn), theirs.Compose(tail)(cropped))
 
 
 def test_torchvisions_own_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """RandomResizedCrop.get_params, given our numbers in the order in which it asks."""
-    transforms = oracle("torchvision.transforms")
+    theirs = oracle("torchvision.transforms")
     differing = 0
     for seed in range(200):
         width, height = 20 + 7 * seed % 90, 20 + 13 * seed % 70
@@ -132,7 +132,7 @@ def test_torchvisions_own_draws(monkeypatch: pytest.MonkeyPatch) -> None:
                 torch, "randint", lambda low, high, size, d=drawn: torch.tensor([low + int(next(d) * (high - low))])
             )
             image = Image.new("RGB", (width, height))
-            wanted = transforms.RandomResizedCrop.get_params(image, [0.9, 1.0], [3 / 4, 4 / 3])
+            wanted = theirs.RandomResizedCrop.get_params(image, [0.9, 1.0], [3 / 4, 4 / 3])
         # An attempt that does not fit asks for no place, so its two numbers are skipped on our side only.
         first_fits = TrainTransform(8).crop(height, width, uniforms(40, seed).tolist())
         (u_area, u_ratio) = uniforms(40, seed)[:2]
@@ -195,8 +195,14 @@ def test_what_is_no_whole_picture_says_so(damage: str) -> None:
         "header": data[:20] + b"\0" * 40,
         "bomb": _stored(Image.new("1", (30_000, 30_000)), "PNG"),
     }[damage]
-    with pytest.raises(SampleError, match="no whole picture"):
+    with pytest.raises(SampleError, match="pixels" if damage == "bomb" else "no whole picture"):
         decode(broken)
+
+
+def test_a_jpeg_that_claims_too_many_pixels_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transforms, "MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(SampleError, match="64 x 48 pixels are more than 3,071"):
+        decode(_stored(Image.fromarray(_picture(64, 48)), "JPEG"))
 
 
 def test_a_mode_that_there_is_not() -> None:
