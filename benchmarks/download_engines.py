@@ -36,6 +36,7 @@ from curation.storage import Root
 NUM_PROCESSES = 2
 MODES: dict[str, dict[str, Any]] = {
     "224": {"image_size": 224, "resize_mode": "keep_ratio", "encode_quality": 95},
+    "224, not measured": {"image_size": 224, "resize_mode": "keep_ratio", "encode_quality": 95, "measure": False},
     "as they came": {"resize_mode": "no"},
     "as they came, not measured": {"resize_mode": "no", "measure": False},
 }
@@ -129,7 +130,7 @@ def img2dataset(job: Job) -> Counter[str]:
     folder.mkdir()
     pq.write_table(pa.table({"url": job["urls"], "caption": ["picture"] * len(job["urls"])}), folder / "list.parquet")
     resized = {"resize_mode": "keep_ratio", "image_size": 224}
-    mode = resized if job["mode"] == "224" else {"resize_mode": "no", "skip_reencode": True}
+    mode = resized if job["mode"].startswith("224") else {"resize_mode": "no", "skip_reencode": True}
     say(event="start")
     started = time.perf_counter()
     download(
@@ -158,7 +159,7 @@ def floor(job: Job) -> Counter[str]:
         pool.map(_import, range(NUM_PROCESSES), 1)
         say(event="start")
         fetched = max(pool.map(_fetch, halves, 1))
-        decoded = max(pool.map(_decode, halves, 1)) if job["mode"] == "224" else 0.0
+        decoded = max(pool.map(_decode, halves, 1)) if job["mode"].startswith("224") else 0.0
     say(event="parts", fetch_s=fetched, decode_s=decoded)
     return _say_end(fetched + decoded, Counter(ok=len(job["urls"])))
 

@@ -82,7 +82,7 @@ class DownloadConfig:
     num_decoders: int = 1
     """Decoding processes of one task."""
     measure: bool = True
-    """Decode what is stored as it came too, for its hash, sharpness and entropy; False only looks at such bytes."""
+    """Perceptual hash, pixel identity, sharpness and entropy of what is stored; without, what stays is not decoded."""
     num_rows_per_unit: int = 10_000
 
     def __post_init__(self) -> None:
@@ -127,10 +127,11 @@ class DedupeConfig:
     keep: tuple[str, ...] = ("resolution desc", "clip_similarity desc", "aesthetic desc", "uid")
     num_centroids: int | None = None
     """Clusters of the embedding tier; None means one for every 250 rows."""
-    num_probes: int = 4
+    num_probes: int = 3
     """Clusters that each vector belongs to: more finds more of the pairs that lie across boundaries."""
-    num_passes: int = 1
-    """Independent clusterings, each with its own seed, whose pairs are united."""
+    num_passes: int = 2
+    """Independent clusterings, each with its own seed, whose pairs are united: what one separates the next one finds,
+    for half the distances of twice the probes."""
     max_training_rows: int = 1_000_000
     """Vectors that the driver trains the clusters on."""
     max_cluster_rows: int = 20_000

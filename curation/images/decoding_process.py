@@ -41,7 +41,7 @@ def limit_memory(max_pixels: int) -> None:
 def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
     """The two parts of the answer about the picture `data`."""
     try:
-        stored = process(data, config)
+        stored = process(data, config, config.measure)
     except PictureError as error:
         return pickle.dumps((error.status.value, error.detail)), b""
     except MemoryError:

@@ -57,20 +57,13 @@ def phash(gray: np.ndarray) -> str:
     Resampling and transform are linear, so both are one matrix a side: a tenth of the time. Grey levels in between are
     not rounded, and large pictures are halved first, which turns a bit now and then that lies at the median.
     """
-    height, width = (_halved(side) for side in gray.shape)
-    if (height, width) != gray.shape:
-        gray = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
+    while min(gray.shape) >= 4 * PHASH_SIDE:
+        size = (gray.shape[1] + 1) // 2, (gray.shape[0] + 1) // 2
+        gray = cv2.resize(gray, size, interpolation=cv2.INTER_LINEAR)  # at a half, the mean of four
     low = _frequencies(gray.shape[0]) @ gray.astype(np.float32) @ _frequencies(gray.shape[1]).T
     values = low.ravel()
     middle = np.sort(values)[len(values) // 2 - 1 : len(values) // 2 + 1].mean()
     return np.packbits(values > middle).tobytes().hex()
-
-
-def _halved(side: int) -> int:
-    """`side` halved while it is large and even: an odd one would shift what is seen."""
-    while side >= 4 * PHASH_SIDE and side % 2 == 0:
-        side //= 2
-    return side
 
 
 @lru_cache(4096)

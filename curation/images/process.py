@@ -52,7 +52,7 @@ def inspect(data: bytes, config: DownloadConfig) -> Header:
     return header
 
 
-def process(data: bytes, config: DownloadConfig) -> Stored:
+def process(data: bytes, config: DownloadConfig, measured: bool = True) -> Stored:
     """Check, decode, resize, encode and measure `data`. Raises PictureError."""
     header, orientation, layout = _look(data, config)
     width, height = _shown(header, orientation)
@@ -64,7 +64,7 @@ def process(data: bytes, config: DownloadConfig) -> Stored:
         found = f"{image.shape[1]}×{image.shape[0]}"
         raise PictureError(Status.CORRUPT, f"decodes to {found}, not {header.width}×{header.height}")
     if untouched:
-        return _as_it_came(data, header, measure(image, width, height))
+        return _as_it_came(data, header, measure(image, width, height) if measured else Measures())
     image = decoding.turn(resize(image, layout, turned=orientation > 4), orientation)
     image = layout.framed(image)
     return Stored(
@@ -74,7 +74,7 @@ def process(data: bytes, config: DownloadConfig) -> Stored:
         height=height,
         stored_width=image.shape[1],
         stored_height=image.shape[0],
-        **vars(measure(image)),
+        **vars(measure(image) if measured else Measures()),
     )
 
 
