@@ -6,7 +6,11 @@ import asyncio
 import os
 import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,3 +158,30 @@ def test_several_decoders_share_the_work() -> None:
         )
 
     assert all(isinstance(one, Stored) for one in asyncio.run(main()))
+
+
+def test_the_process_ends_with_its_parent() -> None:
+    """Whatever kills a worker: no decoder stays behind."""
+    script = (
+        "import asyncio, sys\n"
+        "from curation.config import DownloadConfig\n"
+        "from curation.images.decoder import Decoder\n"
+        "from tests.hostile_pictures import jpeg\n"
+        "async def main():\n"
+        "    decoder = Decoder(DownloadConfig())\n"
+        "    await decoder.decode(jpeg())\n"
+        "    print(decoder.pid, flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert Path(f"/proc/{pid}").exists()
+    parent.kill()
+    parent.wait()
+    for _ in range(200):
+        if not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split(") ")[1][:1]:
+            return
+        time.sleep(0.05)
+    pytest.fail("the decoding process outlived its parent")
