@@ -25,6 +25,8 @@ class OptOut:
     def refuses_url(self, url: str) -> bool:
         if url in self.urls:
             return True
+        if not self.hosts:
+            return False
         try:
             host = (urlsplit(url).hostname or "").rstrip(".")
         except ValueError:

@@ -30,6 +30,8 @@ class Robots:
 
     def allows(self, path: str) -> bool:
         """RFC 9309 2.2.2: the longest matching pattern decides, allow wins a tie, no match allows."""
+        if not self.rules:
+            return True
         wanted = _normal(path)
         matching = [(len(pattern), allowed) for pattern, allowed in self.rules if _matches(pattern, wanted)]
         return max(matching)[1] if matching else True

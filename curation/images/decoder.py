@@ -114,6 +114,7 @@ class Decoder:
         self._timer: asyncio.TimerHandle | None = None
         self._writing = False
         self._failed_starts = 0
+        self._num_sent = 0
         self._num_suspects = 0
         """How many of the first pictures were with a process that died: they are sent one by one."""
 
@@ -154,11 +155,10 @@ class Decoder:
         process = self._process
         if process is None or self._writing:
             return
-        for waiting in self._pictures:
-            if self._num_suspects and waiting is not self._pictures[0]:
+        while self._num_sent < (1 if self._num_suspects else len(self._pictures)):
+            if not self._sent(process.link, self._pictures[self._num_sent]):
                 return
-            if not self._sent(process.link, waiting):
-                return
+            self._num_sent += 1
 
     def _sent(self, link: socket.socket, waiting: _Waiting) -> bool:
         """Whether all of `waiting` is sent now."""
@@ -212,6 +212,7 @@ class Decoder:
             self._head_since = self._loop.time()
             return True
         waiting = self._pictures.popleft()
+        self._num_sent -= 1
         self._num_suspects = max(0, self._num_suspects - 1)
         self._head_since = self._loop.time()
         if not waiting.future.done():
@@ -233,6 +234,7 @@ class Decoder:
         assert self._process is not None
         ready = self._process.ready
         self._stop()
+        self._num_sent = 0
         if not self._pictures:
             return
         if not ready:

@@ -94,6 +94,23 @@ def test_a_death_costs_the_picture_that_caused_it(places: list[int]) -> None:
 
 
 @pytest.mark.usefixtures("mortal")
+def test_after_a_death_the_next_picture_finds_a_new_process() -> None:
+    async def main() -> list[str]:
+        decoder, ends = Decoder(CONFIG), []
+        for data in (jpeg(), jpeg() + DIE, jpeg(), jpeg() + DIE, jpeg() + DIE, jpeg()):
+            try:
+                await decoder.decode(data)
+                ends.append("ok")
+            except PictureError as error:
+                ends.append(error.status.value)
+        await decoder.close()
+        return ends
+
+    died = Status.DECODER_DIED.value
+    assert asyncio.run(main()) == ["ok", died, "ok", died, died, "ok"]
+
+
+@pytest.mark.usefixtures("mortal")
 def test_a_hang_costs_the_picture_that_caused_it() -> None:
     pictures = [jpeg(40, 50, seed=n) + (HANG if n == 3 else b"") for n in range(8)]
     found = run(pictures, timeout_s=1.0)
