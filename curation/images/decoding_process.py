@@ -7,14 +7,13 @@ sent several at a time, since each waking of the other side costs as much as a t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import pickle
 import resource
 import signal
 import socket
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import fields
 
 from curation.config import DownloadConfig
 from curation.images.frames import ALONE, FRAME, Frames
@@ -48,10 +47,8 @@ def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
         return pickle.dumps((Status.TOO_MANY_PIXELS.value, "decoding needs more memory than one picture may have")), b""
     except Exception as error:  # whatever strangers' bytes make a library raise must not end the process
         return pickle.dumps((Status.INTERNAL_ERROR.value, f"{type(error).__name__}: {error}")), b""
-    if stored.data is data:
-        return pickle.dumps([getattr(stored, name) for name in NAMES]), b""
-    stored = replace(stored, stored_sha256=hashlib.sha256(stored.data).hexdigest())
-    return pickle.dumps([getattr(stored, name) for name in NAMES]), stored.data
+    about = pickle.dumps([getattr(stored, name) for name in NAMES])
+    return about, b"" if stored.data is data else stored.data
 
 
 class Service:

@@ -29,12 +29,15 @@ class Measures:
     entropy: float | None = None
 
 
-def measure(image: np.ndarray, width: int = 0, height: int = 0) -> Measures:
-    """All measures of `image` (BGR uint8 `[h, w, 3]`), decoded from a picture of `width` × `height`, its own if 0."""
+def measure(image: np.ndarray, width: int, height: int, encoded_sha256: str | None = None) -> Measures:
+    """All measures of `image` (BGR uint8 `[h, w, 3]`), decoded from a picture of `width` × `height`.
+
+    `encoded_sha256` is that of `image` as it was encoded here, which is as good an identity of its pixels.
+    """
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     return Measures(
         phash=phash(gray),
-        pixel_sha256=pixel_sha256(image, gray, (width or image.shape[1], height or image.shape[0])),
+        pixel_sha256=encoded_sha256 or pixel_sha256(image, gray, (width, height)),
         sharpness=sharpness(gray),
         entropy=entropy(gray),
     )

@@ -7,6 +7,7 @@ with the status of the row, and nothing else for bad bytes. Pixels are BGR insid
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import cv2
@@ -36,7 +37,7 @@ class Stored(Measures):
     stored_width: int
     stored_height: int
     stored_sha256: str | None = None
-    """Of `data`, where it was computed: the decoding process does for what it encoded."""
+    """Of `data`, when it was encoded here; None when it is what was fetched."""
 
 
 def inspect(data: bytes, config: DownloadConfig) -> Header:
@@ -67,14 +68,17 @@ def process(data: bytes, config: DownloadConfig, measured: bool = True) -> Store
         return _as_it_came(data, header, measure(image, width, height) if measured else Measures())
     image = decoding.turn(resize(image, layout, turned=orientation > 4), orientation)
     image = layout.framed(image)
+    encoded = encode(image, config)
+    sha256 = hashlib.sha256(encoded).hexdigest()
     return Stored(
-        data=encode(image, config),
+        data=encoded,
         format=header.format,
         width=width,
         height=height,
         stored_width=image.shape[1],
         stored_height=image.shape[0],
-        **vars(measure(image) if measured else Measures()),
+        stored_sha256=sha256,
+        **vars(measure(image, width, height, sha256) if measured else Measures()),
     )
 
 

@@ -68,7 +68,7 @@ def test_pixel_sha256_sees_size_grey_and_colour_but_not_the_file() -> None:
     image = np.asarray(scene(40, 30))[:, :, ::-1].copy()
 
     def digest(pixels: np.ndarray) -> str | None:
-        return measure(pixels).pixel_sha256
+        return measure(pixels, pixels.shape[1], pixels.shape[0]).pixel_sha256
 
     assert digest(image) == digest(image.copy())
     changed = image.copy()
@@ -85,7 +85,7 @@ def test_pictures_that_stay_are_measured_too(size: tuple[int, int]) -> None:
     """Decoded smaller when they are large, which moves a measure little."""
     data = saved(scene(*size), "JPEG", quality=95)
     stays = process(data, DownloadConfig(resize_mode="no"))
-    whole = measure(np.asarray(scene(*size))[:, :, ::-1].copy())
+    whole = measure(np.asarray(scene(*size))[:, :, ::-1].copy(), *size)
     assert stays.data == data and stays.phash and whole.phash and whole.entropy and stays.entropy
     assert differing_bits(stays.phash, int(whole.phash, 16)) <= 6
     assert stays.entropy == pytest.approx(whole.entropy, abs=0.1)
@@ -98,3 +98,6 @@ def test_the_same_pixels_in_another_file_have_the_same_identity() -> None:
     assert plain != other
     assert process(plain, asked).pixel_sha256 == process(other, asked).pixel_sha256
     assert process(jpeg(48, 60, seed=1), asked).pixel_sha256 != process(plain, asked).pixel_sha256
+    resized = DownloadConfig(image_size=40)
+    assert process(plain, resized).pixel_sha256 == process(other, resized).pixel_sha256
+    assert process(jpeg(48, 60, seed=1), resized).pixel_sha256 != process(plain, resized).pixel_sha256
