@@ -8,6 +8,7 @@ One process, no worker of its own, so the rate is that of one worker. Prints one
 
 from __future__ import annotations
 
+import importlib
 import io
 import itertools
 import json
@@ -184,6 +185,10 @@ def main() -> None:
         write_mds(Path(sys.argv[2]), Path(sys.argv[3]))
         return
     options = json.loads(Path(sys.argv[3]).read_text())
+    # Imports are no part of the first batch.
+    importlib.import_module("torch.utils.data")
+    importlib.import_module(sys.argv[2])
+    transform(options)
     sys.stdout.write(json.dumps(measured(globals()[sys.argv[2]], options)) + "\n")
 
 
