@@ -209,8 +209,8 @@ def report(parts: dict[str, dict[str, Any]]) -> str:
         f"{loader_set.NUM_SAMPLES:,} samples in shards of {loader_set.PER_SHARD:,}: Flickr8k's 4,700 photographs at "
         f"{loader_set.SIDE} x {loader_set.SIDE}, repeated; batches of {BATCH_SIZE}; one process a loader, no workers, "
         f"one thread of torch, shards in the page cache.",
-        "`first batch` is from making the loader, imports aside and its index made where it has one; `peak MB` is of the "
-        "whole process.",
+        "`first batch` is from making the loader, imports aside and its index made where it has one; `peak MB` is of "
+        "the whole process.",
         "Below 100 %, webdataset drops samples while it streams; wids and streaming are asked for the wanted ones by "
         "number. wids maps its files, so what it reads is not counted.",
         "`decode`: RandomResizedCrop (0.9, 1) bicubic to 224 and normalising; Pillow and torchvision for the peers.",

@@ -8,10 +8,11 @@ look-up, two bytes a row, and kept in the cache folder; files that came since th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -83,12 +84,15 @@ def _positions(halves: np.ndarray, num: int) -> np.ndarray:
         return ((first[:, None] + steps * (second[:, None] | np.uint64(1))) % np.uint64(num)).astype(np.int64)
 
 
-def _segments(root: Root, files: Sequence[Sized]) -> list[Segment]:
-    """The segments that cover `files`, made where they are missing."""
+def _segments(root: Root, files: Sequence[Sized]) -> list[Segment] | None:
+    """The segments that cover `files`, made where they are missing; None where nothing can be kept."""
     folder = cache_folder() / "uids" / fingerprint([FORMAT, root.url(files[0][0].rpartition("/")[0])])
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
     wanted = set(files)
-    found = [Segment(path) for path in sorted(folder.glob("*.npy"))]
+    found = list(_kept(folder))
     useful = [segment for segment in found if wanted & set(segment.files)]
     short = sum(len(segment.files) < FILES_PER_SEGMENT for segment in useful)
     if short > MAX_SEGMENTS:
@@ -101,6 +105,12 @@ def _segments(root: Root, files: Sequence[Sized]) -> list[Segment]:
     for start in range(0, len(missing), FILES_PER_SEGMENT):
         useful.append(_build(root, folder, missing[start : start + FILES_PER_SEGMENT]))
     return useful
+
+
+def _kept(folder: Path) -> Iterator[Segment]:
+    for path in sorted(folder.glob("*.npy")):
+        with contextlib.suppress(FileNotFoundError):  # another process has just replaced it
+            yield Segment(path)
 
 
 def _build(root: Root, folder: Path, files: Sequence[Sized]) -> Segment:

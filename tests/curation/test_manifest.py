@@ -284,6 +284,15 @@ def test_units_that_came_later_are_found(root: Root, many: dict[str, str], tmp_p
     assert before < {path.name for path in folder.glob("*.npy")}
 
 
+def test_without_a_cache_folder_every_file_is_asked(
+    root: Root, many: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
+    uid = next(iter(many))
+    assert Manifest(root).query("select status from manifest where uid = ?", [uid]).fetchall() == [("http_0",)]
+
+
 # While a job writes
 
 WRITER = """
