@@ -388,6 +388,7 @@ def test_s3_look_ups_prune_too(s3: str, monkeypatch: pytest.MonkeyPatch) -> None
         assert found == [(f"http_{int(unit[9:])}",)]
 
 
+@pytest.mark.slow
 def test_a_store_that_answers_503_is_an_error_that_says_so(s3: str) -> None:
     Root("s3://curation/busy", **s3_server.options(s3)).create()
     with s3_server.Moody(s3) as moody:

@@ -280,6 +280,7 @@ def test_plain_webdataset_and_open_clips_pipeline_read_them(spark: SparkSession,
     assert [m.name for rel in _tars(made.root) for m in index(made.root, rel)].count(f"{plain[0]['__key__']}.jpg") == 1
 
 
+@pytest.mark.slow
 def test_a_root_on_s3_is_packed_to_the_same_bytes(spark: SparkSession, made: SmallRoot) -> None:
     pack.run(spark, _recipe(), made.root)
     with s3_server.s3() as endpoint:

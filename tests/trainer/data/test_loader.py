@@ -6,6 +6,7 @@ import collections
 import itertools
 import json
 import os
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -173,6 +174,39 @@ def test_real_workers_give_the_same_tensors(pictures: Packed, workers: int) -> N
         assert all(torch.equal(f["tokens"], w["tokens"]) for f, w in zip(found, wanted, strict=True))
     assert alone[0]["pixels"].shape == (8, 3, 24, 24) and alone[0]["tokens"].shape == (8, 77)
     assert alone[-1]["padding"] == 6
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("seed", range(6))
+def test_real_workers_resume_in_another_layout(pictures: Packed, seed: int) -> None:
+    """Stopped at random points and resumed with other ranks, batches and worker processes: equal to the last pixel."""
+    rng = random.Random(seed)
+    options: dict[str, Any] = {"transform": TrainTransform(16), "tokenizer": None, "seed": seed}
+    options |= {"index_folder": pictures.cache, "shuffle": Shuffle(block_rows=4, window_rows=16)}
+
+    def ranks(world_size: int, batch_size: int, workers: int) -> list[Loader]:
+        layout = {"world_size": world_size, "batch_size": batch_size, "num_workers": workers}
+        return [Loader(pictures.root, rank=rank, **layout, **options) for rank in range(world_size)]
+
+    def samples(loaders: list[Loader], num_batches: int | None = None) -> list[tuple[str, bytes, str]]:
+        found = []
+        for step in itertools.islice(zip(*loaders, strict=True), num_batches):
+            for batch in step:
+                whole = len(batch["uid"]) - batch["padding"]
+                pixels = [picture.numpy().tobytes() for picture in batch["pixels"][:whole]]
+                found += list(zip(batch["uid"], pixels, batch["tokens"], strict=False))
+        return found
+
+    quiet = samples(ranks(1, 5, 0))
+    running, found = ranks(rng.randint(1, 3), rng.randint(1, 6), rng.randint(0, 3)), []
+    for _ in range(3):
+        left = len(running[0]._schedule(running[0].samples_seen))
+        found += samples(running, rng.randint(0, min(4, left - 1)))
+        state = running[0].state_dict()
+        running = ranks(rng.randint(1, 3), rng.randint(1, 6), rng.randint(0, 3))
+        for loader in running:
+            loader.load_state_dict(state)
+    assert found + samples(running) == quiet
 
 
 def test_a_killed_worker_is_an_error_and_no_hang(packed: Packed) -> None:

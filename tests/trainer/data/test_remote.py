@@ -135,6 +135,7 @@ def test_a_store_that_stays_down_is_a_named_error(endpoint: str) -> None:
         assert moody.num_refused >= readers.REMOTE_ATTEMPTS
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_hasty")
 def test_one_shard_that_cannot_be_had_is_replaced(endpoint: str, tmp_path: Path) -> None:
     with s3_server.Moody(endpoint) as moody:
