@@ -102,7 +102,7 @@ def _hostile(stack: ExitStack, engine: str) -> dict[str, Any]:
     urls = [f"{b.url}?{n}" for b in served.values() for n in range(8)]
     if engine == "img2dataset":  # it knows names only from the system's resolver
         urls = [f"http://127.0.0.1:{server.port}/{label}/picture.jpg?{n}" for label in served for n in range(8)]
-    config = {"timeout_s": 10.0, "max_bytes": 2_000_000}
+    config = {"timeout_s": 10.0, "max_bytes": 2_000_000, "retries": 0}
     return {"urls": urls, "connect_to": server.connect_to, "config": config}
 
 

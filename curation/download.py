@@ -186,6 +186,8 @@ class _Task:
         item.spent_s += time.monotonic() - started
         status = fetched.status
         self._schedule.reached(item, (status, fetched.detail) if status in UNREACHED else None)
+        if fetched.retry_after_s is not None and status is not Status.DNS:
+            self._schedule.pause(item.target.host, fetched.retry_after_s)
         if fetched.redirect is not None:
             self._follow(item, fetched.redirect)
         elif status in RETRIED and not fetched.final and item.tries < self._job.config.retries:
@@ -208,11 +210,9 @@ class _Task:
     def _again(self, item: Item, fetched: Fetched) -> None:
         item.tries += 1
         item.hops, item.spent_s = 0, 0.0
-        wait = backoff_s(item.tries)
-        if fetched.retry_after_s is not None:
-            wait = max(wait, fetched.retry_after_s)
-            if fetched.status is not Status.DNS:
-                self._schedule.pause(item.target.host, fetched.retry_after_s)
+        wait = max(backoff_s(item.tries), fetched.retry_after_s or 0.0)
+        if fetched.status is Status.HTTP_429:
+            self._schedule.pause(item.target.host, wait)
         first = parse(item.sample["url"])
         if first.host != item.target.host:
             self._forget(self._schedule.move(item, first, wait))

@@ -477,7 +477,7 @@ def robots(status: Status, detail: str = "") -> Callable[[Serve], Serve]:
     return register
 
 
-@robots(Status.ROBOTS, "HTTP 500")
+@robots(Status.HTTP_5XX, "robots.txt answers HTTP 500")
 async def robots_broken(e: Exchange) -> None:
     await e.answer(500, b"oops")
 
@@ -487,7 +487,7 @@ async def robots_forbidden(e: Exchange) -> None:
     await e.answer(403, b"no")
 
 
-@robots(Status.ROBOTS, "in time")
+@robots(Status.TIMEOUT, "robots.txt does not come in time")
 async def robots_drip(e: Exchange) -> None:
     await e.raw("HTTP/1.1 200 OK\nContent-Length: 10000")
     while True:

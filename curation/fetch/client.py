@@ -115,7 +115,7 @@ class Client:
             if self._config.obey_robots:
                 rules = await self._rules(target)
                 if not rules.allows(target.path):
-                    return Fetched(Status.ROBOTS, rules.reason)
+                    return Fetched(rules.status, rules.reason, final=True)
             return await self._request(target, self._config.timeout_s - spent_s)
         except (_Stop, HttpError, BlockedAddressError, LookupFailedError, BadUrlError) as error:
             return _ended(error)
@@ -202,7 +202,7 @@ class Client:
         return task.result() if task.done() and not task.cancelled() else await asyncio.shield(task)
 
     async def _read_robots(self, target: Target) -> robots.Robots:
-        """RFC 9309 2.3.1: 4xx, a redirect loop: everything is allowed; 5xx or no answer in time: nothing is.
+        """RFC 9309 2.3.1: 4xx, a redirect loop: everything is allowed; 5xx or no answer in time: nothing is for now.
 
         A host that cannot be reached at all is left to the request for the picture itself, which names the reason.
         """
@@ -213,7 +213,7 @@ class Client:
                 found = await self._robots_at(place, until - time.monotonic())
             except HttpError as error:
                 if error.status is Status.TIMEOUT:
-                    return robots.nothing("robots.txt does not come in time")
+                    return robots.unavailable(Status.TIMEOUT, "robots.txt does not come in time")
                 return robots.ALLOW_ALL
             except (BlockedAddressError, LookupFailedError, BadUrlError):
                 return robots.ALLOW_ALL
@@ -232,7 +232,7 @@ class Client:
                 return join(place, _utf8(location))
             if answer.code >= 500:
                 await self._drain(connection, answer)
-                return robots.nothing(f"robots.txt answers HTTP {answer.code}")
+                return robots.unavailable(Status.HTTP_5XX, f"robots.txt answers HTTP {answer.code}")
             if answer.code != 200:
                 await self._drain(connection, answer)
                 return robots.ALLOW_ALL

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
+from curation.schema import Status
+
 MAX_BYTES = 500 * 1024
 """RFC 9309 2.5: a crawler must parse at least 500 KiB."""
 REFUSALS = {"noai", "noimageai", "noindex", "noimageindex", "none"}
@@ -26,6 +28,8 @@ class Robots:
     """The rules of one robots.txt that concern us: (path pattern, allowed)."""
 
     rules: tuple[tuple[str, bool], ...] = ()
+    status: Status = Status.ROBOTS
+    """How a row ends that they do not allow: a temporary status when it is only that they cannot be had now."""
     reason: str = "robots.txt disallows the path"
 
     def allows(self, path: str) -> bool:
@@ -40,9 +44,9 @@ class Robots:
 ALLOW_ALL = Robots()
 
 
-def nothing(reason: str) -> Robots:
-    """Rules that allow nothing, because of `reason`."""
-    return Robots((("/", False),), reason)
+def unavailable(status: Status, reason: str) -> Robots:
+    """Rules that allow nothing for now (RFC 9309 2.3.1.4), because of `reason`."""
+    return Robots((("/", False),), status, reason)
 
 
 @dataclass
