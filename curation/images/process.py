@@ -85,9 +85,9 @@ def process(data: bytes, config: DownloadConfig, measured: bool = True) -> Store
 def keep(data: bytes, config: DownloadConfig) -> Stored | None:
     """`data` unmeasured, when the recipe wants it neither measured nor changed; None when it has to be decoded.
 
-    Looks at bytes only, so any process may call it. Raises PictureError.
+    Only plain Python looks at the bytes, so any process may call it. Raises PictureError.
     """
-    if config.measure:
+    if config.measure or picture_format(data) not in KEPT_FORMATS:
         return None
     header, orientation, layout = _look(data, config)
     return _as_it_came(data, header, Measures()) if _stays(header, orientation, layout, config) else None

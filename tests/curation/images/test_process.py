@@ -215,6 +215,13 @@ def test_bytes_stay_when_nothing_needs_changing(data: bytes, changes: dict[str, 
     assert keep(data, config(**changes)) is None
 
 
+def test_formats_that_a_decoder_must_open_are_left_to_it() -> None:
+    tiff = saved(scene(), "TIFF")
+    asked = config(resize_mode="no", measure=False, formats=("tiff",))
+    assert keep(tiff, asked) is None
+    assert process(tiff, asked, measured=False).format == "tiff"
+
+
 def test_what_is_turned_transparent_or_cmyk_does_not_stay() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
