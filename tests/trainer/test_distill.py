@@ -16,7 +16,7 @@ from tests.trainer import distill_worker
 from tests.trainer.ranks import launch, run_ranks
 from tests.trainer.tower_styles import randomise
 from tests.trainer.toy import losses
-from trainer import config, distill, models, train, weights
+from trainer import config, distill, export, models, train, weights
 from trainer.checkpoint_files import CheckpointFile
 from trainer.distillation import Distillation, cosine_loss, load_teacher, teacher_config
 from trainer.models.mim import MaskedImageModel
@@ -170,6 +170,10 @@ def test_a_killed_run_goes_on_with_the_same_losses_and_starts_a_clip(tmp_path: P
     assert losses(tmp_path / "killed") == wanted
     student = load_file(tmp_path / "killed" / "model.safetensors")
     assert {"mask_token", "lm_head.weight", "blocks.0.mlp.w1.weight"} <= set(student)
+    exported = tmp_path / "exported.safetensors"
+    assert export.main([str(tmp_path / "killed" / "checkpoints" / "step-00000006"), str(exported)]) == 0
+    joined = load_file(exported)
+    assert joined.keys() == student.keys() and all(torch.equal(joined[name], student[name]) for name in student)
     # What came out is the image tower that contrastive training starts from.
     clip = models.build("debug")
     weights.initialise(clip, image=tmp_path / "killed" / "model.safetensors")

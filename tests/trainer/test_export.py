@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from tests.trainer.tower_styles import randomise
 from trainer import export, layouts, models, weights
+from trainer.models.mim import MaskedImageModel
 
 
 @pytest.fixture
@@ -36,6 +37,25 @@ def test_half_precision_halves_the_file(debug: Path, tmp_path: Path) -> None:
     assert export.main([str(debug), str(half), "--dtype", "bf16"]) == 0
     assert {tensor.dtype for tensor in load_file(half).values()} == {torch.bfloat16}
     assert half.stat().st_size < 0.52 * debug.stat().st_size
+
+
+def test_a_pre_trained_tower_fits_layouts_of_towers_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = MaskedImageModel(models.config("debug"), teacher_dim=24)
+    randomise(student)
+    monkeypatch.setattr(export, "read", lambda *_: (dict(student.state_dict()), student.config))
+    out = tmp_path / "out.safetensors"
+    assert export.main(["step", str(out)]) == 0 and "mim layout" in capsys.readouterr().out
+    assert {"mask_token", "lm_head.weight"} <= set(load_file(out))
+    assert export.main(["step", str(out), "--layout", "timm"]) == 0
+    assert not {"mask_token", "lm_head.weight"} & set(load_file(out))
+    clip = models.build("debug")
+    weights.initialise(clip, image=out)
+    assert torch.equal(clip.visual.norm.weight, student.visual.norm.weight)
+    capsys.readouterr()
+    assert export.main(["step", str(out), "--layout", "huggingface"]) == 2
+    assert "which huggingface has no place for" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
