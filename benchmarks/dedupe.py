@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=SIZES[0])
     parser.add_argument("--method", choices=METHODS, default="ours")
     parser.add_argument("--probes", type=int, default=Search.num_probes)
+    parser.add_argument("--passes", type=int, default=Search.num_passes)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/bench-dedupe"))
     parser.add_argument("--photographs", type=Path, default=Path("../shared/data/flickr8k/images"))
     parser.add_argument("--seconds", type=float, default=math.inf, help="`prepare` stops after these; call it again")
@@ -56,7 +57,8 @@ def main() -> None:
     if arguments.part == "all":
         _everything(arguments.folder, arguments.photographs)
     elif arguments.part == "vectors":
-        row = measured(arguments.folder / "vectors", arguments.rows, arguments.method, arguments.probes)
+        search = Search(min_cosine=data.MIN_COSINE, num_probes=arguments.probes, num_passes=arguments.passes)
+        row = measured(arguments.folder / "vectors", arguments.rows, arguments.method, search)
         _add("dedupe_vectors", [row], ("rows", "method"), _growth)
     elif arguments.part == "hashes":
         _add("dedupe_hashes", dedupe_hashes.measured(), ("hashes", "method"), lambda rows: dedupe_hashes.NOTES)
@@ -77,12 +79,13 @@ def _everything(folder: Path, photographs: Path) -> None:
         subprocess.run([sys.executable, "-m", "benchmarks.dedupe", *call, *where], check=True)
 
 
-def measured(folder: Path, num_rows: int, method: str, num_probes: int) -> dict[str, Any]:
+def measured(folder: Path, num_rows: int, method: str, search: Search) -> dict[str, Any]:
     """One row of the table. Brute force must have run at this size before the others."""
     rows, asked = data.vectors(folder, num_rows), data.queries(num_rows)
     truth_path = folder / f"truth-{num_rows}.npy"
     removed: int | None = None
-    started = time.perf_counter()
+    label = method if search == Search(min_cosine=data.MIN_COSINE) else _label(search)
+    started, started_cpu = time.perf_counter(), time.process_time()
     if method == "faiss flat":
         found = data.brute_force(rows, asked)
         num_distances = len(asked) * num_rows
@@ -98,9 +101,9 @@ def measured(folder: Path, num_rows: int, method: str, num_probes: int) -> dict[
         )
     else:
         with _counted() as count:
-            left, right, _ = near_pairs(rows, Search(min_cosine=data.MIN_COSINE, num_probes=num_probes))
+            left, right, _ = near_pairs(rows, search)
         found, num_distances, removed = data.codes(left, right, num_rows), sum(count), len(np.unique(right))
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     copies = data.planted(folder, num_rows)
     truth = np.load(truth_path)
@@ -108,7 +111,7 @@ def measured(folder: Path, num_rows: int, method: str, num_probes: int) -> dict[
     seen = _about(found, asked, num_rows)
     return {
         "rows": num_rows,
-        "method": method if num_probes == Search.num_probes else f"{method}, {num_probes} probes",
+        "method": label,
         "centroids": None if method == "faiss flat" else num_centroids_for(num_rows),
         "recall %": 100 * float(np.isin(truth, seen, assume_unique=True).mean()),
         "recall of planted %": None if share < 1 else 100 * _planted_recall(rows, copies, found),
@@ -117,9 +120,14 @@ def measured(folder: Path, num_rows: int, method: str, num_probes: int) -> dict[
         "distances": num_distances / share,
         "fewer than all pairs ×": num_rows * (num_rows - 1) / 2 / (num_distances / share),
         "seconds": seconds / share,
+        "CPU s": cpu_seconds / share,
         "peak GB": peak,
         "measured share": share,
     }
+
+
+def _label(search: Search) -> str:
+    return f"ours, {search.num_passes} × {search.num_probes} clusters a vector"
 
 
 def _about(found: np.ndarray, asked: np.ndarray, num_rows: int) -> np.ndarray:
@@ -187,8 +195,8 @@ def _growth(rows: list[dict[str, Any]]) -> list[str]:
         f"{data.DIM} dimensions, half precision, {data.NUM_CLUSTERS:,} clusters of sizes 1 / rank, a fifth of the rows "
         f"copies at cosine {data.LOWEST_COSINE} to 1; pairs at cosine {data.MIN_COSINE} or more. One process a row of "
         "the table, two threads.",
-        "Brute force looked up the pairs of 10,000 drawn rows above 100,000 rows (`measured share`); its distances and "
-        "seconds are those divided by the share. Recall and precision are over the pairs of these rows.",
+        "Brute force looked up the pairs of drawn rows (`measured share`); its distances and seconds are divided by "
+        "that share. Recall and precision are over the pairs of these rows.",
         "Distances count cosines of all steps: training of the clusters, assignment, and inside clusters. SemDeDup "
         "computes both halves of each m × m matrix, and so they are counted.",
         "SemDeDup trains 100 iterations on 256 rows a centroid at 100,000 rows, as published. Above, it trains as ours "

@@ -1,9 +1,9 @@
 """Vectors with planted near-duplicates, and the pairs that brute force finds among them.
 
 A mix of clusters whose sizes fall as 1 / rank (the largest of 1,000 holds an eighth of all rows), each with its own
-spread. A fifth of the rows are copies of others at a cosine drawn evenly from [0.70, 1]. Both the clusters and the
-copies vary along axes whose variance falls as 1 / sqrt(i), so that some directions matter more than others, as in
-embeddings of pictures.
+spread. A fifth of the rows are copies of others at a cosine drawn evenly from [0.70, 1]. Clusters and rows vary along
+axes whose variance falls as i^-0.9, copies differ from their originals along axes whose variance falls as i^-0.6: the
+slopes of EfficientNet-lite0's embeddings of 2,150 photographs (0.89) and of nine altered copies of each (0.62).
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ MIN_COSINE = 0.75
 NUM_CLUSTERS = 1_000
 SHARE_OF_COPIES = 0.2
 LOWEST_COSINE = 0.70
+VARIANCE_OF_ROWS, VARIANCE_OF_COPIES = -0.9, -0.6
 BLOCK = 50_000
-NUM_QUERIES = 10_000
+NUM_QUERIES = {100_000: 20_000}
+FEWER_QUERIES = 5_000
 QUERY_BLOCK = 1_000
 
 
@@ -43,12 +45,13 @@ def planted(folder: Path, num_rows: int) -> np.ndarray:
 
 def _make(path: Path, planted_path: Path, num_rows: int) -> None:
     rng = np.random.default_rng(num_rows)
-    axes = np.arange(1, DIM + 1, dtype=np.float32) ** -0.25
+    places = np.arange(1, DIM + 1, dtype=np.float32)
+    axes, copy_axes = places ** (VARIANCE_OF_ROWS / 2), places ** (VARIANCE_OF_COPIES / 2)
     num_copies = int(SHARE_OF_COPIES * num_rows)
     num_base = num_rows - num_copies
     weights = 1 / np.arange(1, NUM_CLUSTERS + 1)
     centres = _directions(rng, NUM_CLUSTERS, axes)
-    spread = rng.uniform(0.25, 0.6, NUM_CLUSTERS).astype(np.float32)
+    spread = rng.uniform(0.1, 0.3, NUM_CLUSTERS).astype(np.float32)
     cluster = rng.choice(NUM_CLUSTERS, num_base, p=weights / weights.sum())
     place = rng.permutation(num_rows)
     source = rng.integers(0, num_base, num_copies)
@@ -62,7 +65,7 @@ def _make(path: Path, planted_path: Path, num_rows: int) -> None:
     for start in range(0, num_copies, BLOCK):
         originals = normalised(made[place[source[start : start + BLOCK]]])
         cosine = rng.uniform(LOWEST_COSINE, 1, (len(originals), 1)).astype(np.float32)
-        away = _directions(rng, len(originals), axes)
+        away = _directions(rng, len(originals), copy_axes)
         away = normalised(away - (away * originals).sum(axis=1, keepdims=True) * originals)
         first = num_base + start
         made[place[first : first + len(originals)]] = cosine * originals + np.sqrt(1 - cosine**2) * away
@@ -76,10 +79,9 @@ def _directions(rng: np.random.Generator, count: int, axes: np.ndarray) -> np.nd
 
 
 def queries(num_rows: int) -> np.ndarray:
-    """The rows whose pairs brute force looks up: all of them up to 100,000 rows, a drawn 10,000 above."""
-    if num_rows <= 100_000:
-        return np.arange(num_rows)
-    return np.sort(np.random.default_rng(7).choice(num_rows, NUM_QUERIES, replace=False))
+    """The rows whose pairs brute force looks up, drawn."""
+    count = min(num_rows, NUM_QUERIES.get(num_rows, FEWER_QUERIES))
+    return np.sort(np.random.default_rng(7).choice(num_rows, count, replace=False))
 
 
 def brute_force(rows: np.ndarray, asked: np.ndarray) -> np.ndarray:

@@ -9,7 +9,9 @@ Needs torch importable there (a .pth to another environment will do). Writes pee
 
 from __future__ import annotations
 
+import importlib.abc
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import MagicMock
@@ -19,17 +21,24 @@ import pdqhash
 from PIL import Image
 
 
-class _Anything(ModuleType):
+class _Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Stands for torchvision, which imagededup imports for its networks and its hashes never use."""
 
-    def __getattr__(self, name: str) -> MagicMock:
-        return MagicMock()
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self, is_package=True) if name.partition(".")[0] == "torchvision" else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = ModuleType(spec.name)
+        module.__getattr__ = lambda name: MagicMock()  # type: ignore[method-assign]
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing to run."""
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    for name in ("torchvision", "torchvision.transforms", "torchvision.models"):
-        sys.modules[name] = _Anything(name)
+    sys.meta_path.insert(0, _Torchvision())
     from imagededup.methods import AHash, DHash, PHash, WHash
 
     files = sorted((folder / "files").glob("*.jpg"))

@@ -126,8 +126,8 @@ class DedupeConfig:
     """Evaluation sets whose pictures must not be trained on: folders of pictures, webdatasets, embedding folders."""
     keep: tuple[str, ...] = ("resolution desc", "clip_similarity desc", "aesthetic desc", "uid")
     num_centroids: int | None = None
-    """Clusters of the embedding tier; None means one for every 250 rows."""
-    num_probes: int = 3
+    """Clusters of the embedding tier; None means one for every 200 rows."""
+    num_probes: int = 4
     """Clusters that each vector belongs to: more finds more of the pairs that lie across boundaries."""
     num_passes: int = 2
     """Independent clusterings, each with its own seed, whose pairs are united: what one separates the next one finds,

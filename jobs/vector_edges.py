@@ -58,8 +58,8 @@ def embedding_edges(
     by_place = by_place.persist(StorageLevel.DISK_ONLY)
     num_rows = by_place.count()
     found = None
-    for number in range(search.num_passes if num_rows > 1 else 0):
-        wanted = search.num_centroids or num_centroids_for(num_rows)
+    wanted = search.num_centroids or num_centroids_for(num_rows)
+    for number in range(search.passes(wanted) if num_rows > 1 else 0):
         clustering = _trained(root, work, by_place, units, wanted, num_rows, max_training_rows, search.seed + number)
         if clustering is None:
             break

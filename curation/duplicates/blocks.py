@@ -13,7 +13,7 @@ import numpy as np
 
 from curation.duplicates.clustering import normalised
 
-BLOCK = 1_024
+BLOCK = 256
 ROUNDING = 1e-6
 """What float32 may take from the cosine of a vector with itself."""
 NO_PAIRS = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
@@ -29,10 +29,14 @@ class Search:
     min_cosine: float
     num_centroids: int | None = None
     num_probes: int = 4
-    num_passes: int = 1
+    num_passes: int = 2
     max_cluster_rows: int = 20_000
     max_neighbours: int = 64
     seed: int = 0
+
+    def passes(self, num_centroids: int) -> int:
+        """How many clusterings are searched: one cluster needs no second look."""
+        return self.num_passes if num_centroids > 1 else 1
 
 
 def all_pairs(

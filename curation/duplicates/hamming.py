@@ -2,8 +2,8 @@
 
 Two hashes at most k bits apart agree on at least B - k of B blocks (Manku, Jain, Das Sarma, "Detecting near-duplicates
 for web crawling", WWW 2007, section 3). For each choice of B - k blocks the hashes are sorted with those blocks in
-front, and only runs that agree on all of them are compared. Each table stands alone: one Spark task each, or a part
-of one.
+front, and only runs that agree on all of them are compared. Each table stands alone, so a Spark task can take one; or
+all tables with the same first block, on the hashes that have one value there.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ CHUNK = 1 << 18
 SORT_COST, PAIR_COST = 60.0, 4.0
 """Nanoseconds to put one hash into a sorted table and to compare one pair, as measured; they only choose B."""
 MAX_BLOCKS = 12
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
-"""Fibonacci hashing (Knuth, TAOCP 3, 6.4): spreads consecutive keys over parts."""
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 """(smaller hash uint64, larger hash uint64, distance uint8), `[pairs]` each."""
@@ -61,14 +59,16 @@ class Table:
             used += width
         return result
 
-    def part(self, hashes: np.ndarray, num_parts: int) -> np.ndarray:
-        """Which of `num_parts` parts of this table each hash belongs to: those that agree belong together."""
-        keys = self.rearranged(hashes) >> np.uint64(BITS - self.key_bits)
-        return ((keys * _SPREAD) >> np.uint64(32)) % np.uint64(num_parts)
-
 
 def _edges(num_blocks: int) -> list[int]:
     return [BITS * block // num_blocks for block in range(num_blocks + 1)]
+
+
+def block_value(hashes: np.ndarray, num_blocks: int, block: int) -> np.ndarray:
+    """Bits of one block of each hash, int64: hashes that a table compares have the same in its first block."""
+    edges = _edges(num_blocks)
+    mask = np.uint64((1 << (edges[block + 1] - edges[block])) - 1)
+    return ((hashes >> np.uint64(edges[block])) & mask).astype(np.int64)
 
 
 def _moved(hashes: np.ndarray, num_blocks: int, order: Sequence[int]) -> np.ndarray:

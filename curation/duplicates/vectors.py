@@ -19,8 +19,8 @@ def near_pairs(vectors: np.ndarray, search: Search, labels: np.ndarray | None = 
     """
     found = [NO_PAIRS]
     everyone = np.arange(len(vectors))
-    for number in range(search.num_passes if len(vectors) else 0):
-        num_centroids = search.num_centroids or num_centroids_for(len(vectors))
+    num_centroids = search.num_centroids or num_centroids_for(len(vectors))
+    for number in range(search.passes(num_centroids) if len(vectors) else 0):
         clustering = trained(vectors, everyone, num_centroids, search.seed + number)
         nearest = clustering.assign(vectors, search.num_probes)
         for members in clusters(nearest, len(clustering.centroids)):

@@ -16,6 +16,10 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 GEM_POWER = 3.0
 GEM_FLOOR = 1e-6
+MAX_FRAME, MIN_FRAME = 0.25, 0.02
+"""Of the side: lines of one colour beyond the first are picture, fewer than the second are left alone."""
+FRAME_NOISE, FRAME_SHARE = 12, 0.98
+"""A line belongs to a frame when this share of its pixels differs by no more than this from the frame's colour."""
 
 
 class EfficientNetLite0:
@@ -63,10 +67,32 @@ def _pixels(data: bytes) -> np.ndarray | None:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         return None
+    image = trimmed(image)
     method = cv2.INTER_AREA if min(image.shape[:2]) >= SIDE else cv2.INTER_LINEAR
     resized = cv2.resize(image, (SIDE, SIDE), interpolation=method)
     rgb = cv2.cvtColor(resized, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
     return np.ascontiguousarray(((rgb - MEAN) / STD).transpose(2, 0, 1))
+
+
+def trimmed(image: np.ndarray) -> np.ndarray:
+    """`image` (uint8 `[h, w, 3]`) without a frame or bars of one colour, at most MAX_FRAME of each side's length.
+
+    A copy with a frame is then the picture itself again, up to what JPEG left at the edge.
+    """
+    height, width = image.shape[:2]
+    top, bottom = _flat(image), _flat(image[::-1])
+    columns = image.transpose(1, 0, 2)
+    left, right = _flat(columns), _flat(columns[::-1])
+    return image[top : height - bottom, left : width - right]
+
+
+def _flat(lines: np.ndarray) -> int:
+    """How many of the first lines of `[n, m, 3]` are of one colour, the same for all, ringing beside them included."""
+    outer = lines[: round(MAX_FRAME * len(lines))].astype(np.int16)
+    away = np.abs(outer - np.median(outer[:1], axis=1, keepdims=True)).max(axis=2)
+    flat = (away <= FRAME_NOISE).mean(axis=1) >= FRAME_SHARE
+    count = len(flat) if flat.all() else int(flat.argmin())
+    return count if count >= MIN_FRAME * len(lines) else 0
 
 
 EMBEDDER = EfficientNetLite0

@@ -176,13 +176,14 @@ def written(root: Root) -> list[bytes]:
 
 def test_the_same_run_again_does_nothing_and_another_threshold_does(spark: SparkSession, root: Root) -> None:
     build(root)
-    run(spark, recipe(), root)
+    run(spark, recipe(tiers=("embedding",)), root)
+    assert "looks alike" in removed(root)
     first = root.current("duplicates")
     assert first is not None
     root.remove(first["files"][0])
-    run(spark, recipe(), root)
+    run(spark, recipe(tiers=("embedding",)), root)
     assert not root.exists(first["files"][0])
-    run(spark, recipe(min_cosine=0.97), root)
+    run(spark, recipe(tiers=("embedding",), min_cosine=0.97), root)
     assert (root.current("duplicates") or {})["fingerprint"] != first["fingerprint"]
     assert "looks alike" not in removed(root)
 
@@ -198,7 +199,7 @@ def chain(root: Root, **more: Any) -> None:
 
 def test_a_chain_is_cut_where_a_row_is_unlike_the_one_that_stays(spark: SparkSession, root: Root) -> None:
     chain(root)
-    run(spark, recipe(keep=("aesthetic desc",)), root)
+    run(spark, recipe(tiers=("embedding",), keep=("aesthetic desc",)), root)
     assert removed(root) == {"link 1": ("link 0", "embedding"), "link 3": ("link 2", "embedding")}
     components = Manifest(root).query("select distinct component from duplicates").fetchall()
     assert components == [(uid_of(root, "link 0"),)]

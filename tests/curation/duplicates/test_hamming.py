@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.duplicates.hamming import near_values, search, tables
+from curation.duplicates.hamming import block_value, near_values, search, tables
 
 Found = dict[tuple[int, int], int]
 
@@ -50,12 +50,12 @@ def test_every_choice_of_tables_misses_nothing(num_hashes: int) -> None:
     assert found == brute_force(hashes.tolist(), 6)
 
 
-def test_parts_of_a_table_find_together_what_the_table_finds() -> None:
+def test_hashes_apart_by_the_first_block_of_a_table_find_what_it_finds() -> None:
     hashes = np.unique(crowded(7, 400))
     for table in tables(len(hashes), 4):
         whole = as_dict(search(hashes, table, 4))
-        parts = table.part(hashes, 3)
-        pieces = [as_dict(search(hashes[parts == part], table, 4)) for part in range(3)]
+        values = block_value(hashes, table.num_blocks, table.equal[0])
+        pieces = [as_dict(search(hashes[values == value], table, 4)) for value in np.unique(values)]
         assert {pair: d for piece in pieces for pair, d in piece.items()} == whole
 
 
