@@ -37,7 +37,7 @@ LABELS = {
     "floor": "floor: fetch, then decode + resize + encode",
 }
 THREADS = 64
-"""img2dataset's threads a process; of 16, 32, 64 and 256 none was faster here."""
+"""Of each of img2dataset's processes."""
 MAX_BYTES, MAX_S = 6_000_000_000, 240.0
 Part = dict[str, Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
@@ -155,3 +156,16 @@ def profiled_jpeg() -> bytes:
     """Made once: a profile carries the time of its making."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return saved(scene(), "JPEG", icc_profile=profile)
+
+
+UNUSUAL_SAMPLING = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywtQFdBRkxOUlNSMj5a"
+    "YVpQYEpRUk//2wBDAQ4ODhMREyYVFSZPNS01T09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT0//wAAR"
+    "CAAoADADATEAAhEBAxEB/8QAGAAAAwEBAAAAAAAAAAAAAAAABAUGAgP/xAAjEAACAgIBBQADAQAAAAAAAAABAgMEABEFEhMhMUEGIjNR/8QA"
+    "GAEAAwEBAAAAAAAAAAAAAAAAAwQFAgD/xAAgEQABAwQDAQEAAAAAAAAAAAABAAMEAhESEwUxQVEU/9oADAMBAAIRAxEAPwDdRu3ICcfNyUTV"
+    "O2GG9ZOmFmt9z5vO5JwWxSEwaWxSfqooORir1wHb0MDl52s7lFcbOc/7fsvo5M486pe49WTEtwVwgQlMkm18YLG0nd8k6xzE6mIf7m5VRfes"
+    "Frm2djeynpB3YJZlIQnziWPhraWe4xbW8pacwgiCufIxl+IaI1h2kmAXI2pL0QsdEYQ1YLH1YNFYIm6PmGgxMxsKpbN0bWVRUoEdASRmuQVI"
+    "a5IHrIe/yrpMwGPtVCQLINDWmnJWdugkMZZfmTr25Gs9rR1vGEnHlKvfA863ikeRr43Id3TElsMMgj6kac7ahudrTaB1lXWla7VAf6MBm/G4"
+    "5nLEe8IKxHauOyhGvN4N+WTSxKXQg4urU0a2GI+5XLSRqPSR41kRhwl0MeLb9WZxKl7fCQCwX6RveFVoxEAq4xj9YeY6f0hvyymUuHLNf//Z"
+)
+"""`scene(48, 40)` by cjpeg -sample 3x1: colour at a third of the width, which few encoders do."""

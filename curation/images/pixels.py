@@ -23,6 +23,14 @@ NO_MEMORY = "decoding needs more memory than one picture may have"
 HARMLESS = "extraneous bytes"
 """libjpeg's warning about bytes between two segments, which no viewer shows. Its others mean a damaged picture, grey
 or garbled from some row on."""
+UNUSUAL = "Could not determine subsampling"
+"""libjpeg-turbo's quick interface knows eight ways of sampling colour; the full one, in OpenCV, all of them."""
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 WITHOUT_REDUCTION = 1 << 24
 """Pixels up to which any other format than JPEG is flattened at its full size."""
 
@@ -103,9 +111,11 @@ def _jpeg(data: bytes, header: Header, reduction: int) -> np.ndarray:
     try:
         return simplejpeg.decode_jpeg(data, "BGR", **sides)
     except ValueError as error:
-        if HARMLESS not in str(error):
-            raise
-        return simplejpeg.decode_jpeg(data, "BGR", strict=False, **sides)
+        if HARMLESS in str(error):
+            return simplejpeg.decode_jpeg(data, "BGR", strict=False, **sides)
+        if UNUSUAL in str(error):
+            return cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
+        raise
 
 
 def _on_white(image: np.ndarray, reduction: int = 1) -> np.ndarray:

@@ -15,7 +15,7 @@ from curation.config import DownloadConfig
 from curation.images.probe import PictureError
 from curation.images.process import Stored, keep, process
 from curation.schema import Status
-from tests.hostile_pictures import jpeg, png, saved, scene, webp
+from tests.hostile_pictures import UNUSUAL_SAMPLING, jpeg, png, saved, scene, webp
 
 MODES = ("keep_ratio", "keep_ratio_largest", "center_crop", "border", "no")
 
@@ -78,6 +78,13 @@ def test_resized_as_an_antialiasing_filter_would(size: tuple[int, int], mode: st
     stored = process(saved(picture, "JPEG", quality=95), config(resize_mode=mode, encode_format="png"))
     exact = picture.resize((stored.stored_width, stored.stored_height), Image.Resampling.LANCZOS)
     assert psnr(np.asarray(opened(stored.data)), np.asarray(exact)) > 30
+
+
+@pytest.mark.parametrize("size", [8, 20, 48])
+def test_colour_sampled_in_a_way_that_few_encoders_know(size: int) -> None:
+    stored = process(UNUSUAL_SAMPLING, config(image_size=size, encode_format="png"))
+    exact = scene(48, 40).resize((stored.stored_width, stored.stored_height), Image.Resampling.LANCZOS)
+    assert psnr(np.asarray(opened(stored.data)), np.asarray(exact)) > 24
 
 
 def test_centre_and_border_are_where_they_belong() -> None:
