@@ -113,9 +113,13 @@ def _jpeg(data: bytes, header: Header, reduction: int) -> np.ndarray:
     except ValueError as error:
         if HARMLESS in str(error):
             return simplejpeg.decode_jpeg(data, "BGR", strict=False, **sides)
-        if UNUSUAL in str(error):
-            return cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
-        raise
+        if UNUSUAL not in str(error):
+            raise
+    flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        raise ValueError("it cannot be decoded")
+    return image
 
 
 def _on_white(image: np.ndarray, reduction: int = 1) -> np.ndarray:
