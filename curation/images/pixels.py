@@ -89,9 +89,8 @@ def decode(data: bytes, header: Header, reduction: int = 1) -> np.ndarray:
             return _jpeg(data, header, reduction)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except BAD_BYTES as error:
-        torn = any(word in str(error).lower() for word in ("truncated", "premature end of jpeg file")) or isinstance(
-            error, EOFError
-        )
+        said = str(error).lower()
+        torn = isinstance(error, EOFError) or "truncated" in said or "premature end of jpeg file" in said
         raise PictureError(Status.TRUNCATED if torn else Status.CORRUPT, f"{header.format}: {error}") from error
     except MemoryError as error:
         raise PictureError(Status.TOO_MANY_PIXELS, NO_MEMORY) from error
