@@ -251,18 +251,20 @@ class Batches(IterableDataset[Batch]):
         maker = Maker(self.source, self.recipe, self.schedule, num_workers)
         numbers = range(worker, len(self.schedule), num_workers)
         # One batch is read while the one before is decoded.
-        with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
-            waiting: Future[Draft] | None = pool.submit(maker.read, numbers[0]) if numbers else None
-            try:
-                for place, number in enumerate(numbers):
-                    maker.read_ahead(number, worker, num_workers)
-                    assert waiting is not None
-                    draft = waiting.result()
-                    waiting = pool.submit(maker.read, numbers[place + 1]) if place + 1 < len(numbers) else None
-                    yield maker.finish(draft)
-            except UserError as error:
-                yield Batch(error=str(error))
-            finally:
-                if waiting is not None:
-                    waiting.cancel()
-        maker.reader.close()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="read")
+        waiting: Future[Draft] | None = pool.submit(maker.read, numbers[0]) if numbers else None
+        try:
+            for place, number in enumerate(numbers):
+                maker.read_ahead(number, worker, num_workers)
+                assert waiting is not None
+                draft = waiting.result()
+                waiting = pool.submit(maker.read, numbers[place + 1]) if place + 1 < len(numbers) else None
+                yield maker.finish(draft)
+        except UserError as error:
+            yield Batch(error=str(error))
+        finally:
+            if waiting is not None:
+                waiting.cancel()
+            # Not waited for: an iterator that was dropped may be collected in the very thread that a read waits for.
+            pool.submit(maker.reader.close)
+            pool.shutdown(wait=False)

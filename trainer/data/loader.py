@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -144,8 +144,9 @@ class Loader:
         Each is {"pixels": float32 `[b, 3, s, s]`, "tokens": int64 `[b, 77]`, "uid": list of b, "padding": int}.
         """
         schedule = self._schedule(self.samples_seen)
+        batches = self._batches(schedule)
         try:
-            for batch in self._batches(schedule):
+            for batch in batches:
                 self._account(batch)
                 self.samples_seen += schedule.global_batch_size
                 yield batch.tensors
@@ -154,6 +155,9 @@ class Loader:
             if "DataLoader worker" not in str(error):
                 raise
             raise _worker_died(error) from error
+        finally:
+            if isinstance(batches, Generator):
+                batches.close()
         self.epoch, self.samples_seen = self.epoch + 1, 0
 
     def set_epoch(self, epoch: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec.asyn
 import pytest
 
 from curation.errors import UserError
@@ -151,6 +152,24 @@ def test_one_shard_that_cannot_be_had_is_replaced(endpoint: str, tmp_path: Path)
         assert not {uid for uid, *_ in seen} & set(loader.replaced)
         _epoch(loader)
         assert len(loader.replaced) == 12, "a failure is not cached: the next epoch has every sample"
+
+
+def test_an_iterator_that_is_dropped_waits_for_nothing(endpoint: str) -> None:
+    """The collector may run in the client's own thread, where waiting for a read would be waiting for itself."""
+    with s3_server.Moody(endpoint) as moody:
+        root = _moody(moody)
+        loader = _loader(root)
+        run = iter(loader)
+        next(run)
+        moody.only, moody.down = ".tar", True
+        held = [run]
+
+        async def drop() -> None:
+            held.pop().close()
+
+        del run
+        fsspec.asyn.sync(root.fs.loop, drop, timeout=60)
+        assert not held
 
 
 def test_an_object_that_is_gone(remote: Root) -> None:

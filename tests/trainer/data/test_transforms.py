@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,13 @@ def _stored(image: Image.Image, form: str, **options: Any) -> bytes:
     sink = io.BytesIO()
     image.save(sink, form, **options)
     return sink.getvalue()
+
+
+def _claiming(width: int, height: int) -> bytes:
+    """A small PNG whose header says that it is a large one."""
+    data = _stored(Image.new("L", (8, 8)), "PNG")
+    header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
 
 
 # References: torchvision's documented algorithms, on Pillow
@@ -193,7 +202,7 @@ def test_what_is_no_whole_picture_says_so(damage: str) -> None:
         "empty": b"",
         "text": b"<html>404</html>",
         "header": data[:20] + b"\0" * 40,
-        "bomb": _stored(Image.new("1", (30_000, 30_000)), "PNG"),
+        "bomb": _claiming(30_000, 30_000),
     }[damage]
     with pytest.raises(SampleError, match="pixels" if damage == "bomb" else "no whole picture"):
         decode(broken)
