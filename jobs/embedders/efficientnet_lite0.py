@@ -18,6 +18,8 @@ GEM_POWER = 3.0
 GEM_FLOOR = 1e-6
 MAX_FRAME, MIN_FRAME = 0.25, 0.02
 """Of the side: lines of one colour beyond the first are picture, fewer than the second are left alone."""
+RINGING = 4
+"""Lines beside a frame that JPEG smears."""
 FRAME_NOISE, FRAME_SHARE = 12, 0.98
 """A line belongs to a frame when this share of its pixels differs by no more than this from the frame's colour."""
 
@@ -87,12 +89,12 @@ def trimmed(image: np.ndarray) -> np.ndarray:
 
 
 def _flat(lines: np.ndarray) -> int:
-    """How many of the first lines of `[n, m, 3]` are of one colour, the same for all, ringing beside them included."""
+    """How many of the first lines of `[n, m, 3]` are of one colour, the same for all, and RINGING beside them."""
     outer = lines[: round(MAX_FRAME * len(lines))].astype(np.int16)
     away = np.abs(outer - np.median(outer[:1], axis=1, keepdims=True)).max(axis=2)
     flat = (away <= FRAME_NOISE).mean(axis=1) >= FRAME_SHARE
     count = len(flat) if flat.all() else int(flat.argmin())
-    return count if count >= MIN_FRAME * len(lines) else 0
+    return min(count + RINGING, len(outer)) if count >= MIN_FRAME * len(lines) else 0
 
 
 EMBEDDER = EfficientNetLite0

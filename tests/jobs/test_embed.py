@@ -1,10 +1,12 @@
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image, ImageOps
 from pyspark.sql import SparkSession
 
 from curation.config import EmbedConfig, Recipe
@@ -12,6 +14,8 @@ from curation.errors import UserError
 from curation.storage import Root
 from jobs import embedders
 from jobs.embed import VECTORS, embed_unit, half, identity, run
+from jobs.embedders import efficientnet_lite0
+from jobs.embedders.efficientnet_lite0 import trimmed
 from jobs.embedders.folder import Folder
 from tests.picture_root import Fetched, fill, scene
 
@@ -49,6 +53,32 @@ def test_copies_lie_above_the_calibrated_cosine_and_broken_bytes_give_nan() -> N
     assert embedder.min_cosine is not None
     assert vectors[0] @ vectors[1] > embedder.min_cosine
     assert np.isnan(vectors[2:]).all()
+
+
+@pytest.mark.parametrize("colour", ["white", "black", "#a03020"])
+def test_a_frame_is_cut_off_before_a_picture_is_embedded(colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = np.random.default_rng(5).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    picture = Image.fromarray(small).resize((200, 200), Image.Resampling.BICUBIC)
+    plain, framed = io.BytesIO(), io.BytesIO()
+    picture.save(plain, "JPEG", quality=90)
+    ImageOps.expand(picture, 21, colour).save(framed, "JPEG", quality=80)
+    height, width = trimmed(cv2.imdecode(np.frombuffer(framed.getvalue(), np.uint8), cv2.IMREAD_COLOR)).shape[:2]
+    assert 188 <= height <= 208 and 188 <= width <= 208, "all but the ringing beside the picture is cut"
+    pictures = [plain.getvalue(), framed.getvalue()]
+    vectors = embedders.loaded("efficientnet-lite0").embed(["a", "b"], pictures)
+    monkeypatch.setattr(efficientnet_lite0, "trimmed", lambda image: image)
+    untrimmed = embedders.loaded("efficientnet-lite0").embed(["a", "b"], pictures)
+    assert vectors[0] @ vectors[1] > untrimmed[0] @ untrimmed[1] + 0.02
+
+
+def test_what_is_no_frame_stays() -> None:
+    picture = np.asarray(scene(1))
+    assert trimmed(picture) is not picture and np.array_equal(trimmed(picture), picture)
+    plain = np.full((80, 60, 3), 7, np.uint8)
+    assert trimmed(plain).shape == (40, 30, 3)
+    one_line = picture.copy()
+    one_line[0] = 0
+    assert trimmed(one_line).shape == picture.shape
 
 
 def test_a_missing_or_short_shard_is_named(root: Root) -> None:
