@@ -1,14 +1,16 @@
 """What one ingest plans: its input files with fingerprints, and how rows become units.
 
-A unit owns its hosts: rows are grouped by registered domain, small domains share a unit, a domain with more rows than
-a unit holds is split into units of its own. Which unit a row belongs to is a function of its domain and uid alone.
+A unit owns its hosts: rows are grouped by registered domain. Small domains hash into shared units, medium ones are
+packed into units that they fill, a domain with more rows than a unit holds is split into units of its own. Which unit a
+row belongs to is a function of its domain and uid alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,26 +113,52 @@ def batch_name(found: list[Input], wheres: Mapping[str, str], num_rows_per_unit:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How rows spread over units: small domains hash into `num_shared`, `large` maps a domain to (first, pieces)."""
+    """How rows spread over units: small domains hash into `num_shared`, `placed` maps the others to (first, pieces)."""
 
     num_shared: int
-    large: Mapping[str, tuple[int, int]]
+    placed: Mapping[str, tuple[int, int]]
 
     @property
     def num_units(self) -> int:
-        return self.num_shared + sum(pieces for _, pieces in self.large.values())
+        return max([self.num_shared, *(first + pieces for first, pieces in self.placed.values())])
+
+    @property
+    def large(self) -> dict[str, tuple[int, int]]:
+        """Domains that are split."""
+        return {domain: place for domain, place in self.placed.items() if place[1] > 1}
 
 
-def spread(num_rows: int, large_counts: Mapping[str, int], num_rows_per_unit: int) -> Spread:
-    """Plan units of about `num_rows_per_unit` rows; `large_counts` has the rows of domains with more than that."""
-    small_rows = num_rows - sum(large_counts.values())
-    num_shared = max(1, math.ceil(small_rows / num_rows_per_unit))
-    large, first = {}, num_shared
-    for domain in sorted(large_counts):
-        pieces = math.ceil(large_counts[domain] / num_rows_per_unit)
-        large[domain] = (first, pieces)
+def least_placed(num_rows_per_unit: int) -> int:
+    """Rows from which a domain is placed by itself: hashed ones this small leave shared units about even."""
+    return max(1, num_rows_per_unit // 20)
+
+
+def spread(num_rows: int, counts: Mapping[str, int], num_rows_per_unit: int) -> Spread:
+    """Plan units of about `num_rows_per_unit` rows; `counts` has the rows of domains with `least_placed` or more."""
+    num_shared = max(1, math.ceil((num_rows - sum(counts.values())) / num_rows_per_unit))
+    first = num_shared
+    medium = {domain: count for domain, count in counts.items() if count <= num_rows_per_unit}
+    placed: dict[str, tuple[int, int]] = {}
+    for domains in _filled(medium, num_rows_per_unit):
+        placed |= dict.fromkeys(domains, (first, 1))
+        first += 1
+    for domain in sorted(set(counts) - set(medium)):
+        pieces = math.ceil(counts[domain] / num_rows_per_unit)
+        placed[domain] = (first, pieces)
         first += pieces
-    return Spread(num_shared=num_shared, large=large)
+    return Spread(num_shared=num_shared, placed=placed)
+
+
+def _filled(counts: Mapping[str, int], size: int) -> Iterator[list[str]]:
+    """Groups of domains with at most `size` rows together: the largest that is left, filled up with the smallest."""
+    left = deque(sorted(counts, key=lambda domain: (-counts[domain], domain)))
+    while left:
+        group = [left.popleft()]
+        total = counts[group[0]]
+        while left and total + counts[left[-1]] <= size:
+            total += counts[left[-1]]
+            group.append(left.pop())
+        yield group
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 from curation.config import Recipe
 from curation.domains import registered_domain
 from curation.errors import UserError
-from curation.plan import Input, Spread, batch_name, describe_spread, inputs, new_inputs, plans, spread
+from curation.plan import Input, Spread, batch_name, describe_spread, inputs, least_placed, new_inputs, plans, spread
 from curation.schema import REJECTS, SAMPLES, UID_SQL, RejectReason
 from curation.sources import expressions
 from curation.storage import Root
@@ -134,17 +134,18 @@ def _file_key(path: str) -> str:
 def plan_units(rows: DataFrame, num_rows_per_unit: int) -> tuple[Spread, dict[str, Any]]:
     """Count rows a domain and plan the units; what the plan records of its hosts.
 
-    Only domains too large for one unit and the largest NUM_LARGEST reach the driver.
+    Only domains that are placed by themselves and the largest NUM_LARGEST reach the driver.
     """
     counts = rows.filter("reason is null").groupBy("domain").count().persist()
     try:
         num_rows, num_domains = counts.agg(F.sum("count"), F.count("*")).collect()[0]
-        large = {r["domain"]: r["count"] for r in counts.filter(F.col("count") > num_rows_per_unit).collect()}
+        least = least_placed(num_rows_per_unit)
+        placed = {r["domain"]: r["count"] for r in counts.filter(F.col("count") >= least).collect()}
         largest = counts.orderBy(F.desc("count"), "domain").limit(NUM_LARGEST).collect()
     finally:
         counts.unpersist()
     hosts = {"num_rows": num_rows or 0, "num_domains": num_domains}
-    return spread(num_rows or 0, large, num_rows_per_unit), hosts | {
+    return spread(num_rows or 0, placed, num_rows_per_unit), hosts | {
         "largest": {r["domain"]: r["count"] for r in largest}
     }
 
@@ -190,12 +191,12 @@ def write_units(
 
 
 def place(spark: SparkSession, rows: DataFrame, planned: Spread) -> DataFrame:
-    """Add each row's `unit`: a large domain's pieces by uid, all others by the hash of the domain."""
+    """Add each row's `unit`: where the plan places its domain (in pieces by uid), else by the hash of the domain."""
     shared = F.expr(f"cast(conv(substr(md5(domain), 1, 8), 16, 10) as bigint) % {planned.num_shared}")
-    if not planned.large:
+    if not planned.placed:
         return rows.withColumn("unit", shared)
-    large = [(domain, first, pieces) for domain, (first, pieces) in planned.large.items()]
-    table = F.broadcast(spark.createDataFrame(large, "domain string, first long, pieces long"))
+    placed = [(domain, first, pieces) for domain, (first, pieces) in planned.placed.items()]
+    table = F.broadcast(spark.createDataFrame(placed, "domain string, first long, pieces long"))
     piece = F.expr("first + cast(conv(substr(uid, 1, 8), 16, 10) as bigint) % pieces")
     return rows.join(table, "domain", "left").withColumn("unit", F.coalesce(piece, shared))
 

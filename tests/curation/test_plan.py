@@ -9,16 +9,25 @@ from curation.plan import describe_spread, lanes, spread
 
 
 @given(
-    st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(1001, 50_000), max_size=5),
-    st.integers(0, 100_000),
+    st.dictionaries(st.text("abc", min_size=1, max_size=8), st.integers(50, 40_000), max_size=40),
+    st.integers(0, 9_000),
 )
-def test_units_cover_large_domains_without_overlap(large: dict[str, int], small_rows: int) -> None:
-    planned = spread(small_rows + sum(large.values()), large, 1000)
-    taken = [first + i for first, pieces in planned.large.values() for i in range(pieces)]
-    assert sorted(taken) == list(range(planned.num_shared, planned.num_units))
+def test_units_hold_whole_domains_or_pieces_of_one(counts: dict[str, int], small_rows: int) -> None:
+    planned = spread(sum(counts.values()) + small_rows, counts, 1000)
     assert planned.num_shared == max(1, -(-small_rows // 1000))
-    for domain, (_, pieces) in planned.large.items():
-        assert (pieces - 1) * 1000 < large[domain] <= pieces * 1000
+    assert planned.placed.keys() == counts.keys()
+    held: dict[int, list[str]] = {}
+    for domain, (first, pieces) in planned.placed.items():
+        assert (pieces - 1) * 1000 < counts[domain] <= pieces * 1000
+        for unit in range(first, first + pieces):
+            held.setdefault(unit, []).append(domain)
+    assert sorted(held) == list(range(planned.num_shared, planned.num_units)) or not held
+    for domains in held.values():
+        assert len(domains) == 1 or sum(counts[domain] for domain in domains) <= 1000
+    assert planned.large == {d: place for d, place in planned.placed.items() if counts[d] > 1000}
+    # Of two units with whole domains, at most one is less than half full.
+    whole = [sum(counts[d] for d in domains) for domains in held.values() if counts[domains[0]] <= 1000]
+    assert sum(rows <= 500 for rows in whole) <= 1
 
 
 @given(st.lists(st.integers(1, 9), max_size=4), st.integers(1, 5), st.integers(1, 20), st.randoms())

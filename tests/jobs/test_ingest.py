@@ -131,6 +131,7 @@ def test_killed_before_the_plan_stood(spark: SparkSession, recipe: Recipe, tmp_p
     assert snapshot(root) == before
 
 
+@pytest.mark.slow
 def test_what_a_killed_ingest_of_another_recipe_left_is_no_sample(
     spark: SparkSession, recipe: Recipe, tmp_path: Path
 ) -> None:
