@@ -80,10 +80,11 @@ def gzip_bomb(size: int = 100 << 20) -> bytes:
 
 
 @cache
-def png_bomb(side: int = 20_000) -> bytes:
-    """`side`² black pixels, 8-bit grey, in a few hundred kilobytes."""
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
-    data = zeros(-(-side * (side + 1) >> 20) << 20)
+def png_bomb(side: int = 20_000, color: int = 0, depth: int = 8, channels: int = 1) -> bytes:
+    """`side`² black pixels, grey unless `color` says otherwise (PNG's colour types), in a few hundred kilobytes."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, depth, color, 0, 0, 0))
+    row = 1 + side * channels * depth // 8
+    data = zeros(-(-side * row >> 20) << 20)
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 

@@ -82,11 +82,12 @@ def decode(data: bytes, header: Header, reduction: int = 1) -> np.ndarray:
 
     `reduction` (1, 2, 4 or 8) makes a JPEG that many times smaller, sides rounded up, and other formats when large.
     """
+    large = header.width * header.height > WITHOUT_REDUCTION
     try:
-        if not header.plain:
-            return _by_pillow(data, header.format)
-        if header.format == "jpeg":
+        if header.plain and header.format == "jpeg":
             return _jpeg(data, header, reduction)
+        if not header.plain or (large and header.format == "png"):  # OpenCV holds a PNG twice
+            return _by_pillow(data, header.format, reduction if large else 1)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except BAD_BYTES as error:
         said = str(error).lower()
@@ -100,7 +101,7 @@ def decode(data: bytes, header: Header, reduction: int = 1) -> np.ndarray:
         raise PictureError(Status.CORRUPT, f"{header.format}: {error.err or error}") from error
     if image is None:
         raise PictureError(Status.CORRUPT, f"the {header.format} cannot be decoded")
-    return _on_white(image, reduction if image.shape[0] * image.shape[1] > WITHOUT_REDUCTION else 1)
+    return _on_white(image, reduction if large else 1)
 
 
 def _jpeg(data: bytes, header: Header, reduction: int) -> np.ndarray:
@@ -122,18 +123,22 @@ def _jpeg(data: bytes, header: Header, reduction: int) -> np.ndarray:
 
 
 def _on_white(image: np.ndarray, reduction: int = 1) -> np.ndarray:
-    """Grey, BGR or BGRA uint8 as BGR, averaged to 1/`reduction`, sides rounded up.
-
-    Strip by strip: a large picture must not need its size again for arithmetic.
-    """
+    """Grey, BGR or BGRA uint8 as BGR, averaged to 1/`reduction`, sides rounded up."""
     if reduction == 1 and image.ndim == 3 and image.shape[2] == 3:
         return image
-    height, width = image.shape[:2]
+    return _in_strips(lambda top, bottom: _flat(image[top:bottom]), image.shape[1], image.shape[0], reduction)
+
+
+def _in_strips(part: Callable[[int, int], np.ndarray], width: int, height: int, reduction: int) -> np.ndarray:
+    """BGR of the whole from `part(top, bottom)`, its rows as BGR; averaged to 1/`reduction`, sides rounded up.
+
+    A large picture must not need its size again for arithmetic.
+    """
     small = -(-height // reduction), -(-width // reduction)
     flat = np.empty((*small, 3), np.uint8)
     rows = reduction * max(1, STRIP_PIXELS // (width * reduction))
     for top in range(0, height, rows):
-        strip = _flat(image[top : top + rows])
+        strip = part(top, min(top + rows, height))
         if reduction > 1:
             missing = -strip.shape[0] % reduction, -width % reduction
             strip = cv2.copyMakeBorder(strip, 0, missing[0], 0, missing[1], cv2.BORDER_REPLICATE)
@@ -156,12 +161,20 @@ def _flat(strip: np.ndarray) -> np.ndarray:
     return cv2.add(cv2.multiply(colour, cv2.bitwise_not(clear), scale=1 / 255), clear)
 
 
-def _by_pillow(data: bytes, name: str) -> np.ndarray:
+def _by_pillow(data: bytes, name: str, reduction: int) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=[name.upper()]) as image:
         image.load()
-        if image.mode.startswith("I"):
-            values = np.asarray(image).astype(np.float32) / 257
-            return cv2.cvtColor(values.round().clip(0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
-        if image.has_transparency_data:
-            return _on_white(cv2.cvtColor(np.asarray(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA))
-        return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
+        width, transparent = image.width, image.has_transparency_data
+        return _in_strips(
+            lambda top, bottom: _strip(image.crop((0, top, width, bottom)), transparent), width, image.height, reduction
+        )
+
+
+def _strip(image: Image.Image, transparent: bool) -> np.ndarray:
+    """A Pillow picture of any mode as BGR on white."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float32) / 257
+        return cv2.cvtColor(values.round().clip(0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+    if transparent:
+        return _flat(cv2.cvtColor(np.asarray(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA))
+    return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)

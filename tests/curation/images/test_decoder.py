@@ -155,6 +155,23 @@ def test_a_picture_that_wants_too_much_memory_fails_alone() -> None:
     assert isinstance(found[0], Stored) and isinstance(found[2], Stored)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("color, depth, channels", [(6, 8, 4), (6, 16, 4), (0, 16, 1), (2, 8, 3)])
+def test_the_largest_picture_that_is_let_in_takes_half_a_gigabyte(color: int, depth: int, channels: int) -> None:
+    """99.8 megapixels of colour with transparency, of 16 bits: twice, so that what is left behind would show."""
+
+    async def main() -> int:
+        decoder = Decoder(DownloadConfig())
+        for _ in range(2):
+            stored = await decoder.decode(png_bomb(9_990, color, depth, channels))
+            assert (stored.width, stored.stored_width) == (9_990, 224)
+        lines = Path(f"/proc/{decoder.pid}/status").read_text().splitlines()
+        await decoder.close()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) << 10
+
+    assert asyncio.run(main()) < 640 << 20
+
+
 def test_the_next_unit_finds_the_process_running() -> None:
     async def pid_after(config: DownloadConfig) -> int | None:
         decoder = Decoder(config)
