@@ -122,7 +122,7 @@ def _run(job: dict[str, Any], file: Path) -> Part:
             tree.restart()
         elif said["event"] == "end":
             tree.sample()
-            part |= {"cpu_s": tree.cpu_s}
+            part |= {"cpu_s": tree.cpu_s(said["ended"] - said["seconds"], said["ended"])}
         part |= {key: value for key, value in said.items() if key != "event"}
     process.wait()
     tree.stop()
@@ -173,7 +173,7 @@ def notes() -> list[str]:
         "both mosaics of photographs. clipart: Debian's openclipart-png as it comes, the largest 20990×29700. "
         "hostile: the behaviours of tests/hostile_behaviours.py, eight rows each.",
         "Same nginx, same loopback, same two cores, one after the other; nginx's own work is inside every figure but "
-        "CPU ms a picture. Imports and the start of Spark are not.",
+        "CPU ms a picture. Imports, the start of Spark and of img2dataset's processes are not inside.",
         "224: keep_ratio, shortest side 224, JPEG 95. As they came: resize no; img2dataset with skip_reencode, which "
         "decodes such pictures to know their size; we do to measure them. Not measured: `measure = false`, so without "
         "hash, pixel identity, sharpness and entropy, which img2dataset and the floor do without anyway.",

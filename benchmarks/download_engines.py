@@ -34,6 +34,7 @@ from curation.schema import SAMPLES, uid
 from curation.storage import Root
 
 NUM_PROCESSES = 2
+FIRST_ROWS = 64
 MODES: dict[str, dict[str, Any]] = {
     "224": {"image_size": 224, "resize_mode": "keep_ratio", "encode_quality": 95},
     "224, not measured": {"image_size": 224, "resize_mode": "keep_ratio", "encode_quality": 95, "measure": False},
@@ -57,24 +58,31 @@ def config_of(job: Job) -> DownloadConfig:
 
 
 def curation(job: Job) -> Counter[str]:
-    """Our engine, one process a unit as Spark's tasks are."""
-    root = Root(_emptied(job))
+    """Our engine, one process a unit as Spark's tasks are; each has had a small unit before, as in a longer run."""
+    folder = _emptied(job)
+    root, first = Root(folder / "root"), Root(folder / "first")
     units = [f"00000000-{number:06d}" for number in range(NUM_PROCESSES)]
     for number, unit in enumerate(units):
-        rows = [
-            {"uid": uid(url, "picture"), "url": url, "caption": "picture", "source": "bench", "domain": "bench"}
-            for url in job["urls"][number::NUM_PROCESSES]
-        ]
-        rows.sort(key=lambda row: row["uid"])
-        root.publish_parquet(f"samples/{unit}.parquet", pa.Table.from_pylist(rows, schema=SAMPLES))
+        urls = job["urls"][number::NUM_PROCESSES]
+        for where, some in ((root, urls), (first, urls[:FIRST_ROWS])):
+            where.publish_parquet(f"samples/{unit}.parquet", pa.Table.from_pylist(_samples(some), schema=SAMPLES))
     config = config_of(job)
     with multiprocessing.get_context("spawn").Pool(NUM_PROCESSES) as pool:
         pool.map(_import, range(NUM_PROCESSES), 1)
+        pool.starmap(download_unit, [(first, unit, config) for unit in units], 1)
         say(event="start")
         started = time.perf_counter()
         pool.starmap(download_unit, [(root, unit, config) for unit in units], 1)
         seconds = time.perf_counter() - started
     return _say_end(seconds, _statuses(root))
+
+
+def _samples(urls: list[str]) -> list[dict[str, str]]:
+    rows = [
+        {"uid": uid(url, "picture"), "url": url, "caption": "picture", "source": "bench", "domain": "bench"}
+        for url in urls
+    ]
+    return sorted(rows, key=lambda row: row["uid"])
 
 
 def _import(number: int) -> None:
@@ -87,8 +95,8 @@ def _statuses(root: Root) -> Counter[str]:
     return Counter(status for table in tables for status in table["status"].to_pylist())
 
 
-def _say_end(seconds: float, statuses: Counter[str]) -> Counter[str]:
-    say(event="end", seconds=seconds, statuses=dict(statuses))
+def _say_end(seconds: float, statuses: Counter[str], ended: float | None = None) -> Counter[str]:
+    say(event="end", seconds=seconds, statuses=dict(statuses), ended=ended or time.time())
     return statuses
 
 
@@ -132,7 +140,6 @@ def img2dataset(job: Job) -> Counter[str]:
     resized = {"resize_mode": "keep_ratio", "image_size": 224}
     mode = resized if job["mode"].startswith("224") else {"resize_mode": "no", "skip_reencode": True}
     say(event="start")
-    started = time.perf_counter()
     download(
         url_list=str(folder / "list.parquet"),
         input_format="parquet",
@@ -147,9 +154,12 @@ def img2dataset(job: Job) -> Counter[str]:
         enable_wandb=False,
         **mode,
     )
-    seconds = time.perf_counter() - started
+    # From the first shard's start to the last one's end: its processes import for seconds before.
+    spans = [json.loads(path.read_text()) for path in (folder / "shards").glob("*_stats.json")]
+    seconds = max(span["end_time"] for span in spans) - min(span["start_time"] for span in spans)
     tables = [pq.read_table(path, columns=["status"]) for path in (folder / "shards").glob("*.parquet")]
-    return _say_end(seconds, Counter(status for table in tables for status in table["status"].to_pylist()))
+    statuses = Counter(status for table in tables for status in table["status"].to_pylist())
+    return _say_end(seconds, statuses, max(span["end_time"] for span in spans))
 
 
 def floor(job: Job) -> Counter[str]:

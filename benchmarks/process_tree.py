@@ -19,7 +19,7 @@ class ProcessTree:
     def __init__(self, pid: int, max_bytes: int, max_s: float) -> None:
         self._pid, self._max_bytes, self._max_s = pid, max_bytes, max_s
         self._cpu: dict[int, float] = {}
-        self._cpu_before = 0.0
+        self._history: list[tuple[float, float]] = []
         self.peak_bytes = 0
         """Of the whole tree."""
         self.peak_task_bytes = 0
@@ -29,15 +29,14 @@ class ProcessTree:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    @property
-    def cpu_s(self) -> float:
-        """CPU seconds since `restart`."""
-        return sum(self._cpu.values()) - self._cpu_before
+    def cpu_s(self, began: float, ended: float) -> float:
+        """CPU seconds between two moments (as time.time() has them), to the nearest sample."""
+        during = [cpu for at, cpu in self._history if began - TICK_S <= at <= ended + TICK_S]
+        return during[-1] - during[0] if during else 0.0
 
     def restart(self) -> None:
-        """What came before does not count."""
+        """Memory that was held before does not count."""
         self.sample()
-        self._cpu_before = sum(self._cpu.values())
         self.peak_bytes = self.peak_task_bytes = 0
 
     def stop(self) -> None:
@@ -88,6 +87,7 @@ class ProcessTree:
             while pid in tree and pid != self._pid and tree[pid][1] != "java":
                 totals[pid] += resident
                 pid = tree[pid][0]
+        self._history.append((time.time(), sum(self._cpu.values())))
         self.peak_bytes = max(self.peak_bytes, sum(facts[3] for facts in tree.values()))
         # A forking daemon is above its tasks: the task is what has at most a decoder below it.
         depth_ok = [total for pid, total in totals.items() if not self._has_tasks(pid, tree)]
