@@ -185,8 +185,9 @@ class _Task:
             fetched = Fetched(Status.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
         item.spent_s += time.monotonic() - started
         status = fetched.status
-        self._schedule.reached(item, (status, fetched.detail) if status in UNREACHED else None)
-        if fetched.retry_after_s is not None and status is not Status.DNS:
+        busy = status is Status.HTTP_429 or (status is Status.HTTP_5XX and fetched.retry_after_s is not None)
+        self._schedule.reached(item, (status, fetched.detail), status not in UNREACHED, busy)
+        if busy and fetched.retry_after_s is not None:
             self._schedule.pause(item.target.host, fetched.retry_after_s)
         if fetched.redirect is not None:
             self._follow(item, fetched.redirect)

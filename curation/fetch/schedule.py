@@ -16,8 +16,11 @@ from typing import Any
 from curation.fetch.urls import Target
 from curation.schema import Status
 
-MAX_FAILURES = 16
-"""Requests in a row that reach nothing, from a host that never answered: its other rows are not tried."""
+MAX_FAILURES, MAX_FAILURES_ONCE_REACHED = 16, 64
+"""Requests in a row that reach nothing, to a host that never answered and to one that did: then its other rows are not
+tried. A host that stopped answering must not hold the unit for hours, one deadline after the other."""
+MAX_REFUSALS = 16
+"""Answers in a row that say to come later; each may have asked for a minute."""
 
 FIRST = 1 << 40
 """Rank of a host that a redirect names: what is half fetched is fetched first."""
@@ -55,6 +58,7 @@ class Host:
     listed: bool = False
     """Whether it stands among the ready hosts or waits for its time."""
     failures: int = 0
+    refusals: int = 0
     answered: bool = False
     verdict: tuple[Status, str] | None = None
     """How its rows end without being tried."""
@@ -225,19 +229,17 @@ class Schedule:
         if host is not None:
             host.not_before = max(host.not_before, self._now() + seconds)
 
-    def reached(self, item: Item, unreached: tuple[Status, str] | None) -> None:
-        """What the latest request said about the host: an answer (None), or why there was none."""
+    def reached(self, item: Item, end: tuple[Status, str], answered: bool, busy: bool) -> None:
+        """How the latest request to the item's host ended; whether it was answered, and with a plea to come later."""
         host = self.hosts[item.target.host]
-        if unreached is None:
-            host.failures = 0
-            if not host.answered:
-                host.answered, host.limit = True, self._max_per_host
-                self._offer(host)
-            return
-        host.failures += 1
-        if host.failures >= MAX_FAILURES and not host.answered:
-            host.verdict = unreached
-            self._offer(host)
+        host.failures = 0 if answered else host.failures + 1
+        host.refusals = host.refusals + 1 if busy else 0 if answered else host.refusals
+        if answered and not host.answered:
+            host.answered, host.limit = True, self._max_per_host
+        limit = MAX_FAILURES_ONCE_REACHED if host.answered else MAX_FAILURES
+        if host.failures >= limit or host.refusals >= MAX_REFUSALS:
+            host.verdict = end
+        self._offer(host)
 
     def verdict(self, item: Item) -> tuple[Status, str] | None:
         """How `item` ends without being tried; None when it is to be tried."""

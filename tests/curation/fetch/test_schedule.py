@@ -6,14 +6,20 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.fetch.schedule import MAX_FAILURES, Item, Schedule
+from curation.fetch.schedule import MAX_FAILURES, MAX_FAILURES_ONCE_REACHED, MAX_REFUSALS, Item, Schedule
 from curation.fetch.urls import Target
 from curation.schema import Status
+
+ANSWERED = ((Status.OK, ""), True, False)
+UNREACHED = ((Status.CONNECT, "refused"), False, False)
+BUSY = ((Status.HTTP_429, "HTTP 429"), True, True)
+"""How a request ends, for `Schedule.reached`."""
 
 
 def item(host: str, number: int = 0) -> Item:
@@ -45,7 +51,7 @@ def test_every_item_ends_once_and_limits_hold(counts: dict[str, int], workers: i
             assert active[host] <= limit
             await asyncio.sleep(0)
             active[host] -= 1
-            schedule.reached(one, None)
+            schedule.reached(one, *ANSWERED)
             choice = dice.random()
             if choice < 0.15 and one.tries < 3:
                 one.tries += 1
@@ -84,7 +90,7 @@ def test_a_paused_host_holds_no_worker() -> None:
         order, paused = [], False
         while (one := await schedule.take()) is not None:
             order.append(one.target.host)
-            schedule.reached(one, None)
+            schedule.reached(one, *ANSWERED)
             if one.target.host == "slow" and not paused:
                 paused = True
                 schedule.pause("slow", 0.2)
@@ -107,7 +113,7 @@ def test_the_interval_lies_between_two_requests_to_a_host_and_only_there() -> No
         async def work() -> None:
             while (one := await schedule.take()) is not None:
                 times[one.target.host].append(asyncio.get_running_loop().time())
-                schedule.reached(one, None)
+                schedule.reached(one, *ANSWERED)
                 schedule.done(one)
 
         await asyncio.gather(*(work() for _ in range(8)))
@@ -128,45 +134,49 @@ def test_a_host_is_asked_by_one_until_it_has_answered() -> None:
         waiting = asyncio.create_task(schedule.take())
         await asyncio.sleep(0.01)
         assert not waiting.done()
-        schedule.reached(first, None)
+        schedule.reached(first, *ANSWERED)
         others = [await waiting, await schedule.take(), await schedule.take()]
         assert len({one.sample["uid"] for one in others if one}) == 3
 
     asyncio.run(main())
 
 
+async def outcomes(ends: Callable[[str, int], tuple[tuple[Status, str], bool, bool]], **hosts: int) -> Counter[str]:
+    """How many rows of each host were tried, and how many not, when request n to a host ends as `ends` says."""
+    schedule = Schedule(1, 0.0)
+    schedule.start(items(**hosts))
+    seen: Counter[str] = Counter()
+    while (one := await schedule.take()) is not None:
+        host = one.target.host
+        if schedule.verdict(one) is not None:
+            seen[f"{host} {schedule.verdict(one)[0]}"] += 1  # type: ignore[index]  # it is not None
+        else:
+            schedule.reached(one, *ends(host, seen[host]))
+            seen[host] += 1
+        schedule.done(one)
+    return seen
+
+
 def test_a_host_that_never_answers_is_given_up() -> None:
-    async def main() -> Counter[str]:
-        schedule = Schedule(4, 0.0)
-        schedule.start(items(dead=100, alive=5))
-        seen: Counter[str] = Counter()
-        while (one := await schedule.take()) is not None:
-            dead = one.target.host == "dead"
-            if schedule.verdict(one) is not None:
-                assert dead and schedule.verdict(one) == (Status.CONNECT, "refused")
-                seen["given up"] += 1
-            else:
-                seen[one.target.host] += 1
-                schedule.reached(one, (Status.CONNECT, "refused") if dead else None)
-            schedule.done(one)
-        return seen
-
-    assert asyncio.run(main()) == {"dead": MAX_FAILURES, "given up": 100 - MAX_FAILURES, "alive": 5}
+    found = asyncio.run(outcomes(lambda host, n: UNREACHED if host == "dead" else ANSWERED, dead=100, alive=5))
+    assert found == {"dead": MAX_FAILURES, "dead connect": 100 - MAX_FAILURES, "alive": 5}
 
 
-def test_one_answer_and_a_host_is_never_given_up() -> None:
-    async def main() -> int:
-        schedule = Schedule(1, 0.0)
-        schedule.start(items(moody=60))
-        tried = 0
-        while (one := await schedule.take()) is not None:
-            assert schedule.verdict(one) is None
-            schedule.reached(one, None if tried == 3 else (Status.TIMEOUT, "slow"))
-            tried += 1
-            schedule.done(one)
-        return tried
+def test_a_host_that_stops_answering_is_given_up_later() -> None:
+    found = asyncio.run(outcomes(lambda host, n: ANSWERED if n == 0 else UNREACHED, moody=200))
+    assert found == {"moody": 1 + MAX_FAILURES_ONCE_REACHED, "moody connect": 199 - MAX_FAILURES_ONCE_REACHED}
 
-    assert asyncio.run(main()) == 60
+
+def test_an_answer_now_and_then_keeps_a_host() -> None:
+    found = asyncio.run(outcomes(lambda host, n: ANSWERED if n % 15 == 3 else UNREACHED, moody=200))
+    assert found == {"moody": 200}
+
+
+def test_a_host_that_always_says_later_is_given_up() -> None:
+    """Each of its answers may have asked for a minute: a thousand rows would take a day."""
+    found = asyncio.run(outcomes(lambda host, n: BUSY, busy=1000))
+    assert found == {"busy": MAX_REFUSALS, "busy http_429": 1000 - MAX_REFUSALS}
+    assert asyncio.run(outcomes(lambda host, n: BUSY if n % 3 else ANSWERED, busy=100)) == {"busy": 100}
 
 
 @pytest.mark.parametrize("number", [0, 1])
