@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from curation import download
 from curation.config import DownloadConfig
 from curation.download import Job, content_config, download_unit, fetch_rows
+from curation.fetch.schedule import MAX_REFUSALS
 from curation.schema import DOWNLOADS, SAMPLES, Status, uid
 from curation.storage import Root
 from tests.hostile_pictures import jpeg
@@ -175,6 +177,20 @@ def test_pictures_that_stay_are_not_decoded_when_nothing_is_measured(
     stored = [row for row in rows(root) if row["status"] == "ok"]
     assert len(stored) == 24
     assert all(row["sha256"] == row["stored_sha256"] and row["phash"] is None and row["width"] for row in stored)
+
+
+def test_a_host_that_only_says_later_does_not_hold_the_unit(tmp_path: Path) -> None:
+    """Sixty rows a host, each of which may try three times: most are not even tried once."""
+
+    async def busy(e: Exchange) -> None:
+        await e.answer(429, b"", Retry_After="0")
+
+    with HostileServer({"a": busy, "b": picture, "c": busy}, {}) as server:
+        root = fill(tmp_path, 180)
+        download_unit(root, UNIT, DownloadConfig(connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",)))
+        tried = sum(times for (host, path), times in server.asked.items() if host == "a" and path != "/robots.txt")
+    assert Counter(row["status"] for row in rows(root)) == {"http_429": 120, "ok": 48, "http_404": 12}
+    assert MAX_REFUSALS <= tried <= MAX_REFUSALS + DownloadConfig().max_per_host
 
 
 def test_an_empty_unit_is_a_unit(tmp_path: Path, config: DownloadConfig) -> None:
