@@ -41,4 +41,6 @@ def test_two_workers_give_the_same_selection_and_shards(demo_run: DemoRun, tmp_p
 
 def tables(folder: Path) -> dict[str, bytes]:
     """Every file of every table and every shard; the metadata lie elsewhere, and records name their folder."""
-    return {name: data for name, data in contents(folder).items() if not name.startswith("demo/") and ".json" not in name}
+    return {
+        name: data for name, data in contents(folder).items() if not name.startswith("demo/") and ".json" not in name
+    }
