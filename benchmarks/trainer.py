@@ -54,6 +54,8 @@ NOTES = [
     "there both push the same tokens through, and open_clip has no other way.",
     "TFLOP/s and MFU are of what the towers really multiply (trainer/models/flops.py), three forwards a step; the peak "
     "is a measured float32 matrix product on CPUs and the data sheet's bf16 on a GPU. Recomputation does not count.",
+    "On one rank `ZeRO-1` shards nothing and pays all the same for DeepSpeed's flat copies of gradients and weights; "
+    "open_clip's step has nothing like it. `ours` is ZeRO-0, sharded as little as open_clip.",
     "peak GB is the process's highest resident memory, or the GPU's; it holds weights, gradients and both moments.",
 ]
 NO_GPU = "The GPU part has not been run: no GPU was at hand."
