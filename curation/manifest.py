@@ -67,6 +67,11 @@ class Manifest:
         except duckdb.Error as error:
             raise UserError(f"DuckDB refuses the query: {reason(error)}") from error
 
+    def close(self) -> None:
+        """End DuckDB's connections, and with them its threads: before this process forks, say."""
+        self.connection.close()
+        self._parser.close()
+
     def columns(self, view: str) -> list[str]:
         """Names of the columns of `view`, in order."""
         return list(self.connection.table(view).columns)

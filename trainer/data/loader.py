@@ -8,6 +8,7 @@ docs/loader.md says what it guarantees.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -216,6 +217,8 @@ class Loader:
         if not self.num_workers:
             return iter(batches)
         workers = min(self.num_workers, max(1, len(schedule)))
+        # What is garbage now must not be destroyed in a fork: threads that it would wait for are not there.
+        gc.collect()
         made = iter(
             DataLoader(
                 batches,
@@ -223,7 +226,7 @@ class Loader:
                 num_workers=workers,
                 prefetch_factor=self.prefetch_batches,
                 pin_memory=self.pin_memory,
-                worker_init_fn=_outlive_sigterm,
+                worker_init_fn=_start_worker,
             )
         )
         _watch_workers()
@@ -270,11 +273,12 @@ class _Watch:
             raise _worker_died(error) from error
 
 
-def _outlive_sigterm(_: int) -> None:
-    """Ignore SIGTERM, which schedulers send to every process of a job: a rank that saves needs data to its last step.
+def _start_worker(_: int) -> None:
+    """Leave what the fork inherited alone, and ignore SIGTERM: workers end when their rank does.
 
-    Workers end when their rank does.
+    Schedulers send SIGTERM to every process of a job, and a rank that saves needs data to its last step.
     """
+    gc.freeze()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 

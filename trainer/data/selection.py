@@ -177,10 +177,8 @@ class _Builder:
 
     def _append(self, number: int, root: Root, condition: str) -> None:
         table = list(self.tables.values())[number]
-        manifest = Manifest(root)
-        relation = manifest.query(self._sql(table, condition))
-        with contextlib.closing(manifest.connection):
-            for batch in relation.to_arrow_reader(BATCH_ROWS):
+        with contextlib.closing(Manifest(root)) as manifest:
+            for batch in manifest.query(self._sql(table, condition)).to_arrow_reader(BATCH_ROWS):
                 self._write(number, batch)
 
     def _sql(self, table: str, condition: str) -> str:
@@ -236,7 +234,8 @@ class _Builder:
             return counts
         for number, root in enumerate(self.query.roots.values()):
             table = list(self.tables.values())[number]
-            found = Manifest(root).query(f"select source, count(*) from {table} group by source").fetchall()
+            with contextlib.closing(Manifest(root)) as manifest:
+                found = manifest.query(f"select source, count(*) from {table} group by source").fetchall()
             for source, rows in found:
                 counts.setdefault(source, rows)
         return counts
