@@ -39,10 +39,10 @@ class _Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def main() -> None:
     folder = Path(sys.argv[1])
     sys.meta_path.insert(0, _Torchvision())
-    from imagededup.methods import AHash, DHash, PHash, WHash
+    from imagededup.methods import AHash, DHash, PHash
 
     files = sorted((folder / "files").glob("*.jpg"))
-    methods = {"imagededup " + m.__name__: m(verbose=False) for m in (PHash, DHash, AHash, WHash)}
+    methods = {"imagededup " + m.__name__: m(verbose=False) for m in (PHash, DHash, AHash)}
     hashes: dict[str, list[list[int]]] = {name: [] for name in (*methods, "PDQ")}
     for file in files:
         with Image.open(file) as image:

@@ -29,7 +29,7 @@ class EfficientNetLite0:
 
     dim = 1280
     reads_pictures = True
-    min_cosine: float | None = 0.765
+    min_cosine: float | None = 0.80
 
     def __init__(self, model: str = "efficientnet-lite0") -> None:
         import torch
