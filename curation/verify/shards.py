@@ -27,8 +27,11 @@ class Place:
     prefix: str | None = None
 
 
-def difference(root: Root, shard: str, places: Sequence[Place]) -> str | None:
-    """What is wrong with `shard`, None when every place holds what it should. Reads the shard once, in chunks."""
+def difference(root: Root, shard: str, places: Sequence[Place], sha256: str | None = None) -> str | None:
+    """What is wrong with `shard`, None when every place holds what it should. Reads the shard once, in chunks.
+
+    `sha256` (hex) is that of the whole shard, None where only its name may tell.
+    """
     if not root.exists(shard):
         return f"{shard} is not there, and row {places[0].uid if places else '-'} lies in it."
     digest = hashlib.sha256()
@@ -48,6 +51,8 @@ def difference(root: Root, shard: str, places: Sequence[Place]) -> str | None:
     named = _CONTENT_NAME.search(shard)
     if named and named[1] != digest.hexdigest()[:16]:
         return f"{shard} is named by sha256 {named[1]} and its content has {digest.hexdigest()[:16]}."
+    if sha256 is not None and sha256 != digest.hexdigest():
+        return f"{shard} has sha256 {digest.hexdigest()[:16]} as a whole, summary.json says {sha256[:16]}."
     return None
 
 

@@ -47,12 +47,21 @@ def difference(root: Root, part: str) -> str | None:
 
 
 def _shard(root: Root, shard: str, rows: list[dict[str, Any]]) -> str | None:
-    wrong = shards.difference(root, shard, [place for row in rows for place in _places(row)])
+    wrong = shards.difference(root, shard, [place for row in rows for place in _places(row)], _sha256(root, shard))
     if wrong:
         return wrong
     indexed = {row[column] for row in rows for column in ("offset", "json_offset", "txt_offset")}
     extra = [member.name for member in index(root, shard) if member.offset not in indexed]
     return f"{shard} has the member {extra[0]}, which train_index does not name." if extra else None
+
+
+def _sha256(root: Root, shard: str) -> str | None:
+    """What pack wrote down of the whole shard: padding and what stands between members count too."""
+    folder, _, name = shard.rpartition("/")
+    summary = f"{folder}/summary.json"
+    if not root.exists(summary):
+        return None
+    return root.read_json(summary)["shards"].get(name, {}).get("sha256", "nothing")
 
 
 def _places(row: dict[str, Any]) -> list[shards.Place]:

@@ -114,6 +114,18 @@ def test_bytes_between_the_members_count_where_the_name_holds_the_hash(made: Sma
     assert "is named by sha256" in (verify(made.root) or "")
 
 
+def test_a_train_shard_without_its_padding_is_not_the_one_that_was_packed(made: SmallRoot) -> None:
+    folder = f"train/{VERSION}"
+    shards = {name: made.root.read_bytes(f"{folder}/{name}") for name in made.root.list(folder, ".tar")}
+    summary = {name: {"sha256": hashlib.sha256(data).hexdigest()} for name, data in shards.items()}
+    made.root.publish_json(f"{folder}/summary.json", {"shards": summary})
+    assert verify(made.root) is None
+    rel, whole = f"{folder}/{min(shards)}", shards[min(shards)]
+    assert whole.endswith(bytes(1024))
+    _path(made, rel).write_bytes(whole[:-1024])
+    assert "as a whole, summary.json says" in (verify(made.root) or "")
+
+
 def test_captions_in_train_shards_count(made: SmallRoot) -> None:
     row = pq.ParquetFile(_path(made, f"train_index/{VERSION}/part-00000.parquet")).read().to_pylist()[0]
     _flip(made, row["shard"], row["txt_offset"])
