@@ -197,7 +197,7 @@ class Recipe:
 
 def find(path: str | Path) -> Path:
     """The recipe file: `path` itself, or a shipped recipe of that name."""
-    if Path(path).exists():
+    if Path(path).is_file():
         return Path(path)
     shipped = SHIPPED / f"{Path(path).name.removesuffix('.toml')}.toml"
     if shipped.exists():

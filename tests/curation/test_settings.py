@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.config import load
+from curation.config import find, load
 from curation.errors import UserError
 from curation.settings import apply_overrides, from_dict, parse_value, to_dict
 
@@ -102,6 +102,12 @@ def test_bad_recipes(tmp_path: Path, text: str, said: str) -> None:
     recipe.write_text(text)
     with pytest.raises(UserError, match=said):
         load(recipe)
+
+
+def test_a_folder_named_like_a_shipped_recipe_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find("demo").name == "demo.toml"
 
 
 def test_missing_recipe_names_the_shipped_ones(tmp_path: Path) -> None:
