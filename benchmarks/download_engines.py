@@ -127,7 +127,9 @@ def spark(job: Job) -> Counter[str]:
     say(event="start")
     started = time.perf_counter()
     download.run(running, made, root)
-    return _say_end(time.perf_counter() - started, _statuses(root))
+    statuses = _say_end(time.perf_counter() - started, _statuses(root))
+    running.stop()  # the Java machine would hold the pipe open
+    return statuses
 
 
 def img2dataset(job: Job) -> Counter[str]:
