@@ -60,6 +60,12 @@ def _environment(rank: int, num_ranks: int, port: int) -> dict[str, str]:
 def _main() -> None:
     module, _, name = sys.argv[1].partition(":")
     getattr(importlib.import_module(module), name)(**json.loads(sys.argv[2]))
+    # gloo's threads end the process with abort() when they meet a peer that has just gone: leave together, in order.
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
