@@ -52,7 +52,9 @@ CONTENT_KEYS = (
 )
 """Settings that decide what is stored; the others say how fast and how patiently, and may change between runs."""
 Row = dict[str, Any]
-_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+SAMPLE_COLUMNS = ("uid", "url", "caption", "source", "domain", "claimed_sha256")
+"""What a download needs to know of a sample."""
+_json = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 
 def content_config(config: DownloadConfig) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def download_unit(
     due = {row["uid"] for row in earlier if rounds.is_due(row, fetch_round)}
     if earlier and not due:
         return
-    samples = root.read_parquet(f"samples/{unit}.parquet").to_pylist()
+    samples = root.read_parquet(f"samples/{unit}.parquet", SAMPLE_COLUMNS).to_pylist()
     waiting = [sample for sample in samples if sample["uid"] in due] if earlier else samples
     kept = [row for row in earlier if row["uid"] not in due]
     key = fingerprint([root.base, content_config(config), fetch_round])
@@ -298,11 +300,15 @@ def publish_unit(
         if writer.members:
             root.publish(shard, path)
     for row in rows:
-        row |= {"shard": shard if row["status"] == Status.OK else None, "fetch_round": fetch_round}
+        row["shard"], row["fetch_round"] = shard if row["status"] == Status.OK else None, fetch_round
     if kept and writer.members:
         rounds.forget_derived(root, unit)
-    table = pa.Table.from_pylist(rounds.merged(kept, rows), schema=DOWNLOADS)
-    root.publish_parquet(f"downloads/{unit}.parquet", table)
+    root.publish_parquet(f"downloads/{unit}.parquet", _table(rounds.merged(kept, rows)))
+
+
+def _table(rows: list[Row]) -> pa.Table:
+    """As `pa.Table.from_pylist`, in half the time."""
+    return pa.table([[row[name] for row in rows] for name in DOWNLOADS.names], schema=DOWNLOADS)
 
 
 def _store(writer: ShardWriter, sample: Row, spool: Spool) -> Row:
@@ -310,21 +316,23 @@ def _store(writer: ShardWriter, sample: Row, spool: Spool) -> Row:
     if row["status"] != Status.OK:
         return row
     data = spool.picture(sample["uid"])
-    described = {
+    caption = sample["caption"]
+    described = {  # in order of the names
+        "caption": caption,
+        "height": row["stored_height"],
+        "original_height": row["height"],
+        "original_width": row["width"],
+        "sha256": row["sha256"],
+        "source": sample["source"],
         "uid": sample["uid"],
         "url": sample["url"],
-        "caption": sample["caption"],
-        "source": sample["source"],
         "width": row["stored_width"],
-        "height": row["stored_height"],
-        "original_width": row["width"],
-        "original_height": row["height"],
-        "sha256": row["sha256"],
     }
     files = {
         picture_extension(data): data,
-        "txt": (sample["caption"] or "").encode(),
+        "txt": (caption or "").encode(),
         "json": _json(described).encode(),
     }
     member = next(iter(writer.add(sample["uid"], files).values()))
-    return row | {"offset": member.offset, "size": member.size}
+    row["offset"], row["size"] = member.offset, member.size
+    return row

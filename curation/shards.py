@@ -10,16 +10,17 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from curation.errors import UserError
 from curation.storage import Root
 
 BLOCK = 512
 MEMBER_MODE = 0o644
-WRITE_BYTES = 1 << 20
+WRITE_BYTES = 256 << 10
+"""Small enough to be summed and written while they are in a core's cache."""
 NAME_BYTES = 100
 MAX_OCTAL = 8**11
 
@@ -33,10 +34,12 @@ def _empty_header() -> bytes:
 _EMPTY = _empty_header()
 _EMPTY_SUM = sum(_EMPTY[:148]) + sum(b"        ") + sum(_EMPTY[156:])
 """POSIX: the checksum counts its own eight bytes as blanks."""
+_SUM_BESIDE_SIZE = _EMPTY_SUM - sum(b"00000000000")
+_BEFORE_SIZE, _AFTER_SIZE, _END = _EMPTY[NAME_BYTES:124], _EMPTY[135:148], _EMPTY[155:]
+_EMPTY_BLOCK = bytes(BLOCK)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Member:
+class Member(NamedTuple):
     """Where the bytes of one file lie inside a shard."""
 
     name: str
@@ -62,9 +65,8 @@ def header(name: str, size: int) -> bytes:
         return info.tobuf(tarfile.USTAR_FORMAT)
     # tarfile takes longer over three headers than a decoder over a small picture: fill its own header of an empty name.
     digits = b"%011o" % size
-    checksum = _EMPTY_SUM + sum(encoded) + sum(digits) - sum(b"00000000000")
-    start = encoded.ljust(NAME_BYTES, b"\0") + _EMPTY[NAME_BYTES:124] + digits
-    return start + _EMPTY[135:148] + b"%06o\0" % checksum + _EMPTY[155:]
+    checksum = _SUM_BESIDE_SIZE + sum(encoded) + sum(digits)
+    return b"%b%b%b%b%06o\0%b" % (encoded.ljust(NAME_BYTES, b"\0"), _BEFORE_SIZE, digits, _AFTER_SIZE, checksum, _END)
 
 
 def picture_extension(data: bytes) -> str:
@@ -91,7 +93,7 @@ class ShardWriter:
         self._digest = hashlib.sha256()
         self._last_key = ""
         self._pending: list[bytes] = []
-        self._pending_bytes = 0
+        self._num_written = 0
 
     def __enter__(self) -> ShardWriter:
         self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115  # closed by __exit__
@@ -103,7 +105,8 @@ class ShardWriter:
         try:
             if kind is None:
                 end = 2 * BLOCK
-                self._put(bytes(end + -(self.num_bytes + end) % tarfile.RECORDSIZE))
+                self._pending.append(bytes(end + -(self.num_bytes + end) % tarfile.RECORDSIZE))
+                self._grow(len(self._pending[-1]))
                 self._flush()
         finally:
             self._file.close()
@@ -122,17 +125,18 @@ class ShardWriter:
         return {extension: self._add_file(f"{key}.{extension}", data) for extension, data in files.items()}
 
     def _add_file(self, name: str, data: bytes) -> Member:
-        member = Member(name=name, offset=self.num_bytes + BLOCK, size=len(data))
-        for part in (header(name, len(data)), data, bytes(-len(data) % BLOCK)):
-            self._put(part)
+        size = len(data)
+        member = Member(name, self.num_bytes + BLOCK, size)
+        padding = -size % BLOCK
+        self._pending += (header(name, size), data, _EMPTY_BLOCK[:padding])
+        self._grow(BLOCK + size + padding)
         self.members.append(member)
         return member
 
-    def _put(self, data: bytes) -> None:
-        self._pending.append(data)
-        self._pending_bytes += len(data)
-        self.num_bytes += len(data)
-        if self._pending_bytes >= WRITE_BYTES:
+    def _grow(self, num_bytes: int) -> None:
+        """Count what was appended to `_pending`."""
+        self.num_bytes += num_bytes
+        if self.num_bytes - self._num_written >= WRITE_BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -140,7 +144,7 @@ class ShardWriter:
         data = memoryview(b"".join(self._pending))
         self._digest.update(data)
         self._pending.clear()
-        self._pending_bytes = 0
+        self._num_written = self.num_bytes
         while data:
             data = data[self._file.write(data) :]
 

@@ -53,7 +53,10 @@ def parse(url: str) -> Target:
     if ordinary is None:
         return _parse_slowly(url.strip())
     scheme, host, port, path = ordinary.groups()
-    return _checked(scheme, host, int(port) if port else DEFAULT_PORTS[scheme], path or "/")
+    number = int(port) if port else DEFAULT_PORTS[scheme]
+    if not 0 < number < 65_536:
+        raise BadUrlError(Status.INVALID_URL, f"port {number}")
+    return Target(scheme, host, number, path or "/")
 
 
 def _parse_slowly(url: str) -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -68,6 +69,32 @@ def test_a_changed_byte_ends_the_journal_there(tmp_path: Path, place: int) -> No
     path.write_bytes(data)
     with Spool(path).open() as spool:
         assert len(spool.rows) == (1 if place == -1 else 0)
+
+
+@pytest.mark.parametrize("place", [20, 60, -100, -1])
+def test_a_picture_is_vouched_for_by_its_row(tmp_path: Path, place: int) -> None:
+    path, picture = tmp_path / "unit.spool", bytes(100)
+    rows = [row(number) | {"stored_sha256": hashlib.sha256(picture).hexdigest()} for number in range(2)]
+    with Spool(path).open() as spool:
+        for one in rows:
+            spool.add(one, picture)
+    data = bytearray(path.read_bytes())
+    with Spool(path).open() as spool:
+        assert list(spool.rows.values()) == rows
+    data[place] ^= 255
+    path.write_bytes(data)
+    with Spool(path).open() as spool:
+        assert len(spool.rows) == (1 if place < 0 else 0)
+
+
+def test_what_was_ended_before_a_failure_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "unit.spool"
+    with pytest.raises(ZeroDivisionError), Spool(path).open() as spool:
+        spool.add(row(0), b"first")
+        spool.add(row(1), b"second")
+        raise ZeroDivisionError
+    with Spool(path).open() as spool:
+        assert [spool.picture(uid) for uid in spool.rows] == [b"first", b"second"]
 
 
 def test_two_cannot_hold_it(tmp_path: Path) -> None:
