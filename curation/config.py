@@ -126,18 +126,18 @@ class DedupeConfig:
     """Evaluation sets whose pictures must not be trained on: folders of pictures, webdatasets, embedding folders."""
     keep: tuple[str, ...] = ("resolution desc", "clip_similarity desc", "aesthetic desc", "uid")
     num_centroids: int | None = None
-    """Clusters of the embedding tier; None means one for every 200 rows."""
-    num_probes: int = 4
-    """Clusters that each vector belongs to: more finds more of the pairs that lie across boundaries."""
+    """Clusters of the embedding tier; None means one for every 50 rows."""
+    num_probes: int = 12
+    """Clusters that each vector belongs to: more finds more of the pairs that lie across boundaries. Two vectors are
+    compared where one's i-th nearest cluster is the other's j-th and i × j is at most this."""
     num_passes: int = 2
-    """Independent clusterings, each with its own seed, whose pairs are united: what one separates the next one finds,
-    for half the distances of twice the probes."""
-    max_training_rows: int = 1_000_000
+    """Clusterings, each with its own seed, whose pairs are united: what one separates the next one finds."""
+    max_training_rows: int = 2_000_000
     """Vectors that the driver trains the clusters on."""
     max_cluster_rows: int = 20_000
     """Rows of a cluster up to which all its pairs are compared."""
     max_neighbours: int = 64
-    """Better-ranked neighbours that are remembered of a row in each cluster."""
+    """Better-ranked neighbours that are remembered of a row in each comparison inside a cluster."""
     max_local_edges: int = 20_000_000
     """Edges up to which the driver finds the components; Spark does above."""
     seed: int = 0

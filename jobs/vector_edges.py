@@ -1,6 +1,7 @@
 """Edges between pictures with near embeddings: overlapping clusters, assigned and searched in Spark tasks.
 
-1. A seeded sample of vectors is gathered and the driver trains the clusters on it.
+1. A seeded sample of vectors is gathered, along the strongest axes of a smaller one, and the driver trains the
+   clusters on it.
 2. Each unit's task memory-maps its .npy and gives every vector its nearest clusters.
 3. Clusters are bundled into groups of bounded size; vectors move to their groups, each once a group however many of
    its clusters it belongs to; a task spools a group to local disk and searches its clusters in blocks.
@@ -8,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,14 +22,17 @@ from pyspark.sql import functions as F
 
 from curation.duplicates.blocks import Search
 from curation.duplicates.clustering import (
+    ROWS_FOR_AXES,
     SAMPLES_PER_CENTROID,
     Clustering,
+    along,
     normalised,
     num_centroids_for,
+    principal_axes,
     train,
     usable,
 )
-from curation.duplicates.inside import inside
+from curation.duplicates.inside import clusters, inside
 from curation.errors import UserError
 from curation.storage import Root
 from jobs.embed import VECTORS
@@ -59,10 +64,13 @@ def embedding_edges(
     num_rows = by_place.count()
     found = None
     wanted = search.num_centroids or num_centroids_for(num_rows)
-    for number in range(search.passes(wanted) if num_rows > 1 else 0):
-        clustering = _trained(root, work, by_place, units, wanted, num_rows, max_training_rows, search.seed + number)
-        if clustering is None:
-            break
+    num_samples = min(wanted * SAMPLES_PER_CENTROID, max_training_rows)
+    some = _sample(root, work, by_place, units, min(1.0, ROWS_FOR_AXES / max(1, num_rows)), search.seed)
+    axes = principal_axes(some) if len(some) else None
+    for number in range(search.passes(wanted) if axes is not None else 0):
+        seed = search.seed + number
+        sample = _sample(root, work, by_place, units, min(1.0, num_samples / num_rows), seed, axes)
+        clustering = train(sample, wanted, seed=seed, axes=axes)
         edges = _one_pass(spark, root, by_place, units, clustering, search)
         found = edges if found is None else found.unionAll(edges)
     if found is None:
@@ -94,34 +102,25 @@ def check_dimensions(root: Root, units: list[str]) -> int | None:
     return None if first is None else first[1]
 
 
-def _trained(
-    root: Root,
-    work: str,
-    rows: DataFrame,
-    units: list[str],
-    num_centroids: int,
-    num_rows: int,
-    max_rows: int,
-    seed: int,
-) -> Clustering | None:
-    """Clusters trained on the rows whose hashed uid falls under the wanted share; None when no vector is usable."""
-    wanted = min(num_centroids * SAMPLES_PER_CENTROID, max_rows)
-    share = min(1.0, wanted / num_rows)
-    chosen = rows.where(F.expr(f"pmod(xxhash64(uid, {seed}), 1000000) < {round(share * 1_000_000)}"))
+def _sample(
+    root: Root, work: str, rows: DataFrame, units: list[str], share: float, seed: int, axes: np.ndarray | None = None
+) -> np.ndarray:
+    """Vectors, float32 of length 1, of the usable rows whose hashed uid falls under `share`; laid along `axes`."""
+    chosen = rows.where(F.expr(f"pmod(xxhash64(uid, {seed}), 1000000) < {math.ceil(share * 1_000_000)}"))
 
     def gather(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for unit, table in by_unit(batches):
             vectors = load_npy(root, VECTORS.format(unit=units[unit]))[table["place"].to_numpy()]
             known = usable(vectors)
-            path = save_npy(root, f"{work}/sample", vectors[known])
+            sample = normalised(vectors[known])
+            path = save_npy(root, f"{work}/sample", sample if axes is None else along(sample, axes))
             yield pa.RecordBatch.from_pydict({"vectors": [path], "rows": [table["row"].to_numpy()[known]]})
 
     written = chosen.mapInArrow(gather, "vectors string, rows array<bigint>").collect()
     if not written:
-        return None
+        return np.zeros((0, 0), np.float32)
     order = np.argsort(np.concatenate([part["rows"] for part in written]))
-    sample = np.concatenate([load_npy(root, part["vectors"]) for part in written])[order]
-    return train(normalised(sample), num_centroids, seed=seed) if len(sample) else None
+    return np.concatenate([load_npy(root, part["vectors"]) for part in written])[order]
 
 
 def _one_pass(
@@ -167,7 +166,7 @@ _MOVED_DDL = "group int, row bigint, text bigint, clusters array<int>, dim int, 
 
 
 def _mover(root: Root, units: list[str], group_of: np.ndarray) -> Task:
-    """Task that sends each vector to every group that holds one of its clusters."""
+    """Task that sends each vector to every group with one of its clusters; those of other groups become -1 there."""
 
     def move(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for unit, table in by_unit(batches):
@@ -180,20 +179,21 @@ def _mover(root: Root, units: list[str], group_of: np.ndarray) -> Task:
 
 def _moved(batch: pa.RecordBatch, vectors: np.ndarray, group_of: np.ndarray) -> pa.RecordBatch:
     clusters = batch["clusters"].flatten().to_numpy().reshape(len(batch), -1)
-    group = np.where(clusters >= 0, group_of[clusters], -1)  # fewer centroids than probes in the nearest cells
-    order = np.argsort(group, axis=1, kind="stable")
-    group, clusters = np.take_along_axis(group, order, 1), np.take_along_axis(clusters, order, 1)
+    # There are fewer centroids than probes in the nearest cells now and then.
+    group_of_cluster = np.where(clusters >= 0, group_of[clusters], -1)
+    group = np.sort(group_of_cluster, axis=1)
     starts = group >= 0
     starts[:, 1:] &= group[:, 1:] != group[:, :-1]
     item, first = np.nonzero(starts)
-    lists = [clusters[i][group[i] == group[i, j]] for i, j in zip(item.tolist(), first.tolist(), strict=True)]
+    here = np.where(group_of_cluster[item] == group[item, first, None], clusters[item], -1)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(here.ravel(), pa.int32()), here.shape[1])
     block = normalised(vectors[batch["place"].to_numpy()]).astype(np.float16)
     return pa.RecordBatch.from_pydict(
         {
             "group": pa.array(group[item, first], pa.int32()),
             "row": batch["row"].take(pa.array(item)),
             "text": batch["text"].take(pa.array(item)),
-            "clusters": pa.array(lists, pa.list_(pa.int32())),
+            "clusters": lists.cast(pa.list_(pa.int32())),
             "dim": pa.array(np.full(len(item), block.shape[1]), pa.int32()),
             "vector": pa.array([block[i].tobytes() for i in item.tolist()], pa.binary()),
         }
@@ -218,7 +218,8 @@ class Group:
         self.vectors = np.memmap(path, np.float16, "r").reshape(-1, dim)
         self.rows = np.concatenate([part["row"].to_numpy() for part in parts])
         self.texts = np.concatenate([part["text"].to_numpy() for part in parts])
-        self.clusters = pa.chunked_array([part["clusters"] for part in parts]).combine_chunks()
+        flat = pa.chunked_array([part["clusters"] for part in parts]).combine_chunks().flatten().to_numpy()
+        self.clusters = flat.reshape(len(self.rows), -1)
 
 
 def spooled(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[Group]:
@@ -249,13 +250,9 @@ def spooled(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[Group]:
 
 
 def _search_group(group: Group, search: Search) -> Iterator[pa.RecordBatch]:
-    owners = group.clusters.value_parent_indices().to_numpy()
-    flat = group.clusters.flatten().to_numpy()
-    order = np.lexsort((owners, flat))
-    bounds = [0, *(np.flatnonzero(np.diff(flat[order])) + 1).tolist(), len(order)]
     labels = group.texts if group.texts.any() else None
-    for start, stop in zip(bounds, bounds[1:], strict=False):
-        for left, right, cosine in inside(group.vectors, owners[order[start:stop]], search, labels):
+    for members, ranks in clusters(group.clusters):
+        for left, right, cosine in inside(group.vectors, members, search, labels, ranks):
             if len(left):
                 columns = [group.rows[left], group.rows[right], cosine.astype(np.float64)]
                 yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], ["left", "right", "similarity"])

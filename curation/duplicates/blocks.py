@@ -1,17 +1,21 @@
 """Rows of one cluster compared with each other, a block against a block at a time.
 
+A row belongs to its nearest clusters, and is of rank i in the i-th of them. Two rows are compared in a cluster when
+the product of their ranks is at most `num_probes`: of a pair that clusters part, one row mostly lies near to where the
+other is at home, so for as many pairs found this takes fewer cosines than comparing everything in a cluster does.
 Rows are numbered in the order of the keep rule, so of a pair the smaller number is the row that would stay. No step
 holds more than BLOCK × BLOCK similarities, whatever the size of the cluster.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from curation.duplicates.clustering import normalised
+from curation.duplicates.clustering import normalised, widened
 
 BLOCK = 256
 ROUNDING = 1e-6
@@ -24,11 +28,14 @@ Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How pairs are searched. `min_cosine` is τ; a row keeps its `max_neighbours` best-ranked neighbours a cluster."""
+    """How pairs are searched. `min_cosine` is τ.
+
+    A row keeps its `max_neighbours` best neighbours by the keep rule, in each comparison of two sets of ranks.
+    """
 
     min_cosine: float
     num_centroids: int | None = None
-    num_probes: int = 4
+    num_probes: int = 12
     num_passes: int = 2
     max_cluster_rows: int = 20_000
     max_neighbours: int = 64
@@ -40,16 +47,56 @@ class Search:
 
 
 def all_pairs(
-    vectors: np.ndarray, members: np.ndarray, search: Search, labels: np.ndarray | None = None
+    vectors: np.ndarray,
+    members: np.ndarray,
+    search: Search,
+    labels: np.ndarray | None = None,
+    ranks: np.ndarray | None = None,
 ) -> Iterator[Pairs]:
-    """Pairs among `members`, rising row numbers of `vectors` `[n, d]`; holds the members' vectors in float32."""
-    known = normalised(vectors[members])
-    for start in range(0, len(members), BLOCK):
-        own = slice(start, start + BLOCK)
-        room = np.full(len(members[own]), search.max_neighbours)
+    """Pairs among `members`, rising row numbers of `vectors` `[n, d]`; holds the members' vectors in float32.
+
+    `ranks` int `[members]` from 1 on says the how manieth nearest this cluster is of each; None compares all.
+    """
+    known = normalised(widened(vectors[members]))
+    if ranks is None:
+        yield from _within(known, members, np.arange(len(members)), search, labels)
+        return
+    for rank in range(1, math.isqrt(search.num_probes) + 1):
+        own = np.flatnonzero(ranks == rank)
+        others = np.flatnonzero((ranks > rank) & (ranks <= search.num_probes // rank))
+        yield from _within(known, members, own, search, labels)
+        yield from _between(known, members, own, others, search, labels)
+
+
+def _within(
+    known: np.ndarray, members: np.ndarray, own: np.ndarray, search: Search, labels: np.ndarray | None
+) -> Iterator[Pairs]:
+    """Pairs among the places `own` of `members`, whose vectors are `known`."""
+    for start in range(0, len(own), BLOCK):
+        mine = own[start : start + BLOCK]
+        room = np.full(len(mine), search.max_neighbours)
         for first in range(0, start + 1, BLOCK):
-            other = slice(first, first + BLOCK)
-            yield _close(known[own], members[own], known[other], members[other], search, labels, room)
+            theirs = own[first : first + BLOCK]
+            yield _close(known[mine], members[mine], known[theirs], members[theirs], search, labels, room)
+
+
+def _between(
+    known: np.ndarray,
+    members: np.ndarray,
+    own: np.ndarray,
+    others: np.ndarray,
+    search: Search,
+    labels: np.ndarray | None,
+) -> Iterator[Pairs]:
+    """Pairs of a place in `own` with one in `others`, whichever is the better row."""
+    other_room = np.full(len(others), search.max_neighbours)
+    for start in range(0, len(own), BLOCK):
+        mine = own[start : start + BLOCK]
+        room = np.full(len(mine), search.max_neighbours)
+        for first in range(0, len(others), BLOCK):
+            theirs = others[first : first + BLOCK]
+            theirs_room = other_room[first : first + BLOCK]
+            yield _close(known[mine], members[mine], known[theirs], members[theirs], search, labels, room, theirs_room)
 
 
 def with_leaders(vectors: np.ndarray, members: np.ndarray, search: Search) -> Iterator[Pairs]:
@@ -84,20 +131,35 @@ def _close(
     search: Search,
     labels: np.ndarray | None,
     room: np.ndarray,
+    other_room: np.ndarray | None = None,
 ) -> Pairs:
-    """Pairs (one of `other_rows`, a later one of `rows`) that are alike, taking from `room`, best-ranked first."""
-    found = alike(block, others, search.min_cosine)
-    found &= other_rows[None, :] < rows[:, None]
-    if labels is not None:
-        found &= labels[rows][:, None] == labels[other_rows][None, :]
-    mine, theirs = np.nonzero(found)
-    counts = np.bincount(mine, minlength=len(rows))
-    place = np.arange(len(mine)) - np.repeat(np.cumsum(counts) - counts, counts)
-    taken = place < room[mine]
-    mine, theirs = mine[taken], theirs[taken]
-    room -= np.minimum(counts, room)
+    """Pairs (one of `other_rows`, a later one of `rows`) that are alike, taking from `room`, best-ranked first.
+
+    With `other_room` also those whose later row is one of `other_rows`.
+    """
+    mine, theirs = np.nonzero(alike(block, others, search.min_cosine))
+    if not len(mine):
+        return NO_PAIRS
+    a, b = rows[mine], other_rows[theirs]
+    wanted = np.ones(len(mine), bool) if labels is None else labels[a] == labels[b]
+    taken = _take(mine, wanted & (b < a), room)
+    if other_room is not None:
+        taken |= _take(theirs, wanted & (a < b), other_room)
+    mine, theirs, a, b = mine[taken], theirs[taken], a[taken], b[taken]
     cosine = np.einsum("ij,ij->i", block[mine], others[theirs])
-    return other_rows[theirs].astype(np.int64), rows[mine].astype(np.int64), cosine.clip(max=1)
+    return np.minimum(a, b).astype(np.int64), np.maximum(a, b).astype(np.int64), cosine.clip(max=1)
+
+
+def _take(later: np.ndarray, wanted: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Mask of the `wanted` pairs for which their `later` row has `room` left, which is taken; the first ones first."""
+    pairs = np.flatnonzero(wanted)
+    pairs = pairs[np.argsort(later[pairs], kind="stable")]
+    counts = np.bincount(later[pairs], minlength=len(room))
+    place = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
+    taken = np.zeros(len(later), bool)
+    taken[pairs[place < room[later[pairs]]]] = True
+    room -= np.minimum(counts, room)
+    return taken
 
 
 def _first_of_their_kind(block: np.ndarray, min_cosine: float) -> np.ndarray:

@@ -16,8 +16,10 @@ from curation.duplicates.blocks import Pairs, Search, alike, all_pairs, with_lea
 from curation.duplicates.clustering import (
     SAMPLES_PER_CENTROID,
     Clustering,
+    along,
     normalised,
     num_centroids_for,
+    principal_axes,
     train,
     usable,
 )
@@ -28,20 +30,25 @@ CROWD_SHARE = 0.01
 
 
 def inside(
-    vectors: np.ndarray, members: np.ndarray, search: Search, labels: np.ndarray | None = None
+    vectors: np.ndarray,
+    members: np.ndarray,
+    search: Search,
+    labels: np.ndarray | None = None,
+    ranks: np.ndarray | None = None,
 ) -> Iterator[Pairs]:
     """Pairs among `members`, rising row numbers of `vectors` `[n, d]`, possibly memory-mapped; some come repeatedly.
 
-    With `labels` (int64 `[n]`), only pairs of equal labels. All members must have a direction.
+    With `labels` (int64 `[n]`), only pairs of equal labels; with `ranks` (`[members]`), what `all_pairs` compares then.
+    All members must have a direction.
     """
     if len(members) <= search.max_cluster_rows:
-        yield from all_pairs(vectors, members, search, labels)
+        yield from all_pairs(vectors, members, search, labels, ranks)
         return
     if labels is not None:
         order = np.argsort(labels[members], kind="stable")
         changes = np.flatnonzero(np.diff(labels[members[order]])) + 1
         for group in np.split(order, changes):
-            yield from inside(vectors, members[group], search)
+            yield from inside(vectors, members[group], search, None, None if ranks is None else ranks[group])
         return
     crowd = _crowds(vectors, members, search)
     follows = np.zeros(len(members), bool)
@@ -57,17 +64,22 @@ def trained(vectors: np.ndarray, members: np.ndarray, num_centroids: int, seed: 
     wanted = min(len(members), num_centroids * SAMPLES_PER_CENTROID)
     rows = np.sort(np.random.default_rng(seed).choice(len(members), wanted, replace=False))
     sample = np.asarray(vectors[members[rows]], np.float32)
-    return train(normalised(sample[usable(sample)]), num_centroids, seed=seed)
+    sample = normalised(sample[usable(sample)])
+    axes = principal_axes(sample)
+    return train(along(sample, axes), num_centroids, seed=seed, axes=axes)
 
 
-def clusters(nearest: np.ndarray, num_clusters: int) -> Iterator[np.ndarray]:
-    """Sorted row numbers of each cluster that has two or more, from `nearest` int32 `[n, probes]` (-1 for none)."""
+def clusters(nearest: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Row numbers, rising, and ranks of each cluster of two or more, from `nearest` int32 `[n, probes]` (-1 for none).
+
+    A rank is the position of the cluster among the nearest of a row, from 1 on.
+    """
     flat = nearest.ravel()
     order = np.argsort(flat, kind="stable")
-    bounds = np.searchsorted(flat[order], np.arange(num_clusters + 1))
-    for start, stop in zip(bounds, bounds[1:], strict=False):
-        if stop - start > 1:
-            yield order[start:stop] // nearest.shape[1]
+    order = order[np.searchsorted(flat[order], 0) :]
+    for part in np.split(order, np.flatnonzero(np.diff(flat[order])) + 1):
+        if len(part) > 1:
+            yield part // nearest.shape[1], part % nearest.shape[1] + 1
 
 
 def _crowds(vectors: np.ndarray, members: np.ndarray, search: Search) -> np.ndarray:
@@ -97,7 +109,9 @@ def _split(vectors: np.ndarray, members: np.ndarray, search: Search) -> Iterator
         return
     clustering = trained(vectors, members, num_centroids_for(len(members)), search.seed)
     nearest = clustering.assign(vectors, search.num_probes, members)
-    for positions in clusters(nearest, len(clustering.centroids)):
+    for positions, ranks in clusters(nearest):
         part = members[positions]
-        is_smaller = 2 * len(part) <= len(members)
-        yield from inside(vectors, part, search) if is_smaller else with_leaders(vectors, part, search)
+        if 2 * len(part) <= len(members):
+            yield from inside(vectors, part, search, None, ranks)
+        else:
+            yield from with_leaders(vectors, part, search)

@@ -9,14 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.duplicates.blocks import ROUNDING
-from curation.duplicates.clustering import (
-    SAMPLES_PER_CENTROID,
-    SINGLE_CLUSTER_ROWS,
-    normalised,
-    num_centroids_for,
-    train,
-    usable,
-)
+from curation.duplicates.clustering import normalised, train, usable
 from curation.duplicates.hamming import BITS
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
@@ -32,8 +25,10 @@ SCHEMA = pa.schema(
     ]
 )
 """One row a known picture: its set, its name there, and whatever is known of it."""
-PROBES = 16
-"""Of the known vectors' clusters that a row is compared with, once there are more than SINGLE_CLUSTER_ROWS."""
+EXACT_ROWS = 100_000
+"""Known vectors up to which a row is compared with all of them: a fiftieth of what embedding the row has cost."""
+ROWS_PER_CELL, PROBES, SAMPLES_PER_CELL = 200, 64, 64
+"""Above, known vectors lie in cells, and a row is compared with those of the nearest PROBES."""
 Matches = dict[int, tuple[int, float]]
 """Row of the unit → (known picture, similarity)."""
 
@@ -121,12 +116,12 @@ class Known:
     @cached_property
     def _index(self) -> faiss.Index:
         flat = faiss.IndexFlatIP(self._vectors.shape[1])
-        if len(self._vectors) <= SINGLE_CLUSTER_ROWS:
+        if len(self._vectors) <= EXACT_ROWS:
             flat.add(self._vectors)
             return flat
-        num_centroids = num_centroids_for(len(self._vectors))
-        step = max(1, len(self._vectors) // (num_centroids * SAMPLES_PER_CENTROID))
-        centroids = train(np.ascontiguousarray(self._vectors[::step]), num_centroids).centroids
+        num_cells = len(self._vectors) // ROWS_PER_CELL
+        step = max(1, len(self._vectors) // (num_cells * SAMPLES_PER_CELL))
+        centroids = train(np.ascontiguousarray(self._vectors[::step]), num_cells).centroids
         flat.add(centroids)
         index = faiss.IndexIVFFlat(flat, self._vectors.shape[1], len(centroids), faiss.METRIC_INNER_PRODUCT)
         index.nprobe = PROBES

@@ -23,8 +23,8 @@ def near_pairs(vectors: np.ndarray, search: Search, labels: np.ndarray | None = 
     for number in range(search.passes(num_centroids) if len(vectors) else 0):
         clustering = trained(vectors, everyone, num_centroids, search.seed + number)
         nearest = clustering.assign(vectors, search.num_probes)
-        for members in clusters(nearest, len(clustering.centroids)):
-            found.extend(pairs for pairs in inside(vectors, members, search, labels) if len(pairs[0]))
+        for members, ranks in clusters(nearest):
+            found.extend(pairs for pairs in inside(vectors, members, search, labels, ranks) if len(pairs[0]))
     left, right, cosine = (np.concatenate(column) for column in zip(*found, strict=True))
     _, first = np.unique(left * len(vectors) + right, return_index=True)
     return left[first], right[first], cosine[first]

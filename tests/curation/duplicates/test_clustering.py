@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from curation.duplicates import clustering
-from curation.duplicates.clustering import normalised, train, usable
+from curation.duplicates.clustering import along, normalised, principal_axes, train, usable
 
 
 def blobs(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:
@@ -50,3 +50,37 @@ def test_two_levels_give_as_many_clusters_of_like_size(monkeypatch: pytest.Monke
 
 def test_fewer_rows_than_asked_centroids() -> None:
     assert len(train(blobs(3), 10).centroids) == 1
+
+
+def test_axes_are_the_strongest_and_partly_whitened() -> None:
+    rng = np.random.default_rng(0)
+    deviations = np.array([8.0, 4, 2, 1, 0.5, 0, 0, 0])
+    turn = np.linalg.qr(rng.standard_normal((8, 8)))[0]
+    vectors = (rng.standard_normal((20_000, 8)) * deviations) @ turn.T
+    axes = principal_axes(vectors.astype(np.float32))
+    assert axes.shape == (8, 5), "three axes hold nothing"
+    lengths = np.linalg.norm(axes, axis=0)
+    assert np.allclose(lengths, (deviations[0] / deviations[:5]) ** (2 * clustering.WHITENING), rtol=0.05)
+    assert np.allclose(np.abs((axes / lengths).T @ turn[:, :5]), np.eye(5), atol=0.05)
+
+
+def test_vectors_are_assigned_along_the_axes_they_were_clustered_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clustering, "AXES", 6)
+    vectors = blobs(600)
+    axes = principal_axes(vectors)
+    found = train(along(vectors, axes), 12, seed=3, axes=axes)
+    assert found.centroids.shape == (12, 6)
+    expected = np.argsort(-(along(vectors, axes) @ found.centroids.T), axis=1)[:, :3]
+    assert (found.assign(vectors, 3) == expected).mean() > 0.999
+
+
+def test_a_vector_without_a_part_along_the_axes_is_in_a_cluster_nevertheless() -> None:
+    vectors = blobs(600)
+    vectors[:, -1] = 0
+    axes = principal_axes(normalised(vectors))
+    found = train(along(normalised(vectors), axes), 12, axes=axes)
+    apart = np.zeros((2, 16), np.float32)
+    apart[:, -1] = 1
+    nearest = found.assign(apart, 3)
+    assert (nearest >= 0).all()
+    assert (nearest[0] == nearest[1]).all()

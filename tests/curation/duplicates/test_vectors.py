@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from curation.duplicates import blocks
 from curation.duplicates.blocks import Pairs, Search
-from curation.duplicates.clustering import normalised
-from curation.duplicates.inside import inside
+from curation.duplicates.clustering import normalised, widened
+from curation.duplicates.inside import clusters, inside
 from curation.duplicates.vectors import near_pairs
 
 
@@ -58,6 +58,45 @@ def test_many_clusters_find_nearly_all_and_nothing_else() -> None:
     assert one < several <= twice <= expected
     assert len(several) >= 0.99 * len(expected)
     assert len(one) < 0.97 * len(expected), "one cluster a row is expected to miss pairs across boundaries"
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), num_probes=st.integers(1, 9), block=st.integers(3, 64))
+def test_pairs_are_compared_where_the_product_of_their_ranks_allows(seed: int, num_probes: int, block: int) -> None:
+    vectors = planted(150, seed=seed, lowest=0.8)
+    rng = np.random.default_rng(seed)
+    nearest = np.argsort(rng.random((150, 9)), axis=1)[:, :num_probes].astype(np.int32)
+    search = Search(min_cosine=0.8, num_probes=num_probes)
+    found: set[tuple[int, int]] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK", block)
+        for members, ranks in clusters(nearest):
+            for left, right, _ in inside(vectors, members, search, None, ranks):
+                found |= set(zip(left.tolist(), right.tolist(), strict=True))
+    product = np.full((150, 150), 100)
+    for i, j in np.ndindex(num_probes, num_probes):
+        together = nearest[:, None, i] == nearest[None, :, j]
+        product[together] = np.minimum(product[together], (i + 1) * (j + 1))
+    assert found == {pair for pair in brute_force(vectors, 0.8) if product[pair] <= num_probes}
+
+
+def test_a_row_keeps_its_best_ranked_neighbours_of_other_ranks() -> None:
+    vectors = np.repeat(planted(3)[:1], 40, axis=0)
+    ranks = np.where(np.arange(40) % 2, 1, 3)
+    search = Search(min_cosine=0.999, num_probes=4, max_neighbours=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK", 7)
+        found = [part for part in inside(vectors, np.arange(40), search, None, ranks) if len(part[0])]
+    pairs_found = {(a, b) for left, right, _ in found for a, b in zip(left.tolist(), right.tolist(), strict=True)}
+    at_home = {(a, b) for b in range(1, 40, 2) for a in range(1, b, 2)[:2]}
+    between = {(a, b) for b in range(40) for a in range((b + 1) % 2, b, 2)[:2]}
+    assert pairs_found == at_home | between
+
+
+def test_every_half_precision_number_is_widened_exactly() -> None:
+    numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    numbers = numbers[np.isfinite(numbers)]
+    assert np.array_equal(widened(numbers).view(np.uint32), numbers.astype(np.float32).view(np.uint32))
 
 
 def test_unusable_vectors_spoil_nothing() -> None:
