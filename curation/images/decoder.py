@@ -7,6 +7,7 @@ of which it dies alone is lost.
 from __future__ import annotations
 
 import asyncio
+import marshal
 import os
 import pickle
 import socket
@@ -26,7 +27,7 @@ MODULE = "curation.images.decoding_process"
 DECODE_TIMEOUT_S = 60.0
 MAX_FAILED_STARTS = 5
 MAX_IN_FLIGHT = 32
-"""Pictures that a process has been sent, at most."""
+"""Pictures that a process has been sent, at most; the others wait here."""
 ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     # Pictures of up to 32 MB stay in the heap, which is not given back between two: a twentieth of the time.
@@ -155,7 +156,8 @@ class Decoder:
         process = self._process
         if process is None or self._writing:
             return
-        while self._num_sent < (1 if self._num_suspects else len(self._pictures)):
+        most = 1 if self._num_suspects else min(MAX_IN_FLIGHT, len(self._pictures))
+        while self._num_sent < most:
             if not self._sent(process.link, self._pictures[self._num_sent]):
                 return
             self._num_sent += 1
@@ -195,9 +197,12 @@ class Decoder:
         if not open_still:
             self._died("the decoding process died of this picture")
             return
-        while self._take_answer():
-            pass
-        if self._num_suspects:
+        try:
+            while self._take_answer():
+                pass
+        except (ValueError, EOFError, TypeError) as error:
+            self._died(f"the decoding process answered what is no answer: {error}")
+        else:
             self._send()
 
     def _take_answer(self) -> bool:
@@ -211,12 +216,13 @@ class Decoder:
             self._failed_starts = 0
             self._head_since = self._loop.time()
             return True
+        reply = _reply(marshal.loads(about), data, self._pictures[0].data)
         waiting = self._pictures.popleft()
         self._num_sent -= 1
         self._num_suspects = max(0, self._num_suspects - 1)
         self._head_since = self._loop.time()
         if not waiting.future.done():
-            waiting.future.set_result(_reply(pickle.loads(about), data, waiting.data))
+            waiting.future.set_result(reply)
         return True
 
     def _look_at_clock(self) -> None:
@@ -296,7 +302,7 @@ class Decoder:
             process.end()
 
 
-def _reply(about: list[Any] | tuple[Any, ...], data: bytes, fetched: bytes) -> Reply:
+def _reply(about: tuple[Any, ...], data: bytes, fetched: bytes) -> Reply:
     """What the process said: two fields are a failure, those of `Stored` a picture, without data where it stays."""
     if len(about) == 2:
         return PictureError(Status(about[0]), about[1])
@@ -304,16 +310,14 @@ def _reply(about: list[Any] | tuple[Any, ...], data: bytes, fetched: bytes) -> R
 
 
 class Decoders:
-    """Several decoders behind one `decode`, each with at most MAX_IN_FLIGHT pictures."""
+    """Several decoders behind one `decode`."""
 
     def __init__(self, config: DownloadConfig) -> None:
         self._all = [Decoder(config) for _ in range(config.num_decoders)]
-        self._slots = asyncio.Semaphore(MAX_IN_FLIGHT * len(self._all))
 
     async def decode(self, data: bytes) -> Stored:
         """As `Decoder.decode`, by whoever has least to do."""
-        async with self._slots:
-            return await min(self._all, key=lambda decoder: decoder.num_in_flight).decode(data)
+        return await min(self._all, key=lambda decoder: decoder.num_in_flight).decode(data)
 
     async def close(self) -> None:
         for decoder in self._all:

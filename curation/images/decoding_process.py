@@ -7,6 +7,7 @@ sent several at a time, since each waking of the other side costs as much as a t
 from __future__ import annotations
 
 import contextlib
+import marshal
 import pickle
 import resource
 import signal
@@ -14,6 +15,7 @@ import socket
 import sys
 import time
 from dataclasses import fields
+from operator import attrgetter
 
 from curation.config import DownloadConfig
 from curation.images.frames import ALONE, FRAME, Frames
@@ -27,6 +29,7 @@ MAX_HELD, MAX_HELD_BYTES, MAX_HELD_S = 8, 256 << 10, 0.02
 """Answers that are sent together: so many, so large, so long after the first."""
 NAMES = [field.name for field in fields(Stored) if field.name != "data"]
 """What an answer holds besides the picture."""
+_facts = attrgetter(*NAMES)
 
 
 def limit_memory(max_pixels: int) -> None:
@@ -42,13 +45,16 @@ def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
     try:
         stored = process(data, config, config.measure)
     except PictureError as error:
-        return pickle.dumps((error.status.value, error.detail)), b""
+        return _failure(error.status, error.detail)
     except MemoryError:
-        return pickle.dumps((Status.TOO_MANY_PIXELS.value, "decoding needs more memory than one picture may have")), b""
+        return _failure(Status.TOO_MANY_PIXELS, "decoding needs more memory than one picture may have")
     except Exception as error:  # whatever strangers' bytes make a library raise must not end the process
-        return pickle.dumps((Status.INTERNAL_ERROR.value, f"{type(error).__name__}: {error}")), b""
-    about = pickle.dumps([getattr(stored, name) for name in NAMES])
-    return about, b"" if stored.data is data else stored.data
+        return _failure(Status.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+    return marshal.dumps(_facts(stored)), b"" if stored.data is data else stored.data
+
+
+def _failure(status: Status, detail: str) -> tuple[bytes, bytes]:
+    return marshal.dumps((status.value, detail)), b""
 
 
 class Service:

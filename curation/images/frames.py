@@ -1,7 +1,8 @@
 """How a decoding process and its parent speak: frames over a socket.
 
 To the process: the pickled configuration, then pictures. From it: an empty answer when it is ready, then one answer for
-each picture in the order in which they came.
+each picture in the order in which they came, marshalled: unlike a pickle, what a process that a picture has taken over
+would send can name nothing to be called.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import socket
 import struct
 
 FRAME = struct.Struct(">IQ")
-"""To the process: ALONE or 0, length of the picture. From it: lengths of a pickle and of the picture after it."""
+"""To the process: ALONE or 0, length of the picture. From it: lengths of what it says and of the picture after it."""
 ALONE = 1
 """The answer to this picture is not to wait for others."""
 SOCKET_BYTES = 1 << 20
@@ -46,7 +47,7 @@ class Frames:
         self._start, self._end = 0, len(rest)
 
     def next(self, len_about: bool) -> tuple[int, bytes, bytes] | None:
-        """Number, pickle and data of the next whole frame; the number is the pickle's length if `len_about`."""
+        """Number, what is said and data of the next whole frame; the number is a length if `len_about`."""
         if len(self) < FRAME.size:
             return None
         number, size = FRAME.unpack_from(self._buffer, self._start)

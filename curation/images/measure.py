@@ -19,7 +19,7 @@ PHASH_SIDE, PHASH_KEPT = 32, 8
 LANCZOS_LOBES = 3
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Measures:
     """Hashes and statistics of the pixels; None where the picture was not decoded."""
 

@@ -26,7 +26,7 @@ KEPT_FORMATS = ("jpeg", "png", "webp", "gif")
 """What may stand in a shard as it was fetched."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Stored(Measures):
     """A picture ready for a shard. Sizes in pixels, of the picture as a viewer shows it (EXIF applied)."""
 
@@ -58,6 +58,8 @@ def process(data: bytes, config: DownloadConfig, measured: bool = True) -> Store
     header, orientation, layout = _look(data, config)
     width, height = _shown(header, orientation)
     untouched = _stays(header, orientation, layout, config)
+    if untouched and not measured:
+        return _as_it_came(data, header, Measures())
     reduction = _for_measures(width, height) if untouched else layout.reduction
     image = decoding.decode(data, header, reduction)
     reduced = -(-header.height // reduction), -(-header.width // reduction)
@@ -65,7 +67,7 @@ def process(data: bytes, config: DownloadConfig, measured: bool = True) -> Store
         found = f"{image.shape[1]}×{image.shape[0]}"
         raise PictureError(Status.CORRUPT, f"decodes to {found}, not {header.width}×{header.height}")
     if untouched:
-        return _as_it_came(data, header, measure(image, width, height) if measured else Measures())
+        return _as_it_came(data, header, measure(image, width, height))
     image = decoding.turn(resize(image, layout, turned=orientation > 4), orientation)
     image = layout.framed(image)
     encoded = encode(image, config)
@@ -83,11 +85,12 @@ def process(data: bytes, config: DownloadConfig, measured: bool = True) -> Store
 
 
 def keep(data: bytes, config: DownloadConfig) -> Stored | None:
-    """`data` unmeasured, when the recipe wants it neither measured nor changed; None when it has to be decoded.
+    """`data` unmeasured, when the recipe wants it neither measured nor changed; None for what `process` has to see.
 
-    Only plain Python looks at the bytes, so any process may call it. Raises PictureError.
+    Only plain Python looks at the bytes, so any process may call it. Raises PictureError. Where pictures are resized,
+    few have the right size already: `process` finds those, and no other is looked at twice.
     """
-    if config.measure or picture_format(data) not in KEPT_FORMATS:
+    if config.measure or config.resize_mode != "no" or picture_format(data) not in KEPT_FORMATS:
         return None
     header, orientation, layout = _look(data, config)
     return _as_it_came(data, header, Measures()) if _stays(header, orientation, layout, config) else None

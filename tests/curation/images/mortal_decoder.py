@@ -1,4 +1,5 @@
-"""The decoding process with a weakness: bytes that end in DIE kill it, bytes that end in HANG stop it."""
+"""The decoding process with a weakness: bytes that end in DIE kill it, bytes that end in HANG stop it, LIE
+makes it answer nonsense."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import time
 from curation.config import DownloadConfig
 from curation.images import decoding_process
 
-DIE, HANG = b"DIE", b"HANG"
+DIE, HANG, LIE = b"DIE", b"HANG", b"LIE"
 _answer = decoding_process.answer
 
 
@@ -18,6 +19,8 @@ def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
         os.kill(os.getpid(), signal.SIGKILL)
     if data.endswith(HANG):
         time.sleep(3600)
+    if data.endswith(LIE):
+        return b"c" * 9, b""
     return _answer(data, config)
 
 

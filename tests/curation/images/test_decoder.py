@@ -22,7 +22,7 @@ from curation.images.decoder import Decoder, Decoders, end_idle
 from curation.images.probe import PictureError
 from curation.images.process import Stored, process
 from curation.schema import Status
-from tests.curation.images.mortal_decoder import DIE, HANG
+from tests.curation.images.mortal_decoder import DIE, HANG, LIE
 from tests.hostile_pictures import jpeg, png_bomb, saved
 
 CONFIG = DownloadConfig(image_size=32)
@@ -117,6 +117,35 @@ def test_a_hang_costs_the_picture_that_caused_it() -> None:
     assert [isinstance(one, Stored) for one in found] == [n != 3 for n in range(8)]
     assert isinstance(found[3], PictureError) and found[3].status is Status.DECODER_DIED
     assert "no answer" in found[3].detail
+
+
+@pytest.mark.usefixtures("mortal")
+def test_nonsense_for_an_answer_costs_the_picture_that_caused_it() -> None:
+    pictures = [jpeg(40, 50, seed=n) + (LIE if n == 3 else b"") for n in range(8)]
+    found = run(pictures)
+    assert [isinstance(one, Stored) for one in found] == [n != 3 for n in range(8)]
+    assert isinstance(found[3], PictureError) and found[3].status is Status.DECODER_DIED
+    assert "is no answer" in found[3].detail
+
+
+def test_more_pictures_than_a_process_is_sent_wait_their_turn() -> None:
+    pictures = [jpeg(40, 50, seed=n) for n in range(5 * decoding.MAX_IN_FLIGHT)]
+
+    async def main() -> tuple[Outcomes, int]:
+        decoder = Decoder(CONFIG)
+        waiting = asyncio.gather(*(decoder.decode(data) for data in pictures))
+        await asyncio.sleep(0)
+        most = sum(one.sent > 0 for one in decoder._pictures)
+        try:
+            return list(await waiting), most
+        finally:
+            await decoder.close()
+
+    found, most = asyncio.run(main())
+    assert [one.stored_sha256 for one in found if isinstance(one, Stored)] == [
+        process(data, CONFIG).stored_sha256 for data in pictures
+    ]
+    assert most == decoding.MAX_IN_FLIGHT
 
 
 def test_killed_from_outside_while_at_work_loses_one_picture_at_most() -> None:
