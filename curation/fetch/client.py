@@ -113,7 +113,9 @@ class Client:
         """One request for a picture that has taken `spent_s` already; redirects are the caller's to follow."""
         try:
             if self._config.obey_robots:
-                rules = await self._rules(target)
+                task = self._robots.get(target.host, {}).get(target.origin)
+                known = task is not None and task.done() and not task.cancelled()
+                rules = task.result() if known else await self._rules(target)  # type: ignore[union-attr]  # known
                 if not rules.allows(target.path):
                     return Fetched(rules.status, rules.reason, final=True)
             return await self._request(target, self._config.timeout_s - spent_s)
@@ -199,7 +201,7 @@ class Client:
         task = known.get(target.origin)
         if task is None:
             task = known[target.origin] = asyncio.create_task(self._read_robots(target))
-        return task.result() if task.done() and not task.cancelled() else await asyncio.shield(task)
+        return await asyncio.shield(task)
 
     async def _read_robots(self, target: Target) -> robots.Robots:
         """RFC 9309 2.3.1: 4xx, a redirect loop: everything is allowed; 5xx or no answer in time: nothing is for now.

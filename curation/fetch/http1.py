@@ -95,14 +95,17 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        """Rings at the deadline or before."""
+        self._deadline: float | None = None
+        self._what = ""
         self.requests = 0
         self.closed = False
         self._busy = False
         self._rest()
 
     def _rest(self) -> None:
-        self._head = bytearray()
+        self._head = b""
         self._interim = 0
         self._chunks: list[bytes] = []
         self._size = 0
@@ -160,9 +163,8 @@ class Connection(asyncio.Protocol):
     # The parts of an answer.
 
     def _feed_head(self, data: bytes) -> None:
-        head = self._head
-        searched = max(0, len(head) - 3)
-        head += data
+        searched = max(0, len(self._head) - 3)
+        head = self._head + data if self._head else data
         end = head.find(b"\r\n\r\n", searched)
         after = end + 4
         if end < 0:
@@ -172,14 +174,15 @@ class Connection(asyncio.Protocol):
             raise HttpError(Status.BAD_RESPONSE, f"more than {MAX_HEAD_BYTES} bytes of headers")
         if end < 0:
             if not b"HTTP/1.".startswith(head[:7]) and not head.startswith(b"HTTP/1."):
-                raise HttpError(Status.BAD_RESPONSE, f"no HTTP/1 status line: {bytes(head[:40])!r}")
+                raise HttpError(Status.BAD_RESPONSE, f"no HTTP/1 status line: {head[:40]!r}")
+            self._head = head
             return
-        answer, rest = parse_head(bytes(head[:end])), bytes(head[after:])
+        answer, rest = parse_head(head[:end]), head[after:]
+        self._head = b""
         if answer.code < 200:
             self._interim += 1
             if answer.code == 101 or self._interim > MAX_INTERIM:
                 raise HttpError(Status.BAD_RESPONSE, f"HTTP {answer.code}")
-            self._head = bytearray()
             self._feed_head(rest)
             return
         self._answer = answer
@@ -274,13 +277,24 @@ class Connection(asyncio.Protocol):
 
     def deadline(self, seconds: float, what: str) -> None:
         """Fail with status timeout unless the exchange ends, or gets another deadline, within `seconds`."""
-        self._stop_timer()
-        self._timer = self._loop.call_later(max(0.0, seconds), self._fail, Status.TIMEOUT, what)
+        self._deadline, self._what = self._loop.time() + max(0.0, seconds), what
+        # An alarm that comes too early sets itself again: most exchanges end without having set one.
+        if self._alarm is None or self._alarm.when() > self._deadline:
+            self._set_alarm(self._deadline)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _set_alarm(self, when: float | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = None if when is None else self._loop.call_at(when, self._rang)
+
+    def _rang(self) -> None:
+        self._alarm = None
+        if self._deadline is None:
+            return
+        if self._deadline > self._loop.time():
+            self._set_alarm(self._deadline)
+        else:
+            self._fail(Status.TIMEOUT, self._what)
 
     async def ask(self, request: bytes) -> Answer:
         """Send `request`, wait for the head of the answer."""
@@ -320,8 +334,8 @@ class Connection(asyncio.Protocol):
 
     async def _grow(self, share: Share, wanted: int) -> int:
         """Wait for memory, which is not the server's time, and read on."""
-        left = self._timer.when() - self._loop.time() if self._timer is not None else None
-        self._stop_timer()
+        left = None if self._deadline is None else self._deadline - self._loop.time()
+        self._deadline = None
         allowed = await share.grow(max(wanted, self._size))
         if left is not None:
             self.deadline(left, "no whole picture in time")
@@ -332,13 +346,13 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> None:
         """Forget the exchange: the connection may be kept."""
-        self._stop_timer()
+        self._deadline = None
         self._chunks = []
         self._busy = False
 
     def close(self) -> None:
         """Drop the connection, unread bytes and all."""
-        self._stop_timer()
+        self._set_alarm(None)
         self._chunks = []
         self.closed = True
         if self._transport is not None:

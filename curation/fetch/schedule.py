@@ -108,21 +108,21 @@ class Schedule:
     def _next(self) -> Item | None:
         self._ring()
         while self._ready:
-            host = heapq.heappop(self._ready)[1]
+            host = self._ready[0][1]
+            if host.queue and host.active < host.limit and not self._rests(host):
+                host.active += 1
+                if self._interval_s:
+                    host.not_before = max(self._now(), host.not_before) + self._interval_s
+                self._wake()  # it stays listed: another worker may find more here
+                return host.queue.popleft()
+            heapq.heappop(self._ready)
             host.listed = False
-            if not host.queue or host.active >= host.limit:
-                continue
-            now = self._now()
-            if host.not_before > now and host.verdict is None:
-                self._offer(host)
-                continue
-            item = host.queue.popleft()
-            host.active += 1
-            if self._interval_s:
-                host.not_before = max(now, host.not_before) + self._interval_s
             self._offer(host)
-            return item
         return None
+
+    def _rests(self, host: Host) -> bool:
+        """Whether it may not be asked yet."""
+        return host.not_before > 0 and host.verdict is None and host.not_before > self._now()
 
     @staticmethod
     def _now() -> float:
@@ -133,7 +133,7 @@ class Schedule:
         if host.listed or not host.queue or host.active >= host.limit:
             return
         host.listed = True
-        if host.not_before > self._now() and host.verdict is None:
+        if self._rests(host):
             heapq.heappush(self._timed, (host.not_before, next(self._order), host))
             return
         heapq.heappush(self._ready, (host.rank, host))
