@@ -41,7 +41,10 @@ class UnitLog:
     def ended(self, domain: str | None, row: dict[str, Any]) -> None:
         """Count the `row` of downloads that ended."""
         self._statuses[row["status"]] += 1
-        self._hosts.setdefault(domain or "", Counter())[row["status"]] += 1
+        host = self._hosts.get(domain or "")
+        if host is None:
+            host = self._hosts[domain or ""] = Counter()
+        host[row["status"]] += 1
         self._num_bytes += row["num_bytes"] or 0
 
     def __enter__(self) -> UnitLog:
