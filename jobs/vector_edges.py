@@ -139,13 +139,18 @@ def _one_pass(
 
     columns = "unit int, place int, row bigint, text bigint, clusters array<int>"
     assigned = rows.mapInArrow(assign, columns).persist(StorageLevel.DISK_ONLY)
-    exploded = assigned.select(F.explode("clusters").alias("cluster")).where("cluster >= 0")
-    counts = exploded.groupBy("cluster").count().collect()
-    group_of = groups({row["cluster"]: row["count"] for row in counts}, len(clustering.centroids))
+    exploded = assigned.select(F.posexplode("clusters").alias("place", "cluster")).where("cluster >= 0")
+    near = F.count_if(F.col("place") < search.near_rank).alias("near")
+    counts = exploded.groupBy("cluster").agg(F.count("*").alias("rows"), near).collect()
+    huge = {row["cluster"] for row in counts if row["rows"] > search.max_cluster_rows}
+    moving = {row["cluster"]: row["near" if row["cluster"] in huge else "rows"] for row in counts}
+    group_of = groups(moving, len(clustering.centroids))
     num_groups = int(group_of.max(initial=-1)) + 1
     if not num_groups:
         return spark.createDataFrame([], "left bigint, right bigint, similarity double")
-    moved = assigned.mapInArrow(_mover(root, units, group_of), _MOVED_DDL)
+    is_huge = np.zeros(len(group_of), bool)
+    is_huge[sorted(huge)] = True
+    moved = assigned.mapInArrow(_mover(root, units, group_of, is_huge, search.near_rank), _MOVED_DDL)
     moved = moved.repartition(num_groups, "group").sortWithinPartitions("group", "row")
     return moved.mapInArrow(_searcher(search), "left bigint, right bigint, similarity double")
 
@@ -165,20 +170,24 @@ def groups(counts: dict[int, int], num_clusters: int) -> np.ndarray:
 _MOVED_DDL = "group int, row bigint, text bigint, clusters array<int>, dim int, vector binary"
 
 
-def _mover(root: Root, units: list[str], group_of: np.ndarray) -> Task:
-    """Task that sends each vector to every group with one of its clusters; those of other groups become -1 there."""
+def _mover(root: Root, units: list[str], group_of: np.ndarray, is_huge: np.ndarray, near_rank: int) -> Task:
+    """Task that sends each vector to every group with one of its clusters; those of other groups become -1 there.
+
+    To a huge cluster go those only for which it is among the nearest `near_rank`: it would drop the others.
+    """
 
     def move(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for unit, table in by_unit(batches):
             vectors = load_npy(root, VECTORS.format(unit=units[unit]))
             for batch in table.to_batches(ROWS_PER_BATCH):
-                yield _moved(batch, vectors, group_of)
+                clusters = batch["clusters"].flatten().to_numpy().reshape(len(batch), -1).copy()
+                clusters[:, near_rank:][is_huge[clusters[:, near_rank:]]] = -1
+                yield _moved(batch, clusters, vectors, group_of)
 
     return move
 
 
-def _moved(batch: pa.RecordBatch, vectors: np.ndarray, group_of: np.ndarray) -> pa.RecordBatch:
-    clusters = batch["clusters"].flatten().to_numpy().reshape(len(batch), -1)
+def _moved(batch: pa.RecordBatch, clusters: np.ndarray, vectors: np.ndarray, group_of: np.ndarray) -> pa.RecordBatch:
     # There are fewer centroids than probes in the nearest cells now and then.
     group_of_cluster = np.where(clusters >= 0, group_of[clusters], -1)
     group = np.sort(group_of_cluster, axis=1)

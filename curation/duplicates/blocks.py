@@ -41,6 +41,11 @@ class Search:
     max_neighbours: int = 64
     seed: int = 0
 
+    @property
+    def near_rank(self) -> int:
+        """Rank up to which all rows of a cluster are compared with each other, and that rows of a huge one have."""
+        return math.isqrt(self.num_probes)
+
     def passes(self, num_centroids: int) -> int:
         """How many clusterings are searched: one cluster needs no second look."""
         return self.num_passes if num_centroids > 1 else 1
@@ -61,7 +66,7 @@ def all_pairs(
     if ranks is None:
         yield from _within(known, members, np.arange(len(members)), search, labels)
         return
-    for rank in range(1, math.isqrt(search.num_probes) + 1):
+    for rank in range(1, search.near_rank + 1):
         own = np.flatnonzero(ranks == rank)
         others = np.flatnonzero((ranks > rank) & (ranks <= search.num_probes // rank))
         yield from _within(known, members, own, search, labels)

@@ -1,8 +1,8 @@
 """All pairs inside a cluster, also when it is too large to compare everything with everything.
 
-A cluster of more than `max_cluster_rows` first loses its crowds: pictures found so often that they fill a share of it
-(a placeholder a million times), which k-means cannot split. Their rows are compared with the first of their kind
-only. What is left is clustered again, and so on.
+A cluster of more than `max_cluster_rows` keeps only the rows that lie near, a quarter of them, and loses its crowds:
+pictures found so often that they fill a share of it (a placeholder a million times), which k-means cannot split. Their
+rows are compared with the first of their kind only. What is left is clustered again, and so on.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ def inside(
     With `labels` (int64 `[n]`), only pairs of equal labels; with `ranks` (`[members]`), what `all_pairs` compares then.
     All members must have a direction.
     """
+    if len(members) > search.max_cluster_rows and ranks is not None:
+        near = ranks <= search.near_rank
+        members, ranks = members[near], ranks[near]
     if len(members) <= search.max_cluster_rows:
         yield from all_pairs(vectors, members, search, labels, ranks)
         return

@@ -301,15 +301,18 @@ def test_what_is_missing_is_said_before_anything_is_written(
     assert not root.exists("duplicates")
 
 
-def test_several_groups_find_what_one_finds(spark: SparkSession, root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many small clusters over many groups, all probed: every pair is found, each row moved to several groups."""
+@pytest.mark.parametrize(("num_probes", "max_cluster_rows"), [(7, 20_000), (49, 40)])
+def test_several_groups_find_what_one_finds(
+    spark: SparkSession, root: Root, monkeypatch: pytest.MonkeyPatch, num_probes: int, max_cluster_rows: int
+) -> None:
+    """Several clusters over many groups, all probed: every pair is found, each row moved to several groups."""
     pictures: list[Fetched] = [(f"p{i}", encoded(scene(i, 24)), {}) for i in range(120)]
     uids = fill(root, pictures, num_units=3)
     vectors = [direction(i) if i < 60 else direction(i, towards=i - 60, cosine=0.93) for i in range(120)]
     set_vectors(root, dict(zip(uids, vectors, strict=True)))
     monkeypatch.setattr(vector_edges, "ROWS_PER_GROUP", 40)
-    options = {"tiers": ("embedding",), "num_centroids": 7, "num_probes": 7}
-    run(spark, recipe(**options), root)
+    options = {"num_centroids": 7, "num_probes": num_probes, "max_cluster_rows": max_cluster_rows}
+    run(spark, recipe(tiers=("embedding",), **options), root)
     found = {frozenset((row, kept)) for row, (kept, _) in removed(root).items()}
     assert found == {frozenset((f"p{i}", f"p{i + 60}")) for i in range(60)}
 

@@ -144,6 +144,16 @@ def test_an_oversized_cluster_compares_with_the_first_of_each_kind() -> None:
     assert not set(left.tolist()) & set(right.tolist())
 
 
+def test_a_huge_cluster_keeps_the_rows_that_lie_near() -> None:
+    vectors = planted(240, lowest=0.95)
+    ranks = np.random.default_rng(0).integers(1, 10, 240)
+    search = Search(min_cosine=0.9, num_probes=9, max_cluster_rows=239)
+    found: set[tuple[int, int]] = set()
+    for left, right, _ in inside(vectors, np.arange(240), search, None, ranks):
+        found |= set(zip(left.tolist(), right.tolist(), strict=True))
+    assert found == {(a, b) for a, b in brute_force(vectors, 0.9) if max(ranks[a], ranks[b]) <= 3}
+
+
 HALF_IS_ONE_PICTURE = """
 import resource, sys
 import numpy as np
