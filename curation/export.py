@@ -5,9 +5,7 @@ curate export ROOT --format uids --output uids.npy --where "clip_similarity >= 0
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +16,7 @@ import pyarrow.parquet as pq
 from curation.errors import UserError
 from curation.manifest import Manifest
 from curation.shards import picture_extension, read_member
-from curation.storage import Root
+from curation.storage import Root, whole_file
 
 UID_DTYPE = np.dtype("u8,u8")
 """The two halves of a uid, as DataComp's baselines write them and its resharder reads them."""
@@ -52,21 +50,8 @@ def export(root: Root, form: str, output: str | Path, *, where: str = "") -> Non
     condition = f"({where}\n)" if where.strip() else "true"
     if not manifest.query(f"select 1 from train_index where {condition} limit 1").fetchall():
         raise UserError(f"No row of {root.base} is left WHERE {where}: try the condition with `curate query`.")
-    with _sink(Path(output)) as sink:
+    with whole_file(Path(output)) as sink:
         _WRITERS[form](manifest, condition, sink)
-
-
-@contextlib.contextmanager
-def _sink(target: Path) -> Iterator[IO[bytes]]:
-    if not target.parent.is_dir():
-        raise UserError(f"There is no folder {target.parent} to write {target.name} in.")
-    temporary = target.with_name(f".tmp-{target.name}")
-    try:
-        with open(temporary, "wb") as f:
-            yield f
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_uids(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:

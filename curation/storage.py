@@ -14,9 +14,9 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -280,6 +280,20 @@ class Root:
                 f"{self.base} has layout {found}, this version ({__version__}) reads layout {ROOT_FORMAT}: "
                 f"use the version that made it, or a new root."
             )
+
+
+@contextlib.contextmanager
+def whole_file(target: Path) -> Iterator[IO[bytes]]:
+    """A file outside of any ROOT that appears as `target` when it is whole. Raises UserError without its folder."""
+    if not target.parent.is_dir():
+        raise UserError(f"There is no folder {target.parent} to write {target.name} in.")
+    temporary = target.with_name(f".tmp-{target.name}")
+    try:
+        with open(temporary, "wb") as f:
+            yield f
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

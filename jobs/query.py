@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from curation.errors import UserError
 from curation.manifest import Manifest, reason
-from curation.storage import Root
+from curation.storage import Root, whole_file
 
 MAX_CELL = 60
 MAX_ROWS = 200
@@ -63,17 +63,9 @@ def _sink(output: str | None) -> Iterator[IO[bytes]]:
     if output is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
-        return
-    target = Path(output)
-    if not target.parent.is_dir():
-        raise UserError(f"There is no folder {target.parent} to write {target.name} in.")
-    temporary = target.with_name(f".tmp-{target.name}")
-    try:
-        with open(temporary, "wb") as f:
-            yield f
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    else:
+        with whole_file(Path(output)) as sink:
+            yield sink
 
 
 def _csv(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:

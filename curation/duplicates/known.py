@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
 )
 """One row a known picture: its set, its name there, and whatever is known of it."""
 EXACT_ROWS = 100_000
-"""Known vectors up to which a row is compared with all of them: a fiftieth of what embedding the row has cost."""
+"""Known vectors up to which a row is compared with all of them: less than a tenth of what embedding it has cost."""
 ROWS_PER_CELL, PROBES, SAMPLES_PER_CELL = 200, 64, 64
 """Above, known vectors lie in cells, and a row is compared with those of the nearest PROBES."""
 Matches = dict[int, tuple[int, float]]
