@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -65,8 +66,9 @@ def phash(gray: np.ndarray) -> str:
         gray = cv2.resize(gray, size, interpolation=cv2.INTER_LINEAR)  # at a half, the mean of four
     low = _frequencies(gray.shape[0]) @ gray.astype(np.float32) @ _frequencies(gray.shape[1]).T
     values = low.ravel()
-    middle = np.sort(values)[len(values) // 2 - 1 : len(values) // 2 + 1].mean()
-    return np.packbits(values > middle).tobytes().hex()
+    ranked = np.sort(values)
+    median = (ranked[len(ranked) // 2 - 1] + ranked[len(ranked) // 2]) / 2  # np.median takes as long as the rest
+    return np.packbits(values > median).tobytes().hex()
 
 
 @lru_cache(4096)
@@ -100,5 +102,5 @@ def sharpness(gray: np.ndarray) -> float:
 def entropy(gray: np.ndarray) -> float:
     """Shannon entropy of the histogram of `gray` uint8, in bits (0 for one colour, at most 8)."""
     counts = cv2.calcHist([gray], [0], None, [256], [0, 256]).ravel()
-    counts = counts[counts > 0].astype(np.float64)
-    return float(np.log2(gray.size) - counts @ np.log2(counts) / gray.size) + 0.0
+    counts = counts.astype(np.float64)
+    return math.log2(gray.size) - float(counts @ np.log2(np.maximum(counts, 1.0))) / gray.size + 0.0

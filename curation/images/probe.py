@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from curation.schema import Status
 
@@ -37,8 +37,7 @@ class PictureError(Exception):
         self.detail = detail
 
 
-@dataclass(frozen=True, kw_only=True)
-class Header:
+class Header(NamedTuple):
     """What a file claims to hold. Sizes in pixels as stored, before EXIF turns the picture."""
 
     format: str

@@ -24,6 +24,12 @@ cv2.setNumThreads(1)
 
 KEPT_FORMATS = ("jpeg", "png", "webp", "gif")
 """What may stand in a shard as it was fetched."""
+ENCODER_FLAGS = {
+    "jpg": cv2.IMWRITE_JPEG_QUALITY,
+    "png": cv2.IMWRITE_PNG_COMPRESSION,
+    "webp": cv2.IMWRITE_WEBP_QUALITY,
+}
+PNG_LEVEL = 6
 
 
 @dataclass(kw_only=True)
@@ -140,13 +146,10 @@ def _may_stay(header: Header, config: DownloadConfig) -> bool:
 
 def encode(image: np.ndarray, config: DownloadConfig) -> bytes:
     """BGR pixels `[h, w, 3]` as JPEG, PNG or WebP with the recipe's quality."""
-    options = {
-        "jpg": [cv2.IMWRITE_JPEG_QUALITY, config.encode_quality],
-        "png": [cv2.IMWRITE_PNG_COMPRESSION, 6],
-        "webp": [cv2.IMWRITE_WEBP_QUALITY, config.encode_quality],
-    }[config.encode_format]
+    flag = ENCODER_FLAGS[config.encode_format]
+    level = PNG_LEVEL if config.encode_format == "png" else config.encode_quality
     try:
-        done, encoded = cv2.imencode(f".{config.encode_format}", image, options)
+        done, encoded = cv2.imencode(f".{config.encode_format}", image, (flag, level))
     except cv2.error as error:
         raise PictureError(Status.CORRUPT, f"cannot be encoded as {config.encode_format}: {error}") from error
     if not done:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,8 +15,7 @@ MAX_ONE_STEP = 2.0
 antialiased Lanczos it keeps 51 dB where area averaging keeps 44 (benchmarks/download.py says how fast)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
+class Layout(NamedTuple):
     """What happens to the size of one picture: scaled to `width` × `height`, then cropped or padded to a square."""
 
     width: int
