@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +23,7 @@ BLOCK = 512
 MEMBER_MODE = 0o644
 WRITE_BYTES = 256 << 10
 """Small enough to be summed and written while they are in a core's cache."""
+SEND_ON_BYTES = 8 << 20
 NAME_BYTES = 100
 MAX_OCTAL = 8**11
 
@@ -93,7 +96,7 @@ class ShardWriter:
         self._digest = hashlib.sha256()
         self._last_key = ""
         self._pending: list[bytes] = []
-        self._num_written = 0
+        self._num_written = self._num_sent_on = 0
 
     def __enter__(self) -> ShardWriter:
         self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115  # closed by __exit__
@@ -147,6 +150,15 @@ class ShardWriter:
         self._num_written = self.num_bytes
         while data:
             data = data[self._file.write(data) :]
+        if self._num_written - self._num_sent_on >= SEND_ON_BYTES:
+            self._send_on()
+
+    def _send_on(self) -> None:
+        """Let the disk begin, which `publish` would otherwise have to wait for: a sixth of its time."""
+        if sys.platform == "linux":  # where this advice means just that while pages are not on disk yet
+            size = self._num_written - self._num_sent_on
+            os.posix_fadvise(self._file.fileno(), self._num_sent_on, size, os.POSIX_FADV_DONTNEED)
+        self._num_sent_on = self._num_written
 
 
 def index(root: Root, rel: str) -> Iterator[Member]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.errors import UserError
-from curation.shards import ShardWriter, file_sha256, header, index, read_member
+from curation.shards import SEND_ON_BYTES, ShardWriter, file_sha256, header, index, read_member
 from curation.storage import Root
 
 SAMPLES = st.dictionaries(
@@ -56,6 +56,16 @@ def test_webdataset_reads_it(tmp_path: Path) -> None:
     found = list(wds.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False))
     assert [s["__key__"] for s in found] == sorted(samples)
     assert all(s["jpg"] == samples[s["__key__"]]["jpg"] for s in found)
+
+
+def test_a_shard_of_many_writes_is_whole(tmp_path: Path) -> None:
+    samples = {f"{i:032x}": {"jpg": bytes([i % 251]) * (70_000 + i)} for i in range(300)}
+    writer = write(tmp_path / "a.tar", samples)
+    assert writer.num_bytes > 2 * SEND_ON_BYTES
+    assert hashlib.sha256((tmp_path / "a.tar").read_bytes()).hexdigest() == writer.sha256
+    for member in writer.members[::37]:
+        found = read_member(Root(tmp_path), "a.tar", member.offset, member.size)
+        assert found == samples[member.key]["jpg"]
 
 
 def test_keys_must_rise(tmp_path: Path) -> None:
