@@ -71,6 +71,18 @@ def resolved(recipe: Recipe) -> DownloadConfig:
     return replace(recipe.download, opt_out=tuple(recipe.resolve(path) for path in recipe.download.opt_out))
 
 
+@contextlib.contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """A row makes a hundred objects and hardly a cycle: looking for cycles after every 700 takes a fiftieth of all."""
+    usual = gc.get_threshold()
+    gc.set_threshold(COLLECT_AFTER, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+
+
+@_seldom_collecting()
 def download_unit(
     root: Root, unit: str, config: DownloadConfig, fetch_round: int = 0, fetch: Fetch | None = None
 ) -> None:
@@ -133,19 +145,7 @@ Fetch = Callable[[Job], None]
 
 def fetch_rows(job: Job) -> None:
     """End every waiting row by our own client."""
-    with _seldom_collecting():
-        asyncio.run(_fetch_all(job))
-
-
-@contextlib.contextmanager
-def _seldom_collecting() -> Iterator[None]:
-    """A row makes a hundred objects and hardly a cycle: looking for cycles after every 700 takes a fiftieth of all."""
-    usual = gc.get_threshold()
-    gc.set_threshold(COLLECT_AFTER, *usual[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)
+    asyncio.run(_fetch_all(job))
 
 
 async def _fetch_all(job: Job) -> None:
