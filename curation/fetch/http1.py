@@ -17,6 +17,8 @@ MAX_HEAD_BYTES = 64 << 10
 MAX_INTERIM = 8
 """1xx answers before the real one."""
 MAX_CHUNK_LINE = 4096
+SMALL_PIECE = 512
+"""Bytes below which a piece is joined to the one before: a server that sends single ones must not cost forty each."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n]*)?\r?(?:\n|$)")
 _HEADER = re.compile(
     rb"(?<=\n)(content-length|transfer-encoding|connection|location|retry-after|content-encoding|x-robots-tag"
@@ -248,9 +250,13 @@ class Connection(asyncio.Protocol):
         self._add(taken[: max(0, len(taken) - line_end)])
 
     def _add(self, data: bytes) -> None:
-        if data:
+        if not data:
+            return
+        if self._chunks and len(data) < SMALL_PIECE and len(self._chunks[-1]) < SMALL_PIECE:
+            self._chunks[-1] += data
+        else:
             self._chunks.append(data)
-            self._size += len(data)
+        self._size += len(data)
 
     def _end(self) -> None:
         self._ended = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -168,3 +169,28 @@ def test_headers_that_matter_are_found_in_any_case_and_order() -> None:
         ("x-robots-tag", "none"),
         ("retry-after", "5"),
     ]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_single_bytes_take_no_more_memory_than_large_pieces(chunked: bool) -> None:
+    size = 200_000
+    head = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % size
+    body = b"1\r\nx\r\n" * size + b"0\r\n\r\n" if chunked else b"x" * size
+
+    async def dribbled() -> tuple[int, bytes]:
+        connection = Connection(asyncio.get_running_loop())
+        connection.connection_made(Wire())
+        asking = asyncio.create_task(connection.ask(b"GET / HTTP/1.1\r\n\r\n"))
+        await asyncio.sleep(0)
+        connection.data_received(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n")
+        await asking
+        tracemalloc.start()
+        for at in range(len(body)):
+            connection.data_received(body[at : at + 1])
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return held, await connection.body(Budget(size).share(), size)
+
+    held, received = asyncio.run(dribbled())
+    assert received == b"x" * size
+    assert held < 2 * size
