@@ -21,7 +21,7 @@ test: install
 	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m "not slow" tests
 
 test-slow: install
-	$(RUN) $(BIN)/pytest -m slow tests
+	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m slow tests
 
 lint: install
 	$(BIN)/ruff check .

@@ -42,6 +42,8 @@ from jobs.work import load_npy, save_npy
 ROWS_PER_GROUP = 50_000
 """Vectors that move together: 128 MB spooled at 1280 dimensions in half precision."""
 ROWS_PER_BATCH = 2_048
+MIN_SAMPLES = 4_096
+"""Rows to train on, at least: which ones is drawn, and of few wanted ones none might come."""
 Task = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
@@ -64,7 +66,7 @@ def embedding_edges(
     num_rows = by_place.count()
     found = None
     wanted = search.num_centroids or num_centroids_for(num_rows)
-    num_samples = min(wanted * SAMPLES_PER_CENTROID, max_training_rows)
+    num_samples = max(MIN_SAMPLES, min(wanted * SAMPLES_PER_CENTROID, max_training_rows))
     some = _sample(root, work, by_place, units, min(1.0, ROWS_FOR_AXES / max(1, num_rows)), search.seed)
     axes = principal_axes(some) if len(some) else None
     for number in range(search.passes(wanted) if axes is not None else 0):
