@@ -18,9 +18,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import faiss
 import numpy as np
@@ -86,6 +87,7 @@ def measured(folder: Path, num_rows: int, method: str, search: Search) -> dict[s
     rows, asked = data.vectors(folder, num_rows), data.queries(num_rows)
     truth_path = folder / f"truth-{num_rows}.npy"
     removed: int | None = None
+    num_distances: int | None = None
     label = method if search == Search(min_cosine=data.MIN_COSINE) else _label(search)
     started, started_cpu = time.perf_counter(), time.process_time()
     if method == "faiss flat":
@@ -158,6 +160,7 @@ def _planted_recall(rows: np.ndarray, copies: np.ndarray, found: np.ndarray) -> 
 def _counted() -> Iterator[list[int]]:
     """Collects the numbers of cosines that the search computes, training of the clusters included."""
     count: list[int] = []
+    ivf: Any = faiss.cvar  # SWIG's, without types
     alike, kmeans, assign = blocks.alike, clustering._kmeans, Clustering.assign
 
     def counting_alike(a: np.ndarray, b: np.ndarray, min_cosine: float) -> np.ndarray:
@@ -172,20 +175,19 @@ def _counted() -> Iterator[list[int]]:
     def counting_assign(
         self: Clustering, vectors: np.ndarray, num_probes: int, rows: np.ndarray | None = None
     ) -> np.ndarray:
-        faiss.cvar.indexIVF_stats.reset()
+        ivf.indexIVF_stats.reset()
         nearest = assign(self, vectors, num_probes, rows)
         first = len(self.coarse) if len(self.coarse) else len(self.centroids)
         first += 0 if self.axes is None else self.axes.shape[1]
-        count.append(len(nearest) * first + int(faiss.cvar.indexIVF_stats.ndis))
+        count.append(len(nearest) * first + int(ivf.indexIVF_stats.ndis))
         return nearest
 
-    blocks.alike = inside.alike = counting_alike
-    clustering._kmeans, Clustering.assign = counting_kmeans, counting_assign  # type: ignore[method-assign]
-    try:
+    with ExitStack() as patches:
+        for place in (blocks, inside):
+            patches.enter_context(patch.object(place, "alike", counting_alike))
+        patches.enter_context(patch.object(clustering, "_kmeans", counting_kmeans))
+        patches.enter_context(patch.object(Clustering, "assign", counting_assign))
         yield count
-    finally:
-        blocks.alike = inside.alike = alike
-        clustering._kmeans, Clustering.assign = kmeans, assign  # type: ignore[method-assign]
 
 
 def _add(name: str, rows: list[dict[str, Any]], key: tuple[str, ...], notes: Any) -> None:

@@ -94,7 +94,7 @@ def brute_force(rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
         for start in range(0, len(asked), QUERY_BLOCK):
             own = asked[start : start + QUERY_BLOCK]
             limits, _, others = index.range_search(normalised(rows[own]), MIN_COSINE)
-            mine = np.repeat(own, np.diff(limits.astype(np.int64)))
+            mine = np.repeat(own, np.diff(limits).astype(np.int64))
             found.append(codes(mine, others, len(rows)))
             progress.update(len(own))
     return np.unique(np.concatenate(found))

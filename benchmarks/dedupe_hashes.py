@@ -73,6 +73,6 @@ def _exhaustive(hashes: np.ndarray, asked: np.ndarray) -> set[tuple[int, int]]:
     index = faiss.IndexBinaryFlat(64)
     index.add(hashes.view(np.uint8).reshape(-1, 8))
     limits, _, others = index.range_search(asked.view(np.uint8).reshape(-1, 8), MAX_DISTANCE + 1)
-    mine = np.repeat(asked, np.diff(limits.astype(np.int64))).tolist()
+    mine = np.repeat(asked, np.diff(limits).astype(np.int64)).tolist()
     pairs = zip(mine, hashes[others].tolist(), strict=True)
     return {(min(a, b), max(a, b)) for a, b in pairs if a != b}

@@ -117,7 +117,7 @@ def _run(job: dict[str, Any], file: Path) -> Part:
     part: Part = {"seconds": None, "statuses": {}}
     started = time.monotonic()
     for line in process.stdout or ():
-        said = json.loads(line) if line.startswith('{"event"') else {"event": None}
+        said: dict[str, Any] = json.loads(line) if line.startswith('{"event"') else {"event": None}
         if said["event"] == "start":
             tree.restart()
         elif said["event"] == "end":

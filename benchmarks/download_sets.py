@@ -75,4 +75,6 @@ def _mosaic(name: str, target: Path, sources: list[Path], number: int) -> None:
 
 def _tile(path: Path, side: int) -> np.ndarray:
     image = cv2.imread(str(path))
+    if image is None:
+        raise SystemExit(f"{path} is no picture that OpenCV reads.")
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)

@@ -89,7 +89,9 @@ def _name(loader: str, decode: bool, fraction: float) -> str:
 def _peers(arguments: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     folder, script = arguments.folder, str(Path(__file__).with_name("loader_peers.py"))
     root = Root(folder / "root")
-    table = root.read_parquet(root.current("train_index")["files"][0], ["uid", "score"])  # type: ignore[index]
+    current = root.current("train_index")
+    assert current is not None  # loader_set has packed it
+    table = root.read_parquet(current["files"][0], ["uid", "score"])
     for decode in (False, True):
         for fraction in FRACTIONS:
             for loader in LOADERS[1:]:

@@ -33,7 +33,7 @@ def transform(options: dict[str, Any]) -> Callable[[bytes], Any]:
 
         transforms = oracle("torchvision.transforms")
     else:
-        from torchvision import transforms
+        transforms = importlib.import_module("torchvision.transforms")
     from PIL import Image
 
     size, bicubic = options["image_size"], transforms.InterpolationMode.BICUBIC
@@ -175,7 +175,9 @@ def write_mds(tars: Path, folder: Path) -> None:
                 sample: dict[str, bytes] = {}
                 for member in archive:
                     key, _, kind = member.name.partition(".")
-                    sample[kind] = archive.extractfile(member).read()  # type: ignore[union-attr]
+                    file = archive.extractfile(member)
+                    assert file is not None  # shards hold files only
+                    sample[kind] = file.read()
                     if kind == "json":
                         out.write({"uid": key, "jpg": sample["jpg"], "txt": sample["txt"].decode()})
 

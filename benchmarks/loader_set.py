@@ -108,7 +108,9 @@ def large(folder: Path, small: Root, num_rows: int) -> Root:
     if root.current("train_index"):
         return root
     root.create()
-    places = small.read_parquet(small.current("train_index")["files"][0])  # type: ignore[index]
+    current = small.current("train_index")
+    assert current is not None  # `small` is packed
+    places = small.read_parquet(current["files"][0])
     parts = []
     rng = np.random.default_rng(1)
     per_shard = num_rows // LARGE_SHARDS

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +152,10 @@ def measured(root: Root, runs: int) -> list[dict[str, Any]]:
     }
     rows = []
     for name, ask in _each(queries):
-        anew = _seconds(lambda ask=ask: ask(Manifest(root)))
+        anew = _seconds(partial(_asked_anew, root, ask))
         manifest = Manifest(root)
         ask(manifest)
-        times = [_seconds(lambda ask=ask, manifest=manifest: ask(manifest)) for _ in range(runs)]
+        times = [_seconds(partial(ask, manifest)) for _ in range(runs)]
         target = TARGET_S.get(name)
         rows.append({"query": name, "opened anew s": anew, "open s": statistics.median(times), "target s": target})
     return rows
@@ -165,6 +166,10 @@ def _each(queries: dict[str, Any]) -> Any:
         for item in queries.items():
             yield item
             progress.update()
+
+
+def _asked_anew(root: Root, ask: Callable[[Manifest], Any]) -> Any:
+    return ask(Manifest(root))
 
 
 def _seconds(action: Callable[[], Any]) -> float:

@@ -14,6 +14,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -29,7 +30,7 @@ class _Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = ModuleType(spec.name)
-        module.__getattr__ = lambda name: MagicMock()  # type: ignore[method-assign]
+        module.__getattr__ = lambda name: MagicMock()  # type: ignore[method-assign]  # PEP 562: a module may have one
         return module
 
     def exec_module(self, module: ModuleType) -> None:
@@ -51,7 +52,8 @@ def main() -> None:
             hashes[name].append([int(method.encode_image(image_array=pixels), 16)])
         bits = np.asarray(pdqhash.compute(pixels)[0], bool)
         hashes["PDQ"].append(np.packbits(bits).view(np.uint64).tolist())
-    np.savez(folder / "peer-hashes.npz", **{name: np.array(values, np.uint64) for name, values in hashes.items()})
+    arrays: dict[str, Any] = {name: np.array(values, np.uint64) for name, values in hashes.items()}
+    np.savez(folder / "peer-hashes.npz", **arrays)
 
 
 if __name__ == "__main__":

@@ -16,32 +16,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.table import RESULTS, write
-from trainer import config, launch, models, tokenizer, weights, zero
-from trainer.launch import Rank
-from trainer.metrics import memory_gb, peak_tflops
-from trainer.models import flops
+from benchmarks.trainer_steps import OURS, PEER, TINY, WHOLE, Case, work
+from trainer import launch
 
-OPEN_CLIP = {"eva02-b-16": "EVA02-B-16", "eva02-l-14": "EVA02-L-14", "eva02-e-14-plus": "EVA02-E-14-plus"}
-TINY = "tiny"
-"""The debug model, which open_clip has no name for: its towers are put together from timm's and open_clip's parts."""
-OURS, WHOLE, PEER = "ours", "ours, 77 tokens", "open_clip"
 PACKAGES = ("torch", "deepspeed", "open_clip_torch", "timm")
 COLUMNS = {
     "model": None, "trainer": None, "batch": 0, "device": None, "fastest s": None, "median s": None,
@@ -59,34 +49,6 @@ NOTES = [
     "peak GB is the process's highest resident memory, or the GPU's; it holds weights, gradients and both moments.",
 ]
 NO_GPU = "The GPU part has not been run: no GPU was at hand."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One process's work."""
-
-    model: str
-    trainer: str = OURS
-    batch: int = 4
-    steps: int = 3
-    recompute: bool = False
-    stage: int = 0
-    patch_drop: float = 0.0
-    layers: int | None = None
-    """Blocks of each tower, where the whole model would not fit."""
-
-    @property
-    def label(self) -> str:
-        """The trainer's name in the table."""
-        extras = [f"ZeRO-{self.stage}"] if self.stage else []
-        extras += ["recomputing"] if self.recompute else []
-        return ", ".join([self.trainer, *extras])
-
-    def clip_config(self) -> Any:
-        """The model's numbers."""
-        name = "debug" if self.model == TINY else self.model
-        less: dict[str, Any] = {"layers": self.layers} if self.layers else {}
-        return models.config(name, vision=less, text=less)
 
 
 def main() -> None:
@@ -162,170 +124,6 @@ def started(case: Case) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     sys.stderr.write(f"{case.model} {case.label}: {[round(s, 3) for s in result['seconds']]} s\n")
     return result
-
-
-def work(case: Case) -> dict[str, Any]:
-    """One warm-up step and `case.steps` timed ones, in this process."""
-    launch.prepare(Rank())
-    with launch.process_group(Rank()) as device:
-        step = peer_step(case, device) if case.trainer == PEER else our_step(case, device)
-        losses, seconds = [], []
-        for _ in range(1 + case.steps):
-            start = time.perf_counter()
-            losses.append(step().item())
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        memory = memory_gb(device)
-        return {
-            "seconds": seconds[1:],
-            "losses": losses,
-            "flops": case_flops(case),
-            "memory_gb": memory,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-            "peak_tflops": peak_tflops(device) or matmul_tflops(),
-        }
-
-
-def batch_of(case: Case) -> tuple[Tensor, Tensor]:
-    """Random pictures, and captions of 4 to 20 words, about as long as the web's."""
-    generator, rng = torch.Generator().manual_seed(0), random.Random(0)
-    side = case.clip_config().vision.image_size
-    words = ("photo", "red", "shoes", "beach", "2019", "of", "the", "new", "house", "dog", "vintage", "for", "sale")
-    captions = [" ".join(rng.choices(words, k=rng.randint(4, 20))) for _ in range(case.batch)]
-    tokens = tokenizer.tokenize(captions)
-    return torch.randn(case.batch, 3, side, side, generator=generator), (
-        tokenizer.trim(tokens) if case.trainer == OURS else tokens
-    )
-
-
-def case_flops(case: Case) -> float:
-    """Of one step: what our towers multiply, or all of the last block too for open_clip's."""
-    clip, tokens = case.clip_config(), batch_of(case)[1].shape[1]
-    if case.trainer == PEER:
-        image = flops.image_flops(clip, case.patch_drop, published=True)
-        return 3.0 * case.batch * (image + flops.text_flops(clip, tokens, published=True))
-    return float(case.batch * flops.step_flops(clip, case.patch_drop, tokens))
-
-
-def initial(case: Case) -> Any:
-    """The weights that both trainers start from."""
-    from trainer.models.clip import Clip
-
-    torch.manual_seed(0)
-    return Clip(case.clip_config())
-
-
-def our_step(case: Case, device: torch.device) -> Callable[[], Tensor]:
-    """The step of `trainer.train` on one rank."""
-    from trainer import optim
-    from trainer.contrastive import ContrastiveModel
-    from trainer.objective import Contrastive
-
-    precision = "bf16" if device.type == "cuda" else "fp32"
-    settings = config.load(
-        "debug",
-        [
-            f"train.batch_size={case.batch}",
-            f"train.precision={precision}",
-            f"zero.stage={case.stage}",
-            *("optim.image.lr=1e-4", "optim.text.lr=1e-4", "optim.clip_norm=0"),
-        ],
-    )
-    objective = Contrastive(settings)
-    clip = initial(case)
-    clip.set_grad_checkpointing(case.recompute)
-    clip.set_patch_drop(case.patch_drop)
-    module = ContrastiveModel(clip, settings.train)
-    zero_settings = zero.zero_config(settings, 1, on_gpu=device.type == "cuda")
-    optimizer = optim.build(objective.parameter_groups(module), settings.optim)
-    engine = zero.initialize(module, optimizer, zero_settings)
-    engine.train()
-    pixels, tokens = (part.to(device) for part in batch_of(case))
-
-    def seed(micro_batch: int) -> None:
-        torch.manual_seed(micro_batch)
-
-    def step() -> Tensor:
-        batch = {"pixels": pixels, "tokens": tokens}
-        loss, _ = objective.step(engine, [batch], seed, lambda loss: math.isfinite(loss.item()))
-        engine.step()
-        return loss
-
-    return step
-
-
-def peer_step(case: Case, device: torch.device) -> Callable[[], Tensor]:
-    """open_clip's model, loss, optimizer groups and clamp, on our initial weights."""
-    from tests.trainer.torchvision_stub import oracle
-
-    oracle("open_clip")
-    from open_clip.loss import ClipLoss
-
-    ours = initial(case)
-    model = peer_model(case)
-    model.load_state_dict(weights.export(ours.state_dict(), ours.config, "open_clip"), strict=True)
-    del ours
-    model.to(device).train()
-    if case.recompute:
-        model.set_grad_checkpointing()
-    groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
-    for parameter in model.parameters():
-        groups[parameter.ndim >= 2].append(parameter)
-    optimizer = torch.optim.AdamW(
-        [{"params": groups[False], "weight_decay": 0.0}, {"params": groups[True], "weight_decay": 0.05}],
-        lr=1e-4, betas=(0.9, 0.98), eps=1e-6,
-    )  # fmt: skip
-    loss_of = ClipLoss()
-    pixels, tokens = (part.to(device) for part in batch_of(case))
-
-    def step() -> Tensor:
-        optimizer.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            out = model(pixels, tokens)
-            loss: Tensor = loss_of(*(out.values() if isinstance(out, dict) else out[:3]))
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(100))
-        return loss.detach()
-
-    return step
-
-
-def peer_model(case: Case) -> Any:
-    """open_clip's model of that name, or for the tiny one its class around a small trunk of timm's."""
-    import open_clip
-    import timm
-
-    clip = case.clip_config()
-    name = OPEN_CLIP.get(case.model, "EVA02-B-16")
-    if case.model in OPEN_CLIP:
-        return open_clip.create_model(name, load_weights=False)
-    vision, text = clip.vision, clip.text
-    model = open_clip.model.CustomTextCLIP(
-        clip.embed_dim,
-        open_clip.get_model_config(name)["vision_cfg"] | {"image_size": vision.image_size},
-        {"width": text.width, "heads": text.heads, "layers": text.layers},
-        output_dict=True,
-    )
-    model.visual.trunk = timm.create_model(
-        "eva02_base_patch16_clip_224", img_size=vision.image_size, embed_dim=vision.width, depth=vision.layers,
-        num_heads=vision.heads, mlp_ratio=vision.hidden_width / vision.width, num_classes=clip.embed_dim,
-        global_pool="token", ref_feat_shape=(vision.rope_grid, vision.rope_grid),
-    )  # fmt: skip
-    return model
-
-
-def matmul_tflops(side: int = 2048, repeats: int = 5) -> float:
-    """The best of a few float32 products of square matrices in this process."""
-    left, right = torch.randn(2, side, side)
-    seconds = []
-    for _ in range(1 + repeats):
-        start = time.perf_counter()
-        torch.mm(left, right)
-        seconds.append(time.perf_counter() - start)
-    return 2 * side**3 / min(seconds[1:]) / 1e12
 
 
 def waited(steps: int = 6, batch: int = 8) -> dict[str, Any]:

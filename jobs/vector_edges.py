@@ -182,21 +182,21 @@ def _mover(root: Root, units: list[str], group_of: np.ndarray, is_huge: np.ndarr
         for unit, table in by_unit(batches):
             vectors = load_npy(root, VECTORS.format(unit=units[unit]))
             for batch in table.to_batches(ROWS_PER_BATCH):
-                clusters = batch["clusters"].flatten().to_numpy().reshape(len(batch), -1).copy()
-                clusters[:, near_rank:][is_huge[clusters[:, near_rank:]]] = -1
-                yield _moved(batch, clusters, vectors, group_of)
+                nearest = batch["clusters"].flatten().to_numpy().reshape(len(batch), -1).copy()
+                nearest[:, near_rank:][is_huge[nearest[:, near_rank:]]] = -1
+                yield _moved(batch, nearest, vectors, group_of)
 
     return move
 
 
-def _moved(batch: pa.RecordBatch, clusters: np.ndarray, vectors: np.ndarray, group_of: np.ndarray) -> pa.RecordBatch:
+def _moved(batch: pa.RecordBatch, nearest: np.ndarray, vectors: np.ndarray, group_of: np.ndarray) -> pa.RecordBatch:
     # There are fewer centroids than probes in the nearest cells now and then.
-    group_of_cluster = np.where(clusters >= 0, group_of[clusters], -1)
+    group_of_cluster = np.where(nearest >= 0, group_of[nearest], -1)
     group = np.sort(group_of_cluster, axis=1)
     starts = group >= 0
     starts[:, 1:] &= group[:, 1:] != group[:, :-1]
     item, first = np.nonzero(starts)
-    here = np.where(group_of_cluster[item] == group[item, first, None], clusters[item], -1)
+    here = np.where(group_of_cluster[item] == group[item, first, None], nearest[item], -1)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(here.ravel(), pa.int32()), here.shape[1])
     block = normalised(vectors[batch["place"].to_numpy()]).astype(np.float16)
     return pa.RecordBatch.from_pydict(

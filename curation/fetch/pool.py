@@ -73,7 +73,7 @@ class Pool:
             make = partial(loop.create_connection, partial(Connection, loop), address, port or target.port)
             try:
                 async with asyncio.timeout_at(until):
-                    _, connection = await make(family=family, **secure)  # type: ignore[arg-type]
+                    _, connection = await make(family=family, **secure)
                 return connection
             except TimeoutError:
                 failed = HttpError(Status.CONNECT, f"no connection within {self._timeout_s:g} s")

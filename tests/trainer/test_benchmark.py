@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import trainer as benchmark
-from benchmarks.trainer import OURS, PEER, TINY, WHOLE, Case
+from benchmarks.trainer_steps import OURS, PEER, TINY, WHOLE, Case, case_flops
 from tests.trainer.torchvision_stub import oracle
 
 
@@ -40,5 +40,5 @@ def test_the_largest_batch_is_the_last_that_fits(monkeypatch: pytest.MonkeyPatch
 
 
 def test_padding_counts_only_where_it_is_computed() -> None:
-    flops = {who: benchmark.case_flops(Case(model="eva02-b-16", trainer=who)) for who in (OURS, WHOLE, PEER)}
+    flops = {who: case_flops(Case(model="eva02-b-16", trainer=who)) for who in (OURS, WHOLE, PEER)}
     assert flops[OURS] < flops[WHOLE] < flops[PEER]
