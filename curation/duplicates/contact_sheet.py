@@ -51,7 +51,8 @@ def page(title: str, note: str, bins: Iterable[Bin]) -> str:
         limit = ' class="limit"' if above and not item.is_removed else ""
         above = item.is_removed
         verdict = "duplicates" if item.is_removed else "kept"
-        parts.append(f"<h2{limit}>{html.escape(item.title)}: {item.total:,} pairs, {verdict}</h2>")
+        count = "1 pair" if item.total == 1 else f"{item.total:,} pairs"
+        parts.append(f"<h2{limit}>{html.escape(item.title)}: {count}, {verdict}</h2>")
         parts.append(f'<div class="pairs">{"".join(map(_figure, item.pairs))}</div>')
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
     return f"{head}<style>{_STYLE}</style><h1>{html.escape(title)}</h1><p>{html.escape(note)}</p>{''.join(parts)}\n"

@@ -19,12 +19,12 @@ def test_the_page_stands_alone_and_marks_the_limit_once() -> None:
     bins = [
         Bin(title="near", total=1234, pairs=(pair,), is_removed=True),
         Bin(title="far", total=5, pairs=(), is_removed=False),
-        Bin(title="farther", total=6, pairs=(), is_removed=False),
+        Bin(title="farther", total=1, pairs=(), is_removed=False),
     ]
     text = page("Near & far", "look", bins)
     assert text.count('class="limit"') == 1
     assert re.search(r'class="limit">far: 5 pairs, kept', text)
-    assert "1,234 pairs, duplicates" in text
+    assert "1,234 pairs, duplicates" in text and "farther: 1 pair, kept" in text
     assert "a &lt;b&gt;" in text and "http" not in text
     shown = re.findall(r"base64,([^\"]+)", text)
     assert len(shown) == 2
