@@ -83,9 +83,11 @@ def _everything(folder: Path, photographs: Path) -> None:
 
 
 def measured(folder: Path, num_rows: int, method: str, search: Search) -> dict[str, Any]:
-    """One row of the table. Brute force must have run at this size before the others."""
-    rows, asked = data.vectors(folder, num_rows), data.queries(num_rows)
+    """One row of the table. Raises SystemExit when brute force has not run at this size before the others."""
     truth_path = folder / f"truth-{num_rows}.npy"
+    if method != "faiss flat" and not truth_path.exists():
+        raise SystemExit(f'{truth_path} is not there: run `vectors --rows {num_rows} --method "faiss flat"` first.')
+    rows, asked = data.vectors(folder, num_rows), data.queries(num_rows)
     removed: int | None = None
     num_distances: int | None = None
     label = method if search == Search(min_cosine=data.MIN_COSINE) else _label(search)
