@@ -10,10 +10,10 @@ checkpoints, log and wrong use are those of `trainer.train`; docs/distillation.m
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from curation.errors import UserError
+from trainer import launch
 from trainer.config import Config
 from trainer.launch import Rank
 from trainer.train import check_data, loader_maker, preflight, run_command, run_loop
@@ -39,4 +39,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch.end(main())

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from trainer.launch import end
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -60,12 +62,12 @@ def _environment(rank: int, num_ranks: int, port: int) -> dict[str, str]:
 def _main() -> None:
     module, _, name = sys.argv[1].partition(":")
     getattr(importlib.import_module(module), name)(**json.loads(sys.argv[2]))
-    # gloo's threads end the process with abort() when they meet a peer that has just gone: leave together, in order.
     from torch import distributed
 
     if distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()
+    end(0)
 
 
 if __name__ == "__main__":

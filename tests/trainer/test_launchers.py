@@ -45,6 +45,32 @@ def _port() -> str:
         return str(listener.getsockname()[1])
 
 
+COLLECTIVE_IN_FLIGHT = """
+import atexit, sys, threading, time, torch
+from torch import distributed as dist
+from trainer.launch import end
+
+def late():
+    time.sleep(0.2)
+    sys.stdout.write("thread ")
+
+atexit.register(sys.stdout.write, "handler ")
+dist.init_process_group("gloo")
+held = dist.group.WORLD  # as DeepSpeed does
+dist.barrier()
+threading.Thread(target=late).start()
+for _ in range(50):
+    dist.all_reduce(torch.ones(2_000_000), async_op=True)
+dist.destroy_process_group()
+end(3)
+"""
+
+
+def test_a_collective_in_flight_does_not_change_the_exit_status() -> None:
+    output = launch(2, [sys.executable, "-c", COLLECTIVE_IN_FLIGHT], status=3)
+    assert output.endswith("thread handler ")
+
+
 @pytest.mark.slow
 def test_deepspeeds_launcher_trains_on_a_where(tmp_path: Path) -> None:
     launcher = ["deepspeed", "--num_gpus", "2", "--master_port", _port(), "--module"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 
 from trainer import config
 from trainer.config import Config, PhaseConfig
-from trainer.launch import Rank, this_rank
+from trainer.launch import Rank, end, this_rank
 
 NUM_PAIRS = 48
 RECIPE = """
@@ -134,7 +133,7 @@ def train(
 
     loop.Loop._step = step  # type: ignore[method-assign]  # a test's hook
     argv = ["--config", str(recipe(folder)), *(part for override in overrides for part in ("--set", override))]
-    sys.exit(command.main(argv))
+    end(command.main(argv))
 
 
 def records(folder: Path | str) -> dict[int, dict[str, Any]]:
