@@ -463,6 +463,8 @@ ruled("robots_allows_the_longer_rule", Status.OK, "User-agent: *\nDisallow: /\nA
 ruled("robots_names_us", Status.ROBOTS, "User-agent: *\nAllow: /\n\nUser-agent: clip-curation\nDisallow: /\n")
 ruled("robots_names_another", Status.OK, "User-agent: img2dataset\nDisallow: /\n")
 ruled("robots_quoted_path", Status.ROBOTS, "User-agent: *\nDisallow: /a%3cd.jpg\n", path="/a%3Cd.jpg")
+ruled("robots_dot_segments", Status.ROBOTS, "User-agent: *\nDisallow: /private/\n", path="/public/../private/x.jpg")
+ruled("robots_quoted_star", Status.OK, "User-agent: *\nDisallow: /%2A.jpg%24\n")
 ruled("robots_with_byte_order_mark", Status.ROBOTS, "\ufeffUser-agent: *\nDisallow: /\n")
 ruled("robots_of_nonsense", Status.OK, "\x00\x01\x02: /\n::\nDisallow: /\nUser-agent\n")
 
@@ -540,7 +542,13 @@ TAGS = {
     "tag_none": ("none", Status.OPTED_OUT),
     "noai_for_us": ("clip-curation: noai", Status.OPTED_OUT),
     "noai_for_us_after_another": ("googlebot: nosnippet, clip-curation: noai", Status.OPTED_OUT),
+    "noai_for_our_version": ("clip-curation/0.1: noai", Status.OPTED_OUT),
+    "noai_after_a_semicolon": ("noarchive; noai", Status.OPTED_OUT),
+    "noindex_before_a_space": ("noindex nofollow", Status.OPTED_OUT),
+    "noai_in_quotes": ('"noai"', Status.OPTED_OUT),
     "noindex_for_another": ("googlebot: noindex, nofollow", Status.OK),
+    "noindex_for_another_version": ("bingbot/2.0: nofollow, noindex", Status.OK),
+    "noindex_for_a_number": ("360spider: nofollow, noindex", Status.OK),
     "tags_without_refusal": ("all, noarchive, max-video-preview:0", Status.OK),
 }
 for name, (tag, status) in TAGS.items():

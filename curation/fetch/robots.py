@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote
 
+from curation.fetch.urls import canonical, quoted
 from curation.schema import Status
 
 MAX_BYTES = 500 * 1024
 """RFC 9309 2.5: a crawler must parse at least 500 KiB."""
 REFUSALS = {"noai", "noimageai", "noindex", "noimageindex", "none"}
-VALUED = {"max-image-preview", "max-snippet", "max-video-preview", "unavailable_after"}
-"""Directives that carry a colon themselves; any other word before a colon names a user agent."""
-AGENT = re.compile(r"\*|[a-z_][a-z0-9_.-]*")
-"""The date of unavailable_after holds a comma and colons of its own, which must not pass for an agent."""
+MAX_PATTERNS = 1_000
+"""Rules with `*` that are looked at for every row; of those beyond them, see Robots."""
+VALUED = re.compile(r"(?:max-image-preview|max-snippet|max-video-preview|unavailable_after)\s*[:=]\s*[^\s,;]*")
+"""Directives that carry a colon and a value themselves; any other word before a colon names a user agent."""
+WORD = re.compile(r"([\w.*/-]+)\s*(:?)")
+"""The date of unavailable_after has colons too, after words without a letter: no agents."""
 
 
 def product_token(user_agent: str) -> str:
@@ -23,22 +25,71 @@ def product_token(user_agent: str) -> str:
     return re.match(r"[A-Za-z_-]*", user_agent)[0].lower()  # type: ignore[index]  # an empty match is a match
 
 
-@dataclass(frozen=True)
 class Robots:
-    """The rules of one robots.txt that concern us: (path pattern, allowed)."""
+    """The rules of one robots.txt that concern us, given as (path pattern, allowed).
 
-    rules: tuple[tuple[str, bool], ...] = ()
-    status: Status = Status.ROBOTS
-    """How a row ends that they do not allow: a temporary status when it is only that they cannot be had now."""
-    reason: str = "robots.txt disallows the path"
+    Rules without `*` are looked up, however many they are. Of those with `*` the longest MAX_PATTERNS are matched; of
+    the others a Disallow counts for all that starts as it does up to its `*`, and an Allow not at all.
+    """
+
+    def __init__(
+        self,
+        rules: Iterable[tuple[str, bool]] = (),
+        status: Status = Status.ROBOTS,
+        reason: str = "robots.txt disallows the path",
+    ) -> None:
+        self.status, self.reason = status, reason
+        """How a row ends that they do not allow: a temporary status when it is only that they cannot be had now."""
+        self._whole: dict[str, bool] = {}
+        self._prefixes: dict[str, bool] = {}
+        patterns: dict[tuple[str, bool], bool] = {}
+        for pattern, allowed in rules:
+            anchored = pattern.endswith("$")
+            body = _path(pattern[:-1] if anchored else pattern, "$")
+            if "*" in body:
+                patterns[body, anchored] = patterns.get((body, anchored), False) or allowed
+            else:
+                _add(self._whole if anchored else self._prefixes, body, allowed)
+        # The longest first, as it decides, and of equals one that allows.
+        longest = sorted(
+            ((len(body) + anchored, allowed, body, anchored) for (body, anchored), allowed in patterns.items()),
+            reverse=True,
+        )
+        self._patterns = [
+            (size, allowed, body.split("*"), anchored) for size, allowed, body, anchored in longest[:MAX_PATTERNS]
+        ]
+        for _, allowed, body, _ in longest[MAX_PATTERNS:]:
+            if not allowed:
+                _add(self._prefixes, body.partition("*")[0], allowed)
+        self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
 
     def allows(self, path: str) -> bool:
         """RFC 9309 2.2.2: the longest matching pattern decides, allow wins a tie, no match allows."""
-        if not self.rules:
+        if not (self._prefixes or self._patterns or self._whole):
             return True
-        wanted = _normal(path)
-        matching = [(len(pattern), allowed) for pattern, allowed in self.rules if _matches(pattern, wanted)]
-        return max(matching)[1] if matching else True
+        wanted = _path(path, "$*")
+        length, allowed = self._looked_up(wanted)
+        for size, allows, pieces, anchored in self._patterns:
+            if size < length:
+                break
+            if _matches(pieces, anchored, wanted):
+                return allows or (size == length and allowed)
+        return allowed
+
+    def _looked_up(self, path: str) -> tuple[int, bool]:
+        """The length of the longest rule without `*` that matches, 0 when none does, and what it says."""
+        if path in self._whole:
+            # As long as its `$` is, and so longer than any prefix of `path`.
+            return len(path) + 1, self._whole[path]
+        for length in self._lengths:
+            allowed = self._prefixes.get(path[:length]) if length <= len(path) else None
+            if allowed is not None:
+                return length, allowed
+        return 0, True
+
+
+def _add(rules: dict[str, bool], path: str, allowed: bool) -> None:
+    rules[path] = rules.get(path, False) or allowed
 
 
 ALLOW_ALL = Robots()
@@ -61,7 +112,7 @@ def parse(text: str, token: str) -> Robots:
     for name in (token, "*"):
         chosen = [group for group in groups if name in group.agents]
         if chosen:
-            return Robots(tuple(rule for group in chosen for rule in group.rules))
+            return Robots(rule for group in chosen for rule in group.rules)
     return ALLOW_ALL
 
 
@@ -81,19 +132,22 @@ def _groups(text: str) -> list[_Group]:
         elif key in ("allow", "disallow"):
             naming = False
             if groups and value:
-                groups[-1].rules.append((_normal(value), key == "allow"))
+                groups[-1].rules.append((value, key == "allow"))
     return groups
 
 
-def _normal(path: str) -> str:
-    return quote(unquote(path), safe="/*$?=&;:@+,!~'()%") if path else "/"
+def _path(text: str, literal: str) -> str:
+    """A path, or a rule's, in the form to compare it in (RFC 9309 2.2.2): `literal` characters stand for themselves."""
+    path = canonical(quoted(text))
+    for character in literal:
+        if character in path:
+            path = path.replace(character, f"%{ord(character):02X}")
+    return path
 
 
-def _matches(pattern: str, path: str) -> bool:
-    anchored = pattern.endswith("$")
-    body = pattern[:-1] if anchored else pattern
-    # Greedy walk over the pieces between stars: linear, where a regular expression of many stars is not.
-    first, *others = body.split("*")
+def _matches(pieces: list[str], anchored: bool, path: str) -> bool:
+    """Greedy walk over the pieces between stars: linear, where a regular expression of many stars is not."""
+    first, *others = pieces
     if not path.startswith(first):
         return False
     position = len(first)
@@ -102,9 +156,7 @@ def _matches(pattern: str, path: str) -> bool:
         if found < 0:
             return False
         position = found + len(piece)
-    if not anchored:
-        return True
-    return path.endswith(others[-1]) and len(path) - len(others[-1]) >= position if others else position == len(path)
+    return not anchored or (path.endswith(others[-1]) and len(path) - len(others[-1]) >= position)
 
 
 def refusal(headers: Iterable[tuple[str, str]], token: str) -> str | None:
@@ -119,14 +171,11 @@ def refusal(headers: Iterable[tuple[str, str]], token: str) -> str | None:
 
 
 def _tag_refuses(value: str, token: str) -> bool:
-    """One X-Robots-Tag: directives by commas; `agent:` limits those that follow it to that agent."""
+    """One X-Robots-Tag: directives, whatever separates them; `agent:` limits those that follow it to that agent."""
     concerned = True
-    for part in value.lower().split(","):
-        word, separator, rest = part.strip().partition(":")
-        directive = word.strip()
-        if separator and directive not in VALUED and AGENT.fullmatch(directive):
-            concerned = directive in ("*", token)
-            directive = rest.strip()
-        if concerned and directive in REFUSALS:
+    for word, colon in WORD.findall(VALUED.sub("", value.lower())):
+        if concerned and word in REFUSALS:
             return True
+        if colon and word not in REFUSALS and (word == "*" or any(c.isalpha() for c in word)):
+            concerned = word == "*" or product_token(word) == token
     return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from yarl import URL
 
@@ -14,6 +14,12 @@ MAX_LENGTH = 16_384
 """Characters; servers refuse request lines beyond 8 to 16 KB."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_PARTS = re.compile(r"[^:]*://([^/?#]*)([^?#]*)(\?[^#]*)?")
+_DROPPED = str.maketrans("", "", "\t\r\n")
+"""As browsers do (WHATWG URL, basic URL parser)."""
+_NOT_LEGAL = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=:@/?%-]+")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ORDINARY = re.compile(
     r"(https?)://([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::([0-9]{1,5}))?(/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*)?"
 )
@@ -29,7 +35,10 @@ class BadUrlError(Exception):
 
 
 class Target(NamedTuple):
-    """One resource. `host` is ASCII and in lower case, `path` quoted, with the query, without the fragment."""
+    """One resource. `host` is ASCII and in lower case, `path` quoted, with the query, without the fragment.
+
+    What is legal in a path stays as it was given, since a signature may cover it; dot segments are taken out.
+    """
 
     scheme: str
     host: str
@@ -56,7 +65,8 @@ def parse(url: str) -> Target:
     number = int(port) if port else DEFAULT_PORTS[scheme]
     if not 0 < number < 65_536:
         raise BadUrlError(Status.INVALID_URL, f"port {number}")
-    return Target(scheme, host, number, path or "/")
+    path = path or "/"
+    return Target(scheme, host, number, _without_dots(path) if "/." in path or "/%2" in path else path)
 
 
 def _parse_slowly(url: str) -> Target:
@@ -67,12 +77,48 @@ def _parse_slowly(url: str) -> Target:
         raise BadUrlError(Status.UNSUPPORTED_SCHEME, f"{scheme[1][:20]}; only http and https are fetched")
     if len(url) > MAX_LENGTH:
         raise BadUrlError(Status.INVALID_URL, f"{len(url)} characters")
+    parts = _PARTS.match(url.translate(_DROPPED))
+    if parts is None:
+        raise BadUrlError(Status.INVALID_URL, "no host")
+    authority, path, query = parts.groups()
     try:
-        parsed = URL(url)
-        host, port, path = parsed.raw_host, parsed.port, parsed.raw_path_qs
+        parsed = URL(f"{scheme[1]}://{authority}/")
+        host, port = parsed.raw_host, parsed.port
+        path = _without_dots(quoted(f"{path or '/'}{query or ''}"))
     except (ValueError, UnicodeError) as error:
         raise BadUrlError(Status.INVALID_URL, str(error)) from error
-    return _checked(parsed.scheme, (host or "").lower(), port or 0, path or "/")
+    return _checked(parsed.scheme, (host or "").lower(), port or 0, path)
+
+
+def quoted(path: str) -> str:
+    """`path` with what is not legal in one percent-encoded as UTF-8; surrogates stand for bytes that were none."""
+    return _NOT_LEGAL.sub(lambda found: quote(found[0], safe="", errors="surrogateescape"), path)
+
+
+def canonical(path: str) -> str:
+    """The one form of all spellings of a quoted path that mean the same (RFC 3986 6.2.2), to compare it by."""
+    return _ESCAPE.sub(_plain_or_upper, path) if "%" in path else path
+
+
+def _plain_or_upper(escape: re.Match[str]) -> str:
+    character = chr(int(escape[1], 16))
+    return character if character in _UNRESERVED else escape[0].upper()
+
+
+def _without_dots(path: str) -> str:
+    """RFC 3986 5.2.4 on the part before the query. As in browsers, `%2e` is a dot in a segment of dots alone."""
+    path, mark, query = path.partition("?")
+    kept: list[str] = []
+    dots = ""
+    for segment in path.split("/")[1:]:
+        dots = segment.lower().replace("%2e", ".")
+        if dots == "..":
+            del kept[-1:]
+        elif dots != ".":
+            kept.append(segment)
+    if dots in (".", ".."):
+        kept.append("")
+    return f"/{'/'.join(kept)}{mark}{query}"
 
 
 def _checked(scheme: str, host: str, port: int, path: str) -> Target:
@@ -84,7 +130,10 @@ def _checked(scheme: str, host: str, port: int, path: str) -> Target:
         raise BadUrlError(Status.INVALID_URL, "the host holds characters that no host name has")
     if not 0 < port < 65_536:
         raise BadUrlError(Status.INVALID_URL, f"port {port}")
-    return Target(scheme, host, port, path)
+    target = Target(scheme, host, port, path)
+    if len(target.origin) + len(path) > MAX_LENGTH:
+        raise BadUrlError(Status.INVALID_URL, f"{len(path)} characters once quoted")
+    return target
 
 
 def join(base: Target, location: str) -> Target:
