@@ -7,22 +7,46 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from curation import __version__
 from curation.errors import UserError
+from curation.fetch.robots import product_token
 from curation.settings import apply_overrides, from_dict, read_toml
 
 SHIPPED = Path(__file__).parent / "recipes"
 DEFAULT_USER_AGENT = f"clip-curation/{__version__} (+https://github.com/clip-curation; image-text data set builder)"
+FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "ico", "avif")
+"""Formats that a decoder here reads."""
+EXTENSIONS = {"jpg": "jpeg", "tif": "tiff"}
+"""What formats are also called."""
+MAX_COUNT = 2**31 - 1
+DAY_S = 86_400.0
+Ranges = Mapping[str, tuple[float, float]]
 
 
-def _at_least(name: str, value: float, low: float) -> None:
-    if value < low:
-        raise ValueError(f"{name} must be at least {low}, not {value}")
+def _within(section: Any, ranges: Ranges) -> None:
+    """Raise ValueError for an option outside its range, both ends included; None is none, and so in range."""
+    for name, (low, high) in ranges.items():
+        value = getattr(section, name)
+        if value is not None and not low <= value <= high:  # nan lies in no range
+            raise ValueError(f"{name} must lie in {low}..{high}, not {value}")
+
+
+def host_port(target: str) -> tuple[str, int]:
+    """IP address and port of a `connect_to` target. Raises ValueError."""
+    address, separator, port = target.rpartition(":")
+    if not separator or not port.isdecimal() or not 1 <= int(port) <= 65_535:
+        raise ValueError(f'connect_to: {target!r} is not of the form "address:port"')
+    address = address.removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(address)
+    except ValueError as error:
+        raise ValueError(f"connect_to: {address!r} in {target!r} is not an IP address") from error
+    return address, int(port)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +61,36 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if not self.paths:
             raise ValueError(f"source {self.name!r} names no paths")
+
+
+DOWNLOAD_RANGES: Ranges = {
+    "image_size": (1, 65_500),
+    "encode_quality": (1, 100),
+    "max_bytes": (1, MAX_COUNT),
+    "max_pixels": (1, 2**30),  # OpenCV's own limit
+    "max_frames": (1, MAX_COUNT),
+    "timeout_s": (0.001, DAY_S),
+    "connect_timeout_s": (0.001, DAY_S),
+    "first_byte_timeout_s": (0.001, DAY_S),
+    "retries": (0, 100),
+    "rounds": (0, 1_000),
+    "max_redirects": (0, 100),
+    "max_concurrency": (1, 65_536),  # each takes a descriptor
+    "max_per_host": (1, MAX_COUNT),
+    "host_interval_s": (0.0, MAX_COUNT),  # a day and more, of hosts that several units share
+    "num_decoders": (1, 1_000),
+    "num_rows_per_unit": (1, MAX_COUNT),
+}
+
+
+def _known_formats(names: Sequence[str]) -> tuple[str, ...]:
+    """`names` as FORMATS spells them. Raises ValueError."""
+    found = tuple(dict.fromkeys(EXTENSIONS.get(name.lower(), name.lower()) for name in names))
+    unknown = [name for name in found if name not in FORMATS]
+    if unknown or not found:
+        wrong = f"not {unknown[0]!r}" if unknown else "and not be empty"
+        raise ValueError(f"formats must name some of {', '.join(FORMATS)}, {wrong}")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,19 +140,23 @@ class DownloadConfig:
     num_rows_per_unit: int = 10_000
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "max_bytes", "max_pixels", "max_frames", "max_concurrency", "max_per_host"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("num_rows_per_unit", "num_decoders"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("retries", "rounds"):
-            _at_least(name, getattr(self, name), 0)
-        if not 1 <= self.encode_quality <= 100:
-            raise ValueError(f"encode_quality must lie in 1..100, not {self.encode_quality}")
-        for name in ("timeout_s", "connect_timeout_s", "first_byte_timeout_s"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        _within(self, DOWNLOAD_RANGES)
+        if self.resize_mode != "no" and self.image_size**2 > self.max_pixels:
+            raise ValueError(
+                f"image_size² may be max_pixels at most: {self.image_size}² is more than {self.max_pixels}"
+            )
+        object.__setattr__(self, "formats", _known_formats(self.formats))
+        for name in ("user_agent", "contact"):
+            if not all(" " <= c <= "~" for c in getattr(self, name)):
+                raise ValueError(f"{name} must be printable ASCII, as HTTP wants it, not {getattr(self, name)!r}")
+        if not product_token(self.user_agent):
+            raise ValueError(
+                f"user_agent must begin with a name that robots.txt can give rules, not {self.user_agent!r}"
+            )
         for network in self.allow_addresses:
             ipaddress.ip_network(network)
+        for target in self.connect_to.values():
+            host_port(target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +165,9 @@ class EmbedConfig:
 
     model: str = "efficientnet_lite0"
     batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        _within(self, {"batch_size": (1, MAX_COUNT)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +204,10 @@ class DedupeConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("num_probes", "num_passes", "max_cluster_rows", "max_neighbours", "max_training_rows"):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("num_centroids", self.num_centroids or 1, 1)
-        if not 0 <= self.max_hamming <= 16:
-            raise ValueError(f"max_hamming must lie in 0..16, not {self.max_hamming}")
+        for name in ("num_probes", "num_passes", "max_training_rows", "max_cluster_rows", "max_neighbours"):
+            _within(self, {name: (1, MAX_COUNT)})
+        _within(self, {"max_hamming": (0, 16), "min_entropy": (0.0, 8.0)})
+        _within(self, {"num_centroids": (1, MAX_COUNT), "max_local_edges": (0, MAX_COUNT), "seed": (0, MAX_COUNT)})
         if self.min_cosine is not None and not 0 < self.min_cosine <= 1:
             raise ValueError(f"min_cosine must lie in (0, 1], not {self.min_cosine}")
 
@@ -164,8 +224,7 @@ class PackConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least("num_samples_per_shard", self.num_samples_per_shard, 1)
-        _at_least("num_bytes_per_shard", self.num_bytes_per_shard or 1, 1)
+        _within(self, {"num_samples_per_shard": (1, MAX_COUNT), "num_bytes_per_shard": (1, math.inf)})
         if not self.captions or not all(math.isfinite(w) and w > 0 for w in self.captions.values()):
             raise ValueError(f"captions must give columns positive weights, not {self.captions}")
 

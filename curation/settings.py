@@ -5,6 +5,7 @@ Shared by the recipe (curation/config.py), the filters' options and the trainer'
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import tomllib
@@ -25,7 +26,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}: name an existing TOML file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:  # TOML's own errors, bytes that are no text, numbers of 5,000 digits
         raise UserError(f"{path} is not readable TOML: {error}.") from error
 
 
@@ -33,7 +34,7 @@ def parse_value(text: str) -> Any:
     """A TOML value, or the text itself when it is none: `3` → 3, `[1]` → [1], `foo bar` → 'foo bar'."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # TOML's own, or a number of more digits than Python reads
         return text
 
 
@@ -64,7 +65,7 @@ def _copied(value: Any) -> Any:
 
 
 def _index(node: list[Any], name: str, override: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
+    if not name.isdecimal() or int(name) >= len(node):
         raise UserError(f"--set {override!r}: {name} is not an index below {len(node)}.")
     return int(name)
 
@@ -149,7 +150,8 @@ def _convert_union(value: Any, arguments: tuple[Any, ...], where: str) -> Any:
 
 def _convert_scalar(value: Any, hint: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with contextlib.suppress(OverflowError):
+            return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         return value
     name = getattr(hint, "__name__", str(hint))

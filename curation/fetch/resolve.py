@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from curation.errors import UserError
+from curation.config import host_port
 from curation.fetch.addresses import AddressPolicy
 
 MAX_LOOKUPS = 32
@@ -54,9 +54,11 @@ class Resolver:
 
     def __init__(self, policy: AddressPolicy, connect_to: Mapping[str, str]) -> None:
         self._policy = policy
-        self._connect_to = {pattern.lower(): _host_port(target) for pattern, target in connect_to.items()}
+        self._connect_to = {pattern.lower(): host_port(target) for pattern, target in connect_to.items()}
         self._cache: dict[str, tuple[float, Answer]] = {}
-        self._pending: dict[str, asyncio.Task[Answer]] = {}
+        self._pending: dict[str, tuple[asyncio.Event, asyncio.Task[Answer]]] = {}
+        """Look-ups that are on their way, and whether each has begun."""
+        self._turns = asyncio.Semaphore(MAX_LOOKUPS)
         self._threads = ThreadPoolExecutor(MAX_LOOKUPS, thread_name_prefix="dns")
 
     async def resolve(self, host: str) -> list[Endpoint]:
@@ -65,22 +67,35 @@ class Resolver:
         Raises BlockedAddressError or LookupFailedError.
         """
         host = host.rstrip(".")
-        known = self._cache.get(host)
-        if known is not None and known[0] > time.monotonic():
-            answer = known[1]
-        else:
-            if host not in self._pending:
-                self._pending[host] = asyncio.create_task(self._look_up(host))
+        answer = self._known(host)
+        if answer is None:
             # Shielded: who asked first may give up, the others still wait for the answer.
-            answer = await asyncio.shield(self._pending[host])
+            answer = await asyncio.shield(self._asked(host)[1])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def _look_up(self, host: str) -> Answer:
+    async def turn(self, host: str) -> None:
+        """Wait until the look-up of `host`, if it needs one, has begun: that others are slow is not its fault."""
+        host = host.rstrip(".")
+        if self._known(host) is None:
+            await self._asked(host)[0].wait()
+
+    def _known(self, host: str) -> Answer | None:
+        known = self._cache.get(host)
+        return known[1] if known is not None and known[0] > time.monotonic() else None
+
+    def _asked(self, host: str) -> tuple[asyncio.Event, asyncio.Task[Answer]]:
+        if host not in self._pending:
+            begun = asyncio.Event()
+            self._pending[host] = begun, asyncio.create_task(self._look_up(host, begun))
+        return self._pending[host]
+
+    async def _look_up(self, host: str, begun: asyncio.Event) -> Answer:
         try:
-            answer = self._checked(await self._addresses(host))
+            answer = self._checked(await self._addresses(host, begun))
         finally:
+            begun.set()
             del self._pending[host]
         lifetime = POSITIVE_TTL_S
         if isinstance(answer, Exception):
@@ -95,16 +110,20 @@ class Resolver:
         allowed = [entry for entry in found if self._policy.allows(entry.address)]
         return allowed[:MAX_ADDRESSES] or BlockedAddressError(", ".join(sorted({entry.address for entry in found})))
 
-    async def _addresses(self, host: str) -> Answer:
+    async def _addresses(self, host: str, begun: asyncio.Event) -> Answer:
         for pattern, (address, port) in self._connect_to.items():
             if fnmatch.fnmatchcase(host, pattern):
                 return [Endpoint(address, socket.AF_INET6 if ":" in address else socket.AF_INET, port)]
         if host.endswith(".invalid") or host == "invalid":
             return LookupFailedError("names under .invalid do not exist (RFC 6761)", temporary=False)
-        loop = asyncio.get_running_loop()
+        await self._turns.acquire()
+        begun.set()
+        looking = asyncio.get_running_loop().run_in_executor(self._threads, _getaddrinfo, host)
+        looking.add_done_callback(self._looked)
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
-                found = await loop.run_in_executor(self._threads, _getaddrinfo, host)
+                # Shielded: the thread goes on when nobody waits any more, and its place is taken until it ends.
+                found = await asyncio.shield(looking)
         except TimeoutError:
             return LookupFailedError("the look-up took too long", temporary=True)
         except socket.gaierror as error:
@@ -113,9 +132,14 @@ class Resolver:
             return LookupFailedError(str(error), temporary=False)
         return found
 
+    def _looked(self, looking: asyncio.Future[Answer]) -> None:
+        self._turns.release()
+        if not looking.cancelled():
+            looking.exception()  # asked for, so that asyncio does not complain of a failure that nobody waited for
+
     def close(self) -> None:
         """Wait for nobody: threads that still look up end with their look-up."""
-        for task in self._pending.values():
+        for _, task in self._pending.values():
             task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -123,10 +147,3 @@ class Resolver:
 def _getaddrinfo(host: str) -> Answer:
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(Endpoint(str(sockaddr[0]), int(family), 0) for family, _, _, _, sockaddr in found))
-
-
-def _host_port(target: str) -> tuple[str, int]:
-    address, separator, port = target.rpartition(":")
-    if not separator or not port.isdigit():
-        raise UserError(f'download.connect_to: {target!r} is not of the form "address:port".')
-    return address.strip("[]"), int(port)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.config import find, load
+from curation.config import find, host_port, load
 from curation.errors import UserError
 from curation.settings import apply_overrides, from_dict, parse_value, to_dict
 
@@ -88,9 +88,31 @@ def test_bad_overrides(override: str) -> None:
     [
         ("[downlod]\n", "Unknown key 'downlod'.*did you mean download"),
         ("[download]\nimage_siz = 3\n", "Unknown key 'image_siz' in download"),
-        ("[download]\nimage_size = 0\n", "image_size must be at least 1"),
+        ("[download]\nimage_size = 0\n", "image_size must lie in 1..65500, not 0"),
         ('[download]\nallow_addresses = ["10.0.0.0/33"]\n', "10.0.0.0/33"),
+        ("[download]\ntimeout_s = nan\n", "timeout_s must lie in .*, not nan"),
+        ("[download]\nfirst_byte_timeout_s = inf\n", "first_byte_timeout_s must lie in .*, not inf"),
+        (f"[download]\ntimeout_s = 1{'0' * 400}\n", "timeout_s in download in .* must be of type float"),
+        ("[download]\nhost_interval_s = -1\n", "host_interval_s must lie in 0.0.."),
+        ("[download]\nmax_redirects = -1\n", "max_redirects must lie in 0..100"),
+        ("[download]\nmax_pixels = 9_000_000_000\n", "max_pixels must lie in 1.."),
+        ("[download]\nmax_pixels = 50_000\n", "image_size² may be max_pixels at most: 224² is more than 50000"),
+        ('[download]\nformats = ["jpeg", "heic"]\n', "formats must name some of jpeg, png, .*, not 'heic'"),
+        ("[download]\nformats = []\n", "formats must name some of .* and not be empty"),
+        ('[download]\nuser_agent = ""\n', "user_agent must begin with a name .*, not ''"),
+        ('[download]\nuser_agent = "360bot"\n', "user_agent must begin with a name .*, not '360bot'"),
+        ('[download]\nuser_agent = "bücherwurm"\n', "user_agent must be printable ASCII"),
+        ('[download]\ncontact = "a@b.org\\r\\nHost: c"\n', "contact must be printable ASCII"),
+        ('[download]\nconnect_to = {"*" = "x"}\n', "connect_to: 'x' is not of the form \"address:port\""),
+        ('[download]\nconnect_to = {"*" = "10.0.0.1:70000"}\n', "is not of the form"),
+        ('[download]\nconnect_to = {"*" = "localhost:80"}\n', "connect_to: 'localhost' .* is not an IP address"),
+        ("[embed]\nbatch_size = 0\n", "batch_size must lie in 1.."),
         ("[dedupe]\nmin_cosine = 1.5\n", "min_cosine must lie in"),
+        ("[dedupe]\nmin_cosine = nan\n", "min_cosine must lie in"),
+        ("[dedupe]\nmin_entropy = nan\n", "min_entropy must lie in 0.0..8.0, not nan"),
+        ("[dedupe]\nnum_centroids = 0\n", "num_centroids must lie in 1.."),
+        ("[dedupe]\nseed = -1\n", "seed must lie in 0.."),
+        ("[pack]\nnum_bytes_per_shard = 0\n", "num_bytes_per_shard must lie in 1..inf, not 0"),
         ('[sources]\nname = "x"\n', r"written as \[\[sources\]\]"),
         ('[[sources]]\nname = "x"\npaths = []\n', "names no paths"),
         ('[[sources]]\nname="x"\npaths=["a"]\n[[sources]]\nname="x"\npaths=["b"]\n', "two sources are called 'x'"),
@@ -100,8 +122,24 @@ def test_bad_overrides(override: str) -> None:
 def test_bad_recipes(tmp_path: Path, text: str, said: str) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=said) as caught:
         load(recipe)
+    assert "\n" not in str(caught.value)
+
+
+def test_formats_go_by_their_extensions_too(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('[download]\nformats = ["JPG", "png", "jpeg", "tif"]\n')
+    assert load(recipe).download.formats == ("jpeg", "png", "tiff")
+
+
+def test_targets_of_connect_to() -> None:
+    assert host_port("10.0.0.1:80") == ("10.0.0.1", 80)
+    assert host_port("[::1]:8080") == ("::1", 8080)
+
+
+def test_a_number_of_more_digits_than_python_reads() -> None:
+    assert parse_value("9" * 5_000) == "9" * 5_000
 
 
 def test_a_folder_named_like_a_shipped_recipe_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

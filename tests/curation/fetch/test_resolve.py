@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.errors import UserError
 from curation.fetch import resolve
 from curation.fetch.addresses import AddressPolicy, embedded
 from curation.fetch.http1 import HttpError
@@ -220,5 +219,5 @@ def test_connect_to_sends_names_elsewhere_and_is_checked_too(monkeypatch: pytest
         ("BlockedAddressError", None),
         ["8.8.8.8"],
     ]
-    with pytest.raises(UserError, match="not of the form"):
+    with pytest.raises(ValueError, match="not of the form"):
         Resolver(AddressPolicy(), {"a": "nonsense"})
