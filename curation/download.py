@@ -101,7 +101,7 @@ def download_unit(
     kept = [row for row in earlier if row["uid"] not in due]
     key = fingerprint([root.base, content_config(config), fetch_round])
     with _spool(root, f"{unit}-{key}.spool") as spool, UnitLog(root, unit, fetch_round, len(waiting)) as log:
-        job = Job(waiting, spool, config, load(config.opt_out), log)
+        job = Job(waiting, spool, config, load(config.opt_out, root.scratch()), log)
         (fetch or fetch_rows)(job)
         publish_unit(root, unit, waiting, spool, kept, fetch_round)
         spool.forget()
@@ -168,7 +168,7 @@ async def _fetch_all(job: Job) -> None:
 def _startable(job: Job) -> Iterator[Item]:
     """Rows that have to be fetched; those that must not or cannot be end here."""
     for sample in job.waiting():
-        if job.opt_out.refuses_url(sample["url"]):
+        if job.opt_out.refuses_url(sample["url"]) or job.opt_out.refuses_sha256(sample["claimed_sha256"]):
             job.end(sample, failed(sample["uid"], Status.OPTED_OUT, "on an opt-out list"))
             continue
         try:
@@ -251,7 +251,7 @@ class _Task:
 
     async def _stored(self, sample: Row, body: bytes) -> tuple[Row, bytes]:
         sha256 = hashlib.sha256(body).hexdigest()
-        if sha256 in self._job.opt_out.sha256s:
+        if self._job.opt_out.refuses_sha256(sha256):
             raise PictureError(Status.OPTED_OUT, "its sha256 is on an opt-out list")
         claimed = sample["claimed_sha256"]
         if claimed and claimed.lower() != sha256:

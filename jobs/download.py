@@ -32,7 +32,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     if not root.list("plans", ".json"):
         raise UserError(f"{root.base} has no finished plan: run `curate ingest` first.")
     config = resolved(recipe)
-    load(config.opt_out)
+    load(config.opt_out, root.scratch())
     engine(config.engine)
     missing = set(root.missing_units("downloads"))
     unread = missing & set(unfinished(root))

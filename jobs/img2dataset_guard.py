@@ -100,7 +100,7 @@ class Guard:
     def _picture(self, url: str) -> bytes:
         body = self._follow(url)
         sha256 = hashlib.sha256(body).hexdigest()
-        if sha256 in self._opt_out.sha256s:
+        if self._opt_out.refuses_sha256(sha256):
             raise RefusedError(Status.OPTED_OUT, "its sha256 is on an opt-out list")
         claimed = self.claims.get(url)
         if claimed and sha256 not in claimed:

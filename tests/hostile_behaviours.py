@@ -561,7 +561,12 @@ raw("tag_twice", Status.OPTED_OUT, "HTTP/1.1 200 OK\nX-Robots-Tag: googlebot: no
 
 served("right_sha256", Status.OK, JPEG)
 served("wrong_sha256", Status.HASH_MISMATCH, JPEG)
-for name, sha256 in (("right_sha256", hashlib.sha256(JPEG).hexdigest().upper()), ("wrong_sha256", "0" * 64)):
+served("opted_out_by_claim", Status.OPTED_OUT, JPEG)
+for name, sha256 in (
+    ("right_sha256", hashlib.sha256(JPEG).hexdigest().upper()),
+    ("wrong_sha256", "0" * 64),
+    ("opted_out_by_claim", hashlib.sha256(made.jpeg(seed=7)).hexdigest()),
+):
     BEHAVIOURS[name] = replace(BEHAVIOURS[name], claimed_sha256=sha256)
 served("opted_out_url", Status.OPTED_OUT, JPEG)
 served("opted_out_host", Status.OPTED_OUT, JPEG)

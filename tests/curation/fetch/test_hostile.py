@@ -142,7 +142,8 @@ def test_two_passes_give_the_same_bytes(passes: dict[str, Any]) -> None:
 
 def test_what_may_not_be_asked_was_not_asked(passes: dict[str, Any]) -> None:
     asked = {label for label, path in passes["first"]["asked"] if path != "/robots.txt"}
-    assert not asked & {"opted-out-url", "opted-out-host", "robots-disallows", "robots-broken", "robots-drip"}
+    assert not asked & {"opted-out-url", "opted-out-host", "opted-out-by-claim"}
+    assert not asked & {"robots-disallows", "robots-broken", "robots-drip"}
 
 
 def test_robots_txt_is_asked_for_once_a_host(passes: dict[str, Any]) -> None:
