@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import random
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from tests.hostile_server import DOMAIN, Exchange, Serve
 
 DRIP_S = 0.1
 MAX_BYTES = 2_000_000
-TIMEOUT_S = 2.0
+TIMEOUT_S = 3.0
 OPTED_OUT = f"http://opted-out-url.{DOMAIN}/picture.jpg"
 
 
@@ -268,6 +270,7 @@ raw("the_same_length_twice", Status.OK, f"HTTP/1.1 200 OK\nContent-Length: {len(
 raw("negative_length", Status.BAD_RESPONSE, "HTTP/1.1 200 OK\nContent-Length: -1", JPEG)
 raw("length_in_words", Status.BAD_RESPONSE, "HTTP/1.1 200 OK\nContent-Length: many", JPEG)
 raw("large_length", Status.TOO_LARGE, "HTTP/1.1 200 OK\nContent-Length: 99999999999", detail="announced")
+raw("length_after_zeros", Status.OK, f"HTTP/1.1 200 OK\nContent-Length: {'0' * 30}{len(JPEG)}", JPEG)
 raw("absurd_length", Status.TOO_LARGE, f"HTTP/1.1 200 OK\nContent-Length: {'9' * 4000}", detail="announced")
 CHUNKS = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (JPEG[:7], JPEG[7:300], JPEG[300:]))
 CHUNKED = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked"
@@ -299,6 +302,12 @@ async def bare_newlines(e: Exchange) -> None:
 
 
 @on_web(Status.OK)
+async def bare_newlines_and_a_body_with_others(e: Exchange) -> None:
+    body = JPEG + b"\r\n\r\n" + bytes(100)
+    await e.send(b"HTTP/1.1 200 OK\nContent-Length: %d\n\n" % len(body) + body)
+
+
+@on_web(Status.OK)
 async def one_byte_at_a_time(e: Exchange) -> None:
     for byte in b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS + b"0\r\n\r\n":
         e.writer.write(bytes([byte]))
@@ -318,12 +327,18 @@ served("gzip_announced_not_done", Status.OK, JPEG, Content_Encoding="gzip")
 served("gzip_bomb", Status.TOO_LARGE, made.gzip_bomb, Content_Encoding="gzip")
 served("gzip_torn", Status.TRUNCATED, gzip.compress(JPEG)[:-20], Content_Encoding="gzip")
 served("gzip_broken", Status.BAD_RESPONSE, gzip.compress(JPEG)[:12] + bytes(50), Content_Encoding="gzip")
-served("brotli", Status.BAD_RESPONSE, JPEG, "content-encoding: br", Content_Encoding="br")
+served("deflate_announced_not_done", Status.OK, JPEG, Content_Encoding="deflate")
+served("gzip_twice", Status.OK, gzip.compress(gzip.compress(JPEG)), Content_Encoding="gzip, gzip")
+served("gzip_of_text", Status.OK, gzip.compress(JPEG), Content_Encoding="utf-8, gzip")
+served("brotli", Status.NOT_AN_IMAGE, b"\x1b\x2a" + bytes(range(100)), Content_Encoding="br")
+for name in ("br", "none", "utf-8", "binary", "aws-chunked", "image/jpeg", "base64", "identity, identity", "zstd"):
+    served(f"said_to_be_{re.sub('[^a-z0-9]+', '_', name)}", Status.OK, JPEG, Content_Encoding=name)
 
 # Codes.
 
 for code in (201, 206):
     coded(code, Status.BAD_RESPONSE)
+raw("code_203", Status.OK, f"HTTP/1.1 203 Non-Authoritative Information\nContent-Length: {len(JPEG)}", JPEG)
 raw("code_204", Status.BAD_RESPONSE, "HTTP/1.1 204 No Content", detail="HTTP 204")
 raw("code_304", Status.HTTP_3XX, "HTTP/1.1 304 Not Modified", detail="HTTP 304")
 coded(300, Status.HTTP_3XX)
@@ -335,6 +350,7 @@ coded(429, Status.HTTP_429)
 for code in (500, 503, 599):
     coded(code, Status.HTTP_5XX)
 coded(429, Status.HTTP_429, "retry_after_absurd", Retry_After="999999999999999999999")
+coded(503, Status.HTTP_5XX, "retry_after_half_a_day", Retry_After="43200")
 coded(429, Status.HTTP_429, "retry_after_garbage", Retry_After="soon")
 coded(503, Status.HTTP_5XX, "retry_after_long_ago", Retry_After="Wed, 21 Oct 2015 07:28:00 GMT")
 raw("code_999", Status.BAD_RESPONSE, "HTTP/1.1 999 Request denied")
@@ -416,7 +432,7 @@ async def redirect_chain(e: Exchange) -> None:
 served("no_bytes", Status.EMPTY, b"")
 served("html_as_jpeg", Status.NOT_AN_IMAGE, b"<!DOCTYPE html><html>Sign in</html>", Content_Type="image/jpeg")
 served("json", Status.NOT_AN_IMAGE, b'{"error": "no"}')
-served("svg", Status.NOT_AN_IMAGE, b'<svg xmlns="http://www.w3.org/2000/svg"><script/></svg>')
+served("svg", Status.UNSUPPORTED_FORMAT, b'<svg xmlns="http://www.w3.org/2000/svg"><script/></svg>')
 served("pdf", Status.NOT_AN_IMAGE, b"%PDF-1.7\n")
 served("one_byte", Status.NOT_AN_IMAGE, b"\xff")
 served("jpeg_as_text", Status.OK, JPEG, Content_Type="text/html")
@@ -424,6 +440,9 @@ served("tiff", Status.UNSUPPORTED_FORMAT, lambda: made.saved(made.scene(), "TIFF
 served("bmp", Status.UNSUPPORTED_FORMAT, lambda: made.saved(made.scene(), "BMP"), "bmp")
 served("ico", Status.UNSUPPORTED_FORMAT, lambda: made.saved(made.scene(32, 32), "ICO"), "ico")
 served("avif", Status.UNSUPPORTED_FORMAT, b"\0\0\0\x20ftypavif" + bytes(100))
+served("heic", Status.UNSUPPORTED_FORMAT, b"\0\0\0\x18ftypheic" + bytes(100), "heic")
+served("jxl", Status.UNSUPPORTED_FORMAT, b"\xff\x0a" + bytes(100), "jxl")
+served("jpeg_2000", Status.UNSUPPORTED_FORMAT, b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100), "jp2")
 served("png", Status.OK, made.png)
 served("webp", Status.OK, made.webp)
 served("gif", Status.OK, made.gif)
@@ -435,11 +454,14 @@ served("progressive", Status.OK, lambda: made.saved(made.scene(), "JPEG", progre
 served("polyglot", Status.OK, JPEG + b"PK\x03\x04<script>alert(1)</script>")
 served("jpeg_torn", Status.TRUNCATED, lambda: made.noise_jpeg()[:50_000])
 served("jpeg_torn_and_closed", Status.CORRUPT, made.jpeg_cut_and_closed)
+served("jpeg_torn_behind_a_thumbnail", Status.TRUNCATED, made.torn_behind_thumbnail)
 served("jpeg_ends_in_header", Status.TRUNCATED, JPEG[:100])
 served("jpeg_broken_scan", Status.CORRUPT, made.jpeg_with_restart_inside)
 served("jpeg_claims_gigapixels", Status.TOO_MANY_PIXELS, lambda: made.jpeg_claiming(65_000, 65_000), "65000×65000")
 served("jpeg_claims_more_rows", Status.CORRUPT, lambda: made.jpeg_claiming(64, 480))
 served("jpeg_claims_nothing", Status.CORRUPT, lambda: made.jpeg_claiming(0, 0))
+served("jpeg_of_100_scans", Status.TOO_MANY_PIXELS, lambda: made.jpeg_of_scans(100, (9_000, 9_000)), "than 61 scans")
+served("jpeg_of_markers", Status.CORRUPT, lambda: made.jpeg_of_markers(400_000), "pieces")
 served("exif_garbage", Status.OK, lambda: made.jpeg_with_segment(0xE1, b"Exif\0\0" + bytes(range(200))))
 served("icc_garbage", Status.OK, lambda: made.jpeg_with_segment(0xE2, b"ICC_PROFILE\0\x01\x01" + bytes(99)))
 served("icc_profile", Status.OK, made.profiled_jpeg)
@@ -448,10 +470,14 @@ served("png_wrong_checksum", Status.CORRUPT, lambda: made.png()[:60] + b"\x00" +
 served("png_bomb", Status.TOO_MANY_PIXELS, made.png_bomb, "20000×20000")
 served("png_claims_more_rows", Status.CORRUPT, lambda: made.png_claiming(64, 4800))
 served("png_text_bomb", Status.OK, made.png_text_bomb)
+served("png_profile_bomb", Status.OK, made.sixteen_bit_png_with_profile_bomb)
+served("png_too_thin_to_store", Status.TOO_MANY_PIXELS, lambda: made.thin_png(3_000), "32×96000")
+served("png_in_empty_chunks", Status.CORRUPT, lambda: made.png()[:33] + made.chunk(b"teXt", b"") * 120_000, "pieces")
 served("apng_of_a_million_frames", Status.TOO_MANY_FRAMES, made.apng_lie)
 served("webp_torn", Status.TRUNCATED, lambda: made.webp()[:-20])
 served("gif_of_100k_frames", Status.TOO_MANY_FRAMES, lambda: made.gif_of_frames(100_000), "100000 frames")
 served("gif_of_no_frame", Status.CORRUPT, made.gif()[:13] + b"\x3b")
+served("gif_of_tiny_blocks", Status.CORRUPT, lambda: made.gif_of_tiny_blocks(400_000), "pieces")
 served("gif_torn", Status.TRUNCATED, lambda: made.gif()[:200])
 
 # What the site says about being collected.
@@ -479,7 +505,7 @@ def robots(status: Status, detail: str = "") -> Callable[[Serve], Serve]:
     return register
 
 
-@robots(Status.HTTP_5XX, "robots.txt answers HTTP 500")
+@robots(Status.HTTP_5XX, "robots.txt cannot be had: HTTP 500")
 async def robots_broken(e: Exchange) -> None:
     await e.answer(500, b"oops")
 
@@ -497,9 +523,72 @@ async def robots_drip(e: Exchange) -> None:
         await asyncio.sleep(DRIP_S)
 
 
-@robots(Status.OK)
+DISALLOW = b"User-agent: *\nDisallow: /\n"
+
+
+@robots(Status.ROBOTS)
+async def robots_broken_once(e: Exchange) -> None:
+    await e.answer(*((502, b"") if e.times == 0 else (200, DISALLOW)))
+
+
+@robots(Status.DISCONNECTED, "robots.txt cannot be had: the server closed")
 async def robots_reset(e: Exchange) -> None:
     e.reset()
+
+
+@robots(Status.ROBOTS)
+async def robots_reset_once(e: Exchange) -> None:
+    if e.times == 0:
+        e.reset()
+    else:
+        await e.answer(200, DISALLOW)
+
+
+@robots(Status.DISCONNECTED, "robots.txt cannot be had")
+async def robots_closed(e: Exchange) -> None:
+    pass
+
+
+@robots(Status.TRUNCATED, "robots.txt cannot be had: the connection ended")
+async def robots_torn(e: Exchange) -> None:
+    await e.raw("HTTP/1.1 200 OK\nContent-Length: 5000", DISALLOW)
+
+
+@robots(Status.HTTP_5XX, "robots.txt cannot be had: no HTTP/1 status line")
+async def robots_garbage(e: Exchange) -> None:
+    await e.raw("HTTP/2 200 OK", DISALLOW)
+
+
+@robots(Status.HTTP_5XX, "robots.txt cannot be had: transfer-encoding")
+async def robots_unknown_transfer_coding(e: Exchange) -> None:
+    await e.raw("HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked", DISALLOW)
+
+
+@robots(Status.HTTP_5XX, "robots.txt cannot be had: content-encoding: br")
+async def robots_brotli(e: Exchange) -> None:
+    await e.answer(200, b"\x1b\x19\x00\x00" + DISALLOW, Content_Encoding="br")
+
+
+@robots(Status.ROBOTS)
+async def robots_said_to_be_utf_8(e: Exchange) -> None:
+    await e.answer(200, DISALLOW, Content_Encoding="utf-8")
+
+
+@robots(Status.ROBOTS)
+async def robots_203(e: Exchange) -> None:
+    await e.answer(203, DISALLOW)
+
+
+@robots(Status.ROBOTS)
+async def robots_huge_and_gzip(e: Exchange) -> None:
+    """Of more than 500 KiB compressed, what has come counts."""
+    filler = random.Random(0).randbytes(500_000).hex().encode()
+    await e.answer(200, gzip.compress(DISALLOW + b"#" + filler + b"#" + filler), Content_Encoding="gzip")
+
+
+@robots(Status.DNS, "robots.txt is redirected to where no server is")
+async def robots_redirect_to_unknown_name(e: Exchange) -> None:
+    await e.answer(302, b"", Location="http://gone.invalid/robots.txt")
 
 
 @robots(Status.ROBOTS)
@@ -523,7 +612,7 @@ async def robots_redirected(e: Exchange) -> None:
     await e.answer(302, b"", Location=f"http://robots-disallows.{DOMAIN}/robots.txt")
 
 
-@robots(Status.OK)
+@robots(Status.HTTP_5XX, "robots.txt is redirected to where no server is: 169.254.169.254")
 async def robots_redirect_inside(e: Exchange) -> None:
     await e.answer(302, b"", Location="http://169.254.169.254/robots.txt")
 

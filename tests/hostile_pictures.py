@@ -140,6 +140,41 @@ def jpeg_with_restart_inside() -> bytes:
     return data[:place] + b"\xff\xd3" + data[place:]
 
 
+def torn_behind_thumbnail() -> bytes:
+    """A JPEG cut in its scan, with a whole thumbnail, markers and all, in its EXIF."""
+    thumbnail = jpeg(32, 24)
+    entries = struct.pack("<HHIIHHII", 0x201, 4, 1, 44, 0x202, 4, 1, len(thumbnail))
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHIH", 8, 0, 14, 2) + entries + bytes(4) + thumbnail
+    whole = jpeg_with_segment(0xE1, exif)
+    return whole[: len(whole) - 300]
+
+
+@cache
+def jpeg_of_scans(number: int, claimed: tuple[int, int] | None = None) -> bytes:
+    """A progressive JPEG with its last scan again and again; of more pixels than it has, if that is `claimed`."""
+    data = bytearray(saved(Image.new("L", (64, 48), 128), "JPEG", progressive=True))
+    if claimed:
+        place = data.index(b"\xff\xc2")
+        data[place + 5 : place + 9] = struct.pack(">HH", *claimed[::-1])
+    last = bytes(data[data.rindex(JPEG_START_OF_SCAN) : -2])
+    return bytes(data[:-2]) + last * (number - data.count(JPEG_START_OF_SCAN)) + b"\xff\xd9"
+
+
+def jpeg_of_markers(number: int) -> bytes:
+    """A JPEG with so many restart markers before anything else, each of which says nothing."""
+    return jpeg()[:2] + b"\xff\xd0" * number + jpeg()[2:]
+
+
+def gif_of_tiny_blocks(number: int) -> bytes:
+    """A GIF with a comment in blocks of one byte."""
+    return gif()[:13] + gif()[13:109] + b"\x21\xfe" + b"\x01a" * number + b"\0" + gif()[109:]
+
+
+def thin_png(height: int) -> bytes:
+    """One pixel wide."""
+    return png(1, height)
+
+
 def turned_jpeg() -> bytes:
     """64×48 on disk, shown as 48×64."""
     exif = Image.Exif()
@@ -150,6 +185,21 @@ def turned_jpeg() -> bytes:
 def sixteen_bit_png() -> bytes:
     values = np.linspace(0, 65_535, 64 * 48).reshape(48, 64).astype(np.uint16)
     return saved(Image.fromarray(values), "PNG")
+
+
+def sixteen_bit_png_with_profile_bomb() -> bytes:
+    """A colour profile that inflates to 2 MB and is none."""
+    data = sixteen_bit_png()
+    return data[:33] + chunk(b"iCCP", b"Profile\0\0" + zeros(2 << 20)) + data[33:]
+
+
+def sixteen_bit_png_with_key(colour: bool) -> bytes:
+    """The upper half of its rows has the transparent colour (1000), the lower one a grey that is not (20000)."""
+    channels = 3 if colour else 1
+    rows = b"".join(b"\0" + struct.pack(">H", value) * 40 * channels for value in [1000] * 10 + [20_000] * 10)
+    head = struct.pack(">IIBBBBB", 40, 20, 16, 2 if colour else 0, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"tRNS", struct.pack(">H", 1000) * channels)
+    return b"\x89PNG\r\n\x1a\n" + parts + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @cache

@@ -17,8 +17,11 @@ import time
 from dataclasses import fields
 from operator import attrgetter
 
+import cv2
+
 from curation.config import DownloadConfig
 from curation.images.frames import ALONE, FRAME, Frames
+from curation.images.pixels import NO_MEMORY
 from curation.images.probe import PictureError
 from curation.images.process import Stored, process
 from curation.schema import Status
@@ -47,7 +50,11 @@ def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
     except PictureError as error:
         return _failure(error.status, error.detail)
     except MemoryError:
-        return _failure(Status.TOO_MANY_PIXELS, "decoding needs more memory than one picture may have")
+        return _failure(Status.TOO_MANY_PIXELS, NO_MEMORY)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            return _failure(Status.TOO_MANY_PIXELS, NO_MEMORY)
+        return _failure(Status.INTERNAL_ERROR, f"{error.err or error}")
     except Exception as error:  # whatever strangers' bytes make a library raise must not end the process
         return _failure(Status.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
     return marshal.dumps(_facts(stored)), b"" if stored.data is data else stored.data

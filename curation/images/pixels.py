@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 
 import cv2
@@ -162,19 +163,41 @@ def _flat(strip: np.ndarray) -> np.ndarray:
 
 
 def _by_pillow(data: bytes, name: str, reduction: int) -> np.ndarray:
+    data = _pixel_chunks(data) if name == "png" else data
     with Image.open(io.BytesIO(data), formats=[name.upper()]) as image:
         image.load()
         width, transparent = image.width, image.has_transparency_data
+        if name == "png" and data[24] == 16 and isinstance(image.info.get("transparency"), tuple):
+            # Of 16-bit colours Pillow keeps the high bytes, but not of the transparent one.
+            image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
         return _in_strips(
             lambda top, bottom: _strip(image.crop((0, top, width, bottom)), transparent), width, image.height, reduction
         )
 
 
+def _pixel_chunks(data: bytes) -> bytes:
+    """A PNG without texts, profile and animation: over a long compressed one Pillow refuses the whole picture."""
+    view, position = memoryview(data), 8
+    parts = [view[:position]]
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if kind[0] < 0x60 or kind == b"tRNS":  # a capital letter: a decoder must know the chunk
+            parts.append(view[position:end])
+        if kind == b"IEND":
+            break
+        position = end
+    return b"".join(parts)
+
+
 def _strip(image: Image.Image, transparent: bool) -> np.ndarray:
     """A Pillow picture of any mode as BGR on white."""
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float32) / 257
-        return cv2.cvtColor(values.round().clip(0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+        values = np.asarray(image)
+        gray = (values.astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8)
+        if transparent:
+            gray[values == image.info["transparency"]] = 255
+        return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
     if transparent:
         return _flat(cv2.cvtColor(np.asarray(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA))
     return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)

@@ -16,8 +16,8 @@ import numpy as np
 from curation.config import DownloadConfig
 from curation.images import pixels as decoding
 from curation.images.measure import SHARPNESS_SIDE, Measures, measure
-from curation.images.probe import Header, PictureError, check_whole, picture_format, read_header
-from curation.images.resize import Layout, plan, resize
+from curation.images.probe import Header, PictureError, check_whole, has_more_scans, picture_format, read_header
+from curation.images.resize import Layout, check_target, plan, resize
 from curation.schema import Status
 
 cv2.setNumThreads(1)
@@ -30,6 +30,9 @@ ENCODER_FLAGS = {
     "webp": cv2.IMWRITE_WEBP_QUALITY,
 }
 PNG_LEVEL = 6
+MAX_SCANS = 50
+"""Scans that a JPEG of `max_pixels` may have, smaller ones as many more: a decoder goes over all pixels for each, and a
+scan may take ten bytes. Encoders make about ten; libjpeg-turbo's own fuzzers stop at 500 of a megapixel each."""
 
 
 @dataclass(kw_only=True)
@@ -52,8 +55,12 @@ def inspect(data: bytes, config: DownloadConfig) -> Header:
     if name not in config.formats:
         raise PictureError(Status.UNSUPPORTED_FORMAT, name)
     header = read_header(name, data) or decoding.rare_header(name, data)
-    if header.width * header.height > config.max_pixels:
+    num_pixels = header.width * header.height
+    if num_pixels > config.max_pixels:
         raise PictureError(Status.TOO_MANY_PIXELS, f"{header.width}×{header.height}")
+    most = MAX_SCANS * config.max_pixels // num_pixels
+    if has_more_scans(header, data, most):
+        raise PictureError(Status.TOO_MANY_PIXELS, f"{header.width}×{header.height} in more than {most} scans")
     if header.frames > config.max_frames:
         raise PictureError(Status.TOO_MANY_FRAMES, f"{header.frames} frames")
     return header
@@ -66,6 +73,8 @@ def process(data: bytes, config: DownloadConfig, measured: bool = True) -> Store
     untouched = _stays(header, orientation, layout, config)
     if untouched and not measured:
         return _as_it_came(data, header, Measures())
+    if not untouched:
+        check_target(layout, config)
     reduction = _for_measures(width, height) if untouched else layout.reduction
     image = decoding.decode(data, header, reduction)
     reduced = -(-header.height // reduction), -(-header.width // reduction)

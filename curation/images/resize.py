@@ -8,11 +8,15 @@ import cv2
 import numpy as np
 
 from curation.config import DownloadConfig
+from curation.images.probe import PictureError
+from curation.schema import Status
 
 WHITE = (255, 255, 255)
 MAX_ONE_STEP = 2.0
 """Shrinking by less than this takes bicubic sampling: every source pixel still lies under a kernel, and against
 antialiased Lanczos it keeps 51 dB where area averaging keeps 44 (benchmarks/download.py says how fast)."""
+MAX_SIDES = {"jpg": 65_500, "webp": 16_383, "png": 1_000_000}
+"""What encoders write: libjpeg's JPEG_MAX_DIMENSION, WEBP_MAX_DIMENSION, libpng's PNG_USER_WIDTH_MAX."""
 
 
 class Layout(NamedTuple):
@@ -60,6 +64,14 @@ def plan(width: int, height: int, config: DownloadConfig) -> Layout:
         crop=crop,
         pad=pad,
     )
+
+
+def check_target(layout: Layout, config: DownloadConfig) -> None:
+    """Raise PictureError where a thin picture would be scaled to more pixels than the recipe allows or a file holds."""
+    longest = layout.crop or layout.pad or max(layout.width, layout.height)
+    if layout.width * layout.height > config.max_pixels or longest > MAX_SIDES[config.encode_format]:
+        detail = f"to be stored at {layout.width}×{layout.height} as {config.encode_format}"
+        raise PictureError(Status.TOO_MANY_PIXELS, detail)
 
 
 def resize(image: np.ndarray, layout: Layout, turned: bool) -> np.ndarray:

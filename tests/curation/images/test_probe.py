@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curation.images.probe import PictureError, check_whole, picture_format, read_header
+from curation.images.probe import PictureError, check_whole, has_more_scans, picture_format, read_header
 from curation.schema import Status
-from tests.hostile_pictures import gif_of_frames, jpeg, png, saved, scene, webp
+from tests.hostile_pictures import (
+    chunk,
+    gif_of_frames,
+    gif_of_tiny_blocks,
+    jpeg,
+    jpeg_of_markers,
+    jpeg_of_scans,
+    png,
+    saved,
+    scene,
+    torn_behind_thumbnail,
+    webp,
+)
 
 FORMATS = {"JPEG": "jpeg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
 
@@ -63,6 +76,51 @@ def test_every_cut_is_seen(data: bytes) -> None:
         assert error.value.status is Status.TRUNCATED, end
 
 
+def test_an_end_marker_in_the_thumbnail_is_not_the_pictures() -> None:
+    torn = torn_behind_thumbnail()
+    header = read_header("jpeg", torn)
+    assert header is not None and (header.width, header.height) == (64, 48) and b"\xff\xd9" in torn
+    with pytest.raises(PictureError) as error:
+        check_whole(header, torn)
+    assert error.value.status is Status.TRUNCATED
+
+
+@pytest.mark.parametrize(
+    ("data", "scans"),
+    [
+        (jpeg(), 1),
+        (saved(scene(), "JPEG", progressive=True), 10),
+        (saved(scene().convert("L"), "JPEG", progressive=True), 6),
+        (jpeg_of_scans(200), 200),
+    ],
+)
+def test_scans_are_counted_where_they_cost(data: bytes, scans: int) -> None:
+    header = read_header("jpeg", data)
+    assert header is not None and header.scans_follow is (scans > 1)
+    assert has_more_scans(header, data, scans - 1) is (scans > 1)
+    assert not has_more_scans(header, data, scans)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        jpeg_of_markers(10_000_000),
+        b"\xff\xd8" + b"\xff" * 20_000_000,
+        png()[:33] + chunk(b"teXt", b"") * 1_600_000 + png()[33:],
+        b"RIFF\0\0\0\1WEBP" + bytes(20_000_000),
+        gif_of_tiny_blocks(10_000_000),
+        b"GIF89a" + bytes(7) + b"\x21\xfe\0" * 6_000_000,
+    ],
+    ids=["markers", "fill bytes", "chunks", "riff chunks", "blocks", "extensions"],
+)
+def test_a_file_of_tiny_pieces_is_not_walked_to_its_end(data: bytes) -> None:
+    started = time.process_time()
+    with pytest.raises(PictureError, match="more pieces than any encoder makes") as error:
+        read_header(picture_format(data), data)
+    assert error.value.status is Status.CORRUPT
+    assert time.process_time() - started < 0.4
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(["jpeg", "png", "gif", "webp"]), st.binary(max_size=200), st.booleans())
 def test_any_bytes_end_as_a_header_or_a_status(name: str, noise: bytes, with_magic: bool) -> None:
@@ -77,14 +135,26 @@ def test_any_bytes_end_as_a_header_or_a_status(name: str, noise: bytes, with_mag
 
 @pytest.mark.parametrize(
     "data, name",
-    [(b"II*\x00rest", "tiff"), (b"BMrest", "bmp"), (b"\0\0\x01\0", "ico"), (b"\0\0\0\x20ftypavif", "avif")],
+    [
+        (b"II*\x00rest", "tiff"),
+        (b"BMrest", "bmp"),
+        (b"\0\0\x01\0", "ico"),
+        (b"\0\0\0\x20ftypavif", "avif"),
+        (b"\0\0\0\x20ftypmif1\0\0\0\0mif1avif", "avif"),
+        (b"\0\0\0\x20ftypmif1\0\0\0\0mif1heic", "heic"),
+        (b"\xff\x0a", "jxl"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- drawn --><svg/>', "svg"),
+    ],
 )
 def test_formats_that_only_their_decoder_reads(data: bytes, name: str) -> None:
     assert picture_format(data) == name
     assert read_header(name, data) is None
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>", b"RIFF\0\0\0\0AVI ", b"\xff", b"%PDF-1.7", b"GIF87"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"<html>", b"<?xml?><html><svg/>", b"<?xml?><rss/>", b"RIFF\0\0\0\0AVI ", b"\xff", b"%PDF-1.7", b"GIF87"],
+)
 def test_what_is_no_picture(data: bytes) -> None:
     with pytest.raises(PictureError) as error:
         picture_format(data)

@@ -13,11 +13,24 @@ from PIL import Image, ImageOps
 
 from curation.config import DownloadConfig
 from curation.images.probe import PictureError
-from curation.images.process import Stored, keep, process
+from curation.images.process import MAX_SCANS, Stored, keep, process
+from curation.images.resize import MAX_SIDES
 from curation.schema import Status
-from tests.hostile_pictures import UNUSUAL_SAMPLING, jpeg, png, saved, scene, webp
+from tests.hostile_pictures import (
+    UNUSUAL_SAMPLING,
+    jpeg,
+    jpeg_of_scans,
+    png,
+    saved,
+    scene,
+    sixteen_bit_png,
+    sixteen_bit_png_with_key,
+    sixteen_bit_png_with_profile_bomb,
+    thin_png,
+    torn_behind_thumbnail,
+    webp,
+)
 
-MAX_WEBP_SIDE = 16_383
 MODES = ("keep_ratio", "keep_ratio_largest", "center_crop", "border", "no")
 
 
@@ -60,7 +73,7 @@ def test_sizes_of_every_mode(
     width: int, height: int, mode: str, size: int, only_if_bigger: bool, made: str, encoded: str
 ) -> None:
     wanted = wanted_size(width, height, mode, size, only_if_bigger)
-    assume(encoded != "webp" or max(wanted) <= MAX_WEBP_SIDE)
+    assume(max(wanted) <= MAX_SIDES[encoded])
     data = saved(scene(width, height), made)
     asked = DownloadConfig(
         image_size=size,
@@ -150,6 +163,14 @@ def fetched(kind: str) -> tuple[bytes, Image.Image]:
         return data, opened(data).convert("RGB")
     if kind == "grey":
         return saved(picture.convert("L"), "JPEG", quality=98), picture.convert("L").convert("RGB")
+    if kind.startswith("16 bits with a transparent"):
+        data = sixteen_bit_png_with_key(colour=kind.endswith("colour"))
+        shown = np.full((20, 40, 3), 255, np.uint8)
+        shown[10:] = round(20_000 / 257)
+        return data, Image.fromarray(shown)
+    if kind == "apng":
+        data = saved(picture, "PNG", save_all=True, append_images=[scene(80, 60, 5)])
+        return data, opened(data).convert("RGB")
     animation = [scene(80, 60, seed).quantize(64) for seed in (0, 5)]
     if kind == "animated gif":
         data = saved(animation[0], "GIF", save_all=True, append_images=animation[1:])
@@ -170,6 +191,9 @@ KINDS = [
     "palette",
     "palette with a transparent colour",
     "16 bits",
+    "16 bits with a transparent grey",
+    "16 bits with a transparent colour",
+    "apng",
     "1 bit",
     "cmyk",
     "grey",
@@ -181,9 +205,9 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS)
 def test_shown_as_on_a_white_page(kind: str) -> None:
     data, shown = fetched(kind)
-    stored = process(data, config(resize_mode="keep_ratio", image_size=60, encode_format="png"))
+    stored = process(data, config(resize_mode="keep_ratio", image_size=shown.height, encode_format="png"))
     found = np.asarray(opened(stored.data).convert("RGB"))
-    assert found.shape == (60, 80, 3)
+    assert found.shape == (shown.height, shown.width, 3)
     assert psnr(found, np.asarray(shown)) > 38, kind
 
 
@@ -300,3 +324,56 @@ def test_limits(changes: dict[str, Any], status: Status | None) -> None:
     with pytest.raises(PictureError) as error:
         process(jpeg(), config(**changes))
     assert error.value.status is status
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "detail"),
+    [
+        (thin_png(400), {"image_size": 224}, "224×89600 as jpg"),
+        (thin_png(400), {"image_size": 48, "encode_format": "webp"}, "48×19200 as webp"),
+        (thin_png(400), {"image_size": 48, "max_pixels": 48 * 19_199}, "48×19200 as jpg"),
+        (thin_png(20_000), {"image_size": 224, "resize_mode": "center_crop"}, "224×4480000"),
+        (png(300, 20), {"image_size": 300, "max_pixels": 300 * 300}, "4500×300 as jpg"),
+        (saved(Image.new("L", (1, 16_384)), "BMP"), {"resize_mode": "no", "formats": ("bmp",)}, "1×16384 as webp"),
+    ],
+)
+def test_what_would_become_too_large_is_not_decoded(
+    data: bytes, changes: dict[str, Any], detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("curation.images.pixels.decode", None)
+    with pytest.raises(PictureError, match=detail) as error:
+        process(
+            data, config(**{"encode_format": detail.rpartition(" as ")[2] if " as " in detail else "jpg"} | changes)
+        )
+    assert error.value.status is Status.TOO_MANY_PIXELS
+
+
+def test_a_thin_picture_is_stored_where_it_fits() -> None:
+    assert process(thin_png(400), config(image_size=40)).stored_height == 16_000
+    assert process(thin_png(400), config(resize_mode="border")).stored_height == 48
+    assert process(thin_png(20_000), config(resize_mode="no", measure=False)).stored_height == 20_000
+
+
+@pytest.mark.parametrize("number", [MAX_SCANS, MAX_SCANS + 1])
+def test_scans_times_pixels_are_bounded_decoded_or_not(number: int) -> None:
+    asked = config(max_pixels=64 * 48, resize_mode="no", measure=False)
+    data = jpeg_of_scans(number)
+    if number <= MAX_SCANS:
+        assert keep(data, asked) is not None
+        return
+    for check in (keep, process):
+        with pytest.raises(PictureError, match="64×48 in more than 50 scans") as error:
+            check(data, asked)
+        assert error.value.status is Status.TOO_MANY_PIXELS
+    assert keep(data, config(max_pixels=64 * 96, resize_mode="no", measure=False)) is not None
+
+
+def test_a_torn_scan_behind_a_whole_thumbnail_does_not_stay() -> None:
+    with pytest.raises(PictureError) as error:
+        keep(torn_behind_thumbnail(), config(resize_mode="no", measure=False))
+    assert error.value.status is Status.TRUNCATED
+
+
+def test_what_pillow_need_not_know_costs_no_picture() -> None:
+    plain, bomb = sixteen_bit_png(), sixteen_bit_png_with_profile_bomb()
+    assert process(bomb, config()).data == process(plain, config()).data
