@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation import schema
 from curation.errors import UserError
@@ -93,7 +94,7 @@ def read(root: Root, shard: Shard) -> Rows:
         beside = _from_tar(root, shard, known)
         table = beside if table is None else pa.concat_tables([table, beside])
     keys = table["key"].to_pylist()
-    return Rows(table=table, lost=tuple(_missing(shard, keys, (counted or 0) - len(keys))))
+    return Rows(table=table, lost=tuple(_missing(shard, keys, (counted or 0) - len(set(keys)))))
 
 
 def _from_parquet(root: Root, shard: Shard) -> pa.Table | None:
@@ -102,8 +103,20 @@ def _from_parquet(root: Root, shard: Shard) -> pa.Table | None:
         table = root.read_parquet(shard.file(".parquet"))
     except (FileNotFoundError, UserError):
         return None
-    lower = {name.lower() for name in table.column_names}
-    return _normal(table, shard) if {"url", "key"} <= lower else None
+    names = {name.lower(): name for name in table.column_names}
+    return _normal(_placed(root, shard, table, names), shard) if {"url", "key"} <= names.keys() else None
+
+
+def _placed(root: Root, shard: Shard, table: pa.Table, names: dict[str, str]) -> pa.Table:
+    """`table` with the place of its picture for each URL that is missing: the picture is there all the same."""
+    urls = pc.fill_null(table[names["url"]].cast(pa.string()), "")
+    missing = pc.equal(pc.utf8_trim_whitespace(urls), "")
+    if not pc.any(missing).as_py():
+        return table
+    places = {key: _place(shard, found) for key, files in members(root, shard).items() if (found := picture_of(files))}
+    known = pa.array([places.get(key) for key in table[names["key"]].to_pylist()], pa.string())
+    column = table.column_names.index(names["url"])
+    return table.set_column(column, names["url"], pc.if_else(missing, known, urls))
 
 
 def _counted(root: Root, shard: Shard) -> int | None:
@@ -133,23 +146,26 @@ def _normal(table: pa.Table, shard: Shard) -> pa.Table:
 
 
 def _from_tar(root: Root, shard: Shard, known: set[str]) -> pa.Table:
-    """Rows of pictures in the tar whose keys are not `known`, as their JSON and text members describe them."""
+    """Rows of pictures in the tar whose keys are not `known`, as their JSON and text members describe them.
+
+    A key has one picture; each further one is the same row again, and so a repeated one.
+    """
     described = []
     for key, files in members(root, shard).items():
-        picture = picture_of(files)
-        if key in known or picture is None:
+        pictures = _pictures(files)
+        if key in known or not pictures:
             continue
         record = _record(root, shard, files)
-        # Nothing names the picture's origin: the place where it lies identifies it.
-        record["url"] = record.get("url") or f"{_as_url(shard.path)}#{picture.name}"
-        described.append(record | {"key": key, "status": "success"})
+        record["url"] = record.get("url") or _place(shard, pictures[0])
+        described += [record | {"key": key, "status": "success"}] * len(pictures)
     columns = sorted({name for record in described for name in record} | {"url", "caption", "key", "status"})
     fields = pa.schema([(name, pa.string()) for name in columns])
     return _normal(pa.Table.from_pylist(described, fields), shard)
 
 
-def _as_url(path: str) -> str:
-    return path if "://" in path else f"file://{path}"
+def _place(shard: Shard, picture: Member) -> str:
+    """What identifies a picture whose origin nothing names: where it lies."""
+    return f"{shard.path if '://' in shard.path else f'file://{shard.path}'}#{picture.name}"
 
 
 def _record(root: Root, shard: Shard, files: dict[str, Member]) -> dict[str, str | None]:
@@ -188,7 +204,17 @@ def _until_torn(listed: Iterable[Member]) -> Iterator[Member]:
 
 def picture_of(files: dict[str, Member]) -> Member | None:
     """The picture among the members of one key."""
-    return next((files[kind] for kind in PICTURES if kind in files), None)
+    return next(iter(_pictures(files)), None)
+
+
+def _pictures(files: dict[str, Member]) -> list[Member]:
+    """Pictures of one key, that of a plain extension first.
+
+    webdataset ends a key at the first dot, and tells what a member is by what follows its last one.
+    """
+    ends = {extension: extension.rpartition(".")[2] for extension in files}
+    found = sorted((e for e in files if ends[e] in PICTURES), key=lambda e: (e != ends[e], PICTURES.index(ends[e]), e))
+    return [files[extension] for extension in found]
 
 
 def _missing(shard: Shard, keys: list[str | None], number: int) -> list[int]:

@@ -23,7 +23,7 @@ _PATTERNS = (
     (r"reset by peer|Remote end closed|Broken pipe|Errno (32|54|104)\b", Status.DISCONNECTED),
     (r"refused|unreachable|No route to host|urlopen error \[Errno", Status.CONNECT),
     (r"status line|header|chunk|Got more than", Status.BAD_RESPONSE),
-    (r"image too small", Status.TOO_SMALL),
+    (r"image too small|aspect ratio too large", Status.TOO_SMALL),
     (r"image area too large|pixels|OutOfMemory|Insufficient memory|allocate", Status.TOO_MANY_PIXELS),
     (r"Image decoding error|cannot identify image", Status.NOT_AN_IMAGE),
 )  # fmt: skip

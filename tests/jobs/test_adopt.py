@@ -217,6 +217,41 @@ def test_a_tar_alone_is_enough_whatever_its_pictures_are_called(root: Root, tmp_
     assert Manifest(root).query("select count(*) from manifest where caption is null").fetchall() == [(2,)]
 
 
+def test_a_picture_whose_url_is_missing_is_kept(root: Root, tmp_path: Path) -> None:
+    """The parquet knows the row, the tar has its picture: only the name of its origin is lost."""
+    rows_of = [
+        {"url": url, "key": key, "caption": key, "status": status, "error_message": None}
+        for key, url, status in [
+            ("00", None, "success"),
+            ("01", " ", "success"),
+            ("02", "http://a.test/2.jpg", "success"),
+            ("03", None, "success"),
+            ("04", None, "failed_to_download"),
+        ]
+    ]
+    write_tar(tmp_path / "x" / "00000.tar", {f"0{i}.jpg": picture(i) for i in range(3)})
+    pq.write_table(pa.Table.from_pylist(rows_of), tmp_path / "x" / "00000.parquet")
+    adopt(root, [str(tmp_path / "x")])
+    found = {row["caption"]: row for row in rows(root).values()}
+    place = (tmp_path / "x" / "00000.tar").resolve()
+    assert {key: (row["url"], row["status"]) for key, row in found.items()} == {
+        "00": (f"file://{place}#00.jpg", "ok"),
+        "01": (f"file://{place}#01.jpg", "ok"),
+        "02": ("http://a.test/2.jpg", "ok"),
+    }
+    assert rejected(root) == {"no_url": 2}
+
+
+def test_names_with_dots_are_accounted_for_by_webdatasets_key(root: Root, tmp_path: Path) -> None:
+    names = ["k.with.dots.jpg", "img.001.jpg", "img.002.jpg", "m.jpg", "m.mask.png", "n.txt.gz"]
+    write_tar(tmp_path / "x" / "00000.tar", {name: picture(i) for i, name in enumerate(names)})
+    (tmp_path / "x" / "00000_stats.json").write_text('{"count": 4}')
+    adopt(root, [str(tmp_path / "x")])
+    assert {row["url"].rpartition("#")[2] for row in rows(root).values()} == {"k.with.dots.jpg", "img.001.jpg", "m.jpg"}
+    assert statuses(root) == {"ok": 3}
+    assert rejected(root) == {"repeated": 2, "lost_by_engine": 1}
+
+
 def test_what_is_no_safe_picture_ends_as_that(root: Root, tmp_path: Path) -> None:
     """`disable_all_reencoding` stores whatever came."""
     stored = {"0": b"<html></html>", "1": huge_png(), "2": picture(2)[:-200], "3": picture(3)}
@@ -290,6 +325,7 @@ def test_a_round_fetches_what_img2dataset_missed(root: Root, made: tuple[Path, i
         ("unknown url type: 'nonsense'", Status.INVALID_URL),
         ("URL can't contain control characters. '/a b' (found at least ' ')", Status.INVALID_URL),
         ("image too small", Status.TOO_SMALL),
+        ("aspect ratio too large", Status.TOO_SMALL),
         ("image area too large", Status.TOO_MANY_PIXELS),
         ("Image decoding error", Status.NOT_AN_IMAGE),
         ("something new", Status.INTERNAL_ERROR),
