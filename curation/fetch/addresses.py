@@ -1,4 +1,7 @@
-"""Which addresses may be connected to: the public internet, and what the recipe allows besides."""
+"""Which addresses may be connected to: the public internet, and what the recipe allows besides.
+
+Python's `is_global` knows other networks with each of its releases, so what is not public is listed here.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,38 @@ from collections.abc import Iterable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+NOT_PUBLIC_V4 = [
+    # IANA IPv4 Special-Purpose Address Registry, also what is reachable in it: no pictures are there.
+    ipaddress.IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",  # Oracle Cloud's metadata among them
+        "192.0.2.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "192.175.48.0/24",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",  # multicast (RFC 5771)
+        "240.0.0.0/4",
+        "168.63.129.16/32",  # Azure's metadata and host agent, in a network that is public otherwise
+    )
+]
+UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
+"""All that IANA gives out as global unicast (RFC 4291 2.4); nothing outside of it is public."""
+NOT_PUBLIC_V6 = [
+    # IANA IPv6 Special-Purpose Address Registry, what lies inside 2000::/3; for 2002::/16 and Teredo see `embedded`.
+    ipaddress.IPv6Network(network)
+    for network in ("2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20")
+]
 
 
 def embedded(address: Address) -> Address:
@@ -22,8 +57,15 @@ def embedded(address: Address) -> Address:
     return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in NAT64 else address
 
 
+def is_public(address: Address) -> bool:
+    """Whether IANA's registries say that `address` is a host's on the internet."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in NOT_PUBLIC_V4)
+    return address in UNICAST_V6 and not any(address in network for network in NOT_PUBLIC_V6)
+
+
 class AddressPolicy:
-    """`allows(address)` for global unicast addresses and the networks in `allowed` (CIDR)."""
+    """`allows(address)` for public addresses and the networks in `allowed` (CIDR)."""
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         self._allowed = [ipaddress.ip_network(network) for network in allowed]
@@ -31,10 +73,10 @@ class AddressPolicy:
     def allows(self, text: str) -> bool:
         """Whether a connection to the address `text` may be made; False for what is no address."""
         try:
-            address = embedded(ipaddress.ip_address(text.partition("%")[0]))
+            given = ipaddress.ip_address(text.partition("%")[0])
         except ValueError:
             return False
-        if any(address.version == network.version and address in network for network in self._allowed):
+        inner = embedded(given)
+        if any(a.version == network.version and a in network for network in self._allowed for a in (given, inner)):
             return True
-        # is_global knows the registries of special-purpose addresses (RFC 6890): private, loopback, link-local, …
-        return address.is_global and not address.is_multicast
+        return is_public(inner)
