@@ -470,6 +470,7 @@ served("png_wrong_checksum", Status.CORRUPT, lambda: made.png()[:60] + b"\x00" +
 served("png_bomb", Status.TOO_MANY_PIXELS, made.png_bomb, "20000×20000")
 served("png_claims_more_rows", Status.CORRUPT, lambda: made.png_claiming(64, 4800))
 served("png_text_bomb", Status.OK, made.png_text_bomb)
+served("png_of_an_iphone", Status.CORRUPT, lambda: made.png()[:8] + made.chunk(b"CgBI", bytes(4)) + made.png()[8:])
 served("png_profile_bomb", Status.OK, made.sixteen_bit_png_with_profile_bomb)
 served("png_too_thin_to_store", Status.TOO_MANY_PIXELS, lambda: made.thin_png(3_000), "32×96000")
 served("png_in_empty_chunks", Status.CORRUPT, lambda: made.png()[:33] + made.chunk(b"teXt", b"") * 120_000, "pieces")

@@ -17,6 +17,8 @@ SHARPNESS_SIDE = 256
 COLOUR_STEP = 8
 PHASH_SIDE, PHASH_KEPT = 32, 8
 """pHash: the picture at PHASH_SIDE², the PHASH_KEPT² lowest frequencies of its DCT."""
+MAX_MATRIX_SIDE = 1024
+"""What is longer is halved: a matrix has 32 bytes a pixel of the side, and those of all sides are kept."""
 LANCZOS_LOBES = 3
 
 
@@ -64,6 +66,9 @@ def phash(gray: np.ndarray) -> str:
     while min(gray.shape) >= 4 * PHASH_SIDE:
         size = (gray.shape[1] + 1) // 2, (gray.shape[0] + 1) // 2
         gray = cv2.resize(gray, size, interpolation=cv2.INTER_LINEAR)  # at a half, the mean of four
+    while max(gray.shape) > MAX_MATRIX_SIDE:  # thin pictures
+        width, height = ((n + 1) // 2 if n == max(gray.shape) else n for n in gray.shape[::-1])
+        gray = cv2.resize(gray, (width, height), interpolation=cv2.INTER_LINEAR)
     low = _frequencies(gray.shape[0]) @ gray.astype(np.float32) @ _frequencies(gray.shape[1]).T
     values = low.ravel()
     ranked = np.sort(values)
@@ -71,7 +76,7 @@ def phash(gray: np.ndarray) -> str:
     return np.packbits(values > median).tobytes().hex()
 
 
-@lru_cache(4096)
+@lru_cache(MAX_MATRIX_SIDE)
 def _frequencies(side: int) -> np.ndarray:
     """float32 `[PHASH_KEPT, side]`: Lanczos to PHASH_SIDE as Pillow samples it, then the lowest rows of a DCT-II."""
     scaling = side / PHASH_SIDE

@@ -161,6 +161,8 @@ def _too_many_parts(name: str) -> PictureError:
 
 def _png(data: bytes) -> Header:
     width, height, depth, color = struct.unpack_from(">IIBB", data, 16)
+    if data[12:16] != b"IHDR":
+        raise PictureError(Status.CORRUPT, f"the PNG begins with {data[12:16]!r}, not with its header")
     frames, exif, transparent, position = 1, b"", color in (4, 6), 8
     for _ in range(MAX_PARTS):
         if position + 8 > len(data):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from curation.config import DownloadConfig
 from curation.duplicates import phash as defined
-from curation.images.measure import entropy, measure, phash, pixel_sha256, sharpness
+from curation.images.measure import MAX_MATRIX_SIDE, _frequencies, entropy, measure, phash, pixel_sha256, sharpness
 from curation.images.process import process
 from tests.hostile_pictures import jpeg, saved, scene
 
@@ -37,6 +37,24 @@ def test_phash_of_larger_pictures_stays_near_the_defined_one() -> None:
         image = grey(200 + 7 * seed, 640 - 5 * seed, seed)
         bits.append(differing_bits(phash(image), defined.phash(image)))
     assert np.mean(bits) < 1 and max(bits) <= 6
+
+
+def test_thin_pictures_need_no_long_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one for each height that came along, a megabyte each, a decoder would run full."""
+    sides = []
+
+    def noted(side: int) -> np.ndarray:
+        sides.append(side)
+        return _frequencies(side)
+
+    monkeypatch.setattr("curation.images.measure._frequencies", noted)
+    for seed, height in enumerate((1_100, 4_000, 9_001)):
+        image = grey(100, height, seed)
+        assert differing_bits(phash(image), defined.phash(image)) <= 6
+        turned = np.ascontiguousarray(image.T)
+        assert differing_bits(phash(turned), defined.phash(turned)) <= 6
+    phash(np.zeros((1_000_000, 1), np.uint8))
+    assert max(sides) <= MAX_MATRIX_SIDE
 
 
 def test_entropy_is_shannons() -> None:
