@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from curation.config import DownloadConfig
 from curation.images.probe import PictureError
@@ -171,6 +171,12 @@ def fetched(kind: str) -> tuple[bytes, Image.Image]:
     if kind == "apng":
         data = saved(picture, "PNG", save_all=True, append_images=[scene(80, 60, 5)])
         return data, opened(data).convert("RGB")
+    if kind == "avif":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+        data = saved(picture, "AVIF", quality=100, exif=exif)
+        return data, flat(ImageOps.exif_transpose(opened(data)))
     animation = [scene(80, 60, seed).quantize(64) for seed in (0, 5)]
     if kind == "animated gif":
         data = saved(animation[0], "GIF", save_all=True, append_images=animation[1:])
@@ -194,6 +200,7 @@ KINDS = [
     "16 bits with a transparent grey",
     "16 bits with a transparent colour",
     "apng",
+    pytest.param("avif", marks=pytest.mark.skipif(not features.check("avif"), reason="Pillow without libavif")),
     "1 bit",
     "cmyk",
     "grey",
@@ -205,7 +212,8 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS)
 def test_shown_as_on_a_white_page(kind: str) -> None:
     data, shown = fetched(kind)
-    stored = process(data, config(resize_mode="keep_ratio", image_size=shown.height, encode_format="png"))
+    asked = config(image_size=min(shown.size), encode_format="png", formats=("jpeg", "png", "webp", "gif", "avif"))
+    stored = process(data, asked)
     found = np.asarray(opened(stored.data).convert("RGB"))
     assert found.shape == (shown.height, shown.width, 3)
     assert psnr(found, np.asarray(shown)) > 38, kind
