@@ -18,7 +18,18 @@ Image.MAX_IMAGE_PIXELS = None  # max_pixels is checked before a decoder runs, wi
 
 EXIF_ORIENTATION = 0x0112
 STRIP_PIXELS = 1 << 20
-BAD_BYTES = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError)
+BAD_BYTES = (
+    UnidentifiedImageError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+)
 """What Pillow's plugins raise for bytes they do not understand."""
 NO_MEMORY = "decoding needs more memory than one picture may have"
 HARMLESS = "extraneous bytes"
@@ -68,7 +79,7 @@ def orientation(header: Header) -> int:
     try:
         exif.load(header.exif)
         found = exif.get(EXIF_ORIENTATION, 1)
-    except (*BAD_BYTES, KeyError, AttributeError):
+    except (*BAD_BYTES, AttributeError):
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 

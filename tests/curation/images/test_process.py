@@ -298,7 +298,10 @@ def test_quality_is_the_recipes(quality: int) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    data=st.sampled_from([jpeg(), png(), webp(), saved(scene().quantize(16), "GIF")]),
+    data=st.sampled_from(
+        [jpeg(), png(), webp(), saved(scene().quantize(16), "GIF"), sixteen_bit_png_with_key(True)]
+        + ([saved(scene(), "AVIF")] if features.check("avif") else [])
+    ),
     places=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6),
     cut=st.floats(0, 1),
     cuts=st.booleans(),
@@ -309,8 +312,9 @@ def test_damaged_bytes_end_as_a_picture_or_a_status(
     damaged = bytearray(data)
     for place, value in places:
         damaged[min(len(damaged) - 1, int(place * len(damaged)))] = value
+    asked = config(max_pixels=10**6, formats=("jpeg", "png", "webp", "gif", "avif"))
     try:
-        stored = process(bytes(damaged[: int(cut * len(damaged))] if cuts else damaged), config(max_pixels=10**6))
+        stored = process(bytes(damaged[: int(cut * len(damaged))] if cuts else damaged), asked)
     except PictureError as error:
         assert error.status in Status
     else:
