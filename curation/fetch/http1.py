@@ -22,10 +22,10 @@ SMALL_PIECE = 512
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n]*)?\r?(?:\n|$)")
 _HEADER = re.compile(
     rb"(?<=\n)(content-length|transfer-encoding|connection|location|retry-after|content-encoding|x-robots-tag"
-    rb"|tdm-reservation)[ \t]*:([^\r\n]*)",
+    rb"|tdm-reservation)[ \t]*:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)",
     re.IGNORECASE,
 )
-"""What a downloader acts on; servers send a dozen others."""
+"""What a downloader acts on, folded lines (RFC 9112 5.2) included; servers send a dozen others."""
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 Headers = list[tuple[str, str]]
 
@@ -60,7 +60,7 @@ def parse_head(head: bytes) -> Answer:
     """Status line and the headers that matter here, without the empty line that ends them. Raises HttpError."""
     status = _STATUS_LINE.match(head)
     if status is None:
-        raise HttpError(Status.BAD_RESPONSE, f"no HTTP/1 status line: {head[:40]!r}")
+        raise HttpError(Status.BAD_RESPONSE, f"no HTTP/1 status line: {head[:40].rstrip()!r}")
     answer = Answer(int(status[2]), keep_alive=status[1] == b"1")
     for name, value in _HEADER.findall(head):
         _take_header(answer, name.decode().lower(), value.decode("latin-1").strip())
@@ -76,9 +76,10 @@ def _take_header(answer: Answer, name: str, value: str) -> None:
     if name == "content-length":
         sizes = {part.strip() for part in value.split(",")}
         size = sizes.pop()
-        if sizes or not (size.isascii() and size.isdigit()) or answer.length not in (None, int(size[:18])):
+        length = int(size.lstrip("0")[:18] or "0") if size.isascii() and size.isdigit() else -1
+        if sizes or length < 0 or answer.length not in (None, length):
             raise HttpError(Status.BAD_RESPONSE, f"content-length: {value[:40]}")
-        answer.length = int(size[:18])
+        answer.length = length
     elif name == "transfer-encoding":
         answer.chunked = value.lower() == "chunked"
         if not answer.chunked and value.lower() != "identity":
@@ -165,13 +166,14 @@ class Connection(asyncio.Protocol):
     # The parts of an answer.
 
     def _feed_head(self, data: bytes) -> None:
-        searched = max(0, len(self._head) - 3)
+        searched = max(0, len(self._head) - 2)
         head = self._head + data if self._head else data
-        end = head.find(b"\r\n\r\n", searched)
-        after = end + 4
-        if end < 0:
-            end = head.find(b"\n\n", searched)
-            after = end + 2
+        end = head.find(b"\n\r\n", searched)
+        after = end + 3
+        # Bare newlines end a head, too, unless they belong to the body behind it.
+        bare = head.find(b"\n\n", searched, end + 1 if end >= 0 else len(head))
+        if bare >= 0:
+            end, after = bare, bare + 2
         if max(end, len(head) if end < 0 else 0) > MAX_HEAD_BYTES:
             raise HttpError(Status.BAD_RESPONSE, f"more than {MAX_HEAD_BYTES} bytes of headers")
         if end < 0:

@@ -79,6 +79,7 @@ ANSWERS = {
     "no length": (b"HTTP/1.1 200 OK\r\n\r\n" + BODY, "ok", False),
     "http/1.0": (b"HTTP/1.0 200 OK\r\nContent-Length: 768\r\n\r\n" + BODY, "ok", False),
     "bare newlines": (b"HTTP/1.1 200 OK\nContent-Length: 768\n\n" + BODY, "ok", True),
+    "zeros": (b"HTTP/1.1 200 OK\r\nContent-Length: 0000000000000000000000768\r\n\r\n" + BODY, "ok", True),
     "short": (b"HTTP/1.1 200 OK\r\nContent-Length: 769\r\n\r\n" + BODY, "truncated", False),
     "chunks short": (CHUNKED + b"300\r\n%b\r\n" % BODY, "truncated", False),
     "chunk too long": (CHUNKED + b"2ff\r\n%b\r\n0\r\n\r\n" % BODY, "truncated", False),
@@ -121,6 +122,14 @@ def test_byte_by_byte() -> None:
 def test_any_bytes_end_as_a_body_or_a_status(pieces: list[bytes]) -> None:
     status, _, _ = asyncio.run(exchange(pieces, closes=True))
     assert status == "ok" or status in set(Status)
+
+
+@pytest.mark.parametrize("body", [b"\r\n\r\nabc", b"abc\r\n\r\n", b"\n\nabcde", b"ab\n\n\r\nc"])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_empty_lines_of_the_body_end_no_head(body: bytes, newline: bytes) -> None:
+    data = newline.join([b"HTTP/1.1 200 OK", b"Content-Length: 7", b"", body])
+    for pieces in ([data], [bytes([b]) for b in data]):
+        assert asyncio.run(exchange(pieces, closes=False)) == ("ok", body, True)
 
 
 def test_bytes_behind_the_answer_end_the_connection() -> None:
