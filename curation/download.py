@@ -12,7 +12,6 @@ import gc
 import hashlib
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +22,9 @@ import pyarrow as pa
 from curation import rounds
 from curation.config import DownloadConfig, Recipe
 from curation.download_log import UnitLog
+from curation.fetch import politeness
 from curation.fetch.client import RETRIED, UNREACHED, Client, Fetched
-from curation.fetch.politeness import backoff_s
+from curation.fetch.clock import Clock
 from curation.fetch.schedule import Item, Schedule
 from curation.fetch.urls import BadUrlError, Target, parse
 from curation.images.decoder import Decoders
@@ -127,8 +127,22 @@ class Job:
 
     def __post_init__(self) -> None:
         for sample in self.samples:
-            if sample["uid"] in self.spool.rows:
-                self.log.ended(sample["domain"], self.spool.rows[sample["uid"]])
+            row = self.spool.rows.get(sample["uid"])
+            if row is None:
+                continue
+            refused = self.refusal(sample, row["sha256"])  # the lists may have grown since the row ended
+            if refused is None:
+                self.log.ended(sample["domain"], row)
+            else:
+                self.end(sample, failed(sample["uid"], Status.OPTED_OUT, refused))
+
+    def refusal(self, sample: Row, sha256: str | None = None) -> str | None:
+        """Why `sample`, of whose picture `sha256` came, may not be fetched or kept; None when it may."""
+        if self.opt_out.refuses_url(sample["url"]):
+            return "on an opt-out list"
+        if self.opt_out.refuses_sha256(sample["claimed_sha256"]) or self.opt_out.refuses_sha256(sha256):
+            return "its sha256 is on an opt-out list"
+        return None
 
     def waiting(self) -> list[Row]:
         """Samples that the spool does not hold yet."""
@@ -168,8 +182,9 @@ async def _fetch_all(job: Job) -> None:
 def _startable(job: Job) -> Iterator[Item]:
     """Rows that have to be fetched; those that must not or cannot be end here."""
     for sample in job.waiting():
-        if job.opt_out.refuses_url(sample["url"]) or job.opt_out.refuses_sha256(sample["claimed_sha256"]):
-            job.end(sample, failed(sample["uid"], Status.OPTED_OUT, "on an opt-out list"))
+        refused = job.refusal(sample)
+        if refused is not None:
+            job.end(sample, failed(sample["uid"], Status.OPTED_OUT, refused))
             continue
         try:
             yield Item(sample, parse(sample["url"]))
@@ -194,19 +209,25 @@ class _Task:
 
     async def _ask(self, item: Item) -> None:
         """One request, and what follows from it."""
-        started = time.monotonic()
+        timeout_s = self._job.config.timeout_s
+        clock = Clock(timeout_s - item.spent_s)
         try:
-            fetched = await self._client.ask(item.target, item.spent_s)
+            fetched = await self._client.ask(item.target, clock)
         except (OSError, asyncio.CancelledError):
             raise  # this machine, not the web: the unit stops and is run again
         except Exception as error:  # a row must end with a status whatever the web makes our libraries raise
             fetched = Fetched(Status.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
-        item.spent_s += time.monotonic() - started
+        item.spent_s = timeout_s - clock.left_s
         status = fetched.status
-        busy = status is Status.HTTP_429 or (status is Status.HTTP_5XX and fetched.retry_after_s is not None)
+        wait = fetched.retry_after_s
+        busy = status is Status.HTTP_429 or (status is Status.HTTP_5XX and wait is not None)
         self._schedule.reached(item, (status, fetched.detail), status not in UNREACHED, busy)
-        if busy and fetched.retry_after_s is not None:
-            self._schedule.pause(item.target.host, fetched.retry_after_s)
+        if busy and wait is not None:
+            if wait <= politeness.MAX_WAIT_S:
+                self._schedule.pause(item.target.host, wait)
+            else:
+                fetched.detail, fetched.final = f"{fetched.detail}, Retry-After {wait:.0f} s", True
+                self._schedule.give_up(item.target.host, (status, fetched.detail))
         if fetched.redirect is not None:
             self._follow(item, fetched.redirect)
         elif status in RETRIED and not fetched.final and item.tries < self._job.config.retries:
@@ -229,7 +250,7 @@ class _Task:
     def _again(self, item: Item, fetched: Fetched) -> None:
         item.tries += 1
         item.hops, item.spent_s = 0, 0.0
-        wait = max(backoff_s(item.tries), fetched.retry_after_s or 0.0)
+        wait = max(politeness.backoff_s(item.tries), fetched.retry_after_s or 0.0)
         if fetched.status is Status.HTTP_429:
             self._schedule.pause(item.target.host, wait)
         first = parse(item.sample["url"])

@@ -28,7 +28,7 @@ _json = json.JSONEncoder(check_circular=False).encode
 class Spool:
     """Append-only journal of one unit: `with Spool(path).open() as spool`.
 
-    `rows` maps uid to its row; pictures stay in the file.
+    `rows` maps uid to its row, the latest that was added; pictures stay in the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,6 +83,8 @@ class Spool:
         self.rows[row["uid"]] = row
         if size:
             self._places[row["uid"]] = (offset, size)
+        else:
+            self._places.pop(row["uid"], None)
 
     def add(self, row: dict[str, Any], data: bytes = b"") -> None:
         """Append the row of one uid with its stored picture. Raises OSError when the disk is full."""

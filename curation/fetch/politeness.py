@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 
 BACKOFF_S = 0.5
 MAX_WAIT_S = 60.0
+"""The longest that a host makes its rows wait: one that asks for more is left for a later round."""
 
 
 def backoff_s(attempt: int) -> float:
@@ -15,14 +16,19 @@ def backoff_s(attempt: int) -> float:
     return random.uniform(0.5, 1.0) * min(MAX_WAIT_S, BACKOFF_S * 2 ** (attempt - 1))
 
 
-def retry_after_s(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110 10.2.3: seconds or a date), at most MAX_WAIT_S."""
+def asked_for_s(value: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for (RFC 9110 10.2.3: seconds or a date)."""
     if value is None:
         return None
     if value.isascii() and value.strip().isdigit():
-        return min(MAX_WAIT_S, float(value.strip()[:12]))
+        return float(value.strip()[:12])
     try:
-        wanted = parsedate_to_datetime(value).timestamp() - time.time()
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (TypeError, ValueError, OverflowError):
         return None
-    return min(MAX_WAIT_S, max(0.0, wanted))
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """As `asked_for_s`, at most MAX_WAIT_S."""
+    wanted = asked_for_s(value)
+    return None if wanted is None else min(MAX_WAIT_S, wanted)

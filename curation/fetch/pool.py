@@ -1,12 +1,14 @@
-"""Open connections by host: made to checked addresses only, kept while their host has rows left."""
+"""Open connections by host: made to checked addresses only, kept while they may be used again."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import ssl
+from collections import OrderedDict
 from functools import partial
 
+from curation.fetch.clock import Clock
 from curation.fetch.http1 import Connection, HttpError
 from curation.fetch.resolve import Resolver
 from curation.fetch.urls import Target
@@ -24,48 +26,78 @@ class Pool:
         self._timeout_s = connect_timeout_s
         self._tls: ssl.SSLContext | None = None
         self._idle: dict[str, list[tuple[str, int, Connection]]] = {}
-        self._num_idle = 0
+        self._by_age: OrderedDict[Connection, str] = OrderedDict()
+        """Host of each idle connection, the longest idle first."""
 
-    async def take(self, target: Target, fresh: bool = False) -> Connection:
-        """A kept connection to the target's host and port, or a new one (`fresh`: always).
+    async def take(self, target: Target, clock: Clock, fresh: bool = False) -> Connection:
+        """A kept connection to the target's host and port, or a new one (`fresh`: always), in what `clock` has left.
 
         Raises HttpError, BlockedAddressError or LookupFailedError.
         """
-        kept = self._idle.get(target.host, [])
-        for place in range(len(kept) - 1, -1, -1):
-            scheme, port, connection = kept[place]
-            if (scheme, port) == (target.scheme, target.port) and not fresh:
-                del kept[place]
-                self._num_idle -= 1
+        if not fresh:
+            while (connection := self._kept(target)) is not None:
                 if not connection.closed:
                     return connection
-        return await self._connect(target)
+        return await self._connect(target, clock)
+
+    def _kept(self, target: Target) -> Connection | None:
+        kept = self._idle.get(target.host, ())
+        for place in range(len(kept) - 1, -1, -1):
+            scheme, port, connection = kept[place]
+            if (scheme, port) == (target.scheme, target.port):
+                self._drop(target.host, connection, place)
+                return connection
+        return None
+
+    def _drop(self, host: str, connection: Connection, place: int) -> None:
+        del self._by_age[connection]
+        del self._idle[host][place]
+        if not self._idle[host]:
+            del self._idle[host]
 
     def give(self, target: Target, connection: Connection) -> None:
         """Keep the connection if another request may follow on it, close it otherwise."""
-        if not connection.reusable or self._num_idle >= MAX_IDLE:
+        if not connection.reusable:
             connection.close()
             return
         connection.release()
         self._idle.setdefault(target.host, []).append((target.scheme, target.port, connection))
-        self._num_idle += 1
+        self._by_age[connection] = target.host
+        if len(self._by_age) > MAX_IDLE:
+            oldest, host = next(iter(self._by_age.items()))
+            self._drop(host, oldest, 0)  # of one host, too, the longest idle comes first
+            oldest.close()
 
     def forget(self, host: str) -> None:
         """Close what is kept to `host`: no row is left that would use it."""
         for _, _, connection in self._idle.pop(host, ()):
+            del self._by_age[connection]
             connection.close()
-            self._num_idle -= 1
 
     def close(self) -> None:
         for host in list(self._idle):
             self.forget(host)
         self._resolver.close()
 
-    async def _connect(self, target: Target) -> Connection:
-        endpoints = await self._resolver.resolve(target.host)
+    async def turn(self, target: Target) -> None:
+        """Wait until the look-up of the target's name, if one is needed, has begun."""
+        await self._resolver.turn(target.host)
+
+    async def _connect(self, target: Target, clock: Clock) -> Connection:
+        with clock.stopped():
+            await self.turn(target)
+        try:
+            async with asyncio.timeout(clock.left_s):
+                endpoints = await self._resolver.resolve(target.host)
+        except TimeoutError as error:
+            raise HttpError(Status.TIMEOUT, "no address in time") from error
         loop = asyncio.get_running_loop()
-        secure = {"ssl": self._context(), "server_hostname": target.host} if target.scheme == "https" else {}
-        deadline = loop.time() + self._timeout_s
+        # RFC 6066 3: the name goes without the dot that ends it, and no certificate has one.
+        secure = (
+            {"ssl": self._context(), "server_hostname": target.host.rstrip(".")} if target.scheme == "https" else {}
+        )
+        left_s = clock.left_s
+        deadline = loop.time() + min(self._timeout_s, left_s)
         failed = HttpError(Status.CONNECT, "no address")
         for place, (address, family, port) in enumerate(endpoints):
             # Each address gets an equal share of what time is left.
@@ -76,7 +108,10 @@ class Pool:
                     _, connection = await make(family=family, **secure)
                 return connection
             except TimeoutError:
-                failed = HttpError(Status.CONNECT, f"no connection within {self._timeout_s:g} s")
+                if left_s < self._timeout_s:
+                    failed = HttpError(Status.TIMEOUT, f"no connection within the {max(0.0, left_s):.1f} s left")
+                else:
+                    failed = HttpError(Status.CONNECT, f"no connection within {self._timeout_s:g} s")
             except (ssl.SSLError, ssl.CertificateError) as error:
                 raise HttpError(Status.TLS, f"the certificate or the handshake was refused: {error}") from error
             except (OSError, UnicodeError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,12 @@ from curation.fetch.urls import Target
 from curation.schema import Status
 
 MAX_FAILURES, MAX_FAILURES_ONCE_REACHED = 16, 64
-"""Requests in a row that reach nothing, to a host that never answered and to one that did: then its other rows are not
-tried. A host that stopped answering must not hold the unit for hours, one deadline after the other."""
+"""Requests in a row that reach nothing, to an origin that never answered and to one that did: then its other rows are
+not tried. A host that stopped answering must not hold the unit for hours, one deadline after the other."""
 MAX_REFUSALS = 16
 """Answers in a row that say to come later; each may have asked for a minute."""
+MAX_ROWLESS = 10_000
+"""Hosts without rows that are remembered, a kilobyte each: a redirect may lead to one of them again."""
 
 FIRST = 1 << 40
 """Rank of a host that a redirect names: what is half fetched is fetched first."""
@@ -42,9 +44,19 @@ class Item:
     """Whether it holds no place at its host any more."""
 
 
+@dataclass(slots=True)
+class Origin:
+    """What became of the requests to one scheme and port of a host: a broken https says nothing about http."""
+
+    failures: int = 0
+    answered: bool = False
+    verdict: tuple[Status, str] | None = None
+    """How its rows end without being tried."""
+
+
 @dataclass(slots=True, eq=False)
 class Host:
-    """One host name while rows of it are left."""
+    """One host name."""
 
     name: str
     rank: tuple[int, int]
@@ -57,11 +69,18 @@ class Host:
     not_before: float = 0.0
     listed: bool = False
     """Whether it stands among the ready hosts or waits for its time."""
-    failures: int = 0
     refusals: int = 0
-    answered: bool = False
     verdict: tuple[Status, str] | None = None
-    """How its rows end without being tried."""
+    """How the rows of all its origins end without being tried."""
+    origins: dict[tuple[str, int], Origin] = field(default_factory=dict)
+    """By scheme and port."""
+    redirected: bool = False
+    """Whether a redirect led here: the next one may at any time."""
+
+    def verdict_on(self, target: Target) -> tuple[Status, str] | None:
+        """How a row that asks for `target` ends without being tried; None when it is to be tried."""
+        origin = self.origins.get((target.scheme, target.port))
+        return self.verdict or (None if origin is None else origin.verdict)
 
 
 class Schedule:
@@ -70,6 +89,10 @@ class Schedule:
     def __init__(self, max_per_host: int, interval_s: float) -> None:
         self._max_per_host, self._interval_s = max_per_host, interval_s
         self.hosts: dict[str, Host] = {}
+        self._rowless: OrderedDict[str, None] = OrderedDict()
+        """Hosts without rows, the longest without first. A redirect may lead to one that has to be left alone."""
+        self._doomed: deque[Item] = deque()
+        """Items that end without being tried: they wait for no host."""
         self._ready: list[tuple[tuple[int, int], Host]] = []
         self._timed: list[tuple[float, int, Host | Item]] = []
         self._order = itertools.count()
@@ -90,9 +113,23 @@ class Schedule:
         self._num_items += len(items)
 
     def _host(self, name: str, num_items: int) -> Host:
+        self._rowless.pop(name, None)
         if name not in self.hosts:
             self.hosts[name] = Host(name, (-num_items, next(self._order)))
         return self.hosts[name]
+
+    def _queue(self, host: Host, item: Item) -> None:
+        """`item` is the next that `host` is asked for."""
+        if host.verdict_on(item.target) is None:
+            host.queue.appendleft(item)
+            self._offer(host)
+        else:
+            self._doom(item)
+
+    def _doom(self, item: Item) -> None:
+        item.resting = True
+        self._doomed.append(item)
+        self._wake()
 
     async def take(self) -> Item | None:
         """The next item, when its host may be asked; None when none is left."""
@@ -107,6 +144,9 @@ class Schedule:
 
     def _next(self) -> Item | None:
         self._ring()
+        if self._doomed:
+            self._wake()  # another worker may find more
+            return self._doomed.popleft()
         while self._ready:
             host = self._ready[0][1]
             if host.queue and host.active < host.limit and not self._rests(host):
@@ -122,7 +162,7 @@ class Schedule:
 
     def _rests(self, host: Host) -> bool:
         """Whether it may not be asked yet."""
-        return host.not_before > 0 and host.verdict is None and host.not_before > self._now()
+        return host.not_before > 0 and host.not_before > self._now()
 
     @staticmethod
     def _now() -> float:
@@ -153,12 +193,10 @@ class Schedule:
         while self._timed and self._timed[0][0] <= self._now():
             due = heapq.heappop(self._timed)[2]
             if isinstance(due, Item):
-                host = self.hosts[due.target.host]
-                host.queue.appendleft(due)
+                self._queue(self.hosts[due.target.host], due)
             else:
-                host = due
-                host.listed = False
-            self._offer(host)
+                due.listed = False
+                self._offer(due)
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:
@@ -186,7 +224,7 @@ class Schedule:
         return host
 
     def done(self, item: Item) -> str | None:
-        """`item` has ended; the name of its host when that was its last."""
+        """`item` has ended; the name of its host when that was its last, and no redirect leads there."""
         host = self._leave(item)
         self._num_items -= 1
         if self._num_items == 0:
@@ -195,11 +233,13 @@ class Schedule:
         return self._over(host)
 
     def _over(self, host: Host) -> str | None:
-        if host.num_items == 0:
-            del self.hosts[host.name]
-            return host.name
-        self._offer(host)
-        return None
+        if host.num_items:
+            self._offer(host)
+            return None
+        self._rowless[host.name] = None
+        if len(self._rowless) > MAX_ROWLESS:
+            del self.hosts[self._rowless.popitem(last=False)[0]]
+        return None if host.redirected else host.name
 
     def later(self, item: Item, seconds: float) -> None:
         """Try `item` again, not before `seconds` have passed."""
@@ -210,7 +250,7 @@ class Schedule:
         self._offer(host)
 
     def move(self, item: Item, target: Target, seconds: float = 0.0) -> str | None:
-        """`item` asks for `target` next, in `seconds`; the name of the host that it left, when that was its last."""
+        """`item` asks for `target` next, in `seconds`; the name of the host that it left, as from `done`."""
         left = self._leave(item)
         item.target = target
         host = self._host(target.host, FIRST)
@@ -219,8 +259,8 @@ class Schedule:
             heapq.heappush(self._timed, (self._now() + seconds, next(self._order), item))
             self._set_alarm()
         else:
-            host.queue.appendleft(item)
-            self._offer(host)
+            host.redirected = True
+            self._queue(host, item)
         return self._over(left)
 
     def pause(self, name: str, seconds: float) -> None:
@@ -232,15 +272,36 @@ class Schedule:
     def reached(self, item: Item, end: tuple[Status, str], answered: bool, busy: bool) -> None:
         """How the latest request to the item's host ended; whether it was answered, and with a plea to come later."""
         host = self.hosts[item.target.host]
-        host.failures = 0 if answered else host.failures + 1
+        key = item.target.scheme, item.target.port
+        origin = host.origins.get(key)
+        if origin is None:
+            origin = host.origins[key] = Origin()
+        origin.failures = 0 if answered else origin.failures + 1
         host.refusals = host.refusals + 1 if busy else 0 if answered else host.refusals
-        if answered and not host.answered:
-            host.answered, host.limit = True, self._max_per_host
-        limit = MAX_FAILURES_ONCE_REACHED if host.answered else MAX_FAILURES
-        if host.failures >= limit or host.refusals >= MAX_REFUSALS:
-            host.verdict = end
+        if answered and not origin.answered:
+            origin.answered, host.limit = True, self._max_per_host
+        if host.refusals >= MAX_REFUSALS:
+            self.give_up(host.name, end)
+        elif origin.failures >= (MAX_FAILURES_ONCE_REACHED if origin.answered else MAX_FAILURES):
+            origin.verdict = end
+            self._sweep(host)
         self._offer(host)
+
+    def give_up(self, name: str, end: tuple[Status, str]) -> None:
+        """All other rows of host `name` end as `end` says, without being tried."""
+        host = self.hosts[name]
+        host.verdict = end
+        self._sweep(host)
+
+    def _sweep(self, host: Host) -> None:
+        """Take rows that are not tried out of the host's queue, where they would wait for its time."""
+        queued, host.queue = host.queue, deque()
+        for item in queued:
+            if host.verdict_on(item.target) is None:
+                host.queue.append(item)
+            else:
+                self._doom(item)
 
     def verdict(self, item: Item) -> tuple[Status, str] | None:
         """How `item` ends without being tried; None when it is to be tried."""
-        return self.hosts[item.target.host].verdict
+        return self.hosts[item.target.host].verdict_on(item.target)

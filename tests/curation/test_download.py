@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
 import tarfile
+import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +195,104 @@ def test_a_host_that_only_says_later_does_not_hold_the_unit(tmp_path: Path) -> N
         tried = sum(times for (host, path), times in server.asked.items() if host == "a" and path != "/robots.txt")
     assert Counter(row["status"] for row in rows(root)) == {"http_429": 120, "ok": 48, "http_404": 12}
     assert MAX_REFUSALS <= tried <= MAX_REFUSALS + DownloadConfig().max_per_host
+
+
+def redirects(folder: Path, number: int) -> Root:
+    """A unit whose rows all stand on host `a`."""
+    root, found = Root(folder), []
+    for n in range(number):
+        url = f"http://a.{DOMAIN}/{n}.jpg"
+        found.append(dict.fromkeys(SAMPLES.names) | {"uid": uid(url, None), "url": url, "domain": DOMAIN})
+    found.sort(key=lambda row: str(row["uid"]))
+    root.publish_parquet(f"samples/{UNIT}.parquet", pa.Table.from_pylist(found, schema=SAMPLES))
+    return root
+
+
+async def to_b(e: Exchange) -> None:
+    await asyncio.sleep(0.001 * (zlib.crc32(e.path.encode()) % 30))
+    await e.answer(302, b"", Location=f"http://b.{DOMAIN}{e.path}")
+
+
+def test_a_host_that_only_redirects_lead_to_is_one_host(tmp_path: Path, config: DownloadConfig) -> None:
+    """Its robots.txt is asked for once, its connections are kept, its interval holds."""
+    root, connections, times = redirects(tmp_path, 60), set(), []
+
+    async def there(e: Exchange) -> None:
+        connections.add(e.writer.get_extra_info("peername"))
+        times.append(time.monotonic())
+        await e.answer(200, jpeg())
+
+    with HostileServer({"a": to_b, "b": there}, {}) as server:
+        download_unit(root, UNIT, replace(config, connect_to=server.connect_to))
+        assert server.asked["b", "/robots.txt"] == 1
+        assert len(connections) <= config.max_per_host
+    assert {row["status"] for row in rows(root)} == {"ok"}
+
+
+@pytest.mark.parametrize("code, status", [(429, "http_429"), (503, "http_5xx")])
+def test_who_asks_for_more_than_a_minute_is_left_for_a_later_round(
+    tmp_path: Path, config: DownloadConfig, code: int, status: str
+) -> None:
+    async def tomorrow(e: Exchange) -> None:
+        await e.answer(code, b"", Retry_After="43200")
+
+    root = redirects(tmp_path, 40)
+    with HostileServer({"a": tomorrow}, {}) as server:
+        download_unit(root, UNIT, replace(config, connect_to=server.connect_to, retries=2))
+        assert sum(times for (_, path), times in server.asked.items() if path != "/robots.txt") == 1
+    assert {(row["status"], row["detail"]) for row in rows(root)} == {(status, f"HTTP {code}, Retry-After 43200 s")}
+
+
+def test_retry_after_holds_for_rows_that_are_redirected_there(tmp_path: Path, config: DownloadConfig) -> None:
+    times: list[float] = []
+
+    async def busy(e: Exchange) -> None:
+        times.append(time.monotonic())
+        await e.answer(429, b"", Retry_After="1")
+
+    root = redirects(tmp_path, 3)
+    with HostileServer({"a": to_b, "b": busy}, {}) as server:
+        download_unit(root, UNIT, replace(config, connect_to=server.connect_to, max_per_host=1))
+    assert len(times) == 3
+    assert all(after - before > 0.9 for before, after in zip(times, times[1:], strict=False))
+
+
+def test_lists_that_grew_after_a_kill_hold_for_rows_of_the_journal(
+    tmp_path: Path, config: DownloadConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By host and by sha256; the pictures come into no shard. A third kill changes nothing."""
+    root, opt_out = fill(tmp_path / "root"), tmp_path / "opt_out.txt"
+    listed = hashlib.sha256(jpeg(60, 50, seed=0)).hexdigest()
+    opt_out.write_text(f"b.{DOMAIN}\n{listed}\n")
+    for lists in ((), (str(opt_out),)):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(download, "publish_unit", killed)
+            download_unit(root, UNIT, replace(config, opt_out=lists))
+    download_unit(root, UNIT, replace(config, opt_out=(str(opt_out),)))
+    urls = {row["uid"]: row["url"] for row in root.read_parquet(f"samples/{UNIT}.parquet").to_pylist()}
+    refused = {urls[row["uid"]] for row in rows(root) if row["status"] == "opted_out"}
+    assert refused == {f"http://b.{DOMAIN}/{n}.jpg" for n in range(1, 30, 3)} | {f"http://a.{DOMAIN}/0.jpg"}
+    whole = root.read_bytes(f"raw/{root.list('raw', '.tar')[0]}")
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        kept = {name.partition(".")[0] for name in archive.getnames()}
+    assert kept == {row["uid"] for row in rows(root) if row["status"] == "ok"}
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_claimed_sha256_on_a_list_is_not_fetched(
+    tmp_path: Path, config: DownloadConfig, server: HostileServer
+) -> None:
+    root, opt_out = redirects(tmp_path / "root", 2), tmp_path / "opt_out.txt"
+    opt_out.write_text("0" * 63 + "A\n")
+    table = root.read_parquet(f"samples/{UNIT}.parquet").to_pylist()
+    table[0]["claimed_sha256"] = "0" * 63 + "a"
+    root.publish_parquet(f"samples/{UNIT}.parquet", pa.Table.from_pylist(table, schema=SAMPLES))
+    download_unit(root, UNIT, replace(config, opt_out=(str(opt_out),)))
+    assert [row["status"] for row in rows(root)] == ["opted_out", "ok"]
+    assert sum(times for (_, path), times in server.asked.items() if path != "/robots.txt") == 1
 
 
 def test_an_empty_unit_is_a_unit(tmp_path: Path, config: DownloadConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -12,11 +13,14 @@ import pytest
 
 from curation.fetch import resolve
 from curation.fetch.addresses import AddressPolicy
+from curation.fetch.budget import Budget
+from curation.fetch.clock import Clock
 from curation.fetch.http1 import HttpError
 from curation.fetch.pool import Pool
 from curation.fetch.resolve import BlockedAddressError, LookupFailedError, Resolver
 from curation.fetch.urls import parse
-from tests.hostile_server import HostileServer
+from curation.schema import Status
+from tests.hostile_server import DOMAIN, Exchange, HostileServer
 
 
 class System:
@@ -106,6 +110,80 @@ def test_a_look_up_that_hangs_is_a_temporary_failure(monkeypatch: pytest.MonkeyP
     assert run(System({}, seconds=0.3), monkeypatch, ["slow.example"]) == [("LookupFailedError", True)]
 
 
+def test_a_name_behind_slow_ones_has_its_time_from_its_turn_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More look-ups that hang than there are threads: they end as failures, the name behind them has an address."""
+    monkeypatch.setattr(resolve, "MAX_LOOKUPS", 2)
+    monkeypatch.setattr(resolve, "LOOKUP_TIMEOUT_S", 0.15)
+
+    def hangs() -> list[str]:
+        time.sleep(0.2)
+        return ["8.8.4.4"]
+
+    monkeypatch.setattr(socket, "getaddrinfo", System({f"dead{n}.example": hangs for n in range(6)}))
+
+    async def main() -> tuple[list[object], float]:
+        resolver, clock = Resolver(AddressPolicy(), {}), Clock(0.0)
+        dead = [asyncio.create_task(asked(resolver, f"dead{n}.example")) for n in range(6)]
+        await asyncio.sleep(0)
+        with clock.stopped():
+            await resolver.turn("good.example")
+        found = [await asked(resolver, "good.example"), *await asyncio.gather(*dead)]
+        resolver.close()
+        return found, -clock.left_s
+
+    found, counted_s = asyncio.run(main())
+    assert found == [["8.8.8.8"], *[("LookupFailedError", True)] * 6]
+    assert counted_s < 0.15
+
+
+def test_a_connection_has_no_more_time_than_its_try() -> None:
+    """A listener whose backlog is full answers no SYN."""
+
+    async def main(port: int) -> float:
+        pool, started = Pool(Resolver(AddressPolicy(["127.0.0.0/8"]), {}), 10.0), time.monotonic()
+        with pytest.raises(HttpError) as error:
+            await pool.take(parse(f"http://127.0.0.1:{port}/"), Clock(0.1))
+        assert error.value.status is Status.TIMEOUT
+        pool.close()
+        return time.monotonic() - started
+
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):
+            link = stack.enter_context(socket.socket())
+            link.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                link.connect(listener.getsockname())
+        assert asyncio.run(main(listener.getsockname()[1])) < 5
+
+
+def test_the_longest_idle_connection_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curation.fetch.pool.MAX_IDLE", 2)
+
+    async def serve(e: Exchange) -> None:
+        await e.answer(200, b"x")
+
+    async def main(server: HostileServer) -> list[bool]:
+        pool = Pool(Resolver(AddressPolicy(["127.0.0.0/8"]), server.connect_to), 2.0)
+        targets = [parse(f"http://{name}.{DOMAIN}/") for name in "abac"]
+        used = [await pool.take(target, Clock(5.0)) for target in targets]
+        for target, connection in zip(targets, used, strict=True):
+            connection.deadline(5.0, "never")
+            await connection.ask(f"GET / HTTP/1.1\r\nHost: {target.host}\r\n\r\n".encode())
+            await connection.body(Budget(1000).share(), 1000)
+            pool.give(target, connection)
+        again = [await pool.take(target, Clock(5.0)) for target in targets]
+        kept = [connection in used for connection in again]
+        for connection in again:
+            connection.close()
+        pool.close()
+        return kept
+
+    with HostileServer(dict.fromkeys("abc", serve), {}) as server:
+        assert asyncio.run(main(server)) == [True, False, False, True]
+
+
 def test_who_asked_first_may_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", System({}, seconds=0.1))
 
@@ -138,7 +216,7 @@ def test_rebinding_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         target, outcomes = parse(f"http://rebind.example:{port}/"), []
         for _ in range(2):
             try:
-                (await pool.take(target)).close()
+                (await pool.take(target, Clock(2.0))).close()
                 outcomes.append("connected")
             except BlockedAddressError as error:
                 outcomes.append(str(error))
@@ -155,9 +233,9 @@ def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> No
 
     async def main(port: int) -> None:
         pool = Pool(Resolver(AddressPolicy(["127.0.0.0/8"]), {}), 2.0)
-        (await pool.take(parse(f"http://two.example:{port}/"))).close()
+        (await pool.take(parse(f"http://two.example:{port}/"), Clock(2.0))).close()
         with pytest.raises(HttpError, match="connect"):
-            await pool.take(parse("http://two.example:1/"))
+            await pool.take(parse("http://two.example:1/"), Clock(2.0))
         pool.close()
 
     with HostileServer({}, {}) as server:

@@ -78,7 +78,8 @@ def test_every_item_ends_once_and_limits_hold(counts: dict[str, int], workers: i
 
     asyncio.run(main())
     assert ended == Counter({f"{host}{n}": 1 for host, number in counts.items() for n in range(number)})
-    assert not schedule.hosts and set(counts) <= set(over)
+    assert all(host.num_items == host.active == 0 and not host.queue for host in schedule.hosts.values())
+    assert {name for name in counts if not schedule.hosts[name].redirected} <= set(over)
 
 
 def test_a_paused_host_holds_no_worker() -> None:
@@ -194,3 +195,90 @@ def test_nothing_to_do_ends_at_once(number: int) -> None:
         assert await schedule.take() is None
 
     asyncio.run(main())
+
+
+def elsewhere(one: Item, host: str, scheme: str = "http") -> Target:
+    return Target(scheme, host, 443 if scheme == "https" else 80, one.target.path)
+
+
+def test_a_host_that_only_redirects_lead_to_is_remembered_between_its_rows() -> None:
+    """Its Retry-After holds for the next row, too, and it is not said to be over."""
+
+    async def main() -> list[float]:
+        schedule = Schedule(1, 0.0)
+        schedule.start(items(a=3))
+        started, times = asyncio.get_running_loop().time(), []
+        while (one := await schedule.take()) is not None:
+            schedule.reached(one, *ANSWERED)
+            if one.target.host == "a":
+                schedule.move(one, elsewhere(one, "cdn"))
+            else:
+                times.append(asyncio.get_running_loop().time() - started)
+                schedule.pause("cdn", 0.05)
+                assert schedule.done(one) is None
+        assert schedule.hosts["cdn"].origins["http", 80].answered
+        return times
+
+    times = asyncio.run(main())
+    assert len(times) == 3
+    assert all(after - before >= 0.049 for before, after in zip(times, times[1:], strict=False))
+
+
+def test_only_so_many_hosts_without_rows_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curation.fetch.schedule.MAX_ROWLESS", 5)
+
+    async def main() -> set[str]:
+        schedule = Schedule(1, 0.0)
+        schedule.start(items(a=20))
+        while (one := await schedule.take()) is not None:
+            schedule.reached(one, *ANSWERED)
+            if one.target.host == "a":
+                schedule.move(one, elsewhere(one, f"b{one.target.path[1:]}"))
+            else:
+                schedule.done(one)
+        return set(schedule.hosts)
+
+    left = asyncio.run(main())
+    assert len(left) == 5 and "b19" in left
+
+
+def test_a_broken_scheme_or_port_says_nothing_about_another() -> None:
+    async def main() -> Counter[tuple[str, str]]:
+        schedule = Schedule(2, 0.0)
+        secure = [item("a", n) for n in range(100)]
+        for one in secure:
+            one.target = elsewhere(one, "a", "https")
+        schedule.start([*secure, *(item("a", n) for n in range(100, 110))])
+        seen: Counter[tuple[str, str]] = Counter()
+        while (one := await schedule.take()) is not None:
+            tried = schedule.verdict(one) is None
+            if tried:
+                schedule.reached(one, *(UNREACHED if one.target.scheme == "https" else ANSWERED))
+            seen[one.target.scheme, "tried" if tried else "left"] += 1
+            schedule.done(one)
+        return seen
+
+    found = asyncio.run(main())
+    assert found == {("https", "tried"): MAX_FAILURES, ("https", "left"): 100 - MAX_FAILURES, ("http", "tried"): 10}
+
+
+def test_rows_that_are_not_tried_do_not_wait_for_their_host() -> None:
+    """Neither those in its queue, nor those that a redirect brings later."""
+
+    async def main() -> int:
+        schedule = Schedule(1, 60.0)
+        schedule.start(items(a=50, b=1))
+        number = 0
+        while (one := await schedule.take()) is not None:
+            if one.target.host == "b":
+                schedule.move(one, elsewhere(one, "a"))
+                continue
+            if schedule.verdict(one) is None:
+                schedule.give_up("a", (Status.HTTP_429, "HTTP 429"))
+            number += 1
+            schedule.done(one)
+        return number
+
+    started = time.monotonic()
+    assert asyncio.run(main()) == 51
+    assert time.monotonic() - started < 5

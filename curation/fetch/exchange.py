@@ -1,0 +1,81 @@
+"""One request and the head of its answer, in the time of one try: what pictures and robots.txt have in common."""
+
+from __future__ import annotations
+
+from curation.config import DownloadConfig
+from curation.fetch.addresses import AddressPolicy
+from curation.fetch.budget import Budget
+from curation.fetch.clock import Clock
+from curation.fetch.http1 import Answer, Connection, HttpError
+from curation.fetch.pool import Pool
+from curation.fetch.resolve import Resolver
+from curation.fetch.urls import Target, join
+
+REDIRECTS = {301, 302, 303, 307, 308}
+GIVEN = {200, 203}
+"""203 is what a proxy says of a 200 that it changed."""
+MAX_DRAINED_BYTES = 64 << 10
+"""The body of an answer that is no picture is read up to here, so that its connection may be kept."""
+
+
+class Exchange:
+    """`connection, answer = await exchange.answered(target, clock)`, then `exchange.pool.give(target, connection)`."""
+
+    def __init__(self, config: DownloadConfig) -> None:
+        self._config = config
+        self.budget = Budget(config.max_bytes)
+        agent = f"{config.user_agent} {config.contact}".strip()
+        agent = "".join(c for c in agent if " " <= c <= "~")
+        accept = ", ".join([*(f"image/{name}" for name in config.formats), "*/*;q=0.1"])
+        lines = [f"User-Agent: {agent}", f"Accept: {accept}", "Accept-Encoding: identity", "", ""]
+        self._lines = "\r\n".join(lines).encode()
+        resolver = Resolver(AddressPolicy(config.allow_addresses), config.connect_to)
+        self.pool = Pool(resolver, config.connect_timeout_s)
+
+    async def answered(self, target: Target, clock: Clock) -> tuple[Connection, Answer]:
+        """A connection that has sent the request and got the head of an answer.
+
+        Raises HttpError, BlockedAddressError or LookupFailedError.
+        """
+        request = f"GET {target.path} HTTP/1.1\r\nHost: {target.netloc}\r\n".encode() + self._lines
+        kept = True
+        while True:
+            connection = await self.pool.take(target, clock, fresh=not kept)
+            kept = connection.requests > 0
+            first = min(clock.left_s, self._config.first_byte_timeout_s)
+            connection.deadline(first, f"no answer within {self._config.first_byte_timeout_s:g} s")
+            try:
+                answer = await connection.ask(request)
+            except HttpError as error:
+                connection.close()
+                if kept and error.unanswered:
+                    kept = False  # the server had given the connection up: that is no failure of this request
+                    continue
+                raise
+            except BaseException:
+                connection.close()
+                raise
+            connection.deadline(clock.left_s, f"no whole picture within {self._config.timeout_s:g} s")
+            return connection, answer
+
+    async def drain(self, connection: Connection, answer: Answer) -> None:
+        """Read what follows, so that the connection may be kept; close it when that is much or does not come."""
+        if not answer.keep_alive or (answer.length is None and not answer.chunked):
+            connection.close()
+            return
+        if answer.length is not None and answer.length > MAX_DRAINED_BYTES:
+            connection.close()
+            return
+        try:
+            await connection.body(self.budget.share(), MAX_DRAINED_BYTES)
+        except HttpError:
+            connection.close()
+
+
+def redirect(target: Target, answer: Answer) -> Target | None:
+    """Where `answer` sends who asked for `target`; None when it is no redirect. Raises BadUrlError."""
+    location = answer.get("location") if answer.code in REDIRECTS else None
+    if location is None:
+        return None
+    # A header's bytes as UTF-8, which is what servers mean when they are not ASCII.
+    return join(target, location.encode("latin-1", "replace").decode("utf-8", "replace"))

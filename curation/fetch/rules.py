@@ -1,0 +1,158 @@
+"""robots.txt of the origins that are asked: read once, tried again when it does not come, kept while memory lasts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from curation.fetch import robots
+from curation.fetch.clock import Clock
+from curation.fetch.codings import decoded_text
+from curation.fetch.exchange import Exchange, redirect
+from curation.fetch.http1 import Answer, Connection, HttpError
+from curation.fetch.politeness import backoff_s
+from curation.fetch.resolve import BlockedAddressError, LookupFailedError
+from curation.fetch.robots import ALLOW_ALL, Robots, unavailable
+from curation.fetch.urls import BadUrlError, Target
+from curation.schema import Status
+
+MAX_REDIRECTS = 5
+MAX_TRIES = 3
+TRIED_AGAIN = {Status.CONNECT, Status.DISCONNECTED, Status.TRUNCATED, Status.HTTP_5XX}
+NAMED = TRIED_AGAIN | {Status.DNS, Status.TIMEOUT}
+"""Ends of a request for robots.txt that a row may take over; of all others it is `http_5xx`, so that a round comes."""
+MAX_BYTES = 32 << 20
+"""What all rules may take; those least lately used are read again when they are needed."""
+BYTES_PER_ORIGIN, BYTES_PER_BYTE = 1_000, 8
+"""What rules take in memory: whatever their text, and for each byte of it."""
+NotReached = HttpError | BlockedAddressError | LookupFailedError
+
+
+class Rules:
+    """`rules.known(origin) or await rules.read(target, clock)`; `close()` it."""
+
+    def __init__(self, exchange: Exchange, token: str, timeout_s: float) -> None:
+        self._exchange, self._token, self._timeout_s = exchange, token, timeout_s
+        self._known: OrderedDict[str, tuple[Robots, int]] = OrderedDict()
+        """Rules of an origin, and what they take in memory; the least lately used first."""
+        self._asking: dict[str, asyncio.Task[Robots | NotReached]] = {}
+        self._size = 0
+
+    def known(self, origin: str) -> Robots | None:
+        """The rules of `origin` if they were read already."""
+        found = self._known.get(origin)
+        if found is None:
+            return None
+        self._known.move_to_end(origin)
+        return found[0]
+
+    async def read(self, target: Target, clock: Clock) -> Robots:
+        """The rules for `target`, asked for once however many wait for them.
+
+        Raises what the request for the picture would: HttpError, BlockedAddressError, LookupFailedError.
+        """
+        with clock.stopped():
+            await self._exchange.pool.turn(target)
+        origin = target.origin
+        known = self.known(origin)
+        if known is not None:
+            return known
+        if origin not in self._asking:
+            self._asking[origin] = asyncio.create_task(self._ask(target))
+        try:
+            async with asyncio.timeout(clock.left_s):
+                found = await asyncio.shield(self._asking[origin])
+        except TimeoutError as error:
+            raise HttpError(Status.TIMEOUT, "robots.txt does not come in time") from error
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def close(self) -> None:
+        for task in self._asking.values():
+            task.cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+
+    async def _ask(self, target: Target) -> Robots | NotReached:
+        """RFC 9309 2.3.1: 4xx or a redirect loop allows everything; 5xx, or what does not come, nothing for now.
+
+        A host that is not even reached is an exception, which the row ends as, and is not remembered.
+        """
+        # Half of a try, so that the row that waits for it has time left for its picture.
+        clock = Clock(self._timeout_s / 2)
+        try:
+            found, size = await self._tried(target, clock)
+            for attempt in range(1, MAX_TRIES):
+                if not (isinstance(found, Robots) and found.status in TRIED_AGAIN) or clock.left_s <= 0:
+                    break
+                with clock.stopped():
+                    await asyncio.sleep(backoff_s(attempt))
+                found, size = await self._tried(target, clock)
+            if isinstance(found, Robots):
+                self._remember(target.origin, found, size)
+            return found
+        finally:
+            del self._asking[target.origin]
+
+    def _remember(self, origin: str, rules: Robots, size: int) -> None:
+        self._known[origin] = rules, size
+        self._size += size
+        while self._size > MAX_BYTES:
+            self._size -= self._known.popitem(last=False)[1][1]
+
+    async def _tried(self, target: Target, clock: Clock) -> tuple[Robots | NotReached, int]:
+        """One try, redirects included: the rules and what they take in memory, or why the host was not reached."""
+        place = target._replace(path="/robots.txt")
+        for hop in range(MAX_REDIRECTS + 1):
+            try:
+                found, size = await self._at(place, clock)
+            except (HttpError, BlockedAddressError, LookupFailedError) as error:
+                return (error if hop == 0 and _is_unreached(error) else failed(error)), BYTES_PER_ORIGIN
+            except BadUrlError:
+                break
+            if isinstance(found, Robots):
+                return found, size
+            place = found
+        return ALLOW_ALL, BYTES_PER_ORIGIN
+
+    async def _at(self, place: Target, clock: Clock) -> tuple[Robots | Target, int]:
+        """The rules at `place` and what they take in memory, or where they are instead."""
+        connection, answer = await self._exchange.answered(place, clock)
+        try:
+            if 200 <= answer.code < 300:
+                text = await self._text(connection, answer)
+                found = robots.parse(text.decode("utf-8", "surrogateescape"), self._token)
+                return found, BYTES_PER_ORIGIN + (0 if found is ALLOW_ALL else BYTES_PER_BYTE * len(text))
+            await self._exchange.drain(connection, answer)
+            if answer.code >= 500:
+                raise HttpError(Status.HTTP_5XX, f"HTTP {answer.code}")
+            return redirect(place, answer) or ALLOW_ALL, BYTES_PER_ORIGIN
+        finally:
+            self._exchange.pool.give(place, connection)
+
+    async def _text(self, connection: Connection, answer: Answer) -> bytes:
+        share = self._exchange.budget.share()
+        try:
+            body = await connection.body(share, robots.MAX_BYTES)
+        except HttpError as error:
+            if error.status is not Status.TOO_LARGE:
+                raise
+            body = connection.so_far()
+        finally:
+            share.give_back()
+        return decoded_text(body, answer.get("content-encoding") or "", robots.MAX_BYTES)
+
+
+def _is_unreached(error: NotReached) -> bool:
+    return not isinstance(error, HttpError) or error.status in (Status.CONNECT, Status.TLS)
+
+
+def failed(error: NotReached) -> Robots:
+    """Rules that allow nothing for now."""
+    if not isinstance(error, HttpError):
+        status = Status.DNS if isinstance(error, LookupFailedError) else Status.HTTP_5XX
+        return unavailable(status, f"robots.txt is redirected to where no server is: {error}")
+    status = error.status if error.status in NAMED else Status.HTTP_5XX
+    if status is Status.TIMEOUT:
+        return unavailable(status, "robots.txt does not come in time")
+    return unavailable(status, f"robots.txt cannot be had: {error.detail}")

@@ -1,0 +1,119 @@
+"""robots.txt as the client reads it: tried again, remembered when it came, bounded in time and memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from curation.config import DownloadConfig
+from curation.fetch import politeness, rules
+from curation.fetch.client import Client
+from curation.fetch.clock import Clock
+from curation.fetch.http1 import Connection, HttpError
+from curation.fetch.pool import Pool
+from curation.fetch.urls import parse
+from curation.schema import Status
+from tests.hostile_pictures import jpeg
+from tests.hostile_server import DOMAIN, Exchange, HostileServer, Serve
+
+DISALLOW = b"User-agent: *\nDisallow: /\n"
+
+
+async def picture(e: Exchange) -> None:
+    await e.answer(200, jpeg())
+
+
+@pytest.fixture(autouse=True)
+def soon() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(politeness, "BACKOFF_S", 0.01)
+        yield
+
+
+def asked(robots: dict[str, Serve], paths: list[str], timeout_s: float = 5.0) -> tuple[list[str], dict[str, int]]:
+    """How the rows of `paths` (`HOST/PATH`) end one after the other; how often each robots.txt was asked for."""
+
+    async def main(server: HostileServer) -> list[str]:
+        config = DownloadConfig(
+            connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",), timeout_s=timeout_s, connect_timeout_s=0.5
+        )
+        async with Client(config) as client:
+            urls = [f"http://{host}.{DOMAIN}/{rest}" for host, _, rest in (path.partition("/") for path in paths)]
+            return [(await client.ask(parse(url), Clock(timeout_s))).status for url in urls]
+
+    with HostileServer(dict.fromkeys(robots, picture), robots) as server:
+        statuses = asyncio.run(main(server))
+        return statuses, {host: times for (host, path), times in server.asked.items() if path == "/robots.txt"}
+
+
+async def short(e: Exchange) -> None:
+    await e.answer(200, b"User-agent: *\nDisallow: /no\n")
+
+
+def test_what_does_not_come_is_tried_again_and_then_remembered() -> None:
+    async def reset(e: Exchange) -> None:
+        e.reset()
+
+    async def reset_twice(e: Exchange) -> None:
+        await (reset(e) if e.times < 2 else e.answer(200, DISALLOW))
+
+    found = asked({"always": reset, "twice": reset_twice}, ["always/1", "always/2", "twice/1", "twice/2"])
+    assert found[0] == [Status.DISCONNECTED] * 2 + [Status.ROBOTS] * 2
+    assert found[1] == {"always": rules.MAX_TRIES, "twice": 3}
+
+
+def test_those_least_lately_used_are_read_again_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MAX_BYTES", 3 * (rules.BYTES_PER_ORIGIN + 8 * 30))
+    order = ["a", "b", "c", "a", "d", "a", "b"]
+    statuses, times = asked(dict.fromkeys("abcd", short), [f"{host}/yes" for host in order])
+    assert statuses == [Status.OK] * len(order)
+    assert times == {"a": 1, "b": 2, "c": 1, "d": 1}
+
+
+def test_a_slow_file_leaves_time_for_the_picture() -> None:
+    async def slow(e: Exchange) -> None:
+        await asyncio.sleep(0.2)
+        await e.answer(200, b"")
+
+    async def never(e: Exchange) -> None:
+        await asyncio.sleep(5)
+
+    assert asked({"slow": slow, "never": never}, ["slow/1", "never/1"], timeout_s=1.0)[0] == [
+        Status.OK,
+        Status.TIMEOUT,
+    ]
+
+
+def test_a_row_waits_no_longer_than_its_try() -> None:
+    async def never(e: Exchange) -> None:
+        await asyncio.sleep(5)
+
+    async def main(server: HostileServer) -> tuple[str, float]:
+        config = DownloadConfig(connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",))
+        clock = Clock(0.1)
+        async with Client(config) as client:
+            fetched = await client.ask(parse(f"http://a.{DOMAIN}/1"), clock)
+        return f"{fetched.status}: {fetched.detail}", clock.left_s
+
+    with HostileServer({"a": picture}, {"a": never}) as server:
+        said, left_s = asyncio.run(main(server))
+    assert said == "timeout: robots.txt does not come in time" and -2 < left_s <= 0
+
+
+def test_a_host_that_is_not_reached_is_no_host_that_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row ends as its picture would have, and when the host is back its rules are read."""
+    take, failures = Pool.take, iter([HttpError(Status.CONNECT, "refused")])
+
+    async def refused_once(*args: Any, **options: Any) -> Connection:
+        for failure in failures:
+            raise failure
+        return await take(*args, **options)
+
+    async def disallow(e: Exchange) -> None:
+        await e.answer(200, DISALLOW)
+
+    monkeypatch.setattr(Pool, "take", refused_once)
+    assert asked({"a": disallow}, ["a/1", "a/1"]) == ([Status.CONNECT, Status.ROBOTS], {"a": 1})
