@@ -32,7 +32,7 @@ from curation.images.probe import PictureError
 from curation.schema import Status
 from curation.shards import read_member
 from curation.storage import Root
-from jobs.img2dataset_guard import ended
+from jobs.img2dataset_refusals import ended
 from jobs.img2dataset_worker import COLUMNS
 
 ROWS_PER_BATCH = 1_000

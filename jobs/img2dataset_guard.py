@@ -3,7 +3,7 @@
 img2dataset fetches with `urllib.request.urlopen`, and urllib lets a program install what answers it. The guard checks
 scheme, opt-out and robots.txt before a request, the address at connect time, on every redirect; it ends a picture at
 its deadline and its byte cap, and looks at the header of a picture before img2dataset decodes it. A refusal is an
-exception whose text img2dataset writes into its parquet file, from where `ended` reads status and detail again.
+exception whose text img2dataset writes into its parquet file (jobs/img2dataset_refusals.py).
 """
 
 from __future__ import annotations
@@ -24,36 +24,30 @@ from concurrent.futures import Future
 from typing import Any
 
 from curation.config import DownloadConfig
-from curation.fetch import robots
+from curation.fetch import politeness, robots, rules
 from curation.fetch.addresses import AddressPolicy
-from curation.fetch.client import REDIRECTS, RETRIED, TEMPORARY, http_status
-from curation.fetch.politeness import backoff_s, retry_after_s
+from curation.fetch.client import RETRIED, TEMPORARY, http_status
+from curation.fetch.clock import Clock
+from curation.fetch.codings import decoded, decoded_text
+from curation.fetch.exchange import GIVEN, REDIRECTS
+from curation.fetch.resolve import TEMPORARY_TTL_S
 from curation.fetch.urls import BadUrlError, Target, join, parse
 from curation.images.probe import PictureError, check_whole
 from curation.images.process import inspect
 from curation.opt_out import OptOut
 from curation.schema import Status
+from jobs.img2dataset_refusals import RefusedError, refused_for
 
-MARK = "clip-curation "
 CHUNK_BYTES = 64 << 10
 MAX_LOOKUPS = 32
-MAX_ROBOTS_REDIRECTS = 5
 WATCH_S = 0.25
+UNREACHED = {Status.DNS, Status.CONNECT, Status.TLS, Status.BLOCKED_ADDRESS}
+NO_RULES = {
+    *(Status.HTTP_404, Status.HTTP_410, Status.HTTP_429, Status.HTTP_4XX, Status.HTTP_3XX),
+    *(Status.INVALID_URL, Status.UNSUPPORTED_SCHEME),
+}
+"""Ends of a request for robots.txt that allow everything (RFC 9309 2.3.1.3), redirects to nowhere among them."""
 Address = tuple[str, int]
-
-
-class RefusedError(Exception):
-    """The end of one fetch. `wait_s` is what the server asked for before another try."""
-
-    def __init__(self, status: Status, detail: str = "", wait_s: float | None = None) -> None:
-        super().__init__(f"{MARK}{status}: {detail}")
-        self.status, self.wait_s = status, wait_s
-
-
-def ended(message: str | None) -> tuple[Status, str] | None:
-    """Status and detail of a refusal that img2dataset wrote down; None for a message of its own."""
-    status, _, detail = (message or "").removeprefix(MARK).partition(": ")
-    return (Status(status), detail) if (message or "").startswith(MARK) and status in set(Status) else None
 
 
 class Guard:
@@ -93,9 +87,9 @@ class Guard:
         if not failures:
             return
         last = failures[-1]
-        if last.status not in RETRIED:
+        if last.final or last.status not in RETRIED:
             raise last
-        time.sleep(backoff_s(len(failures)) if last.wait_s is None else last.wait_s)
+        time.sleep(politeness.backoff_s(len(failures)) if last.wait_s is None else last.wait_s)
 
     def _picture(self, url: str) -> bytes:
         body = self._follow(url)
@@ -114,40 +108,56 @@ class Guard:
         return body
 
     def _follow(self, url: str) -> bytes:
-        deadline = time.monotonic() + self._config.timeout_s
+        clock = Clock(self._config.timeout_s)
         target = _parsed(url)
         for _ in range(self._config.max_redirects + 1):
             if self._opt_out.refuses_url(f"{target.origin}{target.path}"):
                 raise RefusedError(Status.OPTED_OUT, "on an opt-out list")
             if self._config.obey_robots:
-                self._check_robots(target, deadline)
-            found = self._ask(target, deadline)
+                with clock.stopped():
+                    self._check_robots(target)
+            found = self._ask(target, clock)
             if isinstance(found, bytes):
                 return found
             target = found
         raise RefusedError(Status.TOO_MANY_REDIRECTS, f"more than {self._config.max_redirects}")
 
-    def _check_robots(self, target: Target, deadline: float) -> None:
-        rules = self._once(target.origin, lambda: self._read_robots(target, deadline))
-        if not rules.allows(target.path):
-            raise RefusedError(Status.ROBOTS, f"{target.origin}/robots.txt disallows the path")
+    def _check_robots(self, target: Target) -> None:
+        found = self._once(target.origin, lambda: self._read_robots(target))
+        if not found.allows(target.path):
+            raise RefusedError(found.status, found.reason, final=True)
 
-    def _read_robots(self, target: Target, deadline: float) -> robots.Robots:
-        """RFC 9309 2.3.1: 4xx allows everything, 5xx nothing. Who cannot be reached will say so for the picture."""
+    def _read_robots(self, target: Target) -> robots.Robots:
+        """As our own client does, in half of a try's time; see curation/fetch/rules.py."""
+        clock = Clock(self._config.timeout_s / 2)
+        found = self._robots_at(target, clock)
+        for attempt in range(1, rules.MAX_TRIES):
+            if found.status not in rules.TRIED_AGAIN or clock.left_s <= 0:
+                break
+            time.sleep(politeness.backoff_s(attempt))
+            found = self._robots_at(target, clock)
+        return found
+
+    def _robots_at(self, target: Target, clock: Clock) -> robots.Robots:
+        """One try, redirects included. Raises RefusedError when the host is not even reached, as for the picture."""
         place = target._replace(path="/robots.txt")
-        try:
-            for _ in range(MAX_ROBOTS_REDIRECTS + 1):
-                found = self._ask(place, deadline, robots.MAX_BYTES)
-                if isinstance(found, bytes):
-                    return robots.parse(found.decode("utf-8", "replace"), self._token)
-                place = found
-        except RefusedError as error:
-            if error.status is Status.HTTP_5XX:
-                return robots.Robots((("/", False),))
+        for hop in range(rules.MAX_REDIRECTS + 1):
+            try:
+                found = self._ask(place, clock, robots.MAX_BYTES)
+            except RefusedError as error:
+                if error.status in NO_RULES:
+                    break
+                if hop == 0 and error.status in UNREACHED:
+                    raise
+                return _no_rules_now(error)
+            if isinstance(found, bytes):
+                return robots.parse(found.decode("utf-8", "surrogateescape"), self._token)
+            place = found
         return robots.ALLOW_ALL
 
     def _once(self, key: Any, function: Any) -> Any:
-        """`function()` for the first who asks for `key`; all others wait for what it gave."""
+        """`function()` for the first who asks for `key`; all others wait for what it gave. A failure that is not final
+        is forgotten then."""
         with self._lock:
             known = self._known.get(key)
             future = self._known.setdefault(key, Future())
@@ -156,34 +166,36 @@ class Guard:
         try:
             future.set_result(function())
         except BaseException as error:
+            if not (isinstance(error, RefusedError) and error.final):
+                with self._lock:
+                    del self._known[key]
             future.set_exception(error)
             raise
         return future.result()
 
-    def _ask(self, target: Target, deadline: float, enough: int | None = None) -> bytes | Target:
-        """One request: the body (of a robots.txt at most `enough` bytes), or where it redirects to."""
+    def _ask(self, target: Target, clock: Clock, text_bytes: int | None = None) -> bytes | Target:
+        """One request: the body (of a text at most `text_bytes`), or where it redirects to."""
         try:
-            with self._turn(target, deadline), self._connection(target, deadline) as connection:
+            with self._turn(target, clock), self._connection(target, clock) as connection:
                 headers = {"User-Agent": self._agent, "Accept": "image/*", "Accept-Encoding": "identity"}
                 connection.request("GET", target.path, headers=headers | {"Host": target.netloc, "Connection": "close"})
                 with connection.getresponse() as response:
                     location = response.getheader("Location")
                     if response.status in REDIRECTS and location:
                         return _parsed(location.strip(), target)
-                    return self._body(response, enough)
+                    return self._body(response) if text_bytes is None else _text(response, text_bytes)
         except Exception as error:  # whatever the web makes the libraries raise must end the row with a status
-            refused = error if isinstance(error, RefusedError) else _refused(error)
-            if time.monotonic() >= deadline and refused.status in TEMPORARY:
+            refused = error if isinstance(error, RefusedError) else refused_for(error)
+            if clock.left_s <= 0 and refused.status in TEMPORARY:
                 detail = f"no whole picture within {self._config.timeout_s:g} s"
                 raise RefusedError(Status.TIMEOUT, detail) from error
             raise refused from error
 
-    def _body(self, response: http.client.HTTPResponse, enough: int | None) -> bytes:
-        if response.status != 200:
-            wait_s = retry_after_s(response.getheader("Retry-After"))
-            raise RefusedError(http_status(response.status), f"HTTP {response.status}", wait_s)
-        if enough is not None:
-            return response.read(enough)
+    def _body(self, response: http.client.HTTPResponse) -> bytes:
+        if response.status not in GIVEN:
+            wait_s = politeness.asked_for_s(response.getheader("Retry-After"))
+            long = wait_s is not None and wait_s > politeness.MAX_WAIT_S
+            raise RefusedError(http_status(response.status), f"HTTP {response.status}", wait_s, final=long)
         if self._config.obey_robots and (refused := robots.refusal(response.getheaders(), self._token)):
             raise RefusedError(Status.OPTED_OUT, refused)
         if response.length is not None and response.length > self._config.max_bytes:
@@ -195,32 +207,38 @@ class Guard:
                 raise RefusedError(Status.TOO_LARGE, f"more than {self._config.max_bytes} bytes")
         if response.length:
             raise RefusedError(Status.TRUNCATED, "the body ended before its announced length")
-        if not body:
+        whole = decoded(bytes(body), response.getheader("Content-Encoding") or "", self._config.max_bytes)
+        if not whole:
             raise RefusedError(Status.EMPTY, "no bytes")
-        return bytes(body)
+        return whole
 
     @contextlib.contextmanager
-    def _turn(self, target: Target, deadline: float) -> Iterator[None]:
+    def _turn(self, target: Target, clock: Clock) -> Iterator[None]:
         """Wait for one of the host's places and for its interval. Waiting is not the host's time."""
         with self._lock:
             host = self._hosts.setdefault(target.host, _Host(self._config.max_per_host))
-        with host.slots:
+        with clock.stopped():
+            host.slots.acquire()
+        try:
             with self._lock:
                 start = max(time.monotonic(), host.next_start)
                 host.next_start = start + self._config.host_interval_s
-            time.sleep(max(0.0, start - time.monotonic()))
+            with clock.stopped():
+                time.sleep(max(0.0, start - time.monotonic()))
             yield
+        finally:
+            host.slots.release()
 
     @contextlib.contextmanager
-    def _connection(self, target: Target, deadline: float) -> Iterator[http.client.HTTPConnection]:
-        """A connection to an address that may be connected to, cut off at `deadline`."""
-        wait_s = min(self._config.connect_timeout_s, max(0.01, deadline - time.monotonic()))
+    def _connection(self, target: Target, clock: Clock) -> Iterator[http.client.HTTPConnection]:
+        """A connection to an address that may be connected to, cut off when `clock` has run down."""
+        wait_s = min(self._config.connect_timeout_s, max(0.01, clock.left_s))
         held = socket.create_connection(self._address(target), wait_s)
         if target.scheme == "https":
             held = self._tls.wrap_socket(held, server_hostname=target.host, do_handshake_on_connect=False)
         connection = http.client.HTTPConnection(target.host, target.port)
         connection.sock = held
-        with self._watch.until(deadline, held):
+        with self._watch.until(time.monotonic() + clock.left_s, held):
             try:
                 if isinstance(held, ssl.SSLSocket):
                     held.do_handshake()
@@ -249,7 +267,9 @@ class Guard:
             with self._lookups:
                 found = socket.getaddrinfo(target.host.rstrip("."), target.port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise RefusedError(Status.DNS, error.strerror or str(error)) from error
+            temporary = error.errno == socket.EAI_AGAIN
+            wait_s = TEMPORARY_TTL_S if temporary else None
+            raise RefusedError(Status.DNS, error.strerror or str(error), wait_s, final=not temporary) from error
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
@@ -284,25 +304,24 @@ class _Watch:
                         held.shutdown(socket.SHUT_RDWR)
 
 
+def _text(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
+    if not 200 <= response.status < 300:
+        raise RefusedError(http_status(response.status), f"HTTP {response.status}")
+    body = response.read(max_bytes)
+    if len(body) < max_bytes and response.length:
+        raise RefusedError(Status.TRUNCATED, "the body ended before its announced length")
+    return decoded_text(body, response.getheader("Content-Encoding") or "", max_bytes)
+
+
+def _no_rules_now(error: RefusedError) -> robots.Robots:
+    if error.status is Status.TIMEOUT:
+        return robots.unavailable(Status.TIMEOUT, "robots.txt does not come in time")
+    status = error.status if error.status in rules.NAMED else Status.HTTP_5XX
+    return robots.unavailable(status, f"robots.txt cannot be had: {error.detail}")
+
+
 def _parsed(url: str, base: Target | None = None) -> Target:
     try:
         return parse(url) if base is None else join(base, url)
     except BadUrlError as error:
         raise RefusedError(error.status, error.detail) from error
-
-
-def _refused(error: Exception) -> RefusedError:
-    """What Python raises while connecting and reading, as a status."""
-    if isinstance(error, ssl.SSLError):
-        return RefusedError(Status.TLS, "the certificate or the handshake was refused")
-    if isinstance(error, TimeoutError):
-        return RefusedError(Status.CONNECT, "no connection in time")
-    if isinstance(error, http.client.IncompleteRead):
-        return RefusedError(Status.TRUNCATED, "the body ended before its announced length")
-    if isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError):
-        return RefusedError(Status.DISCONNECTED, "the server closed the connection")
-    if isinstance(error, OSError):
-        return RefusedError(Status.CONNECT, error.strerror or type(error).__name__)
-    if isinstance(error, http.client.InvalidURL | UnicodeError):
-        return RefusedError(Status.INVALID_URL, "no valid URL")
-    return RefusedError(Status.BAD_RESPONSE, type(error).__name__)

@@ -648,6 +648,7 @@ for name, (tag, status) in TAGS.items():
     served(name, status, JPEG, X_Robots_Tag=tag)
 served("tdm_reserved", Status.OPTED_OUT, JPEG, tdm_reservation="1")
 served("tdm_not_reserved", Status.OK, JPEG, tdm_reservation="0")
+raw("tag_on_two_lines", Status.OPTED_OUT, "HTTP/1.1 200 OK\nX-Robots-Tag: nofollow,\n\tnoai", JPEG)
 raw("tag_twice", Status.OPTED_OUT, "HTTP/1.1 200 OK\nX-Robots-Tag: googlebot: noindex\nx-robots-tag: noai", JPEG)
 
 # What the metadata says about the picture.

@@ -28,7 +28,7 @@ from curation.storage import Root
 from curation.verify import verify
 from jobs import download, ingest
 from jobs.img2dataset_engine import fetch_rows as by_img2dataset
-from jobs.img2dataset_guard import RefusedError, ended
+from jobs.img2dataset_refusals import RefusedError, ended
 from tests.jobs.small_web import pictures, recipe, serve
 
 if TYPE_CHECKING:
