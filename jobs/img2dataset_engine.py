@@ -44,8 +44,9 @@ def fetch_rows(job: Job) -> None:
     """End every waiting row by img2dataset. Raises UserError when it does not start."""
     waiting = []
     for sample in job.waiting():
-        if job.opt_out.refuses_url(sample["url"]) or job.opt_out.refuses_sha256(sample["claimed_sha256"]):
-            job.end(sample, failed(sample["uid"], Status.OPTED_OUT, "on an opt-out list"))
+        refused = job.refusal(sample)
+        if refused is not None:
+            job.end(sample, failed(sample["uid"], Status.OPTED_OUT, refused))
         else:
             waiting.append(sample)
     if not waiting:

@@ -10,7 +10,6 @@ from curation.fetch.budget import Share
 from curation.fetch.clock import Clock
 from curation.fetch.codings import decoded
 from curation.fetch.exchange import GIVEN, Exchange, redirect
-from curation.fetch.exchange import REDIRECTS as REDIRECTS
 from curation.fetch.http1 import Answer, Connection, HttpError
 from curation.fetch.politeness import asked_for_s
 from curation.fetch.resolve import TEMPORARY_TTL_S, BlockedAddressError, LookupFailedError

@@ -26,9 +26,3 @@ def asked_for_s(value: str | None) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """As `asked_for_s`, at most MAX_WAIT_S."""
-    wanted = asked_for_s(value)
-    return None if wanted is None else min(MAX_WAIT_S, wanted)
