@@ -10,7 +10,7 @@ from functools import partial
 
 from curation.fetch.clock import Clock
 from curation.fetch.http1 import Connection, HttpError
-from curation.fetch.resolve import Resolver
+from curation.fetch.resolve import LookupFailedError, Resolver
 from curation.fetch.urls import Target
 from curation.schema import Status
 
@@ -84,20 +84,22 @@ class Pool:
         await self._resolver.turn(target.host)
 
     async def _connect(self, target: Target, clock: Clock) -> Connection:
+        if clock.left_s <= 0:
+            raise HttpError(Status.TIMEOUT, "redirects took the whole time")
         with clock.stopped():
             await self.turn(target)
         try:
             async with asyncio.timeout(clock.left_s):
                 endpoints = await self._resolver.resolve(target.host)
         except TimeoutError as error:
-            raise HttpError(Status.TIMEOUT, "no address in time") from error
+            raise LookupFailedError("the look-up took too long", temporary=True) from error
         loop = asyncio.get_running_loop()
         # RFC 6066 3: the name goes without the dot that ends it, and no certificate has one.
         secure = (
             {"ssl": self._context(), "server_hostname": target.host.rstrip(".")} if target.scheme == "https" else {}
         )
-        left_s = clock.left_s
-        deadline = loop.time() + min(self._timeout_s, left_s)
+        given_s = min(self._timeout_s, clock.left_s)
+        deadline = loop.time() + given_s
         failed = HttpError(Status.CONNECT, "no address")
         for place, (address, family, port) in enumerate(endpoints):
             # Each address gets an equal share of what time is left.
@@ -108,10 +110,7 @@ class Pool:
                     _, connection = await make(family=family, **secure)
                 return connection
             except TimeoutError:
-                if left_s < self._timeout_s:
-                    failed = HttpError(Status.TIMEOUT, f"no connection within the {max(0.0, left_s):.1f} s left")
-                else:
-                    failed = HttpError(Status.CONNECT, f"no connection within {self._timeout_s:g} s")
+                failed = HttpError(Status.CONNECT, f"no connection within {round(given_s, 1):g} s")
             except (ssl.SSLError, ssl.CertificateError) as error:
                 raise HttpError(Status.TLS, f"the certificate or the handshake was refused: {error}") from error
             except (OSError, UnicodeError) as error:

@@ -154,5 +154,5 @@ def failed(error: NotReached) -> Robots:
         return unavailable(status, f"robots.txt is redirected to where no server is: {error}")
     status = error.status if error.status in NAMED else Status.HTTP_5XX
     if status is Status.TIMEOUT:
-        return unavailable(status, "robots.txt does not come in time")
+        return unavailable(status, f"robots.txt does not come in time: {error.detail}")
     return unavailable(status, f"robots.txt cannot be had: {error.detail}")

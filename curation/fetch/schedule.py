@@ -19,6 +19,8 @@ from curation.schema import Status
 MAX_FAILURES, MAX_FAILURES_ONCE_REACHED = 16, 64
 """Requests in a row that reach nothing, to an origin that never answered and to one that did: then its other rows are
 not tried. A host that stopped answering must not hold the unit for hours, one deadline after the other."""
+MAX_FAILURES_OF_HOST = 128
+"""The same for all origins of a host together, however many ports its rows name."""
 MAX_REFUSALS = 16
 """Answers in a row that say to come later; each may have asked for a minute."""
 MAX_ROWLESS = 10_000
@@ -69,6 +71,7 @@ class Host:
     not_before: float = 0.0
     listed: bool = False
     """Whether it stands among the ready hosts or waits for its time."""
+    failures: int = 0
     refusals: int = 0
     verdict: tuple[Status, str] | None = None
     """How the rows of all its origins end without being tried."""
@@ -277,10 +280,11 @@ class Schedule:
         if origin is None:
             origin = host.origins[key] = Origin()
         origin.failures = 0 if answered else origin.failures + 1
+        host.failures = 0 if answered else host.failures + 1
         host.refusals = host.refusals + 1 if busy else 0 if answered else host.refusals
         if answered and not origin.answered:
             origin.answered, host.limit = True, self._max_per_host
-        if host.refusals >= MAX_REFUSALS:
+        if host.refusals >= MAX_REFUSALS or host.failures >= MAX_FAILURES_OF_HOST:
             self.give_up(host.name, end)
         elif origin.failures >= (MAX_FAILURES_ONCE_REACHED if origin.answered else MAX_FAILURES):
             origin.verdict = end

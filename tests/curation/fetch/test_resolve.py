@@ -143,6 +143,9 @@ def test_a_connection_has_no_more_time_than_its_try() -> None:
         pool, started = Pool(Resolver(AddressPolicy(["127.0.0.0/8"]), {}), 10.0), time.monotonic()
         with pytest.raises(HttpError) as error:
             await pool.take(parse(f"http://127.0.0.1:{port}/"), Clock(0.1))
+        assert (error.value.status, error.value.detail) == (Status.CONNECT, "no connection within 0.1 s")
+        with pytest.raises(HttpError) as error:
+            await pool.take(parse(f"http://127.0.0.1:{port}/"), Clock(0.0))
         assert error.value.status is Status.TIMEOUT
         pool.close()
         return time.monotonic() - started

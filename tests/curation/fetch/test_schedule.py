@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.fetch.schedule import MAX_FAILURES, MAX_FAILURES_ONCE_REACHED, MAX_REFUSALS, Item, Schedule
+from curation.fetch.schedule import (
+    MAX_FAILURES,
+    MAX_FAILURES_OF_HOST,
+    MAX_FAILURES_ONCE_REACHED,
+    MAX_REFUSALS,
+    Item,
+    Schedule,
+)
 from curation.fetch.urls import Target
 from curation.schema import Status
 
@@ -260,6 +267,21 @@ def test_a_broken_scheme_or_port_says_nothing_about_another() -> None:
 
     found = asyncio.run(main())
     assert found == {("https", "tried"): MAX_FAILURES, ("https", "left"): 100 - MAX_FAILURES, ("http", "tried"): 10}
+
+
+def test_a_dead_host_is_given_up_however_many_ports_its_rows_name() -> None:
+    async def main() -> int:
+        schedule = Schedule(2, 0.0)
+        schedule.start([Item({"uid": str(n)}, Target("http", "a", 1 + n, "/")) for n in range(1_000)])
+        number = 0
+        while (one := await schedule.take()) is not None:
+            if schedule.verdict(one) is None:
+                number += 1
+                schedule.reached(one, *UNREACHED)
+            schedule.done(one)
+        return number
+
+    assert asyncio.run(main()) == MAX_FAILURES_OF_HOST
 
 
 def test_rows_that_are_not_tried_do_not_wait_for_their_host() -> None:
