@@ -30,6 +30,7 @@ from curation.fetch.client import RETRIED, TEMPORARY, http_status
 from curation.fetch.clock import Clock
 from curation.fetch.codings import decoded, decoded_text
 from curation.fetch.exchange import GIVEN, REDIRECTS
+from curation.fetch.http1 import HttpError
 from curation.fetch.resolve import TEMPORARY_TTL_S
 from curation.fetch.urls import BadUrlError, Target, join, parse
 from curation.images.probe import PictureError, check_whole
@@ -149,7 +150,7 @@ class Guard:
                     break
                 if hop == 0 and error.status in UNREACHED:
                     raise
-                return _no_rules_now(error)
+                return rules.failed(HttpError(error.status, error.detail))
             if isinstance(found, bytes):
                 return robots.parse(found.decode("utf-8", "surrogateescape"), self._token)
             place = found
@@ -311,13 +312,6 @@ def _text(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     if len(body) < max_bytes and response.length:
         raise RefusedError(Status.TRUNCATED, "the body ended before its announced length")
     return decoded_text(body, response.getheader("Content-Encoding") or "", max_bytes)
-
-
-def _no_rules_now(error: RefusedError) -> robots.Robots:
-    if error.status is Status.TIMEOUT:
-        return robots.unavailable(Status.TIMEOUT, "robots.txt does not come in time")
-    status = error.status if error.status in rules.NAMED else Status.HTTP_5XX
-    return robots.unavailable(status, f"robots.txt cannot be had: {error.detail}")
 
 
 def _parsed(url: str, base: Target | None = None) -> Target:
