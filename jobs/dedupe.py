@@ -31,15 +31,16 @@ from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
 from curation.schema import DUPLICATES, Status
 from curation.settings import to_dict
-from curation.storage import CONFIG, Root, fingerprint
+from curation.storage import Root, fingerprint
 from jobs import components as spread
 from jobs import embedders
 from jobs.decontaminate import contaminated, reference_inputs
+from jobs.dedupe_checks import check_vectors, checked_model, remove_stale_work
 from jobs.embed import METADATA, VECTORS, model_of
 from jobs.hash_edges import perceptual_edges
 from jobs.ingest import by_unit
 from jobs.selection import table_fingerprint
-from jobs.vector_edges import check_dimensions, embedding_edges
+from jobs.vector_edges import embedding_edges
 from jobs.work import load_npy
 
 TABLE = "duplicates"
@@ -80,6 +81,7 @@ class Plan:
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Write the duplicates, unless the current ones have this config and these inputs. Raises UserError."""
     plan = planned(recipe, root)
+    remove_stale_work(root, TABLE, plan.fp)
     current = root.current(TABLE)
     if current is not None and current["fingerprint"] == plan.fp:
         return
@@ -109,15 +111,10 @@ def planned(recipe: Recipe, root: Root) -> Plan:
     inputs: dict[str, Any] = {table: table_fingerprint(root, table) for table in tables}
     if min_cosine is not None:
         vectors = {unit: root.size(VECTORS.format(unit=unit)) for unit in units}
-        inputs["vectors"] = fingerprint([vectors, _embedded_with(root)])
+        inputs["vectors"] = fingerprint([vectors, checked_model(recipe, root)])
     inputs["against"] = reference_inputs(recipe)
     fp = fingerprint({"config": to_dict(config), "min_cosine": min_cosine, "inputs": inputs})
     return Plan(config=config, min_cosine=min_cosine, units=units, inputs=inputs, fp=fp)
-
-
-def _embedded_with(root: Root) -> Any:
-    rel = f"{METADATA}/{CONFIG}"
-    return root.read_json(rel)["config"] if root.exists(rel) else None
 
 
 def _min_cosine(recipe: Recipe, root: Root, units: list[str]) -> float:
@@ -125,7 +122,8 @@ def _min_cosine(recipe: Recipe, root: Root, units: list[str]) -> float:
     missing = [unit for unit in units if unit not in done]
     if missing:
         raise UserError(f"The embedding tier lacks {len(missing)} units: run `curate embed` first, or leave it out.")
-    check_dimensions(root, units)
+    check_vectors(root, units)
+    checked_model(recipe, root)
     if recipe.dedupe.min_cosine is not None:
         return recipe.dedupe.min_cosine
     calibrated = embedders.kind(model_of(recipe)).min_cosine
