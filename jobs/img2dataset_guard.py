@@ -236,7 +236,8 @@ class Guard:
         wait_s = min(self._config.connect_timeout_s, max(0.01, clock.left_s))
         held = socket.create_connection(self._address(target), wait_s)
         if target.scheme == "https":
-            held = self._tls.wrap_socket(held, server_hostname=target.host, do_handshake_on_connect=False)
+            name = target.host.rstrip(".")  # no certificate has the dot
+            held = self._tls.wrap_socket(held, server_hostname=name, do_handshake_on_connect=False)
         connection = http.client.HTTPConnection(target.host, target.port)
         connection.sock = held
         with self._watch.until(time.monotonic() + clock.left_s, held):
@@ -250,7 +251,7 @@ class Guard:
 
     def _address(self, target: Target) -> Address:
         for pattern, place in self._config.connect_to.items():
-            if fnmatch.fnmatchcase(target.host, pattern.lower()):
+            if fnmatch.fnmatchcase(target.host.rstrip("."), pattern.lower()):
                 name, _, port = place.rpartition(":")
                 found = [(name.strip("[]"), int(port))]
                 break

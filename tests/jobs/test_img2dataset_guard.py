@@ -181,6 +181,11 @@ def test_pictures_are_refused_by_sha256_and_decoded_from_gzip(tmp_path: Path) ->
         assert ends(guard(server, load([str(listed)], tmp_path)), [url]) == {url: "opted_out"}
 
 
+def test_the_dot_at_the_end_of_a_name_is_no_part_of_it() -> None:
+    with HostileServer({"p": picture}, {}) as server:
+        assert set(ends(guard(server), [f"http://p.{DOMAIN}./1.jpg"]).values()) == {"ok"}
+
+
 def test_who_asks_to_be_left_alone_for_long_is_not_asked_again() -> None:
     async def busy(e: Exchange) -> None:
         await e.answer(429, b"", Retry_After="3600")
