@@ -42,23 +42,41 @@ def items(**hosts: int) -> list[Item]:
     counts=st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 12), min_size=1),
     workers=st.integers(1, 30),
     limit=st.integers(1, 4),
+    outcomes=st.lists(st.sampled_from([ANSWERED, UNREACHED, BUSY]), min_size=1),
+    gives_up=st.sampled_from([0.0, 0.1]),
+    interval_s=st.sampled_from([0.0, 0.0001]),
     seed=st.integers(0, 10**6),
 )
-def test_every_item_ends_once_and_limits_hold(counts: dict[str, int], workers: int, limit: int, seed: int) -> None:
+def test_every_item_ends_once_and_limits_hold(
+    counts: dict[str, int],
+    workers: int,
+    limit: int,
+    outcomes: list[tuple[tuple[Status, str], bool, bool]],
+    gives_up: float,
+    interval_s: float,
+    seed: int,
+) -> None:
     dice = random.Random(seed)
-    schedule = Schedule(limit, 0.0)
+    schedule = Schedule(limit, interval_s)
     active: Counter[str] = Counter()
     ended: Counter[str] = Counter()
-    over: list[str] = []
+    over: list[str | None] = []
 
     async def work() -> None:
         while (one := await schedule.take()) is not None:
             host = one.target.host
-            active[host] += 1
-            assert active[host] <= limit
-            await asyncio.sleep(0)
-            active[host] -= 1
-            schedule.reached(one, *ANSWERED)
+            if schedule.verdict(one) is None:
+                active[host] += 1
+                assert active[host] <= limit
+                await asyncio.sleep(0)
+                active[host] -= 1
+                schedule.reached(one, *dice.choice(outcomes))
+                if dice.random() < gives_up:
+                    schedule.give_up(host, BUSY[0])
+            else:
+                over.append(schedule.done(one))
+                ended[one.sample["uid"]] += 1
+                continue
             choice = dice.random()
             if choice < 0.15 and one.tries < 3:
                 one.tries += 1
@@ -66,7 +84,8 @@ def test_every_item_ends_once_and_limits_hold(counts: dict[str, int], workers: i
                 continue
             if choice < 0.3 and one.hops < 3:
                 one.hops += 1
-                left = schedule.move(one, one.target._replace(host=dice.choice("abcdefgh")))
+                to = one.target._replace(host=dice.choice("abcdefgh"), port=dice.choice([80, 81]))
+                left = schedule.move(one, to)
             elif choice < 0.5:
                 schedule.rest(one)
                 await asyncio.sleep(0)
@@ -75,8 +94,7 @@ def test_every_item_ends_once_and_limits_hold(counts: dict[str, int], workers: i
             else:
                 ended[one.sample["uid"]] += 1
                 left = schedule.done(one)
-            if left is not None:
-                over.append(left)
+            over.append(left)
 
     async def main() -> None:
         schedule.start(items(**counts))
