@@ -1,26 +1,28 @@
 """Rows whose picture is in an evaluation set: compared by bytes, pixels, perceptual hash and embedding.
 
-`dedupe.against` names folders of pictures, webdatasets (a .tar, a pattern, or a folder of them) and folders of
-embeddings in clip-retrieval's layout. A match is recorded as tier `decontamination:NAME`, NAME being the folder's,
-with the evaluation picture in the place of the kept uid.
+`dedupe.against` names the sets (jobs/evaluation_sets.py). A match is recorded as tier `decontamination:NAME`, NAME
+being the set's, with the evaluation picture in the place of the kept uid.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
-import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
+from curation.adopt.folder import PICTURES
 from curation.config import Recipe
+from curation.duplicates.clustering import usable
 from curation.duplicates.known import SCHEMA, Known
+from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
 from curation.images.probe import PictureError
 from curation.images.process import process
@@ -28,72 +30,54 @@ from curation.shards import index, read_member
 from curation.storage import Root, fingerprint
 from jobs import embedders
 from jobs.embed import VECTORS, model_of
+from jobs.evaluation_sets import EvaluationSet, Kind
 from jobs.ingest import by_unit
 from jobs.work import load_npy
 
-EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif")
 PICTURES_PER_TASK = 1_000
 MATCH_DDL = "row bigint, key string, tier string, similarity double"
+COUNTS = ("pictures", "unreadable", "with_hash", "with_vector")
+"""What is counted of an evaluation set; of embeddings every row is a picture."""
+READ_DDL = f"path string, error string, {', '.join(f'{name} bigint' for name in COUNTS)}, dim bigint"
+READ = pa.schema([("path", pa.string()), ("error", pa.string()), *((name, pa.int64()) for name in (*COUNTS, "dim"))])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
-    """One entry of `dedupe.against`, looked up: `files` are (path inside `base`, size)."""
+class Task:
+    """Files of one kind of one evaluation set, read together."""
 
-    name: str
-    base: str
-    kind: str
-    files: tuple[tuple[str, int], ...]
-
-
-def references(recipe: Recipe) -> list[Reference]:
-    """The evaluation sets that the recipe names. Raises UserError for one that is not there or of two same names."""
-    found = [_reference(recipe.resolve(spec)) for spec in recipe.dedupe.against]
-    names = [reference.name for reference in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"dedupe.against names two sets {name!r}: give their folders different names.")
-    return found
+    item: EvaluationSet
+    kind: Kind
+    paths: list[str]
 
 
-def reference_inputs(recipe: Recipe) -> list[Any]:
-    """What the fingerprint of the table covers of the evaluation sets: names, and files with their sizes."""
-    return [[reference.name, reference.kind, fingerprint(reference.files)] for reference in references(recipe)]
+class Plan(Protocol):
+    """What of a dedupe run concerns evaluation sets. `dim` is the root's; None, as `min_cosine`, without embeddings."""
 
-
-def _reference(url: str) -> Reference:
-    fs, path = fsspec.core.url_to_fs(url)
-    path = path.rstrip("/")
-    pattern = any(character in path for character in "*?[")
-    folder = str(PurePosixPath(path).parent) if pattern or path.endswith(".tar") else path
-    paths = fs.glob(path) if pattern else fs.find(path)  # find gives a file itself, and nothing where nothing is
-    sized = tuple(sorted((str(PurePosixPath(p).relative_to(folder)), int(fs.size(p))) for p in paths))
-    base = fs.unstrip_protocol(folder) if "://" in url else folder
-    kinds = {
-        "embeddings": tuple(f for f in sized if f[0].startswith("img_emb/") and f[0].endswith(".npy")),
-        "webdataset": tuple(f for f in sized if f[0].endswith(".tar")),
-        "pictures": tuple(f for f in sized if f[0].rpartition(".")[2].lower() in EXTENSIONS),
-    }
-    for kind, files in kinds.items():
-        if files:
-            return Reference(name=PurePosixPath(folder).name, base=base, kind=kind, files=files)
-    raise UserError(f"dedupe.against: {url} holds no pictures, no .tar and no img_emb/*.npy; check the path.")
+    @property
+    def against(self) -> list[EvaluationSet]: ...
+    @property
+    def units(self) -> list[str]: ...
+    @property
+    def min_cosine(self) -> float | None: ...
+    @property
+    def dim(self) -> int | None: ...
+    @property
+    def work(self) -> str: ...
 
 
 def contaminated(
-    spark: SparkSession,
-    recipe: Recipe,
-    root: Root,
-    work: str,
-    rows: DataFrame,
-    units: list[str],
-    min_cosine: float | None,
-) -> DataFrame:
-    """`row`, `key`, `tier`, `similarity` of the best rows of `rows` that match an evaluation picture."""
-    found = references(recipe)
-    if not found:
-        return spark.createDataFrame([], MATCH_DDL)
-    files = _read_references(spark, recipe, root, f"{work}/against", found, min_cosine is not None)
+    spark: SparkSession, recipe: Recipe, root: Root, plan: Plan, rows: DataFrame
+) -> tuple[DataFrame, dict[str, dict[str, int]]]:
+    """The best rows of classes of `rows` of which any row matches an evaluation picture, and COUNTS of each set.
+
+    The former has `row`, `key`, `tier`, `similarity`, of the strongest match of the class. Raises UserError for a set
+    that cannot be read.
+    """
+    units, min_cosine = plan.units, plan.min_cosine
+    if not plan.against:
+        return spark.createDataFrame([], MATCH_DDL), {}
+    files, counts = _read_sets(spark, recipe, root, plan)
     config = recipe.dedupe
     max_hamming = config.max_hamming if "perceptual" in config.tiers else None
 
@@ -103,9 +87,20 @@ def contaminated(
             vectors = None if min_cosine is None else load_npy(root, VECTORS.format(unit=units[unit]))
             yield known.matches(table, vectors, max_hamming, config.min_entropy, min_cosine)
 
-    wanted = rows.where("row = best").select("unit", "row", "place", "sha256", "pixel_sha256", "phash", "entropy")
+    wanted = rows.select("unit", "row", "place", "sha256", "pixel_sha256", "phash", "entropy")
     by_place = wanted.repartition(len(units), "unit").sortWithinPartitions("unit", "row")
-    return by_place.mapInArrow(match, MATCH_DDL).persist()
+    return _of_classes(by_place.mapInArrow(match, MATCH_DDL), rows).persist(), counts
+
+
+def _of_classes(matches: DataFrame, rows: DataFrame) -> DataFrame:
+    """`matches` of rows as matches of the best rows of the same content, whatever their caption.
+
+    Only one of several copies may have the bytes or the vector by which a picture is recognised.
+    """
+    strongest = F.min(F.struct((-F.col("similarity")).alias("distance"), "row", "key", "tier")).alias("match")
+    found = matches.join(rows.select("row", "content"), "row").groupBy("content").agg(strongest)
+    best = rows.where("row = best").select("row", "content").join(found, "content")
+    return best.selectExpr("row", "match.key", "match.tier", "-match.distance as similarity")
 
 
 _in_this_process: dict[str, Known] = {}
@@ -120,54 +115,97 @@ def _known(root: Root, files: list[str]) -> Known:
     return _in_this_process[name]
 
 
-def _read_references(
-    spark: SparkSession, recipe: Recipe, root: Root, folder: str, found: list[Reference], embedded: bool
-) -> list[str]:
-    """Hash and embed the evaluation pictures, a task a tar or a thousand files; the files with the results."""
-    tasks = [task for reference in found for task in _tasks(reference)]
-    model, batch_size, download = model_of(recipe), recipe.embed.batch_size, recipe.download
+def _read_sets(
+    spark: SparkSession, recipe: Recipe, root: Root, plan: Plan
+) -> tuple[list[str], dict[str, dict[str, int]]]:
+    """Hash and embed the evaluation pictures, a task a tar or a thousand files; the files with the results, COUNTS."""
+    tasks = [task for item in plan.against for task in _tasks(item)]
+    folder, embedded = f"{plan.work}/against", plan.min_cosine is not None
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in (n for batch in batches for n in batch["id"].to_pylist()):
-            reference, paths = tasks[number]
-            if reference.kind == "embeddings":
-                table = _vector_table(reference, paths[0]) if embedded else SCHEMA.empty_table()
-            else:
-                embedder = embedders.loaded(model) if embedded and embedders.kind(model).reads_pictures else None
-                rows = list(_picture_rows(reference, paths, download, embedder, batch_size))
-                table = pa.Table.from_pylist(rows, SCHEMA)
-            path = f"{folder}/{number:06d}-{fingerprint([paths, reference.name])}.parquet"
-            root.publish_parquet(path, table)
-            yield pa.RecordBatch.from_pydict({"path": [path]})
+            task, row = tasks[number], dict.fromkeys((*COUNTS, "dim"), 0)
+            path = f"{folder}/{number:09d}-{fingerprint([task.paths, task.item.name])}.parquet"
+            error = None
+            try:
+                table, row["unreadable"] = _table(task, recipe, embedded)
+                row |= _counted(table)
+                root.publish_parquet(path, table)
+            except (UserError, OSError, ValueError, EOFError) as raised:  # Spark would bury the sentence
+                error = f"dedupe.against: {task.item.base}: {raised}"
+            yield pa.RecordBatch.from_pylist([{"path": path, "error": error, **row}], READ)
 
-    written = spark.range(0, len(tasks), 1, len(tasks)).mapInArrow(read, "path string").collect()
-    return sorted(row["path"] for row in written)
+    written = sorted(spark.range(0, len(tasks), 1, len(tasks)).mapInArrow(read, READ_DDL).collect())
+    counts = {item.name: dict.fromkeys(COUNTS, 0) for item in plan.against}
+    for task, row in zip(tasks, written, strict=True):
+        if row["error"] is not None:
+            raise UserError(row["error"])
+        if row["dim"] and plan.dim is not None and row["dim"] != plan.dim:
+            raise UserError(
+                f"dedupe.against: {model_of(recipe)} gives {task.item.base} vectors of {row['dim']} dimensions, the "
+                f"root has those of {plan.dim}: name the model that the root was embedded with."
+            )
+        for name in COUNTS:
+            counts[task.item.name][name] += row[name]
+    for item in plan.against:
+        found = counts[item.name]
+        if found["pictures"] == found["unreadable"]:
+            raise UserError(
+                f"dedupe.against: of the {found['pictures']} pictures in the {len(item.files)} files of {item.base} "
+                f"none can be read: check what they hold."
+            )
+    return [row["path"] for row in written], counts
 
 
-def _tasks(reference: Reference) -> list[tuple[Reference, list[str]]]:
-    size = PICTURES_PER_TASK if reference.kind == "pictures" else 1
-    paths = [path for path, _ in reference.files]
-    return [(reference, paths[start : start + size]) for start in range(0, len(paths), size)]
+def _tasks(item: EvaluationSet) -> list[Task]:
+    sizes: list[tuple[Kind, int]] = [("pictures", PICTURES_PER_TASK), ("webdataset", 1), ("embeddings", 1)]
+    found = []
+    for kind, size in sizes:
+        paths = item.paths(kind)
+        found += [Task(item=item, kind=kind, paths=paths[at : at + size]) for at in range(0, len(paths), size)]
+    return found
 
 
-def _picture_rows(
-    reference: Reference, paths: Sequence[str], download: Any, embedder: embedders.Embedder | None, batch_size: int
-) -> Iterator[dict[str, Any]]:
+def _table(task: Task, recipe: Recipe, embedded: bool) -> tuple[pa.Table, int]:
+    """What is known of the pictures of `task`, as SCHEMA has it, and how many of them could not be decoded."""
+    if task.kind == "embeddings":
+        return _vector_table(task.item, task.paths[0]), 0
+    model = model_of(recipe)
+    embedder = embedders.loaded(model) if embedded and embedders.kind(model).reads_pictures else None
+    rows = list(_picture_rows(task, recipe, embedder))
+    return pa.Table.from_pylist(rows, SCHEMA), sum("phash" not in row for row in rows)
+
+
+def _counted(table: pa.Table) -> dict[str, int]:
+    hashes = table["phash"].drop_null().to_numpy()
+    vectors = table["vector"].drop_null()
+    dim = max(pc.list_value_length(vectors).to_pylist(), default=0)
+    matrix = vectors.combine_chunks().flatten().to_numpy().reshape(len(vectors), dim)
+    return {
+        "pictures": len(table),
+        "with_hash": int((np.bitwise_count(hashes) == NUM_SET_BITS).sum()),
+        "with_vector": int(usable(matrix).sum()),
+        "dim": dim,
+    }
+
+
+def _picture_rows(task: Task, recipe: Recipe, embedder: embedders.Embedder | None) -> Iterator[dict[str, Any]]:
+    """A row of SCHEMA a picture, without a phash where it does not decode."""
     held: list[tuple[dict[str, Any], bytes]] = []
-    for key, data in _pictures(reference, paths):
+    for key, data in _pictures(task):
         row: dict[str, Any] = {
-            "name": reference.name,
-            "key": f"{reference.name}/{key}",
+            "name": task.item.name,
+            "key": f"{task.item.name}/{key}",
             "sha256": hashlib.sha256(data).hexdigest(),
         }
         try:
-            stored = process(data, download)
+            stored = process(data, recipe.download)
         except PictureError:
             yield row  # its bytes can still be recognised
             continue
         row |= {"pixel_sha256": stored.pixel_sha256, "phash": None if stored.phash is None else int(stored.phash, 16)}
         held.append((row, stored.data))
-        if len(held) == batch_size:
+        if len(held) == recipe.embed.batch_size:
             yield from _embedded(held, embedder)
             held = []
     yield from _embedded(held, embedder)
@@ -180,31 +218,26 @@ def _embedded(held: list[tuple[dict[str, Any], bytes]], embedder: embedders.Embe
     return [row | {"vector": vector} for (row, _), vector in zip(held, vectors, strict=True)]
 
 
-def _pictures(reference: Reference, paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    folder = Root(reference.base)
-    for path in paths:
-        if reference.kind == "pictures":
+def _pictures(task: Task) -> Iterator[tuple[str, bytes]]:
+    folder = Root(task.item.base)
+    for path in task.paths:
+        if task.kind == "pictures":
             yield path, folder.read_bytes(path)
             continue
         for member in index(folder, path):
-            if member.extension.rpartition(".")[2].lower() in EXTENSIONS:
+            if member.extension.rpartition(".")[2].lower() in PICTURES:
                 yield f"{path}/{member.name}", read_member(folder, path, member.offset, member.size)
 
 
-def _vector_table(reference: Reference, path: str) -> pa.Table:
-    """Raises UserError when `path` is no .npy of vectors."""
-    try:
-        vectors = np.load(io.BytesIO(Root(reference.base).read_bytes(path)), allow_pickle=False)
-    except ValueError as error:
-        raise UserError(f"dedupe.against: {reference.base}/{path} is no whole .npy file ({error}).") from error
-    if vectors.ndim != 2 or vectors.dtype.kind != "f":
-        raise UserError(f"dedupe.against: {reference.base}/{path} has {vectors.dtype} of shape {vectors.shape}, not "
-                        "one vector a row.")  # fmt: skip
-    firsts = np.arange(0, vectors.size + 1, vectors.shape[1], dtype=np.int64)
+def _vector_table(item: EvaluationSet, path: str) -> pa.Table:
+    vectors = np.load(io.BytesIO(Root(item.base).read_bytes(path)), allow_pickle=False)
+    firsts = np.arange(0, vectors.size + 1, max(1, vectors.shape[1]), dtype=np.int64)
+    with np.errstate(over="ignore"):  # what float32 cannot hold has no direction
+        single = vectors.astype(np.float32).ravel()
     columns = {
-        "name": [reference.name] * len(vectors),
-        "key": [f"{reference.name}/{path}/{number}" for number in range(len(vectors))],
-        "vector": pa.LargeListArray.from_arrays(firsts, vectors.astype(np.float32).ravel()),
+        "name": [item.name] * len(vectors),
+        "key": [f"{item.name}/{path}/{number}" for number in range(len(vectors))],
+        "vector": pa.LargeListArray.from_arrays(firsts, single),
     }
     empty = {name: pa.nulls(len(vectors)) for name in SCHEMA.names if name not in columns}
     return pa.table({name: (columns | empty)[name] for name in SCHEMA.names}).cast(SCHEMA)

@@ -34,9 +34,10 @@ from curation.settings import to_dict
 from curation.storage import Root, fingerprint
 from jobs import components as spread
 from jobs import embedders
-from jobs.decontaminate import contaminated, reference_inputs
+from jobs.decontaminate import contaminated
 from jobs.dedupe_checks import check_vectors, checked_model, remove_stale_work
 from jobs.embed import METADATA, VECTORS, model_of
+from jobs.evaluation_sets import EvaluationSet, evaluation_sets
 from jobs.hash_edges import perceptual_edges
 from jobs.ingest import by_unit
 from jobs.selection import table_fingerprint
@@ -63,6 +64,8 @@ class Plan:
     config: DedupeConfig
     min_cosine: float | None
     units: list[str]
+    against: list[EvaluationSet]
+    dim: int | None
     inputs: dict[str, Any]
     fp: str
 
@@ -88,9 +91,9 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     root.remove(f"{TABLE}/{plan.fp}")
     try:
         rows = folded(numbered(spark, root, plan), plan.config).persist(StorageLevel.DISK_ONLY)
-        bad = contaminated(spark, recipe, root, plan.work, rows, plan.units, plan.min_cosine)
+        bad, against = contaminated(spark, recipe, root, plan, rows)
         files = _written(decided(spark, root, plan, rows, bad), root, plan.fp)
-        root.publish_json(f"{TABLE}/{plan.fp}/statistics.json", statistics(root, plan, rows, files))
+        root.publish_json(f"{TABLE}/{plan.fp}/statistics.json", statistics(root, plan, rows, files, against))
     finally:
         spark.catalog.clearCache()
     root.publish_current(TABLE, plan.fp, files, {**to_dict(plan.config), "min_cosine": plan.min_cosine}, plan.inputs)
@@ -104,17 +107,19 @@ def planned(recipe: Recipe, root: Root) -> Plan:
     if not units or root.missing_units("downloads"):
         raise UserError(f"{root.base} has {len(root.missing_units('downloads'))} units left to download: "
                         "run `curate download` first.")  # fmt: skip
-    tables, min_cosine = ["samples", "downloads"], None
+    tables, min_cosine, dim = ["samples", "downloads"], None, None
     if "embedding" in config.tiers:
         min_cosine = _min_cosine(recipe, root, units)
+        dim = check_vectors(root, units)
         tables.append(METADATA)
     inputs: dict[str, Any] = {table: table_fingerprint(root, table) for table in tables}
     if min_cosine is not None:
         vectors = {unit: root.size(VECTORS.format(unit=unit)) for unit in units}
         inputs["vectors"] = fingerprint([vectors, checked_model(recipe, root)])
-    inputs["against"] = reference_inputs(recipe)
+    against = evaluation_sets(recipe, dim)
+    inputs["against"] = [item.fingerprint for item in against]
     fp = fingerprint({"config": to_dict(config), "min_cosine": min_cosine, "inputs": inputs})
-    return Plan(config=config, min_cosine=min_cosine, units=units, inputs=inputs, fp=fp)
+    return Plan(config=config, min_cosine=min_cosine, units=units, against=against, dim=dim, inputs=inputs, fp=fp)
 
 
 def _min_cosine(recipe: Recipe, root: Root, units: list[str]) -> float:
@@ -122,7 +127,6 @@ def _min_cosine(recipe: Recipe, root: Root, units: list[str]) -> float:
     missing = [unit for unit in units if unit not in done]
     if missing:
         raise UserError(f"The embedding tier lacks {len(missing)} units: run `curate embed` first, or leave it out.")
-    check_vectors(root, units)
     checked_model(recipe, root)
     if recipe.dedupe.min_cosine is not None:
         return recipe.dedupe.min_cosine
@@ -186,15 +190,20 @@ def _places(root: Root, unit: str, embedded: bool) -> pa.Table:
 
 
 def folded(rows: DataFrame, config: DedupeConfig) -> DataFrame:
-    """`rows` with `best`, the best row among those with the same bytes or the same pixels (and caption, if asked)."""
+    """`rows` with `content`, equal for the same bytes or pixels; `best`, the best row of it (and caption, if asked).
+
+    `vector` is the row, unit and place of the first usable vector among the rows of one `best`, null without any.
+    """
     kept = rows.select("row", "uid", "unit", "place", "has_direction", "sha256", "pixel_sha256", "phash", "entropy",
                        "text")  # fmt: skip
+    usable_vector = F.when(F.col("has_direction"), F.struct("row", "unit", "place"))
     if "exact" not in config.tiers:
-        return kept.withColumn("best", F.col("row"))
+        return kept.withColumns({"content": F.col("uid"), "best": F.col("row"), "vector": usable_vector})
     kept = kept.withColumn("sha256", F.coalesce("sha256", "uid"))
     pixels = kept.groupBy("sha256").agg(F.coalesce(F.max("pixel_sha256"), "sha256").alias("content"))
     kept = kept.join(pixels, "sha256")
-    return kept.join(kept.groupBy("content", "text").agg(F.min("row").alias("best")), ["content", "text"])
+    classes = kept.groupBy("content", "text").agg(F.min("row").alias("best"), F.min(usable_vector).alias("vector"))
+    return kept.join(classes, ["content", "text"])
 
 
 def candidate_edges(spark: SparkSession, root: Root, plan: Plan, rows: DataFrame) -> DataFrame:
@@ -205,7 +214,7 @@ def candidate_edges(spark: SparkSession, root: Root, plan: Plan, rows: DataFrame
         edges = perceptual_edges(spark, root, plan.work, telling, plan.config.max_hamming)
         found.append(edges.withColumn("tier", F.lit(TIERS.index("perceptual"))))
     if plan.min_cosine is not None:
-        vectors = rows.where("has_direction")
+        vectors = rows.where("vector is not null").select("row", "uid", "vector.unit", "vector.place", "text")
         limit = plan.config.max_training_rows
         edges = embedding_edges(spark, root, plan.work, vectors, plan.units, plan.search, limit)
         found.append(edges.withColumn("tier", F.lit(TIERS.index("embedding"))))
@@ -282,7 +291,9 @@ def _written(removed: DataFrame, root: Root, fp: str) -> list[str]:
     return sorted(row["path"] for row in spread_out.mapInArrow(write, "path string").collect())
 
 
-def statistics(root: Root, plan: Plan, rows: DataFrame, files: list[str]) -> dict[str, Any]:
+def statistics(
+    root: Root, plan: Plan, rows: DataFrame, files: list[str], against: dict[str, dict[str, int]]
+) -> dict[str, Any]:
     """Counts of what was compared and removed, for people; nothing decides by it."""
     seen = rows.selectExpr(
         "count(*) as pictures", "count_if(row = best) as different", "count_if(place is null) as without_vector",
@@ -293,7 +304,7 @@ def statistics(root: Root, plan: Plan, rows: DataFrame, files: list[str]) -> dic
     for file in files:
         for entry in root.read_parquet(file, ["tier"])["tier"].value_counts().to_pylist():
             tiers[entry["values"]] = tiers.get(entry["values"], 0) + entry["counts"]
-    return {**(seen.asDict() if seen else {}), "removed": tiers}
+    return {**(seen.asDict() if seen else {}), "removed": tiers, "against": against}
 
 
 if __name__ == "__main__":
