@@ -23,6 +23,7 @@ from curation.schema import EMBEDDINGS, Status
 from curation.shards import read_member
 from curation.storage import Root, fingerprint
 from jobs import embedders
+from jobs.embedders import folder
 from jobs.units import map_units
 
 METADATA = "embeddings/metadata"
@@ -32,7 +33,8 @@ VECTORS = "embeddings/img_emb/img_emb_{unit}.npy"
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Embed every downloaded unit that has no vectors. Raises UserError before anything is written."""
     model, batch_size = model_of(recipe), recipe.embed.batch_size
-    embedders.kind(model)
+    if embedders.kind(model) is folder.Folder:
+        folder.check(model)
     downloaded = root.units("downloads")
     if not downloaded:
         raise UserError(f"{root.base} has no downloads to embed: run `curate download` first.")

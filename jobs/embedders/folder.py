@@ -10,13 +10,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.errors import UserError
+from curation.npy import vectors_in
 from curation.schema import uid
+from curation.storage import Root
 
 URL_COLUMNS = ("url",)
 CAPTION_COLUMNS = ("caption", "text")
+UID = "^[0-9a-fA-F]{32}$"
 
 
 class Folder:
@@ -26,19 +31,10 @@ class Folder:
     reads_pictures = False
 
     def __init__(self, model: str) -> None:
-        self._parts: list[np.ndarray] = []
-        keys: list[np.ndarray] = []
-        for metadata in sorted(Path(model, "metadata").glob("*.parquet")):
-            array = Path(model, "img_emb", metadata.name.replace("metadata", "img_emb")).with_suffix(".npy")
-            vectors, names = _part(metadata, array)
-            self._parts.append(vectors)
-            keys.append(_keys(names))
-        if not self._parts:
-            raise UserError(f"{model} has no metadata/*.parquet: it is no folder of embeddings.")
-        dims = sorted({part.shape[1] for part in self._parts})
-        if len(dims) > 1:
-            raise UserError(f"{model} mixes vectors of {', '.join(map(str, dims))} dimensions: keep one kind.")
-        self.dim = dims[0]
+        self.dim = check(model)
+        pairs = _parts(model)
+        self._parts = [np.load(array, mmap_mode="r", allow_pickle=False) for _, array in pairs]
+        keys = [_keys(_uids(metadata)) for metadata, _ in pairs]
         self._firsts = np.cumsum([0, *(len(part) for part in self._parts)])
         together = np.concatenate(keys)
         self._order = np.argsort(together, kind="stable")
@@ -66,27 +62,72 @@ def _keys(uids: Sequence[str]) -> np.ndarray:
     return np.frombuffer(bytes.fromhex("".join(uids)), "S16")
 
 
-def _part(metadata: Path, array: Path) -> tuple[np.ndarray, list[str]]:
-    if not array.is_file():
-        raise UserError(f"{metadata} has no {array}: both halves of a folder of embeddings are needed.")
-    vectors = np.load(array, mmap_mode="r", allow_pickle=False)
-    uids = _uids(metadata)
-    if vectors.ndim != 2 or len(uids) != len(vectors):
-        raise UserError(f"{array} has shape {vectors.shape} and {metadata.name} {len(uids)} rows: they must match.")
-    return vectors, uids
+def check(model: str) -> int:
+    """The dimension of the vectors in folder `model`, by headers and footers alone.
+
+    Raises UserError naming the file that is missing, damaged or does not fit the others.
+    """
+    dims = set()
+    for metadata, array in _parts(model):
+        rows, dim = vectors_in(Root(array.parent), array.name, "fetch it again")
+        with _opened(metadata) as file:
+            count = file.metadata.num_rows
+            _columns(metadata, file.schema_arrow.names)
+        if count != rows:
+            raise UserError(f"{array} has {rows} vectors and {metadata.name} {count} rows: they must match.")
+        dims.add(dim)
+    if len(dims) > 1:
+        raise UserError(f"{model} mixes vectors of {', '.join(map(str, sorted(dims)))} dimensions: keep one kind.")
+    return dims.pop()
 
 
-def _uids(metadata: Path) -> list[str]:
-    names = pq.ParquetFile(metadata).schema_arrow.names
+def _parts(model: str) -> list[tuple[Path, Path]]:
+    """Each file of metadata with its file of vectors. Raises UserError for a half without the other."""
+    pairs = []
+    for metadata in sorted(Path(model, "metadata").glob("*.parquet")):
+        array = Path(model, "img_emb", metadata.name.replace("metadata", "img_emb")).with_suffix(".npy")
+        if not array.is_file():
+            raise UserError(f"{metadata} has no {array}: both halves of a folder of embeddings are needed.")
+        pairs.append((metadata, array))
+    if not pairs:
+        raise UserError(f"{model} has no metadata/*.parquet: it is no folder of embeddings.")
+    alone = sorted(set(Path(model, "img_emb").glob("*.npy")) - {array for _, array in pairs})
+    if alone:
+        raise UserError(f"{alone[0]} has no metadata/*.parquet: fetch that half too, or delete the vectors.")
+    return pairs
+
+
+def _opened(metadata: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(metadata)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{metadata} is not a readable parquet file ({error}): fetch it again.") from error
+
+
+def _columns(metadata: Path, names: list[str]) -> list[str]:
+    """The columns to join by: the uid, or url and caption."""
     by_lower = {name.lower(): name for name in names}
     if "uid" in by_lower and not set(URL_COLUMNS) & set(by_lower):
-        return pq.read_table(metadata, columns=[by_lower["uid"]])[0].to_pylist()
+        return [by_lower["uid"]]
     url = next((by_lower[c] for c in URL_COLUMNS if c in by_lower), None)
     caption = next((by_lower[c] for c in CAPTION_COLUMNS if c in by_lower), None)
     if url is None or caption is None:
         raise UserError(f"{metadata} has columns {', '.join(names)}; url and caption are needed to join by.")
-    table = pq.read_table(metadata, columns=[url, caption])
-    return [uid(u, c) for u, c in zip(table[url].to_pylist(), table[caption].to_pylist(), strict=True)]
+    return [url, caption]
+
+
+def _uids(metadata: Path) -> list[str]:
+    with _opened(metadata) as file:
+        columns = _columns(metadata, file.schema_arrow.names)
+        table = file.read(columns=columns)
+    if len(columns) == 2:
+        urls, captions = (table[name].to_pylist() for name in columns)
+        return [uid(u, c) for u, c in zip(urls, captions, strict=True)]
+    uids = table[0].cast(pa.string())
+    wrong = len(uids) - (pc.sum(pc.match_substring_regex(uids, UID)).as_py() or 0)
+    if wrong:
+        raise UserError(f"{metadata} has {wrong} rows whose {columns[0]} is not 32 hexadecimal digits: write them so.")
+    return uids.to_pylist()
 
 
 EMBEDDER = Folder

@@ -128,21 +128,47 @@ def rows_of(root: Root, unit: str) -> list[dict[str, str]]:
     return root.read_parquet(f"samples/{unit}.parquet", ["uid", "caption"]).to_pylist()
 
 
-@pytest.mark.parametrize("fault", ["rows", "dimensions", "columns", "half"])
+GOOD = pa.table({"url": ["a", "b"], "caption": ["", ""]})
+FAULTS = {
+    "rows": "img_emb_1.npy has 3 vectors and metadata_1.parquet 2 rows: they must match",
+    "dimensions": "mixes vectors of 4, 5 dimensions",
+    "columns": "metadata_1.parquet has columns path; url and caption",
+    "no vectors": "metadata_1.parquet has no .*img_emb_1.npy: both halves",
+    "no metadata": "img_emb_1.npy has no metadata",
+    "torn": "img_emb_1.npy is truncated, 159 of 160 bytes: fetch it again",
+    "empty": "img_emb_1.npy is no .npy file",
+    "kind": "img_emb_1.npy has int64",
+    "junk": "metadata_1.parquet is not a readable parquet file",
+    "null": "metadata_1.parquet has 1 rows whose uid is not 32 hexadecimal digits",
+    "words": "metadata_1.parquet has 2 rows whose UID is not 32 hexadecimal digits",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_bad_folder_is_refused_with_its_reason(tmp_path: Path, fault: str) -> None:
-    good = pa.table({"url": ["a", "b"], "caption": ["", ""]})
-    parts = [(good, np.ones((2, 4), np.float32)), (good, np.ones((2, 4), np.float32))]
-    if fault == "rows":
-        parts[1] = good, np.ones((3, 4), np.float32)
-    if fault == "dimensions":
-        parts[1] = good, np.ones((2, 5), np.float32)
-    if fault == "columns":
-        parts[1] = pa.table({"path": ["a", "b"]}), np.ones((2, 4), np.float32)
-    write_folder(tmp_path / "emb", parts)
-    if fault == "half":
-        (tmp_path / "emb" / "img_emb" / "img_emb_1.npy").unlink()
-    with pytest.raises(UserError, match="must match|dimensions|url and caption|both halves"):
+    vectors = np.ones((2, 4), np.float32)
+    other = {"rows": np.ones((3, 4)), "dimensions": np.ones((2, 5)), "kind": np.ones((2, 4), int)}.get(fault, vectors)
+    tables = {
+        "columns": pa.table({"path": ["a", "b"]}),
+        "null": pa.table({"uid": ["0" * 32, None]}),
+        "words": pa.table({"UID": ["a", "zz"]}),
+    }
+    write_folder(tmp_path / "emb", [(GOOD, vectors), (tables.get(fault, GOOD), other)])
+    array, metadata = tmp_path / "emb/img_emb/img_emb_1.npy", tmp_path / "emb/metadata/metadata_1.parquet"
+    if fault.startswith("no "):
+        (array if fault == "no vectors" else metadata).unlink()
+    elif fault in ("torn", "empty"):
+        array.write_bytes(array.read_bytes()[:-1] if fault == "torn" else b"")
+    elif fault == "junk":
+        metadata.write_bytes(b"junk")
+    with pytest.raises(UserError, match=FAULTS[fault]):
         Folder(str(tmp_path / "emb"))
+
+
+def test_a_bad_folder_is_refused_before_anything_is_written(root: Root, tmp_path: Path) -> None:
+    write_folder(tmp_path / "emb", [(GOOD, np.ones((3, 4), np.float32))])
+    with pytest.raises(UserError, match="they must match"):
+        run(None, Recipe(folder=str(tmp_path), embed=EmbedConfig(model="emb")), root)  # type: ignore[arg-type]
 
 
 def test_an_unknown_model_is_refused_before_anything_is_written(spark: SparkSession, root: Root) -> None:
