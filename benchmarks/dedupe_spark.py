@@ -15,7 +15,7 @@ from curation.duplicates.blocks import Search
 from curation.storage import Root
 from jobs.embed import VECTORS
 from jobs.session import session
-from jobs.vector_edges import embedding_edges
+from jobs.vector_edges import EmbeddingSearch
 
 ROWS_PER_UNIT = 10_000
 MAX_BYTES, MAX_S = 20 << 30, 3_600.0
@@ -48,7 +48,8 @@ def in_spark(rows: np.ndarray, search: Search, max_training_rows: int, folder: P
     tree = ProcessTree(os.getpid(), MAX_BYTES, MAX_S)
     tree.restart()
     began, started = time.time(), time.perf_counter()
-    pairs = embedding_edges(spark, root, "work", frame, units, search, max_training_rows).toArrow()
+    found = EmbeddingSearch(spark, root, "work", frame, units, search, max_training_rows).found()
+    pairs = found.where("left < right").select("left", "right").toArrow()
     seconds = time.perf_counter() - started
     tree.stop()
     spark.stop()

@@ -176,7 +176,7 @@ class DedupeConfig:
 
     tiers: tuple[Literal["exact", "perceptual", "embedding"], ...] = ("exact", "perceptual", "embedding")
     max_hamming: int = 6
-    """Bits in which two perceptual hashes may differ."""
+    """Bits in which two perceptual hashes may differ; above 12 their search would take longer than all pairs."""
     min_entropy: float = 4.0
     """Perceptual hashes of pictures with less entropy (bits) are ignored: plain pictures share them by accident. Of
     4,700 photographs one lies below 4, of openclipart's drawings nine in ten."""
@@ -206,7 +206,7 @@ class DedupeConfig:
     def __post_init__(self) -> None:
         for name in ("num_probes", "num_passes", "max_training_rows", "max_cluster_rows", "max_neighbours"):
             _within(self, {name: (1, MAX_COUNT)})
-        _within(self, {"max_hamming": (0, 16), "min_entropy": (0.0, 8.0)})
+        _within(self, {"max_hamming": (0, 12), "min_entropy": (0.0, 8.0)})
         _within(self, {"num_centroids": (1, MAX_COUNT), "max_local_edges": (0, MAX_COUNT), "seed": (0, MAX_COUNT)})
         if self.min_cosine is not None and not 0 < self.min_cosine <= 1:
             raise ValueError(f"min_cosine must lie in (0, 1], not {self.min_cosine}")

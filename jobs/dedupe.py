@@ -5,14 +5,13 @@
 
 Rows are numbered in the order of the recipe's keep rule, so "better" is "smaller number" everywhere. Exact copies are
 folded into their best row first; perceptual and embedding edges between those rows are united over all units and
-sources; a row goes only when it has an edge to a row that stays.
+sources; a row goes only when it has an edge to a row that stays (jobs/duplicate_graph.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from curation.config import DedupeConfig, Recipe
-from curation.duplicates import components as local
 from curation.duplicates.blocks import Search
 from curation.duplicates.clustering import usable
 from curation.duplicates.keep import order_sql
@@ -32,16 +30,17 @@ from curation.errors import UserError
 from curation.schema import DUPLICATES, Status
 from curation.settings import to_dict
 from curation.storage import Root, fingerprint
-from jobs import components as spread
+from jobs import duplicate_graph as graph
 from jobs import embedders
 from jobs.decontaminate import contaminated
 from jobs.dedupe_checks import check_vectors, checked_model, remove_stale_work
 from jobs.embed import METADATA, VECTORS, model_of
 from jobs.evaluation_sets import EvaluationSet, evaluation_sets
-from jobs.hash_edges import perceptual_edges
+from jobs.hash_edges import PerceptualSearch
+from jobs.held import held
 from jobs.ingest import by_unit
 from jobs.selection import table_fingerprint
-from jobs.vector_edges import embedding_edges
+from jobs.vector_edges import EmbeddingSearch
 from jobs.work import load_npy
 
 TABLE = "duplicates"
@@ -92,8 +91,10 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     try:
         rows = folded(numbered(spark, root, plan), plan.config).persist(StorageLevel.DISK_ONLY)
         bad, against = contaminated(spark, recipe, root, plan, rows)
-        files = _written(decided(spark, root, plan, rows, bad), root, plan.fp)
-        root.publish_json(f"{TABLE}/{plan.fp}/statistics.json", statistics(root, plan, rows, files, against))
+        removed, rounds = decided(spark, root, plan, rows, bad)
+        files = _written(removed, root, plan.fp)
+        counts = statistics(root, plan, rows, files, against)
+        root.publish_json(f"{TABLE}/{plan.fp}/statistics.json", {**counts, "rounds": rounds})
     finally:
         spark.catalog.clearCache()
     root.publish_current(TABLE, plan.fp, files, {**to_dict(plan.config), "min_cosine": plan.min_cosine}, plan.inputs)
@@ -206,53 +207,29 @@ def folded(rows: DataFrame, config: DedupeConfig) -> DataFrame:
     return kept.join(classes, ["content", "text"])
 
 
-def candidate_edges(spark: SparkSession, root: Root, plan: Plan, rows: DataFrame) -> DataFrame:
-    """`left`, `right`, `tier` (position in TIERS), `similarity`: one row a pair, left being the better row."""
-    found = [spark.createDataFrame([], "left bigint, right bigint, similarity double, tier int")]
+def searches(spark: SparkSession, root: Root, plan: Plan, rows: DataFrame) -> dict[int, graph.Search]:
+    """The searches of the recipe's tiers, by position in TIERS."""
+    found: dict[int, graph.Search] = {}
     if "perceptual" in plan.config.tiers:
         telling = rows.where(f"bit_count(phash) = {NUM_SET_BITS} and coalesce(entropy, 8) >= {plan.config.min_entropy}")
-        edges = perceptual_edges(spark, root, plan.work, telling, plan.config.max_hamming)
-        found.append(edges.withColumn("tier", F.lit(TIERS.index("perceptual"))))
+        telling = telling.select("row", "phash", "text")
+        hashes = PerceptualSearch(spark, root, plan.work, telling, plan.config.max_hamming)
+        found[TIERS.index("perceptual")] = hashes.found
     if plan.min_cosine is not None:
         vectors = rows.where("vector is not null").select("row", "uid", "vector.unit", "vector.place", "text")
         limit = plan.config.max_training_rows
-        edges = embedding_edges(spark, root, plan.work, vectors, plan.units, plan.search, limit)
-        found.append(edges.withColumn("tier", F.lit(TIERS.index("embedding"))))
-    strongest = F.min(F.struct("tier", (-F.col("similarity")).alias("distance"))).alias("e")
-    united = reduce(DataFrame.unionByName, found).groupBy("left", "right").agg(strongest)
-    return united.selectExpr("left", "right", "e.tier", "-e.distance as similarity")
+        near = EmbeddingSearch(spark, root, plan.work, vectors, plan.units, plan.search, limit)
+        found[TIERS.index("embedding")] = near.found
+    return found
 
 
-def labelled(spark: SparkSession, edges: DataFrame, max_local_edges: int) -> DataFrame:
-    """`row`, `component` of every row with an edge, by scipy here or by Spark above `max_local_edges`."""
-    if edges.count() > max_local_edges:
-        return spread.components(edges)
-    pairs = edges.select("left", "right").toArrow()
-    rows, names = local.components(pairs["left"].to_numpy(), pairs["right"].to_numpy())
-    if not len(rows):
-        return spark.createDataFrame([], "row bigint, component bigint")
-    return spark.createDataFrame(pa.table({"row": rows, "component": names}))
-
-
-def guarded(edges: DataFrame) -> DataFrame:
-    """The edges that remove their right row: to a row that stays itself. Wants `component`, `left`, `right`."""
-
-    def choose(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        guard = local.Guard()
-        for batch in batches:
-            columns = [batch[name].to_numpy() for name in ("component", "left", "right")]
-            yield batch.filter(pa.array(guard.removing(*columns)))
-
-    ordered = edges.repartition("component").sortWithinPartitions("component", "left", "right")
-    return ordered.mapInArrow(choose, edges.schema)
-
-
-def decided(spark: SparkSession, root: Root, plan: Plan, rows: DataFrame, bad: DataFrame) -> DataFrame:
-    """The removed rows as the table has them: uid, kept_uid, tier, similarity, component."""
-    best = rows.where("row = best").join(bad.select("row"), "row", "left_anti").persist(StorageLevel.DISK_ONLY)
-    edges = candidate_edges(spark, root, plan, best).persist(StorageLevel.DISK_ONLY)
-    labels = labelled(spark, edges, plan.config.max_local_edges).persist(StorageLevel.DISK_ONLY)
-    gone = guarded(edges.join(labels.withColumnRenamed("row", "left"), "left"))
+def decided(
+    spark: SparkSession, root: Root, plan: Plan, rows: DataFrame, bad: DataFrame
+) -> tuple[DataFrame, list[dict[str, int]]]:
+    """The removed rows as the table has them: uid, kept_uid, tier, similarity, component; and counts of each round."""
+    best = held(rows.where("row = best").join(bad.select("row"), "row", "left_anti"))
+    tiers = searches(spark, root, plan, best)
+    gone, labels, rounds = graph.settled(spark, best.select("row"), tiers, plan.config.max_local_edges)
     names = F.array(*[F.lit(tier) for tier in TIERS])
     gone = gone.select(F.col("right").alias("best"), F.col("left").alias("kept"), names[F.col("tier")].alias("tier"),
                        "similarity")  # fmt: skip
@@ -270,7 +247,7 @@ def decided(spark: SparkSession, root: Root, plan: Plan, rows: DataFrame, bad: D
     tainted = rows.select("row", "uid", "best").join(tainted, "best").selectExpr(
         "row", "uid", "key as kept_uid", "tier", "similarity", "key as component"
     )  # fmt: skip
-    return found.join(tainted.select("row"), "row", "left_anti").unionByName(tainted).drop("row")
+    return found.join(tainted.select("row"), "row", "left_anti").unionByName(tainted).drop("row"), rounds
 
 
 def _written(removed: DataFrame, root: Root, fp: str) -> list[str]:

@@ -5,6 +5,8 @@
 2. Each unit's task memory-maps its .npy and gives every vector its nearest clusters.
 3. Clusters are bundled into groups of bounded size; vectors move to their groups, each once a group however many of
    its clusters it belongs to; a task spools a group to local disk and searches its clusters in blocks.
+
+The clusters stay while the run lasts, so that rows still there can be searched again where some were cut short.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -36,6 +39,7 @@ from curation.duplicates.inside import clusters, inside
 from curation.errors import UserError
 from curation.storage import Root
 from jobs.embed import VECTORS
+from jobs.held import held
 from jobs.ingest import by_unit
 from jobs.work import load_npy, save_npy
 
@@ -47,37 +51,88 @@ MIN_SAMPLES = 4_096
 Task = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
-def embedding_edges(
-    spark: SparkSession,
-    root: Root,
-    work: str,
-    rows: DataFrame,
-    units: list[str],
-    search: Search,
-    max_training_rows: int,
-) -> DataFrame:
-    """`left`, `right`, `similarity` (cosine) of `rows` (`row`, `uid`, `unit`, `place` in the unit's .npy, `text`).
+FOUND = "left bigint, right bigint, similarity double, cluster bigint"
+"""Edges, the better row left, their `cluster` null; and rows that were cut short in a cluster, left and right."""
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One clustering and its rows: `unit`, `place`, `row`, `text`, `clusters` (nearest first, -1 for none)."""
+
+    num_clusters: int
+    assigned: DataFrame
+
+
+class EmbeddingSearch:
+    """Search of `rows` (`row`, `uid`, `unit`, `place` in the unit's .npy, `text`) for pairs by the cosine.
 
     Raises UserError when the units' vectors differ in dimension.
     """
-    check_dimensions(root, units)
-    by_place = rows.repartition(max(1, min(len(units), 10_000)), "unit").sortWithinPartitions("unit", "place")
-    by_place = by_place.persist(StorageLevel.DISK_ONLY)
-    num_rows = by_place.count()
-    found = None
-    wanted = search.num_centroids or num_centroids_for(num_rows)
-    num_samples = max(MIN_SAMPLES, min(wanted * SAMPLES_PER_CENTROID, max_training_rows))
-    some = _sample(root, work, by_place, units, min(1.0, ROWS_FOR_AXES / max(1, num_rows)), search.seed)
-    axes = principal_axes(some) if len(some) else None
-    for number in range(search.passes(wanted) if axes is not None else 0):
-        seed = search.seed + number
-        sample = _sample(root, work, by_place, units, min(1.0, num_samples / num_rows), seed, axes)
-        clustering = train(sample, wanted, seed=seed, axes=axes)
-        edges = _one_pass(spark, root, by_place, units, clustering, search)
-        found = edges if found is None else found.unionAll(edges)
-    if found is None:
-        return spark.createDataFrame([], "left bigint, right bigint, similarity double")
-    return found.distinct()
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        root: Root,
+        work: str,
+        rows: DataFrame,
+        units: list[str],
+        search: Search,
+        max_training_rows: int,
+    ) -> None:
+        self._spark, self._root, self._units, self._search = spark, root, units, search
+        check_dimensions(root, units)
+        by_place = held(_by_unit(rows, units))
+        num_rows = by_place.count()
+        wanted = search.num_centroids or num_centroids_for(num_rows)
+        num_samples = max(MIN_SAMPLES, min(wanted * SAMPLES_PER_CENTROID, max_training_rows))
+        some = _sample(root, work, by_place, units, min(1.0, ROWS_FOR_AXES / max(1, num_rows)), search.seed)
+        axes = principal_axes(some) if len(some) else None
+        self._passes = list[_Pass]()
+        for number in range(search.passes(wanted) if axes is not None else 0):
+            seed = search.seed + number
+            sample = _sample(root, work, by_place, units, min(1.0, num_samples / num_rows), seed, axes)
+            clustering = train(sample, wanted, seed=seed, axes=axes)
+            assigned = by_place.mapInArrow(_assigner(spark, root, units, clustering, search), _ASSIGNED_DDL)
+            self._passes.append(_Pass(len(clustering.centroids), held(assigned)))
+
+    def found(self, kept: DataFrame | None = None, cut: DataFrame | None = None) -> DataFrame:
+        """What FOUND says, of all rows; or of those in `kept` (`row`), in the clusters that `cut` (`cluster`) names."""
+        results = [self._spark.createDataFrame([], FOUND)]
+        chosen = None if cut is None else [row["cluster"] for row in cut.select("cluster").distinct().collect()]
+        for number, clustered in enumerate(self._passes):
+            assigned, wanted = clustered.assigned, np.ones(clustered.num_clusters, bool)
+            if chosen is not None and kept is not None:
+                wanted[:] = False
+                wanted[[cluster & (1 << 32) - 1 for cluster in chosen if cluster >> 32 == number]] = True
+                if not wanted.any():
+                    continue
+                near = assigned.mapInArrow(_with_cluster(self._spark, wanted), _ASSIGNED_DDL)
+                assigned = held(_by_unit(near.join(kept, "row", "left_semi"), self._units))
+            results.append(self._searched(number, assigned, wanted))
+        return reduce(DataFrame.unionByName, results).distinct()
+
+    def _searched(self, number: int, assigned: DataFrame, wanted: np.ndarray) -> DataFrame:
+        search = self._search
+        exploded = assigned.select(F.posexplode("clusters").alias("place", "cluster")).where("cluster >= 0")
+        near = F.count_if(F.col("place") < search.near_rank).alias("near")
+        counts = exploded.groupBy("cluster").agg(F.count("*").alias("rows"), near).collect()
+        counts = [row for row in counts if wanted[row["cluster"]]]
+        huge = {row["cluster"] for row in counts if row["rows"] > search.max_cluster_rows}
+        moving = {row["cluster"]: row["near" if row["cluster"] in huge else "rows"] for row in counts}
+        group_of = groups(moving, len(wanted))
+        num_groups = int(group_of.max(initial=-1)) + 1
+        if not num_groups:
+            return self._spark.createDataFrame([], FOUND)
+        is_huge = np.zeros(len(group_of), bool)
+        is_huge[sorted(huge)] = True
+        moved = assigned.mapInArrow(_mover(self._root, self._units, group_of, is_huge, search.near_rank), _MOVED_DDL)
+        moved = moved.repartition(num_groups, "group").sortWithinPartitions("group", "row")
+        return moved.mapInArrow(_searcher(search, number), FOUND)
+
+
+def _by_unit(rows: DataFrame, units: list[str]) -> DataFrame:
+    partitions = max(1, min(len(units), 10_000))
+    return rows.repartition(partitions, "unit").sortWithinPartitions("unit", "place")
 
 
 def check_dimensions(root: Root, units: list[str]) -> int | None:
@@ -125,9 +180,11 @@ def _sample(
     return np.concatenate([load_npy(root, part["vectors"]) for part in written])[order]
 
 
-def _one_pass(
-    spark: SparkSession, root: Root, rows: DataFrame, units: list[str], clustering: Clustering, search: Search
-) -> DataFrame:
+_ASSIGNED_DDL = "unit int, place int, row bigint, text bigint, clusters array<int>"
+
+
+def _assigner(spark: SparkSession, root: Root, units: list[str], clustering: Clustering, search: Search) -> Task:
+    """Task that gives each vector its nearest clusters, and drops those without a direction."""
     shared = spark.sparkContext.broadcast(clustering)
 
     def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -139,22 +196,20 @@ def _one_pass(
             full = table.select(["unit", "place", "row", "text"]).append_column("clusters", lists).combine_chunks()
             yield from full.filter(pa.array(nearest[:, 0] >= 0)).to_batches()
 
-    columns = "unit int, place int, row bigint, text bigint, clusters array<int>"
-    assigned = rows.mapInArrow(assign, columns).persist(StorageLevel.DISK_ONLY)
-    exploded = assigned.select(F.posexplode("clusters").alias("place", "cluster")).where("cluster >= 0")
-    near = F.count_if(F.col("place") < search.near_rank).alias("near")
-    counts = exploded.groupBy("cluster").agg(F.count("*").alias("rows"), near).collect()
-    huge = {row["cluster"] for row in counts if row["rows"] > search.max_cluster_rows}
-    moving = {row["cluster"]: row["near" if row["cluster"] in huge else "rows"] for row in counts}
-    group_of = groups(moving, len(clustering.centroids))
-    num_groups = int(group_of.max(initial=-1)) + 1
-    if not num_groups:
-        return spark.createDataFrame([], "left bigint, right bigint, similarity double")
-    is_huge = np.zeros(len(group_of), bool)
-    is_huge[sorted(huge)] = True
-    moved = assigned.mapInArrow(_mover(root, units, group_of, is_huge, search.near_rank), _MOVED_DDL)
-    moved = moved.repartition(num_groups, "group").sortWithinPartitions("group", "row")
-    return moved.mapInArrow(_searcher(search), "left bigint, right bigint, similarity double")
+    return assign
+
+
+def _with_cluster(spark: SparkSession, wanted: np.ndarray) -> Task:
+    """Task that lets rows pass that have one of the clusters of the mask `wanted`."""
+    shared = spark.sparkContext.broadcast(np.r_[wanted, False])  # the last for cluster -1
+
+    def choose(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if len(batch):
+                nearest = batch["clusters"].flatten().to_numpy().reshape(len(batch), -1)
+                yield batch.filter(pa.array(shared.value[nearest].any(axis=1)))
+
+    return choose
 
 
 def groups(counts: dict[int, int], num_clusters: int) -> np.ndarray:
@@ -169,6 +224,7 @@ def groups(counts: dict[int, int], num_clusters: int) -> np.ndarray:
     return group_of
 
 
+_COLUMNS = ["left", "right", "similarity", "cluster"]
 _MOVED_DDL = "group int, row bigint, text bigint, clusters array<int>, dim int, vector binary"
 
 
@@ -211,13 +267,13 @@ def _moved(batch: pa.RecordBatch, nearest: np.ndarray, vectors: np.ndarray, grou
     )
 
 
-def _searcher(search: Search) -> Task:
-    """Task that spools its groups and searches their clusters."""
+def _searcher(search: Search, number: int) -> Task:
+    """Task that spools its groups and searches their clusters, in pass `number`."""
 
     def task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with tempfile.TemporaryDirectory(prefix="dedupe-") as folder:
             for group in spooled(batches, Path(folder, "group")):
-                yield from _search_group(group, search)
+                yield from _search_group(group, search, number)
 
     return task
 
@@ -260,10 +316,12 @@ def spooled(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[Group]:
         spool.close()
 
 
-def _search_group(group: Group, search: Search) -> Iterator[pa.RecordBatch]:
+def _search_group(group: Group, search: Search, number: int) -> Iterator[pa.RecordBatch]:
     labels = group.texts if group.texts.any() else None
     for members, ranks in clusters(group.clusters):
+        cluster = number << 32 | int(group.clusters[members[0], ranks[0] - 1])
         for left, right, cosine in inside(group.vectors, members, search, labels, ranks):
             if len(left):
                 columns = [group.rows[left], group.rows[right], cosine.astype(np.float64)]
-                yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], ["left", "right", "similarity"])
+                places = pa.array(np.full(len(left), cluster), mask=left != right)
+                yield pa.RecordBatch.from_arrays([*(pa.array(c) for c in columns), places], _COLUMNS)

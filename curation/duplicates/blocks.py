@@ -5,6 +5,9 @@ the product of their ranks is at most `num_probes`: of a pair that clusters part
 other is at home, so for as many pairs found this takes fewer cosines than comparing everything in a cluster does.
 Rows are numbered in the order of the keep rule, so of a pair the smaller number is the row that would stay. No step
 holds more than BLOCK × BLOCK similarities, whatever the size of the cluster.
+
+A row with more alike rows than it may remember is cut short. A pair of that row with itself tells so: whoever removes
+rows has to search those again that are still there (jobs/duplicate_graph.py).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from curation.duplicates.clustering import normalised, widened
+from curation.duplicates.room import take
 
 BLOCK = 256
 ROUNDING = 1e-6
@@ -23,14 +27,14 @@ ROUNDING = 1e-6
 NO_PAIRS = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""(left int64, right int64, cosine float32) `[pairs]` each, left < right."""
+"""(left int64, right int64, cosine float32) `[pairs]` each, left < right; or left = right, a row that was cut short."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """How pairs are searched. `min_cosine` is τ.
 
-    A row keeps its `max_neighbours` best neighbours by the keep rule, in each comparison of two sets of ranks.
+    A row remembers its `max_neighbours` best neighbours by the keep rule, in each comparison of two sets of ranks.
     """
 
     min_cosine: float
@@ -83,6 +87,7 @@ def _within(
         for first in range(0, start + 1, BLOCK):
             theirs = own[first : first + BLOCK]
             yield _close(known[mine], members[mine], known[theirs], members[theirs], search, labels, room)
+        yield _cut_short(members[mine][room < 0])
 
 
 def _between(
@@ -102,12 +107,14 @@ def _between(
             theirs = others[first : first + BLOCK]
             theirs_room = other_room[first : first + BLOCK]
             yield _close(known[mine], members[mine], known[theirs], members[theirs], search, labels, room, theirs_room)
+        yield _cut_short(members[mine][room < 0])
+    yield _cut_short(members[others][other_room < 0])
 
 
 def with_leaders(vectors: np.ndarray, members: np.ndarray, search: Search) -> Iterator[Pairs]:
-    """Pairs of `members` with those of them that nothing before them resembles.
+    """Pairs of `members` with those of them that nothing before them resembles; all others are cut short.
 
-    That is what the keep rule needs of them, and costs members × distinct pictures.
+    That is what the keep rule needs of them as long as these leaders stay, and costs members × distinct pictures.
     """
     leaders = members[:0]
     for start in range(0, len(members), BLOCK):
@@ -120,6 +127,7 @@ def with_leaders(vectors: np.ndarray, members: np.ndarray, search: Search) -> It
         alone = np.flatnonzero(room == search.max_neighbours)
         fresh = alone[_first_of_their_kind(block[alone], search.min_cosine)]
         yield _close(block, rows, block[fresh], rows[fresh], search, None, room)
+        yield _cut_short(rows[room < search.max_neighbours])
         leaders = np.concatenate([leaders, rows[fresh]])
 
 
@@ -147,24 +155,16 @@ def _close(
         return NO_PAIRS
     a, b = rows[mine], other_rows[theirs]
     wanted = np.ones(len(mine), bool) if labels is None else labels[a] == labels[b]
-    taken = _take(mine, wanted & (b < a), room)
+    taken = take(mine, wanted & (b < a), room)
     if other_room is not None:
-        taken |= _take(theirs, wanted & (a < b), other_room)
+        taken |= take(theirs, wanted & (a < b), other_room)
     mine, theirs, a, b = mine[taken], theirs[taken], a[taken], b[taken]
     cosine = np.einsum("ij,ij->i", block[mine], others[theirs])
     return np.minimum(a, b).astype(np.int64), np.maximum(a, b).astype(np.int64), cosine.clip(max=1)
 
 
-def _take(later: np.ndarray, wanted: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """Mask of the `wanted` pairs for which their `later` row has `room` left, which is taken; the first ones first."""
-    pairs = np.flatnonzero(wanted)
-    pairs = pairs[np.argsort(later[pairs], kind="stable")]
-    counts = np.bincount(later[pairs], minlength=len(room))
-    place = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
-    taken = np.zeros(len(later), bool)
-    taken[pairs[place < room[later[pairs]]]] = True
-    room -= np.minimum(counts, room)
-    return taken
+def _cut_short(rows: np.ndarray) -> Pairs:
+    return rows.astype(np.int64), rows.astype(np.int64), np.ones(len(rows), np.float32)
 
 
 def _first_of_their_kind(block: np.ndarray, min_cosine: float) -> np.ndarray:

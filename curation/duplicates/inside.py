@@ -1,8 +1,8 @@
-"""All pairs inside a cluster, also when it is too large to compare everything with everything.
+"""Pairs inside a cluster, also when it is too large to compare everything with everything.
 
 A cluster of more than `max_cluster_rows` keeps only the rows that lie near, a quarter of them, and loses its crowds:
 pictures found so often that they fill a share of it (a placeholder a million times), which k-means cannot split. Their
-rows are compared with the first of their kind only. What is left is clustered again, and so on.
+rows are compared with the first of their kind only, and told as cut short. What is left is clustered again, and so on.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def inside(
     ranks: np.ndarray | None = None,
 ) -> Iterator[Pairs]:
     """Pairs among `members`, rising row numbers of `vectors` `[n, d]`, possibly memory-mapped; some come repeatedly.
+    Pairs of a row with itself are rows that were cut short.
 
     With `labels` (int64 `[n]`), only pairs of equal labels; with `ranks` (`[members]`), what `all_pairs` compares then.
     All members must have a direction.

@@ -5,7 +5,7 @@ from pyspark.sql import SparkSession
 from curation.duplicates.hamming import near_values
 from curation.storage import Root
 from jobs import hash_edges
-from jobs.hash_edges import near_hashes, perceptual_edges
+from jobs.hash_edges import PerceptualSearch, near_hashes
 from tests.curation.duplicates.test_hamming import crowded
 
 
@@ -21,7 +21,7 @@ def test_spark_finds_what_one_machine_finds(
     hashes = np.unique(crowded(3, 600))
     monkeypatch.setattr(hash_edges, "ROWS_PER_TASK", rows_per_task)
     monkeypatch.setattr(hash_edges.hamming, "MAX_BLOCKS", 4)
-    frame = frame_of(spark, hashes).select("phash")
+    frame = frame_of(spark, hashes).selectExpr("phash", "0L as text", "array(row) as best")
     found = near_hashes(spark, root, "work", frame, 2).collect()
     rows = sorted((row["a"] % 2**64, row["b"] % 2**64, row["distance"]) for row in found)
     expected = zip(*(column.tolist() for column in near_values(hashes, 2)), strict=True)
@@ -30,7 +30,8 @@ def test_spark_finds_what_one_machine_finds(
 
 def test_rows_of_equal_hashes_hang_on_the_best_ones_and_on_their_own_text(spark: SparkSession, root: Root) -> None:
     hashes = np.array([0xFF] * 30 + [0xFE] * 4, np.uint64)
-    edges = perceptual_edges(spark, root, "work", frame_of(spark, hashes), 1).collect()
+    found = PerceptualSearch(spark, root, "work", frame_of(spark, hashes), 1).found()
+    edges = found.where("left != right").collect()
     pairs = {(row["left"], row["right"]): row["similarity"] for row in edges}
     assert len(pairs) == len(edges)
     assert all(left < right and left % 2 == right % 2 for left, right in pairs)

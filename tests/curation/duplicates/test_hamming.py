@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.duplicates.hamming import block_value, near_values, search, tables
+from curation.duplicates.hamming import Classes, Pairs, Table, block_value, near_values, search, tables
 
 Found = dict[tuple[int, int], int]
 
@@ -19,6 +19,16 @@ def as_dict(found: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Found:
     rows = list(zip(*(column.tolist() for column in found), strict=True))
     assert len({(a, b) for a, b, _ in rows}) == len(rows), "a pair was reported twice"
     return {(a, b): distance for a, b, distance in rows}
+
+
+def through(
+    hashes: np.ndarray, table: Table, max_distance: int, classes: Classes | None = None, about: np.ndarray | None = None
+) -> Pairs:
+    """All that a search of one table finds."""
+    batches = list(search(hashes, table, max_distance, None if classes is None else lambda: classes, about))
+    batches.append((hashes[:0], hashes[:0], np.zeros(0, np.uint8)))
+    smaller, larger, distance = (np.concatenate(column) for column in zip(*batches, strict=True))
+    return smaller, larger, distance
 
 
 def crowded(seed: int, count: int) -> np.ndarray:
@@ -44,7 +54,7 @@ def test_every_choice_of_tables_misses_nothing(num_hashes: int) -> None:
     hashes = np.unique(crowded(5, 400))
     found: Found = {}
     for table in tables(num_hashes, 6):
-        part = as_dict(search(hashes, table, 6))
+        part = as_dict(through(hashes, table, 6))
         assert not found.keys() & part.keys()
         found |= part
     assert found == brute_force(hashes.tolist(), 6)
@@ -53,9 +63,9 @@ def test_every_choice_of_tables_misses_nothing(num_hashes: int) -> None:
 def test_hashes_apart_by_the_first_block_of_a_table_find_what_it_finds() -> None:
     hashes = np.unique(crowded(7, 400))
     for table in tables(len(hashes), 4):
-        whole = as_dict(search(hashes, table, 4))
+        whole = as_dict(through(hashes, table, 4))
         values = block_value(hashes, table.num_blocks, table.equal[0])
-        pieces = [as_dict(search(hashes[values == value], table, 4)) for value in np.unique(values)]
+        pieces = [as_dict(through(hashes[values == value], table, 4)) for value in np.unique(values)]
         assert {pair: d for piece in pieces for pair, d in piece.items()} == whole
 
 
