@@ -9,7 +9,6 @@ One Spark task a unit; the metadata file is published last and makes the unit do
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def embed_unit(root: Root, unit: str, model: str, batch_size: int) -> int:
     vectors = np.zeros((len(rows), embedder.dim), np.float16)
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        made = embedder.embed([row["uid"] for row in batch], _pictures(root, batch))
+        made = embedder.embed([row["uid"] for row in batch], (stored_picture(root, row) for row in batch))
         vectors[start : start + len(batch)] = half(made)
     sink = io.BytesIO()
     np.save(sink, vectors)
@@ -89,12 +88,12 @@ def half(vectors: np.ndarray) -> np.ndarray:
     return (vectors / lengths[:, None]).astype(np.float16)
 
 
-def _pictures(root: Root, rows: list[dict[str, Any]]) -> Iterator[bytes]:
-    for row in rows:
-        try:
-            yield read_member(root, row["shard"], row["offset"], row["size"])
-        except FileNotFoundError as error:
-            raise UserError(f"{root.url(row['shard'])} is gone: restore it, or delete its unit's downloads.") from error
+def stored_picture(root: Root, row: dict[str, Any]) -> bytes:
+    """The picture that `row` of downloads names. Raises UserError when its shard is missing or truncated."""
+    try:
+        return read_member(root, row["shard"], row["offset"], row["size"])
+    except FileNotFoundError as error:
+        raise UserError(f"{root.url(row['shard'])} is gone: restore it, or delete its unit's downloads.") from error
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """`curate dedupe --preview FILE.html`: pairs over bins of similarity, to choose max_hamming and min_cosine by eye.
 
-Compares all pairs of a seeded sample of rows, well below the thresholds, and decides nothing.
+Compares all pairs of the rows of jobs/preview_sample.py, well below the thresholds, and decides nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -19,52 +18,49 @@ from curation.duplicates.contact_sheet import Bin, Pair, page
 from curation.duplicates.hamming import BITS
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
-from curation.schema import Status
-from curation.shards import read_member
-from curation.storage import Root
+from curation.storage import Root, whole_file
 from jobs import embedders
-from jobs.embed import METADATA, VECTORS, model_of
-from jobs.work import load_npy
+from jobs.dedupe_checks import check_vectors, checked_model
+from jobs.embed import METADATA, model_of, stored_picture
+from jobs.preview_sample import sample
 
-MAX_ROWS = 20_000
 PAIRS_PER_BIN = 12
 COSINE_BIN = 0.025
 LOWEST_COSINE = 0.5
 MAX_HAMMING = 16
-COLUMNS = ["uid", "status", "phash", "entropy", "shard", "offset", "size"]
 
 
 def preview(spark: SparkSession, recipe: Recipe, root: Root, output: str) -> None:
-    """Write the contact sheet of `root` to `output`. Raises UserError when nothing has been downloaded."""
-    rows = _sampled(root)
-    if len(rows) < 2:
-        raise UserError(f"{root.base} has {len(rows)} pictures to compare: run `curate download` first.")
-    bins = []
-    if all(root.exists(f"{METADATA}/metadata_{unit}.parquet") for unit in root.units("downloads")):
-        limit = recipe.dedupe.min_cosine or embedders.kind(model_of(recipe)).min_cosine
-        bins += _vector_bins(root, rows, limit)
-    bins += _hash_bins(root, rows, recipe.dedupe.max_hamming, recipe.dedupe.min_entropy)
-    note = (
-        f"{len(rows):,} of the root's pictures, compared with each other. The red line is where the recipe cuts; "
-        f"where the pairs above it are not the same picture, move it up."
-    )
-    Path(output).write_text(page(f"Near-duplicates in {root.base}", note, bins), encoding="utf-8")
+    """Write the contact sheet of `root` to `output`. Raises UserError for what is missing or damaged."""
+    with whole_file(Path(output)) as file:
+        limit = recipe.dedupe.min_cosine
+        embedded = _is_embedded(recipe, root)
+        if embedded and limit is None:
+            limit = embedders.kind(model_of(recipe)).min_cosine
+        rows, vectors, how = sample(spark, root, embedded, recipe.dedupe.min_entropy)
+        if len(rows) < 2:
+            raise UserError(f"{root.base} has {len(rows)} pictures to compare: run `curate download` first.")
+        bins = [] if vectors is None else _vector_bins(root, rows, vectors, limit)
+        bins += _hash_bins(root, rows, recipe.dedupe.max_hamming, recipe.dedupe.min_entropy)
+        note = (
+            f"{len(rows):,} of the root's pictures ({how}), of exact copies one each, compared with each other. The "
+            f"red line is where the recipe cuts; where the pairs above it are not the same picture, move it up."
+        )
+        file.write(page(f"Near-duplicates in {root.base}", note, bins).encode())
 
 
-def _sampled(root: Root) -> pa.Table:
-    """The rows whose hashed uids are smallest, at most MAX_ROWS, sorted by uid, each with its unit."""
-    parts = []
-    for unit in root.units("downloads"):
-        table = root.read_parquet(f"downloads/{unit}.parquet", COLUMNS)
-        table = table.filter(pa.array([status == Status.OK for status in table["status"].to_pylist()]))
-        drawn = [hashlib.md5(uid.encode(), usedforsecurity=False).hexdigest() for uid in table["uid"].to_pylist()]
-        table = table.append_column("drawn", pa.array(drawn, pa.string()))
-        parts.append(table.append_column("unit", pa.array([unit] * len(table), pa.string())))
-        if sum(map(len, parts)) > 2 * MAX_ROWS:
-            parts = [pa.concat_tables(parts).sort_by("drawn").slice(0, MAX_ROWS)]
-    return (
-        pa.concat_tables(parts).sort_by("drawn").slice(0, MAX_ROWS).sort_by("uid") if parts else pa.table({"uid": []})
-    )
+def _is_embedded(recipe: Recipe, root: Root) -> bool:
+    """Whether vectors can be compared; without any, hashes are. Raises UserError for what the tier would refuse."""
+    done = {name.removeprefix("metadata_") for name in root.units(METADATA)}
+    if "embedding" not in recipe.dedupe.tiers or not done:
+        return False
+    units = root.units("downloads")
+    missing = [unit for unit in units if unit not in done]
+    if missing:
+        raise UserError(f"The embedding tier lacks {len(missing)} units: run `curate embed` first, or leave it out.")
+    check_vectors(root, units)
+    checked_model(recipe, root)
+    return True
 
 
 class Draw:
@@ -94,8 +90,7 @@ class Draw:
         return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
 
-def _vector_bins(root: Root, rows: pa.Table, min_cosine: float | None) -> list[Bin]:
-    vectors = _vectors(root, rows)
+def _vector_bins(root: Root, rows: pa.Table, vectors: np.ndarray, min_cosine: float | None) -> list[Bin]:
     known = np.flatnonzero(usable(vectors))
     vectors, edges = normalised(vectors[known]), _edges(min_cosine)
     draw = Draw(known, len(edges) - 1)
@@ -118,20 +113,6 @@ def _edges(min_cosine: float | None) -> np.ndarray:
     above, below = (int((end - anchor) / COSINE_BIN) for end in (1.0, LOWEST_COSINE))
     inner = anchor + np.arange(above, below - 1, -1) * COSINE_BIN
     return np.r_[1.0, inner[inner < 1 - COSINE_BIN / 100]]
-
-
-def _vectors(root: Root, rows: pa.Table) -> np.ndarray:
-    """The embedding of each of `rows`, NaN where there is none; float32, length 1."""
-    uids, units = rows["uid"].to_pylist(), rows["unit"].to_pylist()
-    vectors: list[np.ndarray | None] = [None] * len(uids)
-    for unit in sorted(set(units)):
-        known = root.read_parquet(f"{METADATA}/metadata_{unit}.parquet", ["uid"])["uid"].to_pylist()
-        place, matrix = {uid: i for i, uid in enumerate(known)}, load_npy(root, VECTORS.format(unit=unit))
-        for i, uid in enumerate(uids):
-            if units[i] == unit and uid in place:
-                vectors[i] = np.asarray(matrix[place[uid]], np.float32)
-    dim = next((len(v) for v in vectors if v is not None), 1)
-    return np.array([np.full(dim, np.nan, np.float32) if v is None else v for v in vectors])
 
 
 def _hash_bins(root: Root, rows: pa.Table, max_hamming: int, min_entropy: float) -> list[Bin]:
@@ -157,8 +138,7 @@ def _bin(
     root: Root, rows: pa.Table, title: str, total: int, drawn: list[tuple[int, int, float]], is_removed: bool
 ) -> Bin:
     def picture(i: int) -> bytes:
-        place = rows.slice(i, 1).to_pylist()[0]
-        return read_member(root, place["shard"], place["offset"], place["size"])
+        return stored_picture(root, rows.slice(i, 1).to_pylist()[0])
 
     uids = rows["uid"]
     pairs = tuple(

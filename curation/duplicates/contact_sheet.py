@@ -59,14 +59,18 @@ def page(title: str, note: str, bins: Iterable[Bin]) -> str:
 
 
 def _figure(pair: Pair) -> str:
-    pictures = "".join(f'<img alt="" src="{_thumbnail(data)}">' for data in (pair.left, pair.right))
+    pictures = "".join(f'<img alt="unreadable" src="{_thumbnail(data)}">' for data in (pair.left, pair.right))
     return f"<figure>{pictures}<figcaption>{pair.similarity:.3f} {html.escape(pair.label)}</figcaption></figure>"
 
 
 def _thumbnail(data: bytes) -> str:
-    with Image.open(io.BytesIO(data)) as image:
-        small = image.convert("RGB")
-        small.thumbnail((2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
-        sink = io.BytesIO()
-        small.save(sink, "JPEG", quality=75)
+    """A data URL, without data for what Pillow cannot read: one picture must not cost the page."""
+    sink = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            small = image.convert("RGB")
+            small.thumbnail((2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
+            small.save(sink, "JPEG", quality=75)
+    except Exception:  # Pillow lets through what its decoders raise, struct.error and AttributeError among it
+        return "data:,"
     return f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}"
