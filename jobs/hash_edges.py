@@ -92,6 +92,8 @@ def near_hashes(
     files = _spilled(root, folder, classes.selectExpr("phash", "text", "best[0] as row"))
     asked = None if about is None else _spilled(root, folder, about.selectExpr("phash", "text", "row"))
     num_hashes = sum(files.values())
+    if not num_hashes:  # of a root that was not measured, or of plain pictures only
+        return spark.createDataFrame([], _FOUND_DDL)
     tables = hamming.tables(num_hashes, max_hamming)
     if num_hashes > ROWS_PER_TASK:
         num_tasks = -(-num_hashes * (max_hamming + 1) // ROWS_PER_TASK)

@@ -38,3 +38,8 @@ def test_rows_of_equal_hashes_hang_on_the_best_ones_and_on_their_own_text(spark:
     for right in range(2, 34):
         best = right % 2
         assert pairs[best, right] == pytest.approx(1 if right < 30 else 1 - 1 / 64)
+
+
+def test_a_root_without_hashes_has_no_pairs(spark: SparkSession, root: Root) -> None:
+    none = frame_of(spark, np.array([1], np.uint64)).where("false")
+    assert PerceptualSearch(spark, root, "work", none, 6).found().collect() == []
