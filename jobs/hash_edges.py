@@ -91,9 +91,9 @@ def near_hashes(
     folder = f"{work}/phash"
     files = _spilled(root, folder, classes.selectExpr("phash", "text", "best[0] as row"))
     asked = None if about is None else _spilled(root, folder, about.selectExpr("phash", "text", "row"))
-    num_hashes = sum(files.values())
-    if not num_hashes:  # of a root that was not measured, or of plain pictures only
+    if not files:
         return spark.createDataFrame([], _FOUND_DDL)
+    num_hashes = sum(files.values())
     tables = hamming.tables(num_hashes, max_hamming)
     if num_hashes > ROWS_PER_TASK:
         num_tasks = -(-num_hashes * (max_hamming + 1) // ROWS_PER_TASK)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curation.duplicates import hamming
 from curation.duplicates.hamming import Classes, Pairs, Table, block_value, near_values, search, tables
 
 Found = dict[tuple[int, int], int]
@@ -74,3 +75,64 @@ def test_order_and_threads_do_not_matter() -> None:
     expected = near_values(hashes, 6)
     for other in (near_values(hashes[::-1], 6), near_values(hashes, 6, num_threads=3)):
         assert all(np.array_equal(a, b) for a, b in zip(expected, other, strict=True))
+
+
+def in_a_crowd(seed: int, count: int, num_texts: int) -> Classes:
+    """Classes of which most hashes are alike, ranked at random."""
+    rng = np.random.default_rng(seed)
+    hashes = np.full(count, 0x00FF00FF00FF00FF, np.uint64)
+    for _ in range(5):
+        hashes ^= (np.uint64(1) << rng.integers(0, 64, count, dtype=np.uint64)) * (rng.random(count) < 0.4)
+    texts = rng.integers(0, num_texts, count)
+    _, first = np.unique(np.stack([hashes, texts.astype(np.uint64)]), axis=1, return_index=True)
+    ranks = rng.permutation(count)[first]
+    return Classes(hashes[first], texts[first], ranks)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(2, 300), block=st.integers(3, 64), num_texts=st.integers(1, 2))
+def test_in_a_crowd_only_pairs_of_hashes_that_were_cut_short_are_missing(
+    seed: int, count: int, block: int, num_texts: int
+) -> None:
+    classes = in_a_crowd(seed, count, num_texts)
+    pairs, cut = set[tuple[int, int]](), set[int]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hamming, "MAX_RUN", 5)
+        patch.setattr(hamming, "MAX_NEIGHBOURS", 3)
+        patch.setattr(hamming, "CROWD_BLOCK", block)
+        for table in tables(count, 3):
+            smaller, larger, distance = through(classes.hashes, table, 3, classes)
+            assert np.array_equal(np.bitwise_count(smaller ^ larger), distance)
+            cut |= set(smaller[smaller == larger].tolist())
+            found = set(zip(smaller[smaller < larger].tolist(), larger[smaller < larger].tolist(), strict=True))
+            assert not found & pairs
+            pairs |= found
+    everything = brute_force(classes.hashes.tolist(), 3)
+    assert pairs <= everything.keys()
+    rows = list(zip(classes.hashes.tolist(), classes.texts.tolist(), classes.ranks.tolist(), strict=True))
+    for hash_, text, rank in rows:
+        near = [(r, h) for h, t, r in rows if t == text and r < rank and (min(h, hash_), max(h, hash_)) in everything]
+        missing = [h for _, h in near if (min(h, hash_), max(h, hash_)) not in pairs]
+        assert not missing or hash_ in cut
+        assert not near or (min(min(near)[1], hash_), max(min(near)[1], hash_)) in pairs, "the best one is remembered"
+
+
+def test_a_search_about_some_hashes_finds_all_their_pairs() -> None:
+    hashes = np.unique(crowded(11, 600))
+    about = hashes[::40]
+    found: Found = {}
+    for table in tables(len(hashes), 4):
+        found |= as_dict(through(hashes, table, 4, None, about))
+    everything = brute_force(hashes.tolist(), 4)
+    assert found.items() <= everything.items()
+    assert found.keys() >= {pair for pair in everything if not set(pair).isdisjoint(about.tolist())}
+
+
+def test_a_crowd_costs_memory_by_its_hashes_not_by_their_pairs() -> None:
+    rng = np.random.default_rng(0)
+    flips = np.uint64(1) << np.argsort(rng.random((6_000, 64)), axis=1)[:, :2].astype(np.uint64)
+    hashes = np.unique(np.uint64(0xFFFFFFFF) ^ flips[:, 0] ^ flips[:, 1])
+    classes = Classes(hashes, np.zeros(len(hashes), np.int64), np.arange(len(hashes)))
+    num_pairs = sum(len(through(hashes, table, 6, classes)[0]) for table in tables(len(hashes), 6))
+    assert num_pairs < 7 * (hamming.MAX_NEIGHBOURS + 1) * len(hashes)
+    assert num_pairs < len(hashes) ** 2 / 4
