@@ -37,7 +37,7 @@ from jobs.work import load_npy
 PICTURES_PER_TASK = 1_000
 MATCH_DDL = "row bigint, key string, tier string, similarity double"
 COUNTS = ("pictures", "unreadable", "with_hash", "with_vector")
-"""What is counted of an evaluation set; of embeddings every row is a picture."""
+"""What is counted of an evaluation set; of embeddings every row is a picture, unreadable without a direction."""
 READ_DDL = f"path string, error string, {', '.join(f'{name} bigint' for name in COUNTS)}, dim bigint"
 READ = pa.schema([("path", pa.string()), ("error", pa.string()), *((name, pa.int64()) for name in (*COUNTS, "dim"))])
 
@@ -128,11 +128,12 @@ def _read_sets(
             path = f"{folder}/{number:09d}-{fingerprint([task.paths, task.item.name])}.parquet"
             error = None
             try:
-                table, row["unreadable"] = _table(task, recipe, embedded)
+                table, unreadable = _table(task, recipe, embedded)
                 row |= _counted(table)
+                row["unreadable"] = len(table) - row["with_vector"] if task.kind == "embeddings" else unreadable
                 root.publish_parquet(path, table)
             except (UserError, OSError, ValueError, EOFError) as raised:  # Spark would bury the sentence
-                error = f"dedupe.against: {task.item.base}: {raised}"
+                error = " ".join(f"dedupe.against: {task.item.name}: {raised}".split())
             yield pa.RecordBatch.from_pylist([{"path": path, "error": error, **row}], READ)
 
     written = sorted(spark.range(0, len(tasks), 1, len(tasks)).mapInArrow(read, READ_DDL).collect())

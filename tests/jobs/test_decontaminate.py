@@ -119,6 +119,14 @@ def test_pictures_embedded_by_a_model_of_another_dimension_are_refused(
         run(spark, recipe(tmp_path, "val"), root)
 
 
+def test_embeddings_without_a_direction_are_no_set(spark: SparkSession, root: Root, tmp_path: Path) -> None:
+    uids = fill(root, [("a", encoded(scene(1)), {})], num_units=1)
+    set_vectors(root, dict(zip(uids, directions(1), strict=True)))
+    evaluation_vectors(tmp_path / "val", np.zeros(DIM), np.full(DIM, 1e300), np.full(DIM, np.inf))
+    with pytest.raises(UserError, match="of the 3 pictures in the 1 files of .*val none can be read"):
+        run(spark, recipe(tmp_path, "val", tiers=("embedding",)), root)
+
+
 def test_every_kind_of_a_folder_is_read_and_counted(spark: SparkSession, root: Root, tmp_path: Path) -> None:
     fill(root, [(f"{i}", encoded(scene(i)), {}) for i in range(4)])
     folder = tmp_path / "mix"
