@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,23 +32,33 @@ from jobs import embedders
 from jobs.embed import VECTORS, model_of
 from jobs.evaluation_sets import EvaluationSet, Kind
 from jobs.ingest import by_unit
+from jobs.units import map_units
 from jobs.work import load_npy
 
 PICTURES_PER_TASK = 1_000
 MATCH_DDL = "row bigint, key string, tier string, similarity double"
 COUNTS = ("pictures", "unreadable", "with_hash", "with_vector")
 """What is counted of an evaluation set; of embeddings every row is a picture, unreadable without a direction."""
-READ_DDL = f"path string, error string, {', '.join(f'{name} bigint' for name in COUNTS)}, dim bigint"
-READ = pa.schema([("path", pa.string()), ("error", pa.string()), *((name, pa.int64()) for name in (*COUNTS, "dim"))])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """Files of one kind of one evaluation set, read together."""
 
-    item: EvaluationSet
+    name: str
+    base: str
     kind: Kind
     paths: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What came of a task: the file with SCHEMA, COUNTS, the dimension (0 without vectors); or a sentence."""
+
+    path: str
+    counts: dict[str, int] = field(default_factory=dict)
+    dim: int = 0
+    error: str | None = None
 
 
 class Plan(Protocol):
@@ -119,35 +129,32 @@ def _read_sets(
     spark: SparkSession, recipe: Recipe, root: Root, plan: Plan
 ) -> tuple[list[str], dict[str, dict[str, int]]]:
     """Hash and embed the evaluation pictures, a task a tar or a thousand files; the files with the results, COUNTS."""
-    tasks = [task for item in plan.against for task in _tasks(item)]
     folder, embedded = f"{plan.work}/against", plan.min_cosine is not None
 
-    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for number in (n for batch in batches for n in batch["id"].to_pylist()):
-            task, row = tasks[number], dict.fromkeys((*COUNTS, "dim"), 0)
-            path = f"{folder}/{number:09d}-{fingerprint([task.paths, task.item.name])}.parquet"
-            error = None
-            try:
-                table, unreadable = _table(task, recipe, embedded)
-                row |= _counted(table)
-                row["unreadable"] = len(table) - row["with_vector"] if task.kind == "embeddings" else unreadable
-                root.publish_parquet(path, table)
-            except (UserError, OSError, ValueError, EOFError) as raised:  # Spark would bury the sentence
-                error = " ".join(f"dedupe.against: {task.item.name}: {raised}".split())
-            yield pa.RecordBatch.from_pylist([{"path": path, "error": error, **row}], READ)
+    def read(task: Task) -> Read:
+        path = f"{folder}/{fingerprint([task.name, task.kind, task.paths])}.parquet"
+        try:
+            table, unreadable = _table(task, recipe, embedded)
+            counts, dim = _counted(table)
+            root.publish_parquet(path, table)
+        except (UserError, OSError, ValueError, EOFError) as error:  # Spark would bury the sentence
+            return Read(path=path, error=" ".join(f"dedupe.against: {task.name}: {error}".split()))
+        counts["unreadable"] = len(table) - counts["with_vector"] if task.kind == "embeddings" else unreadable
+        return Read(path=path, counts=counts, dim=dim)
 
-    written = sorted(spark.range(0, len(tasks), 1, len(tasks)).mapInArrow(read, READ_DDL).collect())
+    tasks = [task for item in plan.against for task in _tasks(item)]
+    done = map_units(spark, "against", tasks, read)
     counts = {item.name: dict.fromkeys(COUNTS, 0) for item in plan.against}
-    for task, row in zip(tasks, written, strict=True):
-        if row["error"] is not None:
-            raise UserError(row["error"])
-        if row["dim"] and plan.dim is not None and row["dim"] != plan.dim:
+    for task, result in zip(tasks, done, strict=True):
+        if result.error is not None:
+            raise UserError(result.error)
+        if result.dim and plan.dim is not None and result.dim != plan.dim:
             raise UserError(
-                f"dedupe.against: {model_of(recipe)} gives {task.item.base} vectors of {row['dim']} dimensions, the "
-                f"root has those of {plan.dim}: name the model that the root was embedded with."
+                f"dedupe.against: {model_of(recipe)} gives {task.base} vectors of {result.dim} dimensions, the root "
+                f"has those of {plan.dim}: name the model that the root was embedded with."
             )
         for name in COUNTS:
-            counts[task.item.name][name] += row[name]
+            counts[task.name][name] += result.counts[name]
     for item in plan.against:
         found = counts[item.name]
         if found["pictures"] == found["unreadable"]:
@@ -155,7 +162,7 @@ def _read_sets(
                 f"dedupe.against: of the {found['pictures']} pictures in the {len(item.files)} files of {item.base} "
                 f"none can be read: check what they hold."
             )
-    return [row["path"] for row in written], counts
+    return [result.path for result in done], counts
 
 
 def _tasks(item: EvaluationSet) -> list[Task]:
@@ -163,31 +170,33 @@ def _tasks(item: EvaluationSet) -> list[Task]:
     found = []
     for kind, size in sizes:
         paths = item.paths(kind)
-        found += [Task(item=item, kind=kind, paths=paths[at : at + size]) for at in range(0, len(paths), size)]
+        parts = [paths[at : at + size] for at in range(0, len(paths), size)]
+        found += [Task(name=item.name, base=item.base, kind=kind, paths=part) for part in parts]
     return found
 
 
 def _table(task: Task, recipe: Recipe, embedded: bool) -> tuple[pa.Table, int]:
     """What is known of the pictures of `task`, as SCHEMA has it, and how many of them could not be decoded."""
     if task.kind == "embeddings":
-        return _vector_table(task.item, task.paths[0]), 0
+        return _vector_table(task, task.paths[0]), 0
     model = model_of(recipe)
     embedder = embedders.loaded(model) if embedded and embedders.kind(model).reads_pictures else None
     rows = list(_picture_rows(task, recipe, embedder))
     return pa.Table.from_pylist(rows, SCHEMA), sum("phash" not in row for row in rows)
 
 
-def _counted(table: pa.Table) -> dict[str, int]:
+def _counted(table: pa.Table) -> tuple[dict[str, int], int]:
+    """COUNTS of `table` but for those unreadable, and the dimension of its vectors."""
     hashes = table["phash"].drop_null().to_numpy()
     vectors = table["vector"].drop_null()
-    dim = max(pc.list_value_length(vectors).to_pylist(), default=0)
+    dim = pc.max(pc.list_value_length(vectors)).as_py() or 0
     matrix = vectors.combine_chunks().flatten().to_numpy().reshape(len(vectors), dim)
-    return {
+    counts = {
         "pictures": len(table),
         "with_hash": int((np.bitwise_count(hashes) == NUM_SET_BITS).sum()),
         "with_vector": int(usable(matrix).sum()),
-        "dim": dim,
     }
+    return counts, dim
 
 
 def _picture_rows(task: Task, recipe: Recipe, embedder: embedders.Embedder | None) -> Iterator[dict[str, Any]]:
@@ -195,8 +204,8 @@ def _picture_rows(task: Task, recipe: Recipe, embedder: embedders.Embedder | Non
     held: list[tuple[dict[str, Any], bytes]] = []
     for key, data in _pictures(task):
         row: dict[str, Any] = {
-            "name": task.item.name,
-            "key": f"{task.item.name}/{key}",
+            "name": task.name,
+            "key": f"{task.name}/{key}",
             "sha256": hashlib.sha256(data).hexdigest(),
         }
         try:
@@ -220,7 +229,7 @@ def _embedded(held: list[tuple[dict[str, Any], bytes]], embedder: embedders.Embe
 
 
 def _pictures(task: Task) -> Iterator[tuple[str, bytes]]:
-    folder = Root(task.item.base)
+    folder = Root(task.base)
     for path in task.paths:
         if task.kind == "pictures":
             yield path, folder.read_bytes(path)
@@ -230,14 +239,14 @@ def _pictures(task: Task) -> Iterator[tuple[str, bytes]]:
                 yield f"{path}/{member.name}", read_member(folder, path, member.offset, member.size)
 
 
-def _vector_table(item: EvaluationSet, path: str) -> pa.Table:
-    vectors = np.load(io.BytesIO(Root(item.base).read_bytes(path)), allow_pickle=False)
+def _vector_table(task: Task, path: str) -> pa.Table:
+    vectors = np.load(io.BytesIO(Root(task.base).read_bytes(path)), allow_pickle=False)
     firsts = np.arange(0, vectors.size + 1, max(1, vectors.shape[1]), dtype=np.int64)
     with np.errstate(over="ignore"):  # what float32 cannot hold has no direction
         single = vectors.astype(np.float32).ravel()
     columns = {
-        "name": [item.name] * len(vectors),
-        "key": [f"{item.name}/{path}/{number}" for number in range(len(vectors))],
+        "name": [task.name] * len(vectors),
+        "key": [f"{task.name}/{path}/{number}" for number in range(len(vectors))],
         "vector": pa.LargeListArray.from_arrays(firsts, single),
     }
     empty = {name: pa.nulls(len(vectors)) for name in SCHEMA.names if name not in columns}
