@@ -148,5 +148,5 @@ def _check(recipe: Recipe, item: EvaluationSet, dim: int | None) -> None:
                 f"evaluation set with the recipe's model."
             )
     for file in item.files:
-        if not file.size:
+        if file.kind == "webdataset" and not file.size:
             raise UserError(f"dedupe.against: {folder.url(file.path)} is empty: fetch it again, or delete it.")

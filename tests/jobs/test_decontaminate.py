@@ -134,6 +134,7 @@ def test_every_kind_of_a_folder_is_read_and_counted(spark: SparkSession, root: R
     (folder / "a.jpg").write_bytes(encoded(scene(1)))
     (folder / "plain.png").write_bytes(encoded(Image.new("RGB", (99, 99), "grey"), "PNG"))
     (folder / "b.jpg").write_bytes(b"no picture")
+    (folder / "c.jpg").write_bytes(b"")
     with tarfile.open(folder / "annotations.tar", "w") as tar:
         add(tar, "x.json", b"{}")
     with tarfile.open(folder / "more.tar", "w") as tar:
@@ -146,7 +147,7 @@ def test_every_kind_of_a_folder_is_read_and_counted(spark: SparkSession, root: R
     }
     current = root.current("duplicates") or {}
     counts = root.read_json(f"duplicates/{current['fingerprint']}/statistics.json")
-    assert counts["against"]["mix"] == {"pictures": 4, "unreadable": 1, "with_hash": 2, "with_vector": 0}
+    assert counts["against"]["mix"] == {"pictures": 5, "unreadable": 2, "with_hash": 2, "with_vector": 0}
     run(spark, made, root)
     assert (root.current("duplicates") or {}) == current
 
