@@ -40,7 +40,8 @@ def settled(
     """The edges that remove their right row (`left`, `right`, `tier`, `similarity`), then `row` and `component`.
 
     `rows` (`row`) is everything that was compared, `searches` has each tier's place in the order of evidence. Also
-    counts of each round: the edges it found, and how many rows were still there then that had been cut short.
+    counts of each round: the edges known after it, and the rows that were then searched again, being there still though
+    cut short.
     """
     found = _together(spark, {tier: search() for tier, search in searches.items()})
     edges, cut, rounds = _edges(found), found.where("left = right"), list[dict[str, int]]()
@@ -52,7 +53,7 @@ def settled(
         if not cut.isEmpty():
             still_cut = held(cut.selectExpr("left as row", "cluster", "tier").join(_rows(gone), "row", "left_anti"))
             num_cut = still_cut.select("row").distinct().count()
-        rounds.append({"edges": num_edges, "kept_though_cut_short": num_cut})
+        rounds.append({"edges": num_edges, "searched_again": num_cut})
         if not num_cut:
             return gone, labels, rounds
         kept = held(rows.join(_rows(gone), "row", "left_anti"))

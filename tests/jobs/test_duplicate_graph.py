@@ -153,7 +153,7 @@ def test_rows_whose_remembered_neighbours_all_go_are_searched_again(
     run(spark, recipe(**options), root)
     assert kept_of(root, len(pictures)) == kept
     rounds = rounds_of(root)
-    assert rounds[0]["kept_though_cut_short"] > 1
+    assert rounds[0]["searched_again"] > 1
     assert [r["edges"] for r in rounds] == sorted(r["edges"] for r in rounds)
 
 
@@ -183,7 +183,7 @@ def test_nothing_is_searched_twice_where_nothing_crowds(spark: SparkSession, roo
     bare(root, [(HASH, direction(0)), (HASH, direction(1)), (None, direction(0)), (None, direction(2))])
     run(spark, recipe(min_cosine=0.8), root)
     assert kept_of(root, 4) == {0, 3}
-    assert rounds_of(root) == [{"edges": 2, "kept_though_cut_short": 0}]
+    assert rounds_of(root) == [{"edges": 2, "searched_again": 0}]
 
 
 @pytest.mark.slow
