@@ -27,6 +27,8 @@ from jobs.units import map_units
 
 METADATA = "embeddings/metadata"
 VECTORS = "embeddings/img_emb/img_emb_{unit}.npy"
+SMALL = 0.01
+"""No row of length 1 in up to 10,000 dimensions has a largest component below this."""
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
@@ -81,9 +83,9 @@ def embed_unit(root: Root, unit: str, model: str, batch_size: int) -> int:
 
 
 def half(vectors: np.ndarray) -> np.ndarray:
-    """float16 of `vectors` `[n, d]`; rows that half precision cannot hold are scaled to length 1 first."""
+    """float16 of `vectors` `[n, d]`; rows too large or too small for half precision are scaled to length 1 first."""
     largest = np.abs(vectors).max(axis=1, initial=0)
-    outside = largest > np.finfo(np.float16).max
+    outside = (largest > np.finfo(np.float16).max) | ((largest > 0) & (largest < SMALL))
     lengths = np.where(outside, np.linalg.norm(vectors.astype(np.float64), axis=1), 1)
     return (vectors / lengths[:, None]).astype(np.float16)
 

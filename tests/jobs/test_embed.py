@@ -223,11 +223,12 @@ def test_identity_covers_the_files_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_half_precision_keeps_directions_and_nan() -> None:
-    vectors = np.array([[1e6, 1e6], [3, 4], [np.nan, 1]], np.float32)
+    vectors = np.array([[1e6, 1e6], [3, 4], [np.nan, 1], [3e-9, 4e-9], [0, 0]], np.float32)
     kept = half(vectors).astype(np.float32)
     assert np.allclose(kept[0], [0.7071, 0.7071], atol=1e-3)
     assert np.array_equal(kept[1], [3, 4])
     assert np.isnan(kept[2]).any()
+    assert np.allclose(kept[3], [0.6, 0.8], atol=1e-3) and not kept[4].any()
 
 
 def test_every_embedder_is_found_by_what_it_accepts(tmp_path: Path) -> None:
