@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
 from trainer.launch import end
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -24,9 +24,7 @@ def run_ranks(num_ranks: int, target: str, timeout_s: float = 300, **arguments: 
 
 def launch(num_ranks: int, command: list[str], timeout_s: float = 300, status: int = 0) -> str:
     """Run one command a rank with a launcher's variables; returns rank 0's output, all of it after a failure."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     processes = [
         subprocess.Popen(
             command, cwd=PROJECT, env=_environment(rank, num_ranks, port), stdout=subprocess.PIPE,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 from curation.schema import ROOT_FORMAT
 from curation.storage import Root
 from tests import small_root
+from tests.ports import free_port
 from tests.trainer.ranks import PROJECT, launch
 from tests.trainer.toy import losses
 
@@ -37,12 +37,6 @@ def _start(launcher: list[str], root: str, folder: Path, *overrides: str) -> sub
         command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
-
-
-def _port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
 
 
 COLLECTIVE_IN_FLIGHT = """
@@ -73,7 +67,7 @@ def test_a_collective_in_flight_does_not_change_the_exit_status() -> None:
 
 @pytest.mark.slow
 def test_deepspeeds_launcher_trains_on_a_where(tmp_path: Path) -> None:
-    launcher = ["deepspeed", "--num_gpus", "2", "--master_port", _port(), "--module"]
+    launcher = ["deepspeed", "--num_gpus", "2", "--master_port", str(free_port()), "--module"]
     where = "data.where=source = 'laion'"
     more = ["data.verify=true", "data.captions={caption = 1, uid = 2}", f"data.cache={tmp_path / 'cache'}"]
     process = _start(launcher, _root(tmp_path / "root"), tmp_path / "run", where, "phases.0.samples=24", *more)
@@ -109,7 +103,7 @@ def test_distillation_reads_a_where_and_starts_contrastive_training(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_sigterm_to_the_whole_job_saves(tmp_path: Path) -> None:
-    launcher = ["torchrun", "--nproc-per-node", "2", "--master-port", _port(), "-m"]
+    launcher = ["torchrun", "--nproc-per-node", "2", "--master-port", str(free_port()), "-m"]
     folder = tmp_path / "run"
     process = _start(launcher, _root(tmp_path / "root"), folder, "phases.0.samples=8000000", "data.num_workers=1")
     try:
