@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     (arguments.folder / "parts").mkdir(parents=True, exist_ok=True)
+    if unknown := set(arguments.only or ()) - set(every()):
+        parser.error(f"--only {unknown.pop()}: it is one of {', '.join(every())}.")
     wanted = arguments.only or [] if arguments.table or arguments.only else missing(arguments.folder)
     with bar(len(wanted), "measure", "part") as progress:
         for name in wanted:
