@@ -139,6 +139,11 @@ class DownloadConfig:
     """Perceptual hash, pixel identity, sharpness and entropy of what is stored; without, what stays is not decoded."""
     num_rows_per_unit: int = 10_000
 
+    @property
+    def agent(self) -> str:
+        """What a request says of who asks."""
+        return f"{self.user_agent} {self.contact}".strip()
+
     def __post_init__(self) -> None:
         _within(self, DOWNLOAD_RANGES)
         if self.resize_mode != "no" and self.image_size**2 > self.max_pixels:

@@ -46,7 +46,8 @@ class OptOut:
 
     @functools.cached_property
     def _hashes(self) -> NDArray[np.uint64]:
-        return np.asarray(np.load(self.file, mmap_mode="r"))  # type: ignore[arg-type]  # asked for only with a file
+        assert self.file is not None
+        return np.asarray(np.load(self.file, mmap_mode="r"))
 
     def refuses_url(self, url: str) -> bool:
         """Whether `url` is listed, or its host, or a host above; in the form in which it would be fetched."""
@@ -61,7 +62,7 @@ class OptOut:
 
     def refuses_sha256(self, sha256: str | None) -> bool:
         """Whether the picture with this sha256 (hexadecimal) is listed."""
-        return self.file is not None and bool(sha256) and self._holds([_sha256(sha256)])  # type: ignore[arg-type]
+        return self.file is not None and sha256 is not None and self._holds([_sha256(sha256)])
 
     def _holds(self, texts: list[str]) -> bool:
         wanted = np.frombuffer(b"".join(map(_hash, texts)), HASH)

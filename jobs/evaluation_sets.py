@@ -57,7 +57,7 @@ def evaluation_sets(recipe: Recipe, dim: int | None) -> list[EvaluationSet]:
 
     Raises UserError for one that is not there, or that no tier can compare, or of two that have the same name.
     """
-    found = [_looked_up(recipe.resolve(spec)) for spec in recipe.dedupe.against if _is_named(spec)]
+    found = [_looked_up(recipe, spec) for spec in recipe.dedupe.against]
     names = [item.name for item in found]
     for name in names:
         if names.count(name) > 1:
@@ -67,13 +67,10 @@ def evaluation_sets(recipe: Recipe, dim: int | None) -> list[EvaluationSet]:
     return found
 
 
-def _is_named(spec: str) -> bool:
+def _looked_up(recipe: Recipe, spec: str) -> EvaluationSet:
     if not spec.strip():
         raise UserError("dedupe.against holds an empty path: name a folder, a file or a pattern.")
-    return True
-
-
-def _looked_up(url: str) -> EvaluationSet:
+    url = recipe.resolve(spec)
     try:
         base, found = _entries(url)
     except UserError:

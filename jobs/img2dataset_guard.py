@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from curation.config import DownloadConfig
+from curation.config import DownloadConfig, host_port
 from curation.fetch import politeness, robots, rules
 from curation.fetch.addresses import AddressPolicy
 from curation.fetch.client import RETRIED, TEMPORARY, http_status
@@ -56,7 +56,6 @@ class Guard:
 
     def __init__(self, config: DownloadConfig, opt_out: OptOut) -> None:
         self._config, self._opt_out = config, opt_out
-        self._agent = f"{config.user_agent} {config.contact}".strip()
         self._token = robots.product_token(config.user_agent)
         self._policy = AddressPolicy(config.allow_addresses)
         self._tls = ssl.create_default_context()
@@ -178,7 +177,7 @@ class Guard:
         """One request: the body (of a text at most `text_bytes`), or where it redirects to."""
         try:
             with self._turn(target, clock), self._connection(target, clock) as connection:
-                headers = {"User-Agent": self._agent, "Accept": "image/*", "Accept-Encoding": "identity"}
+                headers = {"User-Agent": self._config.agent, "Accept": "image/*", "Accept-Encoding": "identity"}
                 connection.request("GET", target.path, headers=headers | {"Host": target.netloc, "Connection": "close"})
                 with connection.getresponse() as response:
                     location = response.getheader("Location")
@@ -252,8 +251,7 @@ class Guard:
     def _address(self, target: Target) -> Address:
         for pattern, place in self._config.connect_to.items():
             if fnmatch.fnmatchcase(target.host.rstrip("."), pattern.lower()):
-                name, _, port = place.rpartition(":")
-                found = [(name.strip("[]"), int(port))]
+                found = [host_port(place)]
                 break
         else:
             found = [

@@ -36,7 +36,6 @@ from curation.duplicates.clustering import (
     usable,
 )
 from curation.duplicates.inside import clusters, inside
-from curation.errors import UserError
 from curation.storage import Root
 from jobs.embed import VECTORS
 from jobs.held import held
@@ -66,7 +65,7 @@ class _Pass:
 class EmbeddingSearch:
     """Search of `rows` (`row`, `uid`, `unit`, `place` in the unit's .npy, `text`) for pairs by the cosine.
 
-    Raises UserError when the units' vectors differ in dimension.
+    The units' vectors have one dimension (`jobs.dedupe_checks.check_vectors`).
     """
 
     def __init__(
@@ -80,7 +79,6 @@ class EmbeddingSearch:
         max_training_rows: int,
     ) -> None:
         self._spark, self._root, self._units, self._search = spark, root, units, search
-        check_dimensions(root, units)
         by_place = held(_by_unit(rows, units))
         num_rows = by_place.count()
         wanted = search.num_centroids or num_centroids_for(num_rows)
@@ -133,30 +131,6 @@ class EmbeddingSearch:
 def _by_unit(rows: DataFrame, units: list[str]) -> DataFrame:
     partitions = max(1, min(len(units), 10_000))
     return rows.repartition(partitions, "unit").sortWithinPartitions("unit", "place")
-
-
-def check_dimensions(root: Root, units: list[str]) -> int | None:
-    """Dimension of all units' vectors, None when none has rows. Raises UserError naming the unit that differs."""
-    first: tuple[str, int] | None = None
-    for unit in units:
-        path = VECTORS.format(unit=unit)
-        with root.open(path) as f:
-            try:
-                version = np.lib.format.read_magic(f)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape = read(f)[0]
-            except ValueError as error:
-                raise UserError(f"{root.url(path)} is no array ({error}): delete that unit and embed again.") from error
-        if len(shape) != 2:
-            raise UserError(f"{root.url(path)} holds no vectors (shape {shape}): delete that unit and embed again.")
-        if shape[0] and first is None:
-            first = unit, shape[1]
-        if shape[0] and first is not None and shape[1] != first[1]:
-            raise UserError(
-                f"Unit {unit} has vectors of {shape[1]} dimensions and unit {first[0]} of {first[1]}: "
-                f"delete the folder embeddings and embed everything with one model."
-            )
-    return None if first is None else first[1]
 
 
 def _sample(

@@ -24,10 +24,8 @@ class Exchange:
     def __init__(self, config: DownloadConfig) -> None:
         self._config = config
         self.budget = Budget(config.max_bytes)
-        agent = f"{config.user_agent} {config.contact}".strip()
-        agent = "".join(c for c in agent if " " <= c <= "~")
         accept = ", ".join([*(f"image/{name}" for name in config.formats), "*/*;q=0.1"])
-        lines = [f"User-Agent: {agent}", f"Accept: {accept}", "Accept-Encoding: identity", "", ""]
+        lines = [f"User-Agent: {config.agent}", f"Accept: {accept}", "Accept-Encoding: identity", "", ""]
         self._lines = "\r\n".join(lines).encode()
         resolver = Resolver(AddressPolicy(config.allow_addresses), config.connect_to)
         self.pool = Pool(resolver, config.connect_timeout_s)

@@ -22,7 +22,7 @@ WORD = re.compile(r"([\w.*/-]+)\s*(:?)")
 
 def product_token(user_agent: str) -> str:
     """The name that robots.txt knows us by: the user agent up to the first character that is no letter, - or _."""
-    return re.match(r"[A-Za-z_-]*", user_agent)[0].lower()  # type: ignore[index]  # an empty match is a match
+    return re.split(r"[^A-Za-z_-]", user_agent, maxsplit=1)[0].lower()
 
 
 class Robots:

@@ -75,7 +75,10 @@ class Service:
 
     def run(self) -> None:
         """Answer pictures until the socket closes."""
-        config: DownloadConfig = pickle.loads(self._next()[1])  # type: ignore[index]  # the first frame comes
+        first = self._next()
+        if first is None:
+            return
+        config: DownloadConfig = pickle.loads(first[1])
         with contextlib.suppress(OSError, ValueError):
             limit_memory(config.max_pixels)
         self._link.sendall(FRAME.pack(0, 0))

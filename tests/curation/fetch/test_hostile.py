@@ -38,7 +38,7 @@ def fake_getaddrinfo(host: str, *args: object, **options: object) -> list[tuple[
         return [(socket.AF_INET6 if ":" in a else socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 0)) for a in found]
     if set(host) - set("0123456789abcdefx.:"):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-    return SYSTEM_GETADDRINFO(host, *args, **options)  # type: ignore[arg-type]
+    return SYSTEM_GETADDRINFO(host, *args, **options)  # type: ignore[arg-type]  # passed on as they came
 
 
 SYSTEM_GETADDRINFO = socket.getaddrinfo
@@ -207,7 +207,7 @@ def test_memory_does_not_grow_from_pass_to_pass(tmp_path: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    socket.getaddrinfo = fake_getaddrinfo  # type: ignore[assignment]
+    socket.getaddrinfo = fake_getaddrinfo  # type: ignore[assignment]  # names of the test web only
     politeness.MAX_WAIT_S, politeness.BACKOFF_S = 0.3, 0.05
     after = []
     for number in range(3):
