@@ -31,11 +31,11 @@ from benchmarks import dedupe_hashes, dedupe_photographs
 from benchmarks.dedupe_spark import in_spark
 from benchmarks.semdedup import semdedup
 from benchmarks.table import RESULTS, write
-from curation.config import DedupeConfig
 from curation.duplicates import blocks, clustering, inside
 from curation.duplicates.blocks import Search
 from curation.duplicates.clustering import Clustering, num_centroids_for
 from curation.duplicates.vectors import near_pairs
+from curation.recipe.config import DedupeConfig
 
 SIZES = (100_000, 300_000, 1_000_000)
 METHODS = ("faiss flat", "ours", "ours, in Spark", "SemDeDup")

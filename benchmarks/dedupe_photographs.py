@@ -15,13 +15,13 @@ import numpy as np
 
 from benchmarks.altered import ALTERATIONS
 from benchmarks.dedupe_pictures import MODEL, Entry, Pictures, load, prepare
-from curation.config import DedupeConfig
 from curation.duplicates.blocks import BLOCK, Search
 from curation.duplicates.clustering import normalised
 from curation.duplicates.components import Guard, components
 from curation.duplicates.hamming import near_values
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.duplicates.vectors import near_pairs
+from curation.recipe.config import DedupeConfig
 from jobs import embedders
 
 __all__ = ["prepare", "tables"]

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.altered import ALTERATIONS, altered
-from curation.config import DownloadConfig
 from curation.images.process import process
 from curation.progress import bar
+from curation.recipe.config import DownloadConfig
 from jobs import embedders
 from jobs.embed import half
 

@@ -1,4 +1,4 @@
-"""The embedding tier as `curate dedupe` runs it: `jobs.vector_edges` in a Spark session on this machine's cores."""
+"""The embedding tier as `curate dedupe` runs it: `jobs.duplicates.vectors` in Spark on this machine's cores."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from benchmarks.process_tree import ProcessTree
 from curation.duplicates.blocks import Search
 from curation.storage import Root
+from jobs.duplicates.vectors import EmbeddingSearch
 from jobs.embed import VECTORS
-from jobs.session import session
-from jobs.vector_edges import EmbeddingSearch
+from jobs.spark.session import session
 
 ROWS_PER_UNIT = 10_000
 MAX_BYTES, MAX_S = 20 << 30, 3_600.0

@@ -93,9 +93,9 @@ def measure(folder: Path, photographs: Path, name: str) -> None:
 
 
 def _hostile(stack: ExitStack, engine: str) -> dict[str, Any]:
-    """The behaviours of tests/hostile_behaviours.py, eight rows each that has a server."""
-    from tests.hostile_behaviours import BEHAVIOURS
-    from tests.hostile_server import HostileServer
+    """The behaviours of tests/support/hostile_behaviours.py, eight rows each that has a server."""
+    from tests.support.hostile_behaviours import BEHAVIOURS
+    from tests.support.hostile_server import HostileServer
 
     served = {b.label: b for b in BEHAVIOURS.values() if b.serve is not None and f"{b.label}." in b.url}
     robots = {label: b.robots for label, b in served.items() if b.robots is not None}
@@ -173,7 +173,7 @@ def notes() -> list[str]:
     return [
         f"small: {sets.NUM_SMALL:,} JPEGs, 256 to 320 a side; photos: {sets.NUM_PHOTOS:,} JPEGs, 1 to 4 megapixels; "
         "both mosaics of photographs. clipart: Debian's openclipart-png as it comes, the largest 20990×29700. "
-        "hostile: the behaviours of tests/hostile_behaviours.py, eight rows each.",
+        "hostile: the behaviours of tests/support/hostile_behaviours.py, eight rows each.",
         "Same nginx, same loopback, same two cores, one after the other; nginx's own work is inside every figure but "
         "CPU ms a picture. Imports, the start of Spark and of img2dataset's processes are not inside.",
         "224: keep_ratio, shortest side 224, JPEG 95. As they came: resize no; img2dataset with skip_reencode, which "

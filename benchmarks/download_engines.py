@@ -23,13 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 
-from curation.config import DownloadConfig
-from curation.download import download_unit
+from curation.download.unit import download_unit
 from curation.fetch.client import Client
 from curation.fetch.urls import parse
 from curation.images.probe import PictureError
 from curation.images.process import inspect
 from curation.images.resize import plan, resize
+from curation.recipe.config import DownloadConfig
 from curation.schema import SAMPLES, uid
 from curation.storage import Root
 
@@ -108,9 +108,9 @@ def _emptied(job: Job) -> Path:
 
 def spark(job: Job) -> Counter[str]:
     """`curate download` as it is, on a Spark session that runs already."""
-    from curation.config import load
+    from curation.recipe.config import load
     from jobs import download, ingest
-    from jobs.session import session
+    from jobs.spark.session import session
 
     folder = _emptied(job)
     folder.mkdir()

@@ -29,7 +29,7 @@ from aiohttp import web
 from benchmarks.process_tree import ProcessTree
 from benchmarks.table import write
 from curation.demo.metadata import LAION
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 from jobs.cli import STAGES
 
 NUM_HOSTS = 211

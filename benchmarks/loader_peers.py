@@ -29,7 +29,7 @@ def transform(options: dict[str, Any]) -> Callable[[bytes], Any]:
     if not options["decode"]:
         return lambda data: data
     if options["stub"]:
-        from tests.trainer.torchvision_stub import oracle
+        from tests.support.trainer.torchvision_stub import oracle
 
         transforms = oracle("torchvision.transforms")
     else:

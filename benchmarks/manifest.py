@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from benchmarks.table import write
 from curation import schema
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 from curation.progress import bar
 from curation.storage import Root
 

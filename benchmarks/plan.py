@@ -52,7 +52,7 @@ def main() -> None:
         f"`curate ingest` from its start to its end, Java and Spark included; units of {NUM_ROWS_PER_UNIT:,} rows. "
         f"Target: 1,000,000 rows within {TARGET_S:.0f} s.",
         "`peak MB` is the largest sum of the resident memory of all its processes, sampled every 0.25 s; the driver's "
-        "heap is capped at 2 GB (jobs/session.py).",
+        "heap is capped at 2 GB (jobs/spark/session.py).",
     ]
     sys.stdout.write(write("plan", rows, [*about, *notes], ("pyspark", "pyarrow", "tldextract")))
 

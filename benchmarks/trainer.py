@@ -157,7 +157,7 @@ def packed(folder: Path) -> Path:
     """A root of packed JPEGs that look like noise: the longest to decode of their size."""
     from curation.schema import ROOT_FORMAT
     from curation.storage import Root
-    from tests import small_root
+    from tests.support import small_root
 
     made = small_root.build(Root(str(folder)), num_rows=100)
     made.images = {uid: small_root.picture(number, 256, 256) for number, uid in enumerate(made.images)}

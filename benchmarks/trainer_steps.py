@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer import config, launch, models, tokenizer, weights, zero
+from trainer import config, launch, models, weights, zero
+from trainer.data import tokenizer
 from trainer.launch import Rank
 from trainer.metrics import memory_gb, peak_tflops
 from trainer.models import flops
@@ -106,8 +107,8 @@ def initial(case: Case) -> Any:
 def our_step(case: Case, device: torch.device) -> Callable[[], Tensor]:
     """The step of `trainer.train` on one rank."""
     from trainer import optim
-    from trainer.contrastive import ContrastiveModel
-    from trainer.objective import Contrastive
+    from trainer.objectives.contrastive import ContrastiveModel
+    from trainer.objectives.objective import Contrastive
 
     precision = "bf16" if device.type == "cuda" else "fp32"
     settings = config.load(
@@ -144,7 +145,7 @@ def our_step(case: Case, device: torch.device) -> Callable[[], Tensor]:
 
 def peer_step(case: Case, device: torch.device) -> Callable[[], Tensor]:
     """open_clip's model, loss, optimizer groups and clamp, on our initial weights."""
-    from tests.trainer.torchvision_stub import oracle
+    from tests.support.trainer.torchvision_stub import oracle
 
     oracle("open_clip")
     from open_clip.loss import ClipLoss

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from curation.manifest import Manifest
+    from curation.manifest.manifest import Manifest
 
 __version__ = "0.1.0"
 __all__ = ["Manifest", "__version__"]
@@ -17,7 +17,7 @@ __all__ = ["Manifest", "__version__"]
 def __getattr__(name: str) -> Any:
     """Resolve `curation.Manifest` on first use, so that `import curation` stays free of DuckDB."""
     if name == "Manifest":
-        from curation.manifest import Manifest
+        from curation.manifest.manifest import Manifest
 
         return Manifest
     raise AttributeError(f"module 'curation' has no attribute {name!r}")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.errors import UserError
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 from curation.shards import picture_extension, read_member
 from curation.storage import Root, whole_file
 

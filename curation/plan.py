@@ -19,8 +19,8 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.config import Recipe, SourceConfig
 from curation.errors import UserError
+from curation.recipe.config import Recipe, SourceConfig
 from curation.sources import detect, expressions, get
 from curation.storage import Root, fingerprint
 

@@ -1,6 +1,6 @@
 """TOML into frozen dataclasses: unknown keys are refused, `--set section.key=value` overrides.
 
-Shared by the recipe (curation/config.py), the filters' options and the trainer's configuration.
+Shared by the recipe (curation/recipe/config.py), the filters' options and the trainer's configuration.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from curation import __version__
 from curation.storage import Root
-from jobs.stage import add_arguments, guarded, run_stage, run_stages
+from jobs.spark.stage import add_arguments, guarded, run_stage, run_stages
 
 STAGES = {
     "ingest": ("jobs.ingest", "metadata rows into samples, planned into units"),
@@ -109,7 +109,7 @@ def stage_function(name: str) -> Callable[..., None]:
 
 def _stage(arguments: argparse.Namespace) -> None:
     if getattr(arguments, "preview", None):
-        from jobs.preview import preview
+        from jobs.duplicates.preview import preview
 
         run_stage("dedupe", lambda spark, recipe, root: preview(spark, recipe, root, arguments.preview), arguments)
         return
@@ -151,7 +151,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _query(arguments: argparse.Namespace) -> None:
-    from jobs.query import write_query
+    from curation.manifest.query import write_query
 
     write_query(_opened(arguments.root), arguments.sql, arguments.format, arguments.output)
 

@@ -5,7 +5,7 @@
 
 Rows are numbered in the order of the recipe's keep rule, so "better" is "smaller number" everywhere. Exact copies are
 folded into their best row first; perceptual and embedding edges between those rows are united over all units and
-sources; a row goes only when it has an edge to a row that stays (jobs/duplicate_graph.py).
+sources; a row goes only when it has an edge to a row that stays (jobs/duplicates/graph.py).
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from curation.config import DedupeConfig, Recipe
 from curation.duplicates.blocks import Search
 from curation.duplicates.clustering import usable
 from curation.duplicates.keep import order_sql
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
+from curation.recipe.config import DedupeConfig, Recipe
 from curation.schema import DUPLICATES, Status
 from curation.settings import to_dict
 from curation.storage import Root, fingerprint
-from jobs import duplicate_graph as graph
 from jobs import embedders
-from jobs.decontaminate import contaminated
-from jobs.dedupe_checks import check_vectors, checked_model, remove_stale_work
+from jobs.duplicates import graph
+from jobs.duplicates.arrays import load_npy
+from jobs.duplicates.checks import check_vectors, checked_model, remove_stale_work
+from jobs.duplicates.decontaminate import contaminated
+from jobs.duplicates.evaluation_sets import EvaluationSet, evaluation_sets
+from jobs.duplicates.hashes import PerceptualSearch
+from jobs.duplicates.vectors import EmbeddingSearch
 from jobs.embed import METADATA, VECTORS, model_of
-from jobs.evaluation_sets import EvaluationSet, evaluation_sets
-from jobs.hash_edges import PerceptualSearch
-from jobs.held import held
 from jobs.ingest import by_unit
 from jobs.selection import table_fingerprint
-from jobs.vector_edges import EmbeddingSearch
-from jobs.work import load_npy
+from jobs.spark.frames import held
 
 TABLE = "duplicates"
 ROWS_PER_FILE = 1_000_000
@@ -285,6 +285,6 @@ def statistics(
 
 
 if __name__ == "__main__":
-    from jobs.stage import main
+    from jobs.spark.stage import main
 
     main("dedupe", run)

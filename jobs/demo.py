@@ -21,8 +21,8 @@ from curation.demo.web import Web
 from curation.errors import UserError
 from curation.storage import Root
 from curation.verify import verify
-from jobs.session import check_java
-from jobs.stage import run_stages
+from jobs.spark.session import check_java
+from jobs.spark.stage import run_stages
 
 WHERE = "aspect_ratio <= 2.5"
 NUM_RANKS = 2

@@ -16,15 +16,15 @@ from dataclasses import replace
 from pyspark.sql import SparkSession
 
 from curation.adopt import unfinished
-from curation.config import DownloadConfig, Recipe
-from curation.download import Fetch, content_config, download_unit, fetch_rows, resolved
+from curation.download.opt_out import load
+from curation.download.progress import DownloadBar
+from curation.download.rounds import units_due
+from curation.download.unit import Fetch, content_config, download_unit, fetch_rows, resolved
 from curation.errors import UserError
-from curation.opt_out import load
 from curation.plan import Lane, lanes, plans
-from curation.rounds import units_due
+from curation.recipe.config import DownloadConfig, Recipe
 from curation.storage import Root
-from jobs.download_progress import DownloadBar
-from jobs.units import watched
+from jobs.spark.tasks import watched
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
@@ -67,7 +67,7 @@ def engine(name: str) -> Fetch:
     # Only looked for: importing it takes seconds, opens threads and asks the internet for updates.
     if importlib.util.find_spec("img2dataset") is None:
         raise UserError('download.engine = "img2dataset" needs img2dataset: pip install img2dataset, or use "native".')
-    from jobs.img2dataset_engine import fetch_rows as by_img2dataset
+    from jobs.engines.img2dataset_engine import fetch_rows as by_img2dataset
 
     return by_img2dataset
 
@@ -101,6 +101,6 @@ def share(config: DownloadConfig, parts: int) -> DownloadConfig:
 
 
 if __name__ == "__main__":
-    from jobs.stage import main
+    from jobs.spark.stage import main
 
     main("download", run)

@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from curation.config import Recipe
 from curation.errors import UserError
+from curation.recipe.config import Recipe
 from curation.schema import EMBEDDINGS, Status
 from curation.shards import read_member
 from curation.storage import Root, fingerprint
 from jobs import embedders
 from jobs.embedders import folder
-from jobs.units import map_units
+from jobs.spark.tasks import map_units
 
 METADATA = "embeddings/metadata"
 VECTORS = "embeddings/img_emb/img_emb_{unit}.npy"
@@ -99,6 +99,6 @@ def stored_picture(root: Root, row: dict[str, Any]) -> bytes:
 
 
 if __name__ == "__main__":
-    from jobs.stage import main
+    from jobs.spark.stage import main
 
     main("embed", run)

@@ -22,14 +22,14 @@ from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from curation.config import Recipe
-from curation.domains import registered_domain
 from curation.errors import UserError
+from curation.fetch.domains import registered_domain
 from curation.plan import Input, Spread, batch_name, describe_spread, inputs, least_placed, new_inputs, plans, spread
+from curation.recipe.config import Recipe
 from curation.schema import REJECTS, SAMPLES, UID_SQL, RejectReason
 from curation.sources import expressions
 from curation.storage import Root
-from jobs.session import sql_reason
+from jobs.spark.session import sql_reason
 
 NUM_LARGEST = 20
 REASONS = (RejectReason.NO_URL, RejectReason.WHERE, RejectReason.REPEATED)
@@ -254,6 +254,6 @@ def describe(
 
 
 if __name__ == "__main__":
-    from jobs.stage import main
+    from jobs.spark.stage import main
 
     main("ingest", run)

@@ -27,8 +27,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from curation.config import PackConfig, Recipe
 from curation.errors import UserError
+from curation.recipe.config import PackConfig, Recipe
 from curation.schema import DOWNLOADS, SAMPLES, TRAIN_INDEX
 from curation.settings import to_dict
 from curation.shards import BLOCK, ShardWriter, file_sha256, picture_extension, read_member
@@ -348,6 +348,6 @@ def _uids(root: Root, files: Iterable[str]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    from jobs.stage import main
+    from jobs.spark.stage import main
 
     main("pack", run)

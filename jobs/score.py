@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 
 import filters
-from curation.config import Recipe
 from curation.errors import UserError
+from curation.recipe.config import Recipe
 from curation.schema import DOWNLOADS, SAMPLES, Status
 from curation.storage import Root
 from filters._gray import MAX_BATCH
 from filters.base import IMAGE, IMAGE_EMBEDDING, Filter
-from jobs.units import map_units
+from jobs.spark.tasks import map_units
 
 ROWS_PER_BATCH = {True: MAX_BATCH // 4, False: 16_384}
 """Rows of one batch, with pictures (their bytes are held) and without."""
@@ -133,6 +133,6 @@ def _embeddings(root: Root, unit: str, uids: list[str]) -> pa.Array:
 
 
 if __name__ == "__main__":
-    from jobs.stage import main
+    from jobs.spark.stage import main
 
     main("score", run)

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
-from curation import rules as rule_language
-from curation.config import Recipe
 from curation.errors import UserError
-from curation.expressions import Quantile
-from curation.rules import DUPLICATE_COLUMNS, Rule
+from curation.recipe import rules as rule_language
+from curation.recipe.config import Recipe
+from curation.recipe.expressions import Quantile
+from curation.recipe.rules import DUPLICATE_COLUMNS, Rule
 from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES, SELECTION
 from curation.storage import Root, fingerprint
 from jobs.ingest import by_unit
@@ -197,6 +197,6 @@ def write_units(decided: DataFrame, root: Root, fp: str, units: list[str], writt
 
 
 if __name__ == "__main__":
-    from jobs.stage import main
+    from jobs.spark.stage import main
 
     main("select", run)

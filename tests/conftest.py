@@ -28,7 +28,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """One local session a test process, started by the first test that asks for it."""
-    from jobs.session import session
+    from jobs.spark.session import session
 
     found = session("tests", spark__sql__shuffle__partitions="2", spark__driver__memory="1g")
     yield found

@@ -26,7 +26,7 @@ def distill(settings: Config, rank: Rank) -> bool:
     resume = preflight(settings, rank)
     make_loader = loader_maker(settings, rank)
     check_data(settings, make_loader, resume)
-    from trainer.distillation import Distillation
+    from trainer.objectives.distillation import Distillation
 
     objective = Distillation(settings)
     objective.check()

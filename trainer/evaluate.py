@@ -24,13 +24,13 @@ from curation.errors import UserError
 from curation.settings import apply_overrides, from_dict
 from trainer import config as configuration
 from trainer import launch, models, weights, zero
-from trainer.checkpoint_files import CheckpointFile
 from trainer.config import Config
 from trainer.evaluation import scores, sources, table
 from trainer.evaluation.encoder import Encoder
 from trainer.launch import Rank
 from trainer.models.clip import Clip
 from trainer.train import log_to_stderr
+from trainer.weight_files import CheckpointFile
 
 logger = logging.getLogger("trainer")
 PAIRS = "pairs"
@@ -146,7 +146,7 @@ def check(settings: Config) -> None:
 
 def load(settings: Config, device: torch.device) -> Any:
     """The model of [model], filled from model.weights, evaluating; sharded over the ranks at ZeRO stage 3."""
-    from trainer.contrastive import ContrastiveModel
+    from trainer.objectives.contrastive import ContrastiveModel
 
     file = CheckpointFile(Path(settings.model.weights))
     sharded = settings.zero.stage == 3

@@ -21,7 +21,7 @@ from curation.errors import UserError
 from trainer import checkpoint, optim, zero
 from trainer.checkpoint import Checkpoints, Progress
 from trainer.config import Config, PhaseConfig
-from trainer.feed import Batch, Feed
+from trainer.data.feed import Batch, Feed
 from trainer.guard import Guard
 from trainer.launch import Rank
 from trainer.metrics import Metrics, StepRecord, memory_gb, peak_tflops, training_bar

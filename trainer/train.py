@@ -101,7 +101,7 @@ def log_to_stderr(rank: Rank) -> None:
 def loader_maker(settings: Config, rank: Rank) -> Callable[[PhaseConfig], Any]:
     """Phase → its loader; making one raises UserError when too little matches."""
     from trainer.data import Cache, Loader, TrainTransform
-    from trainer.tokenizer import tokenize
+    from trainer.data.tokenizer import tokenize
 
     if not settings.data.root:
         raise UserError("There is nothing to train on: name the curated root, as in --set data.root=ROOT.")
@@ -166,7 +166,7 @@ def train(settings: Config, rank: Rank) -> bool:
         from trainer import evaluate
 
         evaluate.check(settings)
-    from trainer.objective import Contrastive
+    from trainer.objectives.objective import Contrastive
 
     objective = Contrastive(settings)
     objective.check_weights()

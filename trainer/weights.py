@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from curation.errors import UserError
 from trainer import layouts, models
-from trainer.checkpoint_files import CheckpointFile
 from trainer.layouts import Layout, Source
 from trainer.models.clip import Clip
 from trainer.models.config import ClipConfig, TextConfig, VisionConfig
 from trainer.models.mim import MaskedImageModel
 from trainer.models.position import resize_position_embedding
+from trainer.weight_files import CheckpointFile
 
 Shape = tuple[int, ...]
 

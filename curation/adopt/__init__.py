@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 
 from curation.adopt.folder import FORMAT, Rows, Shard, read, shards
 from curation.adopt.pictures import SUCCESS, end_unit
-from curation.domains import registered_domain
 from curation.errors import UserError
+from curation.fetch.domains import registered_domain
 from curation.plan import ADOPTED, ALL_HOSTS, describe_spread, plans
 from curation.progress import bar
 from curation.schema import REJECTS, SAMPLES, RejectReason

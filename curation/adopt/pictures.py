@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from curation.adopt.folder import Shard, members, picture_of, read
 from curation.adopt.messages import status_of
-from curation.config import DownloadConfig
-from curation.download import Row, failed
+from curation.download.unit import Row, failed
 from curation.images.decoder import MAX_IN_FLIGHT, Decoder
 from curation.images.probe import PictureError
 from curation.images.process import Stored
+from curation.recipe.config import DownloadConfig
 from curation.schema import DOWNLOADS, Status
 from curation.shards import Member
 from curation.storage import Root

@@ -7,7 +7,7 @@ Rows are numbered in the order of the keep rule, so of a pair the smaller number
 holds more than BLOCK × BLOCK similarities, whatever the size of the cluster.
 
 A row with more alike rows than it may remember is cut short. A pair of that row with itself tells so: whoever removes
-rows has to search those again that are still there (jobs/duplicate_graph.py).
+rows has to search those again that are still there (jobs/duplicates/graph.py).
 """
 
 from __future__ import annotations

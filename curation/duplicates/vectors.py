@@ -1,6 +1,6 @@
 """Pairs of vectors at least τ alike, searched once inside overlapping clusters, on one machine.
 
-jobs/vector_edges.py does the same in Spark, where rows that were cut short are searched again.
+jobs/duplicates/vectors.py does the same in Spark, where rows that were cut short are searched again.
 """
 
 from __future__ import annotations

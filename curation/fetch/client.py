@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curation.config import DownloadConfig
 from curation.fetch import robots
 from curation.fetch.budget import Share
 from curation.fetch.clock import Clock
@@ -15,6 +14,7 @@ from curation.fetch.politeness import asked_for_s
 from curation.fetch.resolve import TEMPORARY_TTL_S, BlockedAddressError, LookupFailedError
 from curation.fetch.rules import Rules
 from curation.fetch.urls import BadUrlError, Target
+from curation.recipe.config import DownloadConfig
 from curation.schema import Status
 
 TEMPORARY = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from curation.config import DownloadConfig
 from curation.fetch.addresses import AddressPolicy
 from curation.fetch.budget import Budget
 from curation.fetch.clock import Clock
@@ -10,6 +9,7 @@ from curation.fetch.http1 import Answer, Connection, HttpError
 from curation.fetch.pool import Pool
 from curation.fetch.resolve import Resolver
 from curation.fetch.urls import Target, join
+from curation.recipe.config import DownloadConfig
 
 REDIRECTS = {301, 302, 303, 307, 308}
 GIVEN = {200, 203}

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from curation.config import host_port
 from curation.fetch.addresses import AddressPolicy
+from curation.recipe.config import host_port
 
 MAX_LOOKUPS = 32
 POSITIVE_TTL_S = 600.0

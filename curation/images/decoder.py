@@ -16,11 +16,11 @@ import sys
 from collections import deque
 from typing import Any
 
-from curation.config import DownloadConfig
 from curation.images.decoding_process import NAMES
 from curation.images.frames import ALONE, FRAME, SOCKET_BYTES, Frames
 from curation.images.probe import PictureError
 from curation.images.process import Stored
+from curation.recipe.config import DownloadConfig
 from curation.schema import Status
 
 MODULE = "curation.images.decoding_process"

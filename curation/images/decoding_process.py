@@ -19,11 +19,11 @@ from operator import attrgetter
 
 import cv2
 
-from curation.config import DownloadConfig
 from curation.images.frames import ALONE, FRAME, Frames
 from curation.images.pixels import NO_MEMORY
 from curation.images.probe import PictureError
 from curation.images.process import Stored, process
+from curation.recipe.config import DownloadConfig
 from curation.schema import Status
 
 BYTES_PER_PIXEL = 8

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from curation.config import DownloadConfig
 from curation.images import pixels as decoding
 from curation.images.measure import SHARPNESS_SIDE, Measures, measure
 from curation.images.probe import Header, PictureError, check_whole, has_more_scans, picture_format, read_header
 from curation.images.resize import Layout, check_target, plan, resize
+from curation.recipe.config import DownloadConfig
 from curation.schema import Status
 
 cv2.setNumThreads(1)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from curation.config import DownloadConfig
 from curation.images.probe import PictureError
+from curation.recipe.config import DownloadConfig
 from curation.schema import Status
 
 WHITE = (255, 255, 255)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from curation.errors import UserError
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 from curation.report.funnel import FunnelRow, funnel, render
 from curation.report.hosts import hosts_text
 from curation.report.page import page

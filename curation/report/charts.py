@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 
 NUM_BINS = 32
 NUM_CATEGORIES = 10

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 from curation.plan import plans
 
 DOWNLOAD = "download:"

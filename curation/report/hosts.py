@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from curation.download_log import FOLDER, INTERVAL_S
+from curation.download.log import FOLDER, INTERVAL_S
 from curation.storage import Root
 
 NUM_SHOWN = 15

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from importlib import resources
 
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 from curation.report import charts, pictures
 from curation.report.funnel import FunnelRow, funnel
 

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from curation.errors import UserError
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 from curation.shards import read_member
 
 NUM_PICTURES = 12

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 from curation.progress import bar
 from curation.storage import Root
 from curation.verify import plans, tables, train, units

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 
 # Each query gives one uid (and more) where something is wrong; the sentence names them by position.
 _SAMPLES = [

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 from curation.shards import index
 from curation.storage import Root
 from curation.verify import shards

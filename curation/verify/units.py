@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.manifest import SCORES
+from curation.manifest.manifest import SCORES
 from curation.schema import DOWNLOADS, SAMPLES, Status, uid
 from curation.storage import Root
 from curation.verify import shards

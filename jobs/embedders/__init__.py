@@ -35,7 +35,7 @@ class Embedder(Protocol):
 
 def kind(model: str) -> type[Embedder]:
     """The class of the embedder that `model` means: a name, or a path. Raises UserError naming what there is."""
-    for module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+    for module in sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")):
         found: type[Embedder] = importlib.import_module(f"{__name__}.{module}").EMBEDDER
         if found.accepts(model):
             return found

@@ -39,7 +39,7 @@ class EvaClip:
         """See `jobs.embedders.Embedder.embed`; rows have length 1."""
         import torch
 
-        from jobs.clip_pixels import decoded
+        from jobs.embedders._clip_pixels import decoded
 
         batch, known = decoded(pictures, self._transform)
         vectors = np.full((len(uids), self.dim), np.nan, np.float32)

@@ -44,7 +44,7 @@ class OnnxFile:
 
     def embed(self, uids: Sequence[str], pictures: Iterable[bytes]) -> np.ndarray:
         """See `jobs.embedders.Embedder.embed`."""
-        from jobs.clip_pixels import decoded
+        from jobs.embedders._clip_pixels import decoded
         from trainer.data.transforms import EvalTransform
 
         batch, known = decoded(pictures, EvalTransform(self._side))

@@ -18,8 +18,8 @@ from curation.errors import UserError
 from curation.export import export
 from curation.storage import Root
 from jobs import cli
-from tests import small_root
-from tests.small_root import SmallRoot
+from tests.support import small_root
+from tests.support.small_root import SmallRoot
 
 
 @pytest.fixture

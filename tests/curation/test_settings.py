@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.config import find, host_port, load
 from curation.errors import UserError
+from curation.recipe.config import find, host_port, load
 from curation.settings import apply_overrides, from_dict, parse_value, to_dict
 
 

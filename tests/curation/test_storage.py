@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from curation.errors import UserError
 from curation.storage import Root, canonical_json, fingerprint, parquet_bytes
-from tests import s3_server
+from tests.support import s3_server
 
 
 def test_round_trip(root: Root) -> None:

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pytest
 
 import filters
-from curation import rules
-from curation.config import SHIPPED, load
+from curation.recipe import rules
+from curation.recipe.config import SHIPPED, load
 from curation.schema import DOWNLOADS, SAMPLES
 from filters import opennsfw, text_overlap
 from filters.base import IMAGE, IMAGE_EMBEDDING, READABLE
-from tests.filters.fake_onnx import FakeSession
-from tests.small_root import picture
+from tests.support.fake_onnx import FakeSession
+from tests.support.small_root import picture
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

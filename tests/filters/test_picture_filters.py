@@ -20,7 +20,7 @@ from filters import opennsfw, text_overlap
 from filters.base import IMAGE, IMAGE_EMBEDDING
 from filters.blur import laplacian_variance
 from filters.entropy import histogram_entropy
-from tests.filters.fake_onnx import FakeSession
+from tests.support.fake_onnx import FakeSession
 
 grey = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, min_side=3, max_side=12))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.jobs import demo_run as runner
+from tests.support import demo_run as runner
 
 
 @pytest.fixture(scope="session")

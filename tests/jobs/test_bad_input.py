@@ -17,10 +17,10 @@ import pytest
 from curation.schema import ROOT_FORMAT
 from curation.storage import Root
 from curation.verify import verify
-from tests import small_root
-from tests.jobs.command import Command, contents, sentence
-from tests.jobs.demo_run import BIN, REPOSITORY, environment
-from tests.small_root import UNITS, SmallRoot
+from tests.support import small_root
+from tests.support.command import Command, contents, sentence
+from tests.support.demo_run import BIN, REPOSITORY, environment
+from tests.support.small_root import UNITS, SmallRoot
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

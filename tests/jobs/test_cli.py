@@ -11,9 +11,9 @@ import pytest
 from curation import __version__
 from curation.storage import Root
 from jobs.cli import STAGES, parser, stage_function
-from tests import small_root
-from tests.jobs.command import Command, contents
-from tests.small_root import SmallRoot
+from tests.support import small_root
+from tests.support.command import Command, contents
+from tests.support.small_root import SmallRoot
 
 COMMANDS = (*STAGES, "run", "status", "verify", "report", "query", "adopt", "export", "demo")
 

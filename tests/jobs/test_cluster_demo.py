@@ -8,13 +8,13 @@ import pytest
 
 from curation.demo import metadata
 from curation.demo.web import Web
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 from curation.storage import Root
 from curation.verify import verify
 from jobs.cli import STAGES
 from jobs.demo import settings
-from tests.cluster import Cluster
-from tests.jobs.demo_run import DemoRun, contents
+from tests.support.cluster import Cluster
+from tests.support.demo_run import DemoRun, contents
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from curation.config import DedupeConfig, Recipe
 from curation.errors import UserError
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
+from curation.recipe.config import DedupeConfig, Recipe
 from curation.schema import DUPLICATES
 from curation.storage import Root
-from jobs import vector_edges
 from jobs.dedupe import run
-from jobs.preview import _edges, preview
-from jobs.vector_edges import groups
-from tests.picture_root import DOWNLOAD, Fetched, fill, scene, set_vectors
+from jobs.duplicates import vectors as vector_edges
+from jobs.duplicates.preview import _edges, preview
+from jobs.duplicates.vectors import groups
+from tests.support.picture_root import DOWNLOAD, Fetched, fill, scene, set_vectors
 
 DIM = 16
 
@@ -140,7 +140,7 @@ def uid_of(root: Root, caption: str) -> str:
 ELSEWHERE = """
 import sys
 from jobs.dedupe import run
-from jobs.session import session
+from jobs.spark.session import session
 from curation.storage import Root
 from tests.jobs.test_dedupe import recipe
 run(session("one worker", spark__master="local[1]", spark__sql__shuffle__partitions="3"), recipe(), Root(sys.argv[1]))

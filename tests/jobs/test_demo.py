@@ -15,10 +15,10 @@ from pyspark.sql import SparkSession
 
 from curation.demo import metadata
 from curation.demo.web import Web
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
 from curation.schema import Status, uid
 from jobs import demo
-from tests.jobs.demo_run import REPOSITORY, DemoRun, contents, curate, environment
+from tests.support.demo_run import REPOSITORY, DemoRun, contents, curate, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -13,7 +13,7 @@ import pytest
 
 from curation.verify import verify
 from jobs import demo
-from tests.jobs.demo_run import REPOSITORY, DemoRun, contents, curate, environment, files
+from tests.support.demo_run import REPOSITORY, DemoRun, contents, curate, environment, files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SEED = 20261125

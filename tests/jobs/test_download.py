@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from curation.config import DownloadConfig, load
+from curation.download.progress import summary
 from curation.errors import UserError
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
+from curation.recipe.config import DownloadConfig, load
 from curation.storage import Root
 from curation.verify import verify
 from jobs import download, ingest, score, selection
 from jobs.cli import main
-from jobs.download_progress import summary
-from tests.jobs.small_web import pictures, recipe, serve
 from tests.jobs.test_ingest import snapshot
+from tests.support.small_web import pictures, recipe, serve
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -101,7 +101,7 @@ def test_a_round_that_died_before_its_row_file_stands_is_done_again(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shards of the round may stand and derived tables be gone: the old row file still tells the truth."""
-    from curation import download as unit_download
+    from curation.download import unit as unit_download
 
     root, file = Root(tmp_path / "root"), None
     with serve(moody) as (port, _):
@@ -126,7 +126,7 @@ def test_a_round_that_died_before_its_row_file_stands_is_done_again(
 
 
 def unit_is_due(root: Root, unit: str) -> bool:
-    from curation.rounds import units_due
+    from curation.download.rounds import units_due
 
     return bool(units_due(root, [unit], 1))
 

@@ -9,15 +9,15 @@ import pytest
 from PIL import Image, ImageOps
 from pyspark.sql import SparkSession
 
-from curation.config import EmbedConfig, Recipe
 from curation.errors import UserError
+from curation.recipe.config import EmbedConfig, Recipe
 from curation.storage import Root
 from jobs import embedders
 from jobs.embed import VECTORS, embed_unit, half, identity, run
 from jobs.embedders import efficientnet_lite0
 from jobs.embedders.efficientnet_lite0 import trimmed
 from jobs.embedders.folder import Folder
-from tests.picture_root import Fetched, fill, scene
+from tests.support.picture_root import Fetched, fill, scene
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs the score extra")
 

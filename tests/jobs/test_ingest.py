@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from curation.config import Recipe, load
 from curation.errors import UserError
+from curation.recipe.config import Recipe, load
 from curation.schema import SAMPLES, uid
 from curation.storage import Root
 from jobs import ingest

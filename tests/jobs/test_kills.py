@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from curation.config import load
-from curation.download import download_unit, resolved
+from curation.download.unit import download_unit, resolved
+from curation.recipe.config import load
 from curation.storage import Root
 from curation.verify import verify
-from tests.cluster import Cluster, environment, kill
-from tests.jobs.demo_run import files
-from tests.jobs.small_web import pictures, recipe, serve
+from tests.support.cluster import Cluster, environment, kill
+from tests.support.demo_run import files
+from tests.support.small_web import pictures, recipe, serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 SEED = 20261125

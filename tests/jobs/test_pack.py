@@ -14,15 +14,15 @@ import pyarrow as pa
 import pytest
 import webdataset as wds
 
-from curation.config import PackConfig, Recipe
 from curation.errors import UserError
+from curation.recipe.config import PackConfig, Recipe
 from curation.schema import TRAIN_INDEX
 from curation.shards import file_sha256, index
 from curation.storage import Root
 from curation.verify import verify
 from jobs import pack
-from tests import s3_server, small_root
-from tests.small_root import UNITS, VERSION, SmallRoot
+from tests.support import s3_server, small_root
+from tests.support.small_root import UNITS, VERSION, SmallRoot
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

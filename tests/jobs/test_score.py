@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 
 import filters
-from curation.config import Recipe
 from curation.errors import UserError
+from curation.recipe.config import Recipe
 from curation.storage import Root
 from filters.base import READABLE
 from jobs import score
-from tests import small_root
-from tests.small_root import UNITS, SmallRoot
+from tests.support import small_root
+from tests.support.small_root import UNITS, SmallRoot
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from curation.config import Recipe
 from curation.errors import UserError
+from curation.recipe.config import Recipe
 from curation.schema import SELECTION
 from curation.storage import Root
 from jobs import score, selection
-from tests import small_root
-from tests.small_root import UNITS, SmallRoot
+from tests.support import small_root
+from tests.support.small_root import UNITS, SmallRoot
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

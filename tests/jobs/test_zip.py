@@ -11,14 +11,14 @@ from pathlib import Path
 
 import filters
 from curation import sources
-from tests.jobs.demo_run import REPOSITORY
-from tests.small_root import picture
+from tests.support.demo_run import REPOSITORY
+from tests.support.small_root import picture
 
 _ASK = """
 import asyncio, json, sys
 sys.path.insert(0, sys.argv[1])
 sys.path.append(sys.argv[2])
-import curation, filters, jobs.download, jobs.img2dataset_engine
+import curation, filters, jobs.download, jobs.engines.img2dataset_engine
 from curation import sources
 from curation.adopt.pictures import AS_IT_IS
 from curation.images.decoder import Decoder

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import trainer as benchmark
 from benchmarks.trainer_steps import OURS, PEER, TINY, WHOLE, Case, case_flops
-from tests.trainer.torchvision_stub import oracle
+from tests.support.trainer.torchvision_stub import oracle
 
 
 @pytest.mark.slow

@@ -20,15 +20,15 @@ from torch import Tensor
 from curation.errors import UserError
 from curation.schema import ROOT_FORMAT
 from curation.storage import Root
-from tests import small_root
-from tests.trainer import evaluation_set
-from tests.trainer.ranks import run_ranks
-from tests.trainer.tower_styles import randomise
-from trainer import evaluate, models, tokenizer, weights
-from trainer.contrastive import ContrastiveModel
-from trainer.data import EvalTransform, preprocess
+from tests.support import small_root
+from tests.support.trainer import evaluation_set
+from tests.support.trainer.ranks import run_ranks
+from tests.support.trainer.tower_styles import randomise
+from trainer import evaluate, models, weights
+from trainer.data import EvalTransform, preprocess, tokenizer
 from trainer.evaluation import scores, sources, table
 from trainer.launch import Rank
+from trainer.objectives.contrastive import ContrastiveModel
 
 
 def features(values: list[list[int]]) -> Tensor:
@@ -196,7 +196,7 @@ def test_several_ranks_measure_the_same(
 ) -> None:
     """Three ranks of batches of 4 for 13 pictures: the shares are unequal, and one class each."""
     arguments = {"weights_file": str(checkpoint), "classes": str(classes), "out": str(tmp_path / "out.json")}
-    target = "tests.trainer.evaluation_set:measure"
+    target = "tests.support.trainer.evaluation_set:measure"
     run_ranks(num_ranks, target, timeout_s=120, overrides=[f"zero.stage={stage}"], **arguments)
     assert_as_by_hand(json.loads((tmp_path / "out.json").read_text())["sets"], checkpoint, classes)
 
@@ -205,7 +205,7 @@ def test_several_ranks_measure_the_same(
 def test_several_ranks_measure_the_same_pairs(checkpoint: Path, classes: Path, packed: Path, tmp_path: Path) -> None:
     """Three ranks share 16 pairs, padding left out."""
     arguments = {"weights_file": str(checkpoint), "classes": str(classes), "out": str(tmp_path / "out.json")}
-    run_ranks(3, "tests.trainer.evaluation_set:measure", timeout_s=120, overrides=pairs(packed), **arguments)
+    run_ranks(3, "tests.support.trainer.evaluation_set:measure", timeout_s=120, overrides=pairs(packed), **arguments)
     found = json.loads((tmp_path / "out.json").read_text())["sets"]
     assert_pairs_as_by_hand(found[evaluate.PAIRS], checkpoint, packed)
 
@@ -215,7 +215,7 @@ def test_training_at_stage_3_ends_with_an_evaluation_that_does_not_hang(
     checkpoint: Path, classes: Path, tmp_path: Path
 ) -> None:
     arguments = {"weights_file": str(checkpoint), "classes": str(classes), "out": str(tmp_path / "out.json")}
-    run_ranks(3, "tests.trainer.evaluation_set:after_training", timeout_s=120, **arguments)
+    run_ranks(3, "tests.support.trainer.evaluation_set:after_training", timeout_s=120, **arguments)
     flat = json.loads((tmp_path / "out.json").read_text())
     expected = by_hand(checkpoint, classes)
     for mode in ("crop", "squash"):

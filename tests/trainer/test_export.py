@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.trainer.tower_styles import randomise
+from tests.support.trainer.tower_styles import randomise
 from trainer import export, layouts, models, weights
 from trainer.models.mim import MaskedImageModel
 

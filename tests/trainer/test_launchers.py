@@ -14,10 +14,10 @@ import pytest
 
 from curation.schema import ROOT_FORMAT
 from curation.storage import Root
-from tests import small_root
-from tests.ports import free_port
-from tests.trainer.ranks import PROJECT, launch
-from tests.trainer.toy import losses
+from tests.support import small_root
+from tests.support.ports import free_port
+from tests.support.trainer.ranks import PROJECT, launch
+from tests.support.trainer.toy import losses
 
 BIN = Path(sys.executable).parent
 

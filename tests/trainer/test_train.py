@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.trainer.ranks import launch
-from tests.trainer.toy import losses, records
+from tests.support.trainer.ranks import launch
+from tests.support.trainer.toy import losses, records
 from trainer import export, models
 
 
 def run(num_ranks: int, folder: Path, overrides: list[str], status: int = 0, **arguments: Any) -> str:
     """The toy on `num_ranks` processes; rank 0's output."""
     what = json.dumps({"folder": str(folder), "overrides": overrides, **arguments})
-    command = [sys.executable, "-m", "tests.trainer.ranks", "tests.trainer.toy:train", what]
+    command = [sys.executable, "-m", "tests.support.trainer.ranks", "tests.support.trainer.toy:train", what]
     return launch(num_ranks, command, status=status)
 
 
@@ -116,7 +116,9 @@ def _scalars(folder: Path) -> dict[str, list[float]]:
 @pytest.mark.slow
 def test_nan_gradients_and_the_temperature_bound_at_every_stage(tmp_path: Path) -> None:
     what = json.dumps({"folder": str(tmp_path)})
-    launch(1, [sys.executable, "-m", "tests.trainer.ranks", "tests.trainer.loop_worker:every_stage", what])
+    launch(
+        1, [sys.executable, "-m", "tests.support.trainer.ranks", "tests.support.trainer.loop_worker:every_stage", what]
+    )
 
 
 @pytest.mark.slow

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from curation.errors import UserError
-from tests.trainer.ranks import run_ranks
-from tests.trainer.tower_styles import SHRUNK, randomise, shrunk
-from tests.trainer.zero_init_worker import worker_config
+from tests.support.trainer.ranks import run_ranks
+from tests.support.trainer.tower_styles import SHRUNK, randomise, shrunk
+from tests.support.trainer.zero_init_worker import worker_config
 from trainer import models, weights
-from trainer.checkpoint_files import CheckpointFile
 from trainer.models.clip import Clip
 from trainer.models.config import ClipConfig
 from trainer.models.mim import MaskedImageModel
+from trainer.weight_files import CheckpointFile
 
 State = dict[str, Tensor]
 
@@ -404,4 +404,4 @@ def test_header_holds_the_configuration(tmp_path: Path) -> None:
 def test_sharded_parameters_are_filled_on_every_rank(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
     save_file(baai_state(random_model(worker_config().override(image_size=112))), tmp_path / "e.safetensors")
-    run_ranks(2, "tests.trainer.zero_init_worker:fill", path=str(tmp_path / "e.safetensors"))
+    run_ranks(2, "tests.support.trainer.zero_init_worker:fill", path=str(tmp_path / "e.safetensors"))

@@ -11,7 +11,7 @@ import torch
 
 from curation.schema import ROOT_FORMAT
 from curation.storage import Root
-from tests import small_root
+from tests.support import small_root
 from trainer import launch, models, train, weights
 
 

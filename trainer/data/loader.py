@@ -313,6 +313,6 @@ def _stream(index: Index, weights: Mapping[str, float], seed: int, shuffle: Shuf
 
 
 def _default_tokenizer() -> Tokenizer:
-    from trainer.tokenizer import tokenize
+    from trainer.data.tokenizer import tokenize
 
     return tokenize

@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 
 from curation.errors import UserError
-from curation.manifest import Manifest
+from curation.manifest.manifest import Manifest
+from curation.manifest.uid_index import cache_folder
 from curation.storage import Root, fingerprint
-from curation.uid_filter import cache_folder
 from trainer.data import mixing
 from trainer.data.index import COLUMNS, META, SHA256_BYTES, TEXT_COLUMNS, UID_BYTES, Index, Meta, write_meta
 

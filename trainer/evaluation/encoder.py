@@ -19,12 +19,12 @@ from torch import Tensor
 from curation.errors import UserError
 from curation.progress import bar
 from trainer.data.readers import SampleError
+from trainer.data.tokenizer import tokenize, trim
 from trainer.data.transforms import EvalTransform, decode, lookup_tables, normalise
 from trainer.launch import Rank
-from trainer.tokenizer import tokenize, trim
 
 Forward = Callable[[Tensor | None, Tensor | None], Any]
-"""A `trainer.contrastive.ContrastiveModel` or an engine of one: pixels and tokens, either None, to `Outputs`."""
+"""A `ContrastiveModel` (trainer/objectives) or an engine of one: pixels and tokens, either None, to `Outputs`."""
 T = TypeVar("T")
 _NO_DRAWS = np.empty(0)
 

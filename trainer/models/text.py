@@ -24,8 +24,8 @@ class TextTower(nn.Module):
         """Encode captions.
 
         Args:
-            tokens: int64 `[b, n]` with n at most the context length, as `trainer.tokenizer` makes them. The mask is
-                causal, so columns after the last end-of-text (`trainer.tokenizer.trim`) change nothing but the time.
+            tokens: int64 `[b, n]` with n at most the context length, as `trainer.data.tokenizer` makes them. The mask
+                is causal, so columns after the last end-of-text (`trim` there) change nothing but the time.
 
         Returns:
             `[b, embed_dim]`, the projection of the first end-of-text token: the largest id of its row.

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from curation.config import load
 from curation.demo import metadata
 from curation.demo.faults import FAULTS
 from curation.demo.web import FOLDER, picture_bytes, picture_size, pictures
+from curation.recipe.config import load
 from curation.schema import Status, uid
 from curation.sources import detect
 

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from curation.config import load
 from curation.demo import faults, metadata
 from curation.demo.web import CLOSED, LOOPBACK, Web, picture_bytes, pictures
-from curation.download import download_unit, resolved
+from curation.download.unit import download_unit, resolved
+from curation.recipe.config import load
 from curation.schema import SAMPLES, uid
 from curation.settings import to_dict
 from curation.storage import Root

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.duplicates.components import Guard, components
-from tests.curation.duplicates.graphs import SHAPES, Edges, brute_force, random_graph
+from tests.support.graphs import SHAPES, Edges, brute_force, random_graph
 
 
 def labels(edges: Edges) -> dict[int, int]:

@@ -5,7 +5,7 @@ import re
 from PIL import Image
 
 from curation.duplicates.contact_sheet import Bin, Pair, page
-from tests.picture_root import scene
+from tests.support.picture_root import scene
 
 
 def encoded(seed: int, form: str) -> bytes:

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy import fftpack
 
 from curation.duplicates.phash import NUM_SET_BITS, phash, to_hex
-from tests.picture_root import scene
+from tests.support.picture_root import scene
 
 
 def imagehash_phash(image: Image.Image) -> str:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from curation.config import DownloadConfig
 from curation.fetch.client import Client, Fetched
 from curation.fetch.urls import parse
+from curation.recipe.config import DownloadConfig
 from curation.schema import Status
-from tests.hostile_pictures import jpeg
-from tests.hostile_server import DOMAIN, Exchange, HostileServer
+from tests.support.hostile_pictures import jpeg
+from tests.support.hostile_server import DOMAIN, Exchange, HostileServer
 
 
 async def picture(e: Exchange) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from curation.fetch.codings import decoded, decoded_text
 from curation.fetch.http1 import HttpError
 from curation.schema import Status
-from tests.hostile_pictures import gzip_bomb, jpeg
+from tests.support.hostile_pictures import gzip_bomb, jpeg
 
 TEXT = b"User-agent: *\nDisallow: /\n"
 LABELS = ("gzip", "x-gzip", "deflate", "br", "none", "utf-8", "identity, identity", "gzip, gzip", "", ",", "image/jpeg")

@@ -14,14 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from curation import download
-from curation.config import DownloadConfig
+from curation.download import unit as download
 from curation.fetch import politeness
+from curation.recipe.config import DownloadConfig
 from curation.schema import SAMPLES, Status, uid
 from curation.storage import Root
-from tests.hostile_behaviours import BEHAVIOURS, FAKE_NAMES, MAX_BYTES, OPTED_OUT, TIMEOUT_S
-from tests.hostile_pictures import jpeg
-from tests.hostile_server import DOMAIN, HostileServer
+from tests.support.hostile_behaviours import BEHAVIOURS, FAKE_NAMES, MAX_BYTES, OPTED_OUT, TIMEOUT_S
+from tests.support.hostile_pictures import jpeg
+from tests.support.hostile_server import DOMAIN, HostileServer
 
 UNIT = "00000000-000000"
 BEHAVES = list(BEHAVIOURS.values())

@@ -20,7 +20,7 @@ from curation.fetch.pool import Pool
 from curation.fetch.resolve import BlockedAddressError, LookupFailedError, Resolver
 from curation.fetch.urls import parse
 from curation.schema import Status
-from tests.hostile_server import DOMAIN, Exchange, HostileServer
+from tests.support.hostile_server import DOMAIN, Exchange, HostileServer
 
 
 class System:

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from curation.config import DownloadConfig
 from curation.fetch import politeness, rules
 from curation.fetch.client import Client
 from curation.fetch.clock import Clock
 from curation.fetch.http1 import Connection, HttpError
 from curation.fetch.pool import Pool
 from curation.fetch.urls import parse
+from curation.recipe.config import DownloadConfig
 from curation.schema import Status
-from tests.hostile_pictures import jpeg
-from tests.hostile_server import DOMAIN, Exchange, HostileServer, Serve
+from tests.support.hostile_pictures import jpeg
+from tests.support.hostile_server import DOMAIN, Exchange, HostileServer, Serve
 
 DISALLOW = b"User-agent: *\nDisallow: /\n"
 

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.config import DownloadConfig
 from curation.images import decoder as decoding
 from curation.images.decoder import Decoder, Decoders, end_idle
 from curation.images.probe import PictureError
 from curation.images.process import Stored, process
+from curation.recipe.config import DownloadConfig
 from curation.schema import Status
-from tests.curation.images.mortal_decoder import DIE, HANG, LIE
-from tests.hostile_pictures import jpeg, png_bomb, saved
+from tests.support.hostile_pictures import jpeg, png_bomb, saved
+from tests.support.mortal_decoder import DIE, HANG, LIE
 
 CONFIG = DownloadConfig(image_size=32)
 Outcomes = list[Stored | BaseException]
@@ -38,7 +38,7 @@ def no_idle_processes() -> Iterator[None]:
 
 @pytest.fixture
 def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MODULE", "tests.curation.images.mortal_decoder")
+    monkeypatch.setattr(decoding, "MODULE", "tests.support.mortal_decoder")
 
 
 async def outcomes(decoder: Decoder | Decoders, pictures: list[bytes]) -> Outcomes:
@@ -227,9 +227,9 @@ def test_the_process_ends_with_its_parent() -> None:
     """Whatever kills a worker: no decoder stays behind."""
     script = (
         "import asyncio, sys\n"
-        "from curation.config import DownloadConfig\n"
+        "from curation.recipe.config import DownloadConfig\n"
         "from curation.images.decoder import Decoder\n"
-        "from tests.hostile_pictures import jpeg\n"
+        "from tests.support.hostile_pictures import jpeg\n"
         "async def main():\n"
         "    decoder = Decoder(DownloadConfig())\n"
         "    await decoder.decode(jpeg())\n"

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.config import DownloadConfig
 from curation.duplicates import phash as defined
 from curation.images.measure import MAX_MATRIX_SIDE, _frequencies, entropy, measure, phash, pixel_sha256, sharpness
 from curation.images.process import process
-from tests.hostile_pictures import jpeg, saved, scene
+from curation.recipe.config import DownloadConfig
+from tests.support.hostile_pictures import jpeg, saved, scene
 
 
 def grey(width: int, height: int, seed: int) -> np.ndarray:

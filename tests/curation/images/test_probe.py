@@ -12,7 +12,7 @@ from PIL import Image
 
 from curation.images.probe import PictureError, check_whole, has_more_scans, picture_format, read_header
 from curation.schema import Status
-from tests.hostile_pictures import (
+from tests.support.hostile_pictures import (
     chunk,
     gif_of_frames,
     gif_of_tiny_blocks,

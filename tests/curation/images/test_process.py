@@ -11,12 +11,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, features
 
-from curation.config import DownloadConfig
 from curation.images.probe import PictureError
 from curation.images.process import MAX_SCANS, Stored, keep, process
 from curation.images.resize import MAX_SIDES
+from curation.recipe.config import DownloadConfig
 from curation.schema import Status
-from tests.hostile_pictures import (
+from tests.support.hostile_pictures import (
     UNUSUAL_SAMPLING,
     jpeg,
     jpeg_of_scans,

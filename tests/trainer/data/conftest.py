@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from curation.storage import Root
-from tests.trainer.data import roots
+from tests.support.trainer import roots
 
 NUM_ROWS = 211
 

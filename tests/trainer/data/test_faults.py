@@ -18,8 +18,8 @@ from curation import schema
 from curation.adopt import adopt
 from curation.errors import UserError
 from curation.storage import Root
-from tests import small_root
-from tests.trainer.data import roots
+from tests.support import small_root
+from tests.support.trainer import roots
 from trainer.data import EvalTransform, Loader, TrainTransform
 
 NUM_ROWS = 64

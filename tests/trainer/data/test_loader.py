@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from curation.errors import UserError
 from curation.storage import Root
-from tests.trainer.data import roots
+from tests.support.trainer import roots
 from tests.trainer.data.conftest import NUM_ROWS, Packed
 from trainer.data import Loader, Shuffle, TrainTransform, batches
 

@@ -12,8 +12,8 @@ import pytest
 
 from curation.errors import UserError
 from curation.storage import Root
-from tests import s3_server
-from tests.trainer.data import roots
+from tests.support import s3_server
+from tests.support.trainer import roots
 from trainer.data import Cache, Loader, Shuffle, readers
 
 NUM_ROWS = 96

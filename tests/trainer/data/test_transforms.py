@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.trainer.torchvision_stub import oracle
+from tests.support.trainer.torchvision_stub import oracle
 from trainer.data import EvalTransform, TrainTransform, preprocess, transforms
 from trainer.data.permutation import uniforms
 from trainer.data.readers import SampleError

@@ -1,0 +1,220 @@
+"""The manifest: DuckDB views over the tables of a root, read in place and read-only.
+
+    Manifest("s3://bucket/run").query("select source, count(*) from manifest where kept group by source")
+
+A view lists the files that stood when the manifest was opened; jobs only ever add files under new names, so a query
+is safe while a job writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from curation import schema
+from curation.errors import UserError
+from curation.manifest.rewrite import Use, rewritten
+from curation.manifest.uid_index import MIN_FILES, UidFilter
+from curation.storage import Root
+
+UNIT_TABLES = {"samples": schema.SAMPLES, "rejects": schema.REJECTS, "downloads": schema.DOWNLOADS}
+VERSIONED_TABLES = {
+    "duplicates": schema.DUPLICATES,
+    "selection": schema.SELECTION,
+    "train_index": schema.TRAIN_INDEX,
+}
+SCORES = "scores_"
+
+
+class Manifest:
+    """Views samples, rejects, downloads, duplicates, scores, selection, train_index and the wide `manifest`."""
+
+    def __init__(self, root: Root | str | Path) -> None:
+        self.root = root if isinstance(root, Root) else Root(root)
+        self.root.check()
+        self.connection = duckdb.connect()
+        if not self.root.is_local:
+            self.connection.register_filesystem(self.root.fs)
+        # A connection of its own for syntax: the other may have a result that is not read to its end.
+        self._parser = duckdb.connect()
+        self._filters: dict[str, UidFilter] = {}
+        self._create_views()
+
+    def query(self, sql: str, parameters: Iterable[Any] | None = None) -> duckdb.DuckDBPyRelation:
+        """The relation that `sql` (one SELECT) describes. Raises UserError with DuckDB's reason for bad SQL.
+
+        Tables whose columns the query does not name are not joined, and `uid = …` or `uid in (…)` reads the files that
+        can hold those uids (curation/manifest/rewrite.py, curation/manifest/uid_index.py).
+        """
+        values = None if parameters is None else list(parameters)
+        try:
+            statements = self.connection.extract_statements(sql)
+            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+                raise UserError("The manifest is read-only: ask it with one SELECT.")
+            narrow = rewritten(self._parser, statements[0].query, values, self._views, self._narrower)
+            if narrow is not None:
+                # An error in it would speak of queries that nobody wrote.
+                with contextlib.suppress(duckdb.Error):
+                    return self.connection.sql(narrow, params=values)
+            return self.connection.sql(sql, params=values)
+        except duckdb.Error as error:
+            raise UserError(f"DuckDB refuses the query: {reason(error)}") from error
+
+    def close(self) -> None:
+        """End DuckDB's connections, and with them its threads: before this process forks, say."""
+        self.connection.close()
+        self._parser.close()
+
+    def columns(self, view: str) -> list[str]:
+        """Names of the columns of `view`, in order."""
+        return list(self.connection.table(view).columns)
+
+    def files(self, table: str) -> list[str]:
+        """Paths relative to ROOT of the parquet files that `table` consists of now."""
+        if table in VERSIONED_TABLES:
+            current = self.root.current(table)
+            return [f for f in current["files"] if f.endswith(".parquet")] if current else []
+        return [f"{table}/{unit}.parquet" for unit in self.root.units(table)]
+
+    def score_tables(self) -> list[str]:
+        """Names of the tables that filters have written."""
+        return [name for name in self.root.folders() if name.startswith(SCORES) and self.files(name)]
+
+    def _create_views(self) -> None:
+        scores = self.score_tables()
+        known: dict[str, pa.Schema | None] = {**UNIT_TABLES, **VERSIONED_TABLES, **dict.fromkeys(scores)}
+        self._files = {name: self.files(name) for name in known}
+        for name, columns in known.items():
+            self._create_view(name, columns)
+        self._wide = _Wide(scores={table: self.columns(table) for table in scores})
+        self.connection.execute(f"create view scores as {self._wide.scores_sql()}")
+        self.connection.execute(f"create view manifest as {self._wide.sql(None, {})}")
+        self._views = frozenset({*known, "manifest"})
+
+    def _create_view(self, name: str, columns: pa.Schema | None) -> None:
+        files = self._files[name]
+        sql = self._scan(files) if files else f"select {_empty_columns(columns or pa.schema([]))} where false"
+        try:
+            self.connection.execute(f'create view "{name}" as {sql}')
+        except duckdb.Error as error:
+            raise UserError(f"{self.root.url(name)} cannot be read: {reason(error)}") from error
+        lacking = sorted({*(columns.names if columns else ())} - set(self.columns(name)))
+        if lacking:
+            raise UserError(
+                f"{self.root.url(name)} lacks {', '.join(lacking)}, as another version wrote it: use that version, "
+                f"or start a new root."
+            )
+
+    def _scan(self, files: Iterable[str]) -> str:
+        listed = ", ".join(_quoted(self.root.url(f)) for f in files)
+        return f"from read_parquet([{listed}], union_by_name = false)"
+
+    def _narrower(self, use: Use) -> str | None:
+        """The query to put in the place of one use of a view; None where the view itself is right."""
+        if use.view != "manifest":
+            return None if use.uids is None else self._pruned(use.view, use.uids)
+        tables = self._wide.needed(use.names)
+        if use.uids is None:
+            return None if use.names is None else self._wide.sql(use.names, {})
+        scans = {table: self._pruned(table, use.uids) for table in tables}
+        return self._wide.sql(use.names, {table: scan for table, scan in scans.items() if scan is not None})
+
+    def _pruned(self, table: str, uids: Sequence[str]) -> str | None:
+        """A scan of the files of `table` that can hold `uids`; None where that is no fewer."""
+        files = self._files[table]
+        if len(files) < MIN_FILES:
+            return None
+        if table in VERSIONED_TABLES and table != "selection":
+            found = self._filter(table).files_with(uids)
+        else:
+            # A uid is in the same unit in every unit table.
+            units = {f.rpartition("/")[2] for f in self._filter("samples").files_with(uids)}
+            found = [f for f in files if f.rpartition("/")[2] in units]
+        return self._scan(found) if found else f'select * from "{table}" where false'
+
+    def _filter(self, table: str) -> UidFilter:
+        if table not in self._filters:
+            self._filters[table] = UidFilter(self.root, self._files[table])
+        return self._filters[table]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wide:
+    """The view `manifest`: what it takes from which table. `scores`: columns of each table of scores."""
+
+    scores: dict[str, list[str]]
+
+    @cached_property
+    def columns(self) -> dict[str, dict[str, str]]:
+        """Table → name in the view → expression; a name belongs to the first table that has it."""
+        found: dict[str, dict[str, str]] = {
+            "samples": {name: f's."{name}"' for name in schema.SAMPLES.names},
+            "downloads": {name: f'd."{name}"' for name in schema.DOWNLOADS.names if name != "uid"},
+        }
+        taken = {name for columns in found.values() for name in columns}
+        for table, names in self.scores.items():
+            found[table] = {name: f'"{table}"."{name}"' for name in names if name not in taken}
+            taken |= set(found[table])
+        found["duplicates"] = {
+            "duplicate_of": "u.kept_uid",
+            "duplicate_tier": "u.tier",
+            "duplicate_similarity": "u.similarity",
+        }
+        found["selection"] = {"kept": "l.kept", "reason": "l.reason"}
+        found["train_index"] = {"train_shard": "t.shard", "train_offset": 't."offset"', "train_size": "t.size"}
+        return found
+
+    def needed(self, names: frozenset[str] | None) -> list[str]:
+        """The tables that a query with the words `names` can need; samples says which rows there are."""
+        return [
+            table
+            for table, columns in self.columns.items()
+            if table == "samples" or names is None or any(name.lower() in names for name in columns)
+        ]
+
+    def sql(self, names: frozenset[str] | None, scans: Mapping[str, str]) -> str:
+        """The view, or as much of it as `names` need; a table is read by its scan where there is one."""
+        tables = self.needed(names)
+        aliases = {"samples": "s", "downloads": "d", "duplicates": "u", "selection": "l", "train_index": "t"}
+        listed = [f'{sql} as "{name}"' for table in tables for name, sql in self.columns[table].items()]
+        sources = [
+            f'{f"({scans[table]})" if table in scans else _identifier(table)} as "{aliases.get(table, table)}"'
+            for table in tables
+        ]
+        joined = " left join ".join([sources[0], *(f"{source} using (uid)" for source in sources[1:])])
+        return f"select {', '.join(listed)} from {joined}"
+
+    def scores_sql(self) -> str:
+        """The view `scores`: a row for each uid that any table of scores has."""
+        listed = "".join(f", {sql}" for table in self.scores for sql in self.columns[table].values())
+        uids = " union ".join(f'select uid from "{t}"' for t in self.scores) or "select uid from samples where false"
+        joins = " ".join(f'left join "{table}" using (uid)' for table in self.scores)
+        return f"select uid{listed} from ({uids}) u {joins}"
+
+
+def reason(error: Exception) -> str:
+    """DuckDB's message in one line: what is wrong and its hint, without the marker lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("LINE ", "^"))]
+    return " ".join(kept) or "it gives no reason."
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _empty_columns(columns: pa.Schema) -> str:
+    types = {pa.string(): "varchar", pa.bool_(): "boolean", pa.int32(): "integer", pa.int64(): "bigint"}
+    types[pa.float32()] = "float"
+    return ", ".join(f'null::{types[f.type]} as "{f.name}"' for f in columns) or "null as uid"

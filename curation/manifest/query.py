@@ -1,0 +1,155 @@
+"""`curate query ROOT "SQL"`: rows of the manifest as a table, csv, json lines or parquet."""
+
+from __future__ import annotations
+
+import contextlib
+import decimal
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from curation.errors import UserError
+from curation.manifest.manifest import Manifest, reason
+from curation.storage import Root, whole_file
+
+MAX_CELL = 60
+MAX_ROWS = 200
+"""Rows that the table format shows; the other formats stream every row."""
+
+
+def write_query(root: Root, sql: str, form: str, output: str | None) -> None:
+    """Run `sql` and write its rows to `output`, or to standard output. Raises UserError for bad SQL."""
+    if form == "parquet" and output is None and sys.stdout.isatty():
+        raise UserError("Parquet is not for a terminal: name a file with --output.")
+    relation = Manifest(root).query(sql)
+    with _sink(output) as sink, _refused():
+        _WRITERS[form](_named_once(relation.to_arrow_reader(10_000)), sink)
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """What DuckDB finds wrong only at a row (a value that does not convert, say) as a UserError.
+
+    Arrow passes such an error on as an OSError without a number.
+    """
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(f"DuckDB refuses the query: {reason(error)}") from error
+
+
+def _named_once(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """`reader` with a number after the names of columns that are there twice."""
+    names = reader.schema.names
+    fresh = [name if name not in names[:i] else f"{name}_{names[:i].count(name)}" for i, name in enumerate(names)]
+    schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, fresh, strict=True)])
+    batches = (pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in reader)
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+@contextlib.contextmanager
+def _sink(output: str | None) -> Iterator[IO[bytes]]:
+    """Standard output, or a file that appears under its name when it is whole."""
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    else:
+        with whole_file(Path(output)) as sink:
+            yield sink
+
+
+def _csv(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
+    """Lists, structs, intervals and bytes as JSON text."""
+    written = [pa.field(f.name, pa.string() if _lacks_csv(f.type) else f.type) for f in reader.schema]
+    with pyarrow.csv.CSVWriter(sink, pa.schema(written)) as writer:
+        for batch in reader:
+            columns = [_as_text(column) if _lacks_csv(column.type) else column for column in batch.columns]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=pa.schema(written)))
+
+
+def _lacks_csv(dtype: pa.DataType) -> bool:
+    kinds = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_interval)
+    return any(kind(dtype) for kind in kinds)
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    values = (_plain(value) for value in column.to_pylist())
+    texts = [value if value is None or isinstance(value, str) else _dumped(value) for value in values]
+    return pa.array(texts, pa.string())
+
+
+def _json(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
+    for batch in reader:
+        for row in batch.to_pylist():
+            sink.write(_dumped(_plain(row)).encode() + b"\n")
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's types: whole decimals (DuckDB's sums) as integers, bytes in hex, NaN and infinity as null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parquet(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
+    with pq.ParquetWriter(sink, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+
+
+def _is_numeric(dtype: pa.DataType) -> bool:
+    return pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "·"
+    text = f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", "⏎")
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
+
+
+def _table(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
+    rows: list[list[str]] = []
+    total = 0
+    numeric = [_is_numeric(field.type) for field in reader.schema]
+    for batch in reader:
+        wanted = batch.slice(0, max(0, MAX_ROWS - len(rows)))
+        rows += [[_cell(v) for v in row.values()] for row in wanted.to_pylist()]
+        total += batch.num_rows
+    sink.write(render(reader.schema.names, rows, numeric).encode())
+    if total > len(rows):
+        sink.write(f"… {total - len(rows):,} more rows; --format csv, json or parquet gives them all\n".encode())
+
+
+def render(names: list[str], rows: list[list[str]], right: list[bool]) -> str:
+    """A table in plain text; columns with `right` are aligned to the right."""
+    widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(names)]
+
+    def line(cells: list[str]) -> str:
+        padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
+        return "  ".join(padded).rstrip() + "\n"
+
+    return line(names) + line(["─" * w for w in widths]) + "".join(map(line, rows))
+
+
+_WRITERS = {"csv": _csv, "json": _json, "parquet": _parquet, "table": _table}

@@ -1,0 +1,1 @@
+"""The recipe and its language: the TOML file as dataclasses, rules, and SQL for both engines."""

@@ -1,0 +1,280 @@
+"""The recipe: one TOML file that names everything a run needs, as frozen dataclasses.
+
+`load(path, overrides)` reads it; unknown keys are refused. Each stage's section is hashed into what the stage writes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from curation import __version__
+from curation.errors import UserError
+from curation.fetch.robots import product_token
+from curation.settings import apply_overrides, from_dict, read_toml
+
+SHIPPED = Path(__file__).parents[1] / "recipes"
+DEFAULT_USER_AGENT = f"clip-curation/{__version__} (+https://github.com/clip-curation; image-text data set builder)"
+FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "tiff", "ico", "avif")
+"""Formats that a decoder here reads."""
+EXTENSIONS = {"jpg": "jpeg", "tif": "tiff"}
+"""What formats are also called."""
+MAX_COUNT = 2**31 - 1
+DAY_S = 86_400.0
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def _within(section: Any, ranges: Ranges) -> None:
+    """Raise ValueError for an option outside its range, both ends included; None is none, and so in range."""
+    for name, (low, high) in ranges.items():
+        value = getattr(section, name)
+        if value is not None and not low <= value <= high:  # nan lies in no range
+            raise ValueError(f"{name} must lie in {low}..{high}, not {value}")
+
+
+def host_port(target: str) -> tuple[str, int]:
+    """IP address and port of a `connect_to` target. Raises ValueError."""
+    address, separator, port = target.rpartition(":")
+    if not separator or not port.isdecimal() or not 1 <= int(port) <= 65_535:
+        raise ValueError(f'connect_to: {target!r} is not of the form "address:port"')
+    address = address.removeprefix("[").removesuffix("]")
+    try:
+        ipaddress.ip_address(address)
+    except ValueError as error:
+        raise ValueError(f"connect_to: {address!r} in {target!r} is not an IP address") from error
+    return address, int(port)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One set of metadata files. `where` is SQL on the columns of `samples`, before anything is fetched."""
+
+    name: str
+    paths: tuple[str, ...]
+    format: str = "auto"
+    where: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise ValueError(f"source {self.name!r} names no paths")
+
+
+DOWNLOAD_RANGES: Ranges = {
+    "image_size": (1, 65_500),
+    "encode_quality": (1, 100),
+    "max_bytes": (1, MAX_COUNT),
+    "max_pixels": (1, 2**30),  # OpenCV's own limit
+    "max_frames": (1, MAX_COUNT),
+    "timeout_s": (0.001, DAY_S),
+    "connect_timeout_s": (0.001, DAY_S),
+    "first_byte_timeout_s": (0.001, DAY_S),
+    "retries": (0, 100),
+    "rounds": (0, 1_000),
+    "max_redirects": (0, 100),
+    "max_concurrency": (1, 65_536),  # each takes a descriptor
+    "max_per_host": (1, MAX_COUNT),
+    "host_interval_s": (0.0, MAX_COUNT),  # a day and more, of hosts that several units share
+    "num_decoders": (1, 1_000),
+    "num_rows_per_unit": (1, MAX_COUNT),
+}
+
+
+def _known_formats(names: Sequence[str]) -> tuple[str, ...]:
+    """`names` as FORMATS spells them. Raises ValueError."""
+    found = tuple(dict.fromkeys(EXTENSIONS.get(name.lower(), name.lower()) for name in names))
+    unknown = [name for name in found if name not in FORMATS]
+    if unknown or not found:
+        wrong = f"not {unknown[0]!r}" if unknown else "and not be empty"
+        raise ValueError(f"formats must name some of {', '.join(FORMATS)}, {wrong}")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadConfig:
+    """How pictures are fetched and stored. Sizes in bytes or pixels, times in seconds."""
+
+    engine: Literal["native", "img2dataset"] = "native"
+    image_size: int = 224
+    resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"
+    only_if_bigger: bool = False
+    encode_format: Literal["jpg", "png", "webp"] = "jpg"
+    encode_quality: int = 95
+    max_bytes: int = 20_000_000
+    max_pixels: int = 100_000_000
+    max_frames: int = 1_000
+    """Frames of an animated picture; the first one is kept."""
+    formats: tuple[str, ...] = ("jpeg", "png", "webp", "gif")
+    """Decoders that may run; anything else is `unsupported_format`."""
+    timeout_s: float = 30.0
+    """Deadline of a whole picture, redirects and retries' own waits excluded."""
+    connect_timeout_s: float = 10.0
+    first_byte_timeout_s: float = 15.0
+    """From the request to the end of the answer's headers."""
+    retries: int = 2
+    rounds: int = 1
+    """How often temporary failures are tried again after the whole plan is through; may be raised on a later day."""
+    max_redirects: int = 5
+    obey_robots: bool = True
+    user_agent: str = DEFAULT_USER_AGENT
+    contact: str = ""
+    """A URL or mail address appended to the user agent, so that site owners can reach you."""
+    allow_addresses: tuple[str, ...] = ()
+    """Networks (CIDR) allowed besides the public internet."""
+    connect_to: dict[str, str] = field(default_factory=dict)
+    """Host pattern → "address:port", as curl's --connect-to; the address is checked like any other."""
+    opt_out: tuple[str, ...] = ()
+    """Files with one URL, host or sha256 a line that must not be fetched or kept."""
+    max_concurrency: int = 128
+    """Requests in flight in one task."""
+    max_per_host: int = 8
+    host_interval_s: float = 0.0
+    """Least time between two requests to one host."""
+    num_decoders: int = 1
+    """Decoding processes of one task."""
+    measure: bool = True
+    """Perceptual hash, pixel identity, sharpness and entropy of what is stored; without, what stays is not decoded."""
+    num_rows_per_unit: int = 10_000
+
+    @property
+    def agent(self) -> str:
+        """What a request says of who asks."""
+        return f"{self.user_agent} {self.contact}".strip()
+
+    def __post_init__(self) -> None:
+        _within(self, DOWNLOAD_RANGES)
+        if self.resize_mode != "no" and self.image_size**2 > self.max_pixels:
+            raise ValueError(
+                f"image_size² may be max_pixels at most: {self.image_size}² is more than {self.max_pixels}"
+            )
+        object.__setattr__(self, "formats", _known_formats(self.formats))
+        for name in ("user_agent", "contact"):
+            if not all(" " <= c <= "~" for c in getattr(self, name)):
+                raise ValueError(f"{name} must be printable ASCII, as HTTP wants it, not {getattr(self, name)!r}")
+        if not product_token(self.user_agent):
+            raise ValueError(
+                f"user_agent must begin with a name that robots.txt can give rules, not {self.user_agent!r}"
+            )
+        for network in self.allow_addresses:
+            ipaddress.ip_network(network)
+        for target in self.connect_to.values():
+            host_port(target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """The embedder: a name in jobs/embedders, an EVA-CLIP checkpoint, an ONNX file or a folder of embeddings."""
+
+    model: str = "efficientnet_lite0"
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        _within(self, {"batch_size": (1, MAX_COUNT)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupeConfig:
+    """Near-duplicate removal. `min_cosine` None means the embedder's own calibrated value."""
+
+    tiers: tuple[Literal["exact", "perceptual", "embedding"], ...] = ("exact", "perceptual", "embedding")
+    max_hamming: int = 6
+    """Bits in which two perceptual hashes may differ; above 12 their search would take longer than all pairs."""
+    min_entropy: float = 4.0
+    """Perceptual hashes of pictures with less entropy (bits) are ignored: plain pictures share them by accident. Of
+    4,700 photographs one lies below 4, of openclipart's drawings nine in ten."""
+    min_cosine: float | None = None
+    same_caption: bool = False
+    """Only pictures with the same caption replace each other, as in COYO's unique (image_phash, text)."""
+    against: tuple[str, ...] = ()
+    """Evaluation sets whose pictures must not be trained on: folders of pictures, webdatasets, embedding folders."""
+    keep: tuple[str, ...] = ("resolution desc", "clip_similarity desc", "aesthetic desc", "uid")
+    num_centroids: int | None = None
+    """Clusters of the embedding tier; None means one for every 50 rows."""
+    num_probes: int = 12
+    """Clusters that each vector belongs to: more finds more of the pairs that lie across boundaries. Two vectors are
+    compared where one's i-th nearest cluster is the other's j-th and i × j is at most this."""
+    num_passes: int = 2
+    """Clusterings, each with its own seed, whose pairs are united: what one separates the next one finds."""
+    max_training_rows: int = 2_000_000
+    """Vectors that the driver trains the clusters on."""
+    max_cluster_rows: int = 20_000
+    """Rows of a cluster up to which all its pairs are compared."""
+    max_neighbours: int = 64
+    """Better-ranked neighbours that are remembered of a row in each comparison inside a cluster."""
+    max_local_edges: int = 20_000_000
+    """Edges up to which the driver finds the components; Spark does above."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_probes", "num_passes", "max_training_rows", "max_cluster_rows", "max_neighbours"):
+            _within(self, {name: (1, MAX_COUNT)})
+        _within(self, {"max_hamming": (0, 12), "min_entropy": (0.0, 8.0)})
+        _within(self, {"num_centroids": (1, MAX_COUNT), "max_local_edges": (0, MAX_COUNT), "seed": (0, MAX_COUNT)})
+        if self.min_cosine is not None and not 0 < self.min_cosine <= 1:
+            raise ValueError(f"min_cosine must lie in (0, 1], not {self.min_cosine}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """Train shards, cut by count, or by bytes where `num_bytes_per_shard` is given."""
+
+    num_samples_per_shard: int = 10_000
+    num_bytes_per_shard: int | None = None
+    """Bytes of a shard, headers included, met to within one sample."""
+    captions: dict[str, float] = field(default_factory=lambda: {"caption": 1.0})
+    """Text column → weight with which a sample's caption is taken from it; where it is empty, from the next by name."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _within(self, {"num_samples_per_shard": (1, MAX_COUNT), "num_bytes_per_shard": (1, math.inf)})
+        if not self.captions or not all(math.isfinite(w) and w > 0 for w in self.captions.values()):
+            raise ValueError(f"captions must give columns positive weights, not {self.captions}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything a run needs. `filters` maps filter names to their options, `rules` names to SQL, in order."""
+
+    sources: tuple[SourceConfig, ...] = ()
+    download: DownloadConfig = field(default_factory=DownloadConfig)
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    dedupe: DedupeConfig = field(default_factory=DedupeConfig)
+    filters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rules: dict[str, str] = field(default_factory=dict)
+    pack: PackConfig = field(default_factory=PackConfig)
+    folder: str = "."
+    """Where relative paths start: the recipe's own folder."""
+
+    def __post_init__(self) -> None:
+        names = [s.name for s in self.sources]
+        repeated = sorted({n for n in names if names.count(n) > 1})
+        if repeated:
+            raise ValueError(f"two sources are called {repeated[0]!r}; each needs its own name")
+
+    def resolve(self, path: str) -> str:
+        """`path` from the recipe as a full path or URL."""
+        return path if "://" in path else str(Path(self.folder, path))
+
+
+def find(path: str | Path) -> Path:
+    """The recipe file: `path` itself, or a shipped recipe of that name."""
+    if Path(path).is_file():
+        return Path(path)
+    shipped = SHIPPED / f"{Path(path).name.removesuffix('.toml')}.toml"
+    if shipped.exists():
+        return shipped
+    names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
+    raise UserError(f"There is no recipe {path}: name a TOML file or a shipped recipe ({names}).")
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read the recipe at `path` with `section.key=value` overrides applied. Raises UserError."""
+    file = find(path)
+    data = apply_overrides(read_toml(file), overrides)
+    if isinstance(data.get("sources"), dict):
+        raise UserError(f"sources in {file} must be written as [[sources]], one a set.")
+    data.setdefault("folder", str(file.parent.resolve()))
+    return from_dict(Recipe, data, str(file))

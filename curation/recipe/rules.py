@@ -1,0 +1,99 @@
+"""The rules of a recipe: checked against the manifest's columns, and written as one SQL expression for the reason.
+
+The rendered text is valid in Spark SQL and in DuckDB and gives the same rows in both; null and NaN never pass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from curation.errors import UserError
+from curation.recipe.expressions import Parser, Quantile
+from curation.recipe.sql import ExpressionError, column_sql, number_sql, string_sql
+from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES
+
+DUPLICATE_COLUMNS = {
+    "duplicate_of": DUPLICATES.field("kept_uid").type,
+    "duplicate_tier": DUPLICATES.field("tier").type,
+    "duplicate_similarity": DUPLICATES.field("similarity").type,
+}
+"""Columns that the duplicates table adds to the manifest; null for rows that are not duplicates."""
+_RULE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: its name (the recorded reason), its text, its SQL over alias `m`, and what it needs."""
+
+    name: str
+    text: str
+    sql: str
+    columns: frozenset[str]
+    quantiles: frozenset[Quantile]
+    is_global: bool
+    """Whether one row's answer depends on other rows."""
+
+
+def manifest_columns(scores: Iterable[pa.Schema] = ()) -> dict[str, pa.DataType]:
+    """Name and type of every column that rules may use: samples, downloads, duplicates and the given scores."""
+    tables = (SAMPLES, DOWNLOADS, *scores)
+    return {field.name: field.type for table in tables for field in table} | DUPLICATE_COLUMNS
+
+
+def parse(
+    rules: Mapping[str, str],
+    columns: Mapping[str, pa.DataType],
+    quantiles: Mapping[Quantile, float | None] | None = None,
+) -> list[Rule]:
+    """The rules in order. `quantiles` gives the values of `quantile(column, q)`; unknown ones are null.
+
+    Raises UserError naming the rule and what is wrong with it, the closest column for an unknown one.
+    """
+    return [_parse_one(name, text, columns, quantiles or {}) for name, text in rules.items()]
+
+
+def _parse_one(
+    name: str, text: str, columns: Mapping[str, pa.DataType], quantiles: Mapping[Quantile, float | None]
+) -> Rule:
+    if not _RULE_NAME.fullmatch(name):
+        raise UserError(f"Rule name {name!r} must be letters, digits, _ . - and begin with a letter: rename it.")
+    try:
+        parser = Parser(text, columns, quantiles)
+        sql = parser.condition()
+    except ExpressionError as error:
+        raise UserError(f"Rule {name} ({text.strip()!r}): {error}.") from error
+    except RecursionError as error:
+        raise UserError(f"Rule {name} is nested too deeply: split it in two rules.") from error
+    return Rule(name, text, sql, frozenset(parser.used), frozenset(parser.wanted), parser.is_global)
+
+
+def passes_sql(rule: Rule) -> str:
+    """`rule` as SQL that is true or false, never null."""
+    return f"coalesce({rule.sql}, false)"
+
+
+def reason_sql(rules: Iterable[Rule]) -> str:
+    """SQL over `m`: `download:STATUS` when no picture came, else the first rule that says no, null when all pass."""
+    cases = "".join(f" when not {passes_sql(rule)} then {string_sql(rule.name)}" for rule in rules)
+    lost = "coalesce(m.status, 'missing')"
+    return f"case when {lost} <> 'ok' then concat('download:', {lost}){cases} else cast(null as string) end"
+
+
+def quantile_sql(table: str, column: str, dtype: pa.DataType, share: float) -> str:
+    """A query for the smallest known value of `column` that at least `share` of its known values do not exceed.
+
+    Over the rows of `table` whose status is ok; one row of one double, null when none is known. Counting distinct
+    values first keeps the sorted part small: a float32 score of two billion rows has some 30 million of them.
+    """
+    value = column_sql(column, dtype)
+    counts = f"select {value} as v, count(*) as n from {table} as m where m.status = 'ok' group by {value}"
+    ranked = "select v, sum(n) over (order by v) as below, sum(n) over () as total from counts where v is not null"
+    # The tolerance keeps 0.07 · 100, which is 7.000000000000001 in binary, at the seventh value.
+    return (
+        f"with counts as ({counts}), ranked as ({ranked}) "
+        f"select min(v) from ranked where below >= {number_sql(share)} * total - 1e-6"
+    )

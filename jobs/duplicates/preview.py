@@ -1,0 +1,153 @@
+"""`curate dedupe --preview FILE.html`: pairs over bins of similarity, to choose max_hamming and min_cosine by eye.
+
+Compares all pairs of the rows of jobs/duplicates/preview_sample.py, well below the thresholds, and decides nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from curation.duplicates.blocks import BLOCK
+from curation.duplicates.clustering import normalised, usable
+from curation.duplicates.contact_sheet import Bin, Pair, page
+from curation.duplicates.hamming import BITS
+from curation.duplicates.phash import NUM_SET_BITS
+from curation.errors import UserError
+from curation.recipe.config import Recipe
+from curation.storage import Root, whole_file
+from jobs import embedders
+from jobs.duplicates.checks import check_vectors, checked_model
+from jobs.duplicates.preview_sample import sample
+from jobs.embed import METADATA, model_of, stored_picture
+
+PAIRS_PER_BIN = 12
+COSINE_BIN = 0.025
+LOWEST_COSINE = 0.5
+MAX_HAMMING = 16
+
+
+def preview(spark: SparkSession, recipe: Recipe, root: Root, output: str) -> None:
+    """Write the contact sheet of `root` to `output`. Raises UserError for what is missing or damaged."""
+    with whole_file(Path(output)) as file:
+        limit = recipe.dedupe.min_cosine
+        embedded = _is_embedded(recipe, root)
+        if embedded and limit is None:
+            limit = embedders.kind(model_of(recipe)).min_cosine
+        rows, vectors, how = sample(spark, root, embedded, recipe.dedupe.min_entropy)
+        if len(rows) < 2:
+            raise UserError(f"{root.base} has {len(rows)} pictures to compare: run `curate download` first.")
+        bins = [] if vectors is None else _vector_bins(root, rows, vectors, limit)
+        bins += _hash_bins(root, rows, recipe.dedupe.max_hamming, recipe.dedupe.min_entropy)
+        note = (
+            f"{len(rows):,} of the root's pictures ({how}), of exact copies one each, compared with each other. The "
+            f"red line is where the recipe cuts; where the pairs above it are not the same picture, move it up."
+        )
+        file.write(page(f"Near-duplicates in {root.base}", note, bins).encode())
+
+
+def _is_embedded(recipe: Recipe, root: Root) -> bool:
+    """Whether vectors can be compared; without any, hashes are. Raises UserError for what the tier would refuse."""
+    done = {name.removeprefix("metadata_") for name in root.units(METADATA)}
+    if "embedding" not in recipe.dedupe.tiers or not done:
+        return False
+    units = root.units("downloads")
+    missing = [unit for unit in units if unit not in done]
+    if missing:
+        raise UserError(f"The embedding tier lacks {len(missing)} units: run `curate embed` first, or leave it out.")
+    check_vectors(root, units)
+    checked_model(recipe, root)
+    return True
+
+
+class Draw:
+    """A seeded sample of the pairs of each bin, from blocks of similarities; never holds more than the sample."""
+
+    def __init__(self, rows: np.ndarray, num_bins: int) -> None:
+        self._rows, self._random = rows, np.random.default_rng(0)
+        self.totals = [0] * num_bins
+        self._drawn = [np.zeros((0, 4)) for _ in range(num_bins)]
+
+    def add(self, first: int, second: int, bins: np.ndarray, similarity: np.ndarray) -> None:
+        """A block whose corner is pair (`first`, `second`) of the rows; `bins` int `[a, b]` is -1 for other pairs."""
+        upper = np.arange(first, first + bins.shape[0])[:, None] < np.arange(second, second + bins.shape[1])
+        for number in range(len(self.totals)):
+            flat = np.flatnonzero((bins == number) & upper)
+            self.totals[number] += len(flat)
+            draws = self._random.random(len(flat))
+            least = np.argsort(draws)[:PAIRS_PER_BIN]
+            left, right = np.unravel_index(flat[least], bins.shape)
+            pairs = (draws[least], self._rows[first + left], self._rows[second + right], similarity[left, right])
+            together = np.concatenate([self._drawn[number], np.stack(pairs, axis=1)])
+            self._drawn[number] = together[np.argsort(together[:, 0])[:PAIRS_PER_BIN]]
+
+    def pairs(self, number: int) -> list[tuple[int, int, float]]:
+        """The sample of a bin: (left, right, similarity), most alike first."""
+        found = [(int(left), int(right), float(value)) for _, left, right, value in self._drawn[number]]
+        return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))
+
+
+def _vector_bins(root: Root, rows: pa.Table, vectors: np.ndarray, min_cosine: float | None) -> list[Bin]:
+    known = np.flatnonzero(usable(vectors))
+    vectors, edges = normalised(vectors[known]), _edges(min_cosine)
+    draw = Draw(known, len(edges) - 1)
+    for first in range(0, len(known), BLOCK):
+        for second in range(first, len(known), BLOCK):
+            cosine = vectors[first : first + BLOCK] @ vectors[second : second + BLOCK].T
+            bins = (len(edges) - 1 - np.searchsorted(edges[::-1], cosine, side="right")).clip(min=0)
+            draw.add(first, second, np.where(cosine >= edges[-1], bins, -1), cosine)
+    bins = []
+    for number, (high, low) in enumerate(zip(edges, edges[1:], strict=False)):
+        is_removed = min_cosine is not None and low >= min_cosine
+        title = f"cosine {low:.3f} to {high:.3f}"
+        bins.append(_bin(root, rows, title, draw.totals[number], draw.pairs(number), is_removed))
+    return bins
+
+
+def _edges(min_cosine: float | None) -> np.ndarray:
+    """Falling limits of the bins from 1 to about LOWEST_COSINE, `min_cosine` among them."""
+    anchor = 1.0 if min_cosine is None else min_cosine
+    above, below = (int((end - anchor) / COSINE_BIN) for end in (1.0, LOWEST_COSINE))
+    inner = anchor + np.arange(above, below - 1, -1) * COSINE_BIN
+    return np.r_[1.0, inner[inner < 1 - COSINE_BIN / 100]]
+
+
+def _hash_bins(root: Root, rows: pa.Table, max_hamming: int, min_entropy: float) -> list[Bin]:
+    """Bins of the hashes that the perceptual tier would compare: not those of plain pictures."""
+    values = np.array([int(h or "0", 16) for h in rows["phash"].to_pylist()], np.uint64)
+    detailed = rows["entropy"].fill_null(8.0).to_numpy() >= min_entropy
+    known = np.flatnonzero(detailed & (np.bitwise_count(values) == NUM_SET_BITS))
+    values, draw = values[known], Draw(known, MAX_HAMMING // 2 + 1)
+    for first in range(0, len(known), BLOCK):
+        for second in range(first, len(known), BLOCK):
+            # Two such hashes have as many bits set, so they differ in an even number of bits.
+            distance = np.bitwise_count(values[first : first + BLOCK, None] ^ values[second : second + BLOCK])
+            bins = np.where(distance <= MAX_HAMMING, distance // 2, -1).astype(np.int32)
+            draw.add(first, second, bins, 1 - distance / BITS)
+    titles = [f"perceptual hashes {2 * number} bits apart" for number in range(len(draw.totals))]
+    return [
+        _bin(root, rows, title, draw.totals[number], draw.pairs(number), 2 * number <= max_hamming)
+        for number, title in enumerate(titles)
+    ]
+
+
+def _bin(
+    root: Root, rows: pa.Table, title: str, total: int, drawn: list[tuple[int, int, float]], is_removed: bool
+) -> Bin:
+    def picture(i: int) -> bytes:
+        return stored_picture(root, rows.slice(i, 1).to_pylist()[0])
+
+    uids = rows["uid"]
+    pairs = tuple(
+        Pair(
+            left=picture(left),
+            right=picture(right),
+            similarity=similarity,
+            label=f"{uids[left].as_py()[:6]} {uids[right].as_py()[:6]}",
+        )
+        for left, right, similarity in drawn
+    )
+    return Bin(title=title, total=total, pairs=pairs, is_removed=is_removed)

@@ -1,0 +1,193 @@
+"""The rows whose pairs a preview shows: all of a small root, of a large one the whole neighbourhoods of a few rows.
+
+Of 20,000 rows drawn one by one from 10⁸, a copy and its original come together in 4 of 100 million cases, so that no
+duplicate would be seen. The rows nearest to a probe hold a copy with its original about as often as the root does,
+whatever its size. A unit's task keeps the nearest few of each probe, and so does what puts tasks together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import SparkSession
+
+from curation.duplicates.clustering import normalised, usable
+from curation.duplicates.phash import NUM_SET_BITS
+from curation.schema import Status
+from curation.storage import Root
+from jobs.duplicates.arrays import load_npy
+from jobs.embed import METADATA, VECTORS
+from jobs.spark.tasks import map_units
+
+MAX_ROWS = 20_000
+NUM_PROBES = 20
+"""Neighbourhoods by vector, and as many by hash."""
+MAX_UNITS_TRIED = 10 * NUM_PROBES
+BLOCK = 4_096
+COLUMNS = ["uid", "status", "sha256", "pixel_sha256", "phash", "entropy", "shard", "offset", "size"]
+FOUND = np.dtype([("distance", "f4"), ("unit", "i4"), ("row", "i8"), ("content", "u8")])
+"""A row of a unit's downloads, how far it is from a probe, and what is equal for exact copies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probes:
+    """Rows whose neighbourhoods are wanted: `vectors` float32 `[p, d]` of length 1, `hashes` uint64 `[q]`."""
+
+    vectors: np.ndarray
+    hashes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.vectors) + len(self.hashes)
+
+
+class Unit:
+    """The pictures of one unit that came, with their hashes and, where asked for, their vectors."""
+
+    def __init__(self, root: Root, number: int, unit: str, embedded: bool, min_entropy: float) -> None:
+        table = root.read_parquet(f"downloads/{unit}.parquet", COLUMNS)
+        self.number, self.rows = number, np.flatnonzero(pc.equal(table["status"], Status.OK.value))
+        self.table = table.take(self.rows)
+        self.hashes = np.array([int(h or "0", 16) for h in self.table["phash"].to_pylist()], np.uint64)
+        detailed = self.table["entropy"].fill_null(8.0).to_numpy() >= min_entropy
+        self.telling = np.flatnonzero(detailed & (np.bitwise_count(self.hashes) == NUM_SET_BITS))
+        self._vectors: np.ndarray | None = None
+        self._places = np.full(len(self.rows), -1)
+        if embedded:
+            uids = root.read_parquet(f"{METADATA}/metadata_{unit}.parquet", ["uid"])["uid"].combine_chunks()
+            self._places = pc.index_in(self.table["uid"], uids).fill_null(-1).to_numpy()
+            self._vectors = load_npy(root, VECTORS.format(unit=unit))
+
+    def vectors(self, wanted: np.ndarray) -> np.ndarray:
+        """float32 `[n, d]` of the pictures `wanted`, NaN where there is none."""
+        assert self._vectors is not None
+        found = np.full((len(wanted), self._vectors.shape[1]), np.nan, np.float32)
+        places = self._places[wanted]
+        found[places >= 0] = self._vectors[places[places >= 0]]
+        return found
+
+    def found(self, wanted: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        """Rows of FOUND for the pictures `wanted`."""
+        columns = [self.table[name].take(wanted).to_pylist() for name in ("pixel_sha256", "sha256", "uid")]
+        rows = np.zeros(len(wanted), FOUND)
+        rows["distance"], rows["unit"], rows["row"] = distance, self.number, self.rows[wanted]
+        rows["content"] = [int((pixels or data or uid)[:16], 16) for pixels, data, uid in zip(*columns, strict=True)]
+        return rows
+
+
+def nearest(found: np.ndarray, count: int) -> np.ndarray:
+    """The `count` nearest of `found`, one of each content."""
+    ordered = found[np.lexsort((found["row"], found["unit"], found["distance"]))]
+    _, first = np.unique(ordered["content"], return_index=True)
+    return ordered[np.sort(first)[:count]]
+
+
+def sample(
+    spark: SparkSession, root: Root, embedded: bool, min_entropy: float
+) -> tuple[pa.Table, np.ndarray | None, str]:
+    """At most MAX_ROWS pictures (COLUMNS) in order of uid, their vectors where `embedded`, and how they were chosen."""
+    units = root.units("downloads")
+    if _is_small(root, units):
+        parts = [Unit(root, number, unit, False, min_entropy) for number, unit in enumerate(units)]
+        everything = [part.found(np.arange(len(part.rows)), np.zeros(len(part.rows))) for part in parts]
+        chosen = nearest(np.concatenate([np.zeros(0, FOUND), *everything]), MAX_ROWS)
+        how = "all"
+    else:
+        probes = draw_probes(root, units, embedded, min_entropy)
+        count = MAX_ROWS // max(1, len(probes))
+        chosen = neighbourhoods(spark, root, units, probes, count, min_entropy)
+        how = f"the {count} nearest to each of {len(probes.vectors)} by embedding and of {len(probes.hashes)} by hash"
+    table, vectors = _read(spark, root, units, chosen, embedded)
+    return table, vectors, how
+
+
+def _is_small(root: Root, units: Iterable[str]) -> bool:
+    num_rows = 0
+    for unit in units:
+        num_rows += len(root.read_parquet(f"downloads/{unit}.parquet", []))
+        if num_rows > MAX_ROWS:
+            return False
+    return True
+
+
+def draw_probes(root: Root, units: list[str], embedded: bool, min_entropy: float) -> Probes:
+    """A seeded draw of rows from units drawn at random; fewer where those say too little."""
+    rng = np.random.default_rng(0)
+    share = -(-NUM_PROBES // len(units))
+    vectors, hashes = list[np.ndarray](), list[int]()
+    for number in rng.permutation(len(units))[:MAX_UNITS_TRIED].tolist():
+        unit = Unit(root, number, units[number], embedded, min_entropy)
+        hashes += unit.hashes[rng.permutation(unit.telling)[:share]].tolist()
+        if embedded:
+            some = unit.vectors(rng.permutation(len(unit.rows))[:BLOCK])
+            vectors += list(normalised(some[usable(some)][:share]))
+        if len(hashes) >= NUM_PROBES and (len(vectors) >= NUM_PROBES or not embedded):
+            break
+    return Probes(vectors=np.array(vectors[:NUM_PROBES], np.float32), hashes=np.array(hashes[:NUM_PROBES], np.uint64))
+
+
+def neighbourhoods(
+    spark: SparkSession, root: Root, units: list[str], probes: Probes, count: int, min_entropy: float
+) -> np.ndarray:
+    """The rows (FOUND) that are among the `count` nearest of any probe, one of each content."""
+    # As many tasks as run at once: what a task returns does not grow with its units.
+    num_tasks = max(1, min(len(units), spark.sparkContext.defaultParallelism))
+    numbers = [list(range(first, len(units), num_tasks)) for first in range(num_tasks)]
+
+    def search(mine: list[int]) -> list[np.ndarray]:
+        found = [np.zeros(0, FOUND)] * len(probes)
+        for number in mine:
+            unit = Unit(root, number, units[number], len(probes.vectors) > 0, min_entropy)
+            for place, item in _near(unit, probes, [_limit(part, count) for part in found]):
+                found[place] = nearest(np.concatenate([found[place], item]), count)
+        return found
+
+    tasks = map_units(spark, "sample", numbers, search)
+    each = [nearest(np.concatenate(parts), count) for parts in zip(*tasks, strict=True)]
+    together = np.concatenate([np.zeros(0, FOUND), *each])
+    return nearest(together, len(together))
+
+
+def _limit(found: np.ndarray, count: int) -> float:
+    """Distance from which on a row is not among the nearest."""
+    return float(found["distance"][-1]) if len(found) == count else np.inf
+
+
+def _near(unit: Unit, probes: Probes, limits: list[float]) -> Iterable[tuple[int, np.ndarray]]:
+    """Pictures of `unit` nearer to a probe than its limit: (the probe's place, rows of FOUND)."""
+    for start in range(0, len(unit.rows) if len(probes.vectors) else 0, BLOCK):
+        wanted = np.arange(start, min(start + BLOCK, len(unit.rows)))
+        vectors = unit.vectors(wanted)
+        known = usable(vectors)
+        distance = 1 - normalised(vectors[known]) @ probes.vectors.T
+        for place in range(len(probes.vectors)):
+            close = np.flatnonzero(distance[:, place] < limits[place])
+            yield place, unit.found(wanted[known][close], distance[close, place])
+    for number, probe in enumerate(probes.hashes):
+        place = len(probes.vectors) + number
+        distance = np.bitwise_count(unit.hashes[unit.telling] ^ probe)
+        close = np.flatnonzero(distance < limits[place])
+        yield place, unit.found(unit.telling[close], distance[close])
+
+
+def _read(
+    spark: SparkSession, root: Root, units: list[str], chosen: np.ndarray, embedded: bool
+) -> tuple[pa.Table, np.ndarray | None]:
+    """COLUMNS of the `chosen` rows in order of uid, and their vectors."""
+    wanted = [(int(number), chosen["row"][chosen["unit"] == number]) for number in np.unique(chosen["unit"])]
+
+    def read(item: tuple[int, np.ndarray]) -> tuple[pa.Table, np.ndarray | None]:
+        unit = Unit(root, item[0], units[item[0]], embedded, 0.0)
+        places = np.searchsorted(unit.rows, item[1])
+        return unit.table.take(places), unit.vectors(places) if embedded else None
+
+    parts = map_units(spark, "read", wanted, read)
+    if not parts:
+        return pa.table({"uid": pa.array([], pa.string())}), None
+    table = pa.concat_tables([part for part, _ in parts])
+    order = pc.sort_indices(table["uid"])
+    vectors = [part for _, part in parts if part is not None and part.shape[1]]
+    return table.take(order), np.concatenate(vectors)[order.to_numpy()] if vectors else None

@@ -1,0 +1,1 @@
+"""Download engines besides our own."""

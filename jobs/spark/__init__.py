@@ -1,0 +1,1 @@
+"""What every Spark job shares: session, command line, and tasks mapped over units."""

@@ -1,0 +1,303 @@
+"""One unit through the engine: what is recorded of every row, resuming, rounds, and how much a task may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import tarfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from curation.download import unit as download
+from curation.download.unit import Job, content_config, download_unit, fetch_rows
+from curation.fetch.schedule import MAX_REFUSALS
+from curation.recipe.config import DownloadConfig
+from curation.schema import DOWNLOADS, SAMPLES, Status, uid
+from curation.storage import Root
+from tests.support.hostile_pictures import jpeg
+from tests.support.hostile_server import DOMAIN, Exchange, HostileServer
+
+UNIT = "00000000-000000"
+Row = dict[str, Any]
+
+
+async def picture(e: Exchange) -> None:
+    """`/N.jpg` is picture N; every fifth is gone."""
+    number = int(e.path.strip("/").partition(".")[0])
+    await e.answer(*((404, b"") if number % 5 == 4 else (200, jpeg(60 + number, 50, seed=number))))
+
+
+@pytest.fixture
+def server() -> Iterator[HostileServer]:
+    with HostileServer({"a": picture, "b": picture, "c": picture}, {}) as running:
+        yield running
+
+
+@pytest.fixture
+def config(server: HostileServer) -> DownloadConfig:
+    return DownloadConfig(
+        image_size=32, retries=0, connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",), timeout_s=20
+    )
+
+
+def fill(folder: Path, number: int = 30) -> Root:
+    root = Root(folder)
+    rows = []
+    for n in range(number):
+        url = f"http://{'abc'[n % 3]}.{DOMAIN}/{n}.jpg"
+        caption = f"caption {n}" if n % 7 else None
+        rows.append(dict.fromkeys(SAMPLES.names) | {"uid": uid(url, caption), "url": url, "caption": caption})
+        rows[-1] |= {"source": "laion", "domain": DOMAIN}
+    rows.sort(key=lambda row: str(row["uid"]))
+    root.publish_parquet(f"samples/{UNIT}.parquet", pa.Table.from_pylist(rows, schema=SAMPLES))
+    return root
+
+
+def rows(root: Root) -> list[Row]:
+    found: list[Row] = root.read_parquet(f"downloads/{UNIT}.parquet").to_pylist()
+    return found
+
+
+def test_every_row_and_every_byte_is_described(tmp_path: Path, config: DownloadConfig) -> None:
+    root = fill(tmp_path)
+    download_unit(root, UNIT, config)
+    samples = {row["uid"]: row for row in root.read_parquet(f"samples/{UNIT}.parquet").to_pylist()}
+    found = rows(root)
+    assert [row["uid"] for row in found] == sorted(samples)
+    shards = root.list("raw", ".tar")
+    assert len(shards) == 1
+    whole = root.read_bytes(f"raw/{shards[0]}")
+    assert shards[0] == f"{UNIT}-{hashlib.sha256(whole).hexdigest()[:16]}.tar"
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        members = {m.name: archive.extractfile(m).read() for m in archive}  # type: ignore[union-attr]
+        assert all((m.mtime, m.uid, m.gid) == (0, 0, 0) for m in archive.getmembers())
+    assert list(members) == sorted(members, key=lambda name: name.partition(".")[0])
+    for row in found:
+        number = int(samples[row["uid"]]["url"].rpartition("/")[2].partition(".")[0])
+        if number % 5 == 4:
+            empty = dict.fromkeys(DOWNLOADS.names) | {"uid": row["uid"], "fetch_round": 0}
+            assert row == empty | {"status": "http_404", "detail": "HTTP 404"}
+            continue
+        original = jpeg(60 + number, 50, seed=number)
+        stored = whole[row["offset"] : row["offset"] + row["size"]]
+        assert stored == members[f"{row['uid']}.jpg"]
+        assert row["sha256"] == hashlib.sha256(original).hexdigest()
+        assert row["stored_sha256"] == hashlib.sha256(stored).hexdigest()
+        assert (row["num_bytes"], row["width"], row["height"]) == (len(original), 60 + number, 50)
+        assert Image.open(io.BytesIO(stored)).size == (row["stored_width"], row["stored_height"])
+        assert row["phash"] and row["pixel_sha256"] and row["sharpness"] > 0 and row["entropy"] > 0
+        described = json.loads(members[f"{row['uid']}.json"])
+        assert described["url"] == samples[row["uid"]]["url"] and described["sha256"] == row["sha256"]
+        assert members[f"{row['uid']}.txt"].decode() == (samples[row["uid"]]["caption"] or "")
+
+
+def test_two_roots_are_the_same(tmp_path: Path, config: DownloadConfig) -> None:
+    one, two = fill(tmp_path / "one"), fill(tmp_path / "two")
+    download_unit(one, UNIT, config)
+    download_unit(two, UNIT, DownloadConfig(**(vars(config) | {"max_concurrency": 1, "num_decoders": 2})))
+    assert rows(one) == rows(two)
+    assert one.list("raw") == two.list("raw")
+
+
+def test_a_unit_goes_on_at_the_row_where_it_stopped(
+    tmp_path: Path, config: DownloadConfig, server: HostileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = fill(tmp_path)
+    end = Job.end
+
+    def full(self: Job, sample: Row, row: Row, data: bytes = b"") -> None:
+        if len(self.spool.rows) == 12:
+            raise OSError(28, "No space left on device")
+        end(self, sample, row, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "end", full)
+        with pytest.raises(OSError, match="No space left"):
+            download_unit(root, UNIT, config)
+    assert not root.exists(f"downloads/{UNIT}.parquet") and not root.list("raw")
+    before = dict(server.asked)
+    download_unit(root, UNIT, config)
+    assert len(rows(root)) == 30
+    pictures = {key for key in server.asked if key[1] != "/robots.txt"}
+    again = sum(server.asked[key] - before.get(key, 0) for key in pictures)
+    assert again == 30 - 12
+    before = dict(server.asked)
+    download_unit(root, UNIT, config)
+    assert dict(server.asked) == before, "a unit whose row file stands is done"
+
+
+def test_other_settings_do_not_take_over_the_journal(tmp_path: Path, config: DownloadConfig) -> None:
+    patient = DownloadConfig(**(vars(config) | {"timeout_s": 60.0, "max_concurrency": 3}))
+    larger = DownloadConfig(**(vars(config) | {"image_size": 33}))
+    assert content_config(config) == content_config(patient) != content_config(larger)
+
+
+def test_a_second_attempt_at_once_ends_the_same(tmp_path: Path, config: DownloadConfig) -> None:
+    """Speculation: the journal is held by the first, the second has one of its own."""
+    root, other = fill(tmp_path / "one"), fill(tmp_path / "two")
+    download_unit(other, UNIT, config)
+
+    def twice(job: Job) -> None:
+        download_unit(root, UNIT, config)
+        fetch_rows(job)
+
+    download_unit(root, UNIT, config, fetch=twice)
+    assert rows(root) == rows(other) and root.list("raw") == other.list("raw")
+    assert not list(root.scratch().glob("*.spool*"))
+
+
+def test_a_row_that_breaks_our_own_code_ends_as_internal_error(
+    tmp_path: Path, config: DownloadConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = fill(tmp_path, 6)
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("curation.fetch.client.Client.ask", broken)
+    download_unit(root, UNIT, config)
+    assert {(row["status"], row["detail"]) for row in rows(root)} == {
+        (Status.INTERNAL_ERROR, "ZeroDivisionError: a bug")
+    }
+
+
+def test_pictures_that_stay_are_not_decoded_when_nothing_is_measured(
+    tmp_path: Path, config: DownloadConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = fill(tmp_path)
+    monkeypatch.setattr("curation.images.decoder.MODULE", "no.such.module")
+    download_unit(root, UNIT, DownloadConfig(**(vars(config) | {"resize_mode": "no", "measure": False})))
+    stored = [row for row in rows(root) if row["status"] == "ok"]
+    assert len(stored) == 24
+    assert all(row["sha256"] == row["stored_sha256"] and row["phash"] is None and row["width"] for row in stored)
+
+
+def test_a_host_that_only_says_later_does_not_hold_the_unit(tmp_path: Path) -> None:
+    """Sixty rows a host, each of which may try three times: most are not even tried once."""
+
+    async def busy(e: Exchange) -> None:
+        await e.answer(429, b"", Retry_After="0")
+
+    with HostileServer({"a": busy, "b": picture, "c": busy}, {}) as server:
+        root = fill(tmp_path, 180)
+        download_unit(root, UNIT, DownloadConfig(connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",)))
+        tried = sum(times for (host, path), times in server.asked.items() if host == "a" and path != "/robots.txt")
+    assert Counter(row["status"] for row in rows(root)) == {"http_429": 120, "ok": 48, "http_404": 12}
+    assert MAX_REFUSALS <= tried <= MAX_REFUSALS + DownloadConfig().max_per_host
+
+
+def redirects(folder: Path, number: int) -> Root:
+    """A unit whose rows all stand on host `a`."""
+    root, found = Root(folder), []
+    for n in range(number):
+        url = f"http://a.{DOMAIN}/{n}.jpg"
+        found.append(dict.fromkeys(SAMPLES.names) | {"uid": uid(url, None), "url": url, "domain": DOMAIN})
+    found.sort(key=lambda row: str(row["uid"]))
+    root.publish_parquet(f"samples/{UNIT}.parquet", pa.Table.from_pylist(found, schema=SAMPLES))
+    return root
+
+
+async def to_b(e: Exchange) -> None:
+    await asyncio.sleep(0.02)
+    await e.answer(302, b"", Location=f"http://b.{DOMAIN}{e.path}")
+
+
+def test_a_host_that_only_redirects_lead_to_is_one_host(tmp_path: Path, config: DownloadConfig) -> None:
+    """No row is there when the next one comes: robots.txt is asked for once all the same, and one connection kept."""
+    root, connections = redirects(tmp_path, 20), set()
+
+    async def there(e: Exchange) -> None:
+        connections.add(e.writer.get_extra_info("peername"))
+        await e.answer(200, jpeg())
+
+    with HostileServer({"a": to_b, "b": there}, {}) as server:
+        download_unit(root, UNIT, replace(config, connect_to=server.connect_to, max_per_host=1))
+        assert server.asked["b", "/robots.txt"] == 1
+    assert len(connections) == 1
+    assert {row["status"] for row in rows(root)} == {"ok"}
+
+
+@pytest.mark.parametrize("code, status", [(429, "http_429"), (503, "http_5xx")])
+def test_who_asks_for_more_than_a_minute_is_left_for_a_later_round(
+    tmp_path: Path, config: DownloadConfig, code: int, status: str
+) -> None:
+    async def tomorrow(e: Exchange) -> None:
+        await e.answer(code, b"", Retry_After="43200")
+
+    root = redirects(tmp_path, 40)
+    with HostileServer({"a": tomorrow}, {}) as server:
+        download_unit(root, UNIT, replace(config, connect_to=server.connect_to, retries=2))
+        assert sum(times for (_, path), times in server.asked.items() if path != "/robots.txt") == 1
+    assert {(row["status"], row["detail"]) for row in rows(root)} == {(status, f"HTTP {code}, Retry-After 43200 s")}
+
+
+def test_retry_after_holds_for_rows_that_are_redirected_there(tmp_path: Path, config: DownloadConfig) -> None:
+    times: list[float] = []
+
+    async def busy(e: Exchange) -> None:
+        times.append(time.monotonic())
+        await e.answer(429, b"", Retry_After="1")
+
+    root = redirects(tmp_path, 2)
+    with HostileServer({"a": to_b, "b": busy}, {}) as server:
+        download_unit(root, UNIT, replace(config, connect_to=server.connect_to, max_per_host=1))
+    assert len(times) == 2 and times[1] - times[0] > 0.9
+
+
+def test_lists_that_grew_after_a_kill_hold_for_rows_of_the_journal(
+    tmp_path: Path, config: DownloadConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By host and by sha256; the pictures come into no shard. A third kill changes nothing."""
+    root, opt_out = fill(tmp_path / "root"), tmp_path / "opt_out.txt"
+    listed = hashlib.sha256(jpeg(60, 50, seed=0)).hexdigest()
+    opt_out.write_text(f"b.{DOMAIN}\n{listed}\n")
+    for lists in ((), (str(opt_out),)):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(download, "publish_unit", killed)
+            download_unit(root, UNIT, replace(config, opt_out=lists))
+    download_unit(root, UNIT, replace(config, opt_out=(str(opt_out),)))
+    urls = {row["uid"]: row["url"] for row in root.read_parquet(f"samples/{UNIT}.parquet").to_pylist()}
+    refused = {urls[row["uid"]] for row in rows(root) if row["status"] == "opted_out"}
+    assert refused == {f"http://b.{DOMAIN}/{n}.jpg" for n in range(1, 30, 3)} | {f"http://a.{DOMAIN}/0.jpg"}
+    whole = root.read_bytes(f"raw/{root.list('raw', '.tar')[0]}")
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        kept = {name.partition(".")[0] for name in archive.getnames()}
+    assert kept == {row["uid"] for row in rows(root) if row["status"] == "ok"}
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_claimed_sha256_on_a_list_is_not_fetched(
+    tmp_path: Path, config: DownloadConfig, server: HostileServer
+) -> None:
+    root, opt_out = redirects(tmp_path / "root", 2), tmp_path / "opt_out.txt"
+    opt_out.write_text("0" * 63 + "A\n")
+    table = root.read_parquet(f"samples/{UNIT}.parquet").to_pylist()
+    table[0]["claimed_sha256"] = "0" * 63 + "a"
+    root.publish_parquet(f"samples/{UNIT}.parquet", pa.Table.from_pylist(table, schema=SAMPLES))
+    download_unit(root, UNIT, replace(config, opt_out=(str(opt_out),)))
+    assert [row["status"] for row in rows(root)] == ["opted_out", "ok"]
+    assert sum(times for (_, path), times in server.asked.items() if path != "/robots.txt") == 1
+
+
+def test_an_empty_unit_is_a_unit(tmp_path: Path, config: DownloadConfig) -> None:
+    root = fill(tmp_path, 0)
+    download_unit(root, UNIT, config)
+    assert rows(root) == [] and not root.list("raw")
+
+
+def test_details_are_cut(tmp_path: Path) -> None:
+    assert len(download.failed("0", Status.DNS, "x" * 1000)["detail"]) == download.MAX_DETAIL
+    assert download.failed("0", Status.DNS, "")["detail"] is None

@@ -1,0 +1,120 @@
+"""A standalone Spark cluster on loopback: one master, workers of one core each, and spark-submit on it.
+
+    with Cluster() as cluster:
+        done = cluster.submit("jobs/download.py", "--recipe", recipe, "--root", root)
+
+`cluster.workers` are the worker processes, `cluster.master_url` is what spark-submit was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from tests.support.ports import free_port
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+START_S = 90.0
+POLL_S = 0.2
+
+
+class Cluster:
+    """Starts with the `with` and is gone after it. `num_workers` workers of `memory` each register before it begins."""
+
+    def __init__(self, num_workers: int = 2, memory: str = "1g") -> None:
+        self.num_workers, self.memory = num_workers, memory
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Cluster:
+        self._folder = tempfile.TemporaryDirectory(prefix="spark-cluster-")
+        port, self._ui_port = free_port(), free_port()
+        self.master_url = f"spark://127.0.0.1:{port}"
+        ports = ["--port", str(port), "--webui-port", str(self._ui_port)]
+        try:
+            self._master = self._start("master.Master", *ports)
+            self._wait(0, "The master did not start")
+            for _ in range(self.num_workers):
+                self.add_worker()
+            self._wait(self.num_workers, "The workers did not register")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in (*self.workers, self._master):
+            kill(process)
+        self._folder.cleanup()
+
+    def add_worker(self) -> subprocess.Popen[bytes]:
+        """Start one more worker; it is up once `num_alive` counts it."""
+        place = str(Path(self._folder.name, f"work-{len(self.workers)}"))
+        sizes = ["--cores", "1", "--memory", self.memory, "--work-dir", place, "--webui-port", "0"]
+        self.workers.append(self._start("worker.Worker", *sizes, self.master_url))
+        return self.workers[-1]
+
+    def num_alive(self) -> int:
+        """Workers that the master counts. Raises OSError before the master answers."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._ui_port}/json/", timeout=5) as answer:
+            return int(json.load(answer)["aliveworkers"])
+
+    def command(self, script: str | Path, *arguments: object, conf: Mapping[str, str] | None = None) -> list[str]:
+        """The spark-submit line that runs `script` (relative to the repository) on this cluster."""
+        settings = {"spark.executor.memory": "600m", "spark.driver.memory": "600m", "spark.ui.enabled": "false"}
+        settings |= {"spark.sql.shuffle.partitions": "2", "spark.driver.host": "127.0.0.1"} | dict(conf or {})
+        flags = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
+        submit = [str(BIN / "spark-submit"), "--master", self.master_url, *flags]
+        return [*submit, str(REPOSITORY / script), *map(str, arguments)]
+
+    def submit(
+        self, script: str | Path, *arguments: object, conf: Mapping[str, str] | None = None, timeout_s: float = 240
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `script` to its end and give what it printed. Raises subprocess.TimeoutExpired."""
+        command = self.command(script, *arguments, conf=conf)
+        return subprocess.run(
+            command, env=environment(), capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+
+    def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [str(BIN / "spark-class"), f"org.apache.spark.deploy.{name}", "--host", "127.0.0.1", *arguments]
+        log = Path(self._folder.name, f"{name}-{len(self.workers)}.log")
+        with open(log, "wb") as sink:
+            return subprocess.Popen(
+                command, env=environment(), stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def _wait(self, num_workers: int, complaint: str) -> None:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):  # the master does not listen yet
+                if self.num_alive() >= num_workers:
+                    return
+            time.sleep(POLL_S)
+        logs = "\n".join(log.read_text(errors="replace")[-2_000:] for log in Path(self._folder.name).glob("*.log"))
+        raise RuntimeError(f"{complaint} within {START_S:.0f} s:\n{logs}")
+
+
+def environment() -> dict[str, str]:
+    """This process' environment, with this Python for Spark's workers and the loopback for its drivers."""
+    more = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    return os.environ | more | {"PATH": os.pathsep.join((str(BIN), os.environ.get("PATH", "")))}
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to the process and all that it started in its session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

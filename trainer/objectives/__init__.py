@@ -1,0 +1,1 @@
+"""What a training run optimises: the contrastive objective and masked-image distillation."""
