@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
+
+
+def now() -> float:
+    """Seconds on the clock of all deadlines: the event loop's, as its timers use it, or the system's in a thread."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return time.monotonic()
 
 
 class Clock:
     """Runs from the start; `left_s` seconds remain."""
 
     def __init__(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
+        self._until = now() + seconds
 
     @property
     def left_s(self) -> float:
         """Negative when the time is over."""
-        return self._until - time.monotonic()
+        return self._until - now()
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
         """What passes inside is a wait for our own turn, not the host's time."""
-        started = time.monotonic()
+        started = now()
         try:
             yield
         finally:
-            self._until += time.monotonic() - started
+            self._until += now() - started

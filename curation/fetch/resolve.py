@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import socket
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from curation.fetch.addresses import AddressPolicy
+from curation.fetch.clock import now
 from curation.recipe.config import host_port
 
 MAX_LOOKUPS = 32
@@ -83,7 +83,7 @@ class Resolver:
 
     def _known(self, host: str) -> Answer | None:
         known = self._cache.get(host)
-        return known[1] if known is not None and known[0] > time.monotonic() else None
+        return known[1] if known is not None and known[0] > now() else None
 
     def _asked(self, host: str) -> tuple[asyncio.Event, asyncio.Task[Answer]]:
         if host not in self._pending:
@@ -101,7 +101,7 @@ class Resolver:
         if isinstance(answer, Exception):
             brief = isinstance(answer, LookupFailedError) and answer.temporary
             lifetime = TEMPORARY_TTL_S if brief else NEGATIVE_TTL_S
-        self._cache[host] = (time.monotonic() + lifetime, answer)
+        self._cache[host] = (now() + lifetime, answer)
         return answer
 
     def _checked(self, found: Answer) -> Answer:

@@ -21,6 +21,7 @@ from tests.support.hostile_server import DOMAIN, Exchange, Serve
 DRIP_S = 0.1
 MAX_BYTES = 2_000_000
 TIMEOUT_S = 3.0
+"""Deadline of the behaviours that end in status timeout; it passes on a clock that the test moves."""
 OPTED_OUT = f"http://opted-out-url.{DOMAIN}/picture.jpg"
 
 

@@ -73,7 +73,7 @@ class HostileServer:
         """How often each (label, path) was asked."""
         self.heads: dict[str, str] = {}
         """The latest request of each label."""
-        self.port = 0
+        self.port = 80
 
     @property
     def connect_to(self) -> dict[str, str]:
@@ -103,13 +103,14 @@ class HostileServer:
 
     async def _serve(self, ready: threading.Event) -> None:
         self._over = asyncio.Event()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=1 << 20, ssl=self._tls)
+        server = await asyncio.start_server(self.connected, "127.0.0.1", 0, limit=1 << 20, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         await self._over.wait()
         server.close()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection, in whichever loop it was made."""
         try:
             while await self._exchange(reader, writer):
                 pass

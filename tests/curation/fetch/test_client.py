@@ -24,7 +24,13 @@ async def picture(e: Exchange) -> None:
 
 
 def config(server: HostileServer, **changes: Any) -> DownloadConfig:
-    wanted = {"connect_to": server.connect_to, "allow_addresses": ("127.0.0.0/8",), "timeout_s": 5.0}
+    wanted = {
+        "connect_to": server.connect_to,
+        "allow_addresses": ("127.0.0.0/8",),
+        "timeout_s": 60.0,
+        "connect_timeout_s": 60.0,
+        "first_byte_timeout_s": 60.0,
+    }
     return DownloadConfig(**(wanted | changes))
 
 

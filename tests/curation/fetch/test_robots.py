@@ -120,17 +120,16 @@ def test_bytes_that_are_no_text_are_the_bytes_of_a_path() -> None:
     assert not parse(text, US).allows("/caf%E9") and parse(text, US).allows("/caf%C3%A9")
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("rule", ["/{i}", "/{i}$", "/*{letter}z{i}"])
 def test_what_a_row_costs_does_not_grow_with_the_rules(rule: str) -> None:
     """Each rule in turn took 16 ms a row for the first, and 150 ms for the last with a long path."""
     lines = [rule.format(i=i, letter=chr(97 + i % 26)) for i in range(25_000)]
     rules = Robots((line, False) for line in lines)
     path = "/x" + "ab" * 4_000
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(20):
         rules.allows(path)
-    assert (time.perf_counter() - started) / 20 < 0.05
+    assert (time.process_time() - started) / 20 < 0.05
     assert not rules.allows("/24999") or "*" in rule
 
 
@@ -141,7 +140,6 @@ def test_beyond_the_limit_a_pattern_counts_up_to_its_star() -> None:
     assert not rules.allows("/a/x.png") and not rules.allows("/b/x.gif") and rules.allows("/c.gif")
 
 
-@pytest.mark.timeout(30)
 def test_many_stars_take_no_time() -> None:
     """A regular expression would take longer than the sun has."""
     rules = parse("User-agent: *\nDisallow: /" + "a*" * 2000 + "b\n", US)

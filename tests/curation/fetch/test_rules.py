@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from curation.fetch import politeness, rules
+from curation.fetch import rules
 from curation.fetch.client import Client
 from curation.fetch.clock import Clock
 from curation.fetch.http1 import Connection, HttpError
@@ -16,6 +15,7 @@ from curation.fetch.pool import Pool
 from curation.fetch.urls import parse
 from curation.recipe.config import DownloadConfig
 from curation.schema import Status
+from tests.support import moved_clock
 from tests.support.hostile_pictures import jpeg
 from tests.support.hostile_server import DOMAIN, Exchange, HostileServer, Serve
 
@@ -26,27 +26,22 @@ async def picture(e: Exchange) -> None:
     await e.answer(200, jpeg())
 
 
-@pytest.fixture(autouse=True)
-def soon() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(politeness, "BACKOFF_S", 0.01)
-        yield
+def config_of(server: HostileServer, timeout_s: float) -> DownloadConfig:
+    return DownloadConfig(connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",), timeout_s=timeout_s)
 
 
-def asked(robots: dict[str, Serve], paths: list[str], timeout_s: float = 5.0) -> tuple[list[str], dict[str, int]]:
+def asked(robots: dict[str, Serve], paths: list[str], timeout_s: float = 20.0) -> tuple[list[str], dict[str, int]]:
     """How the rows of `paths` (`HOST/PATH`) end one after the other; how often each robots.txt was asked for."""
+    server = HostileServer(dict.fromkeys(robots, picture), robots)
 
-    async def main(server: HostileServer) -> list[str]:
-        config = DownloadConfig(
-            connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",), timeout_s=timeout_s, connect_timeout_s=0.5
-        )
+    async def main() -> list[str]:
+        config = config_of(server, timeout_s)
         async with Client(config) as client:
             urls = [f"http://{host}.{DOMAIN}/{rest}" for host, _, rest in (path.partition("/") for path in paths)]
             return [(await client.ask(parse(url), Clock(timeout_s))).status for url in urls]
 
-    with HostileServer(dict.fromkeys(robots, picture), robots) as server:
-        statuses = asyncio.run(main(server))
-        return statuses, {host: times for (host, path), times in server.asked.items() if path == "/robots.txt"}
+    statuses = moved_clock.run(main(), server.connected)
+    return statuses, {host: times for (host, path), times in server.asked.items() if path == "/robots.txt"}
 
 
 async def short(e: Exchange) -> None:
@@ -75,13 +70,13 @@ def test_those_least_lately_used_are_read_again_when_memory_is_short(monkeypatch
 
 def test_a_slow_file_leaves_time_for_the_picture() -> None:
     async def slow(e: Exchange) -> None:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(9)
         await e.answer(200, b"")
 
     async def never(e: Exchange) -> None:
-        await asyncio.sleep(5)
+        await asyncio.sleep(11)
 
-    assert asked({"slow": slow, "never": never}, ["slow/1", "never/1"], timeout_s=1.0)[0] == [
+    assert asked({"slow": slow, "never": never}, ["slow/1", "never/1"], timeout_s=20.0)[0] == [
         Status.OK,
         Status.TIMEOUT,
     ]
@@ -89,18 +84,18 @@ def test_a_slow_file_leaves_time_for_the_picture() -> None:
 
 def test_a_row_waits_no_longer_than_its_try() -> None:
     async def never(e: Exchange) -> None:
-        await asyncio.sleep(5)
+        await asyncio.sleep(60)
 
-    async def main(server: HostileServer) -> tuple[str, float]:
-        config = DownloadConfig(connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",))
-        clock = Clock(0.1)
-        async with Client(config) as client:
+    server = HostileServer({"a": picture}, {"a": never})
+
+    async def main() -> tuple[str, float]:
+        clock = Clock(5.0)
+        async with Client(config_of(server, 20.0)) as client:
             fetched = await client.ask(parse(f"http://a.{DOMAIN}/1"), clock)
         return f"{fetched.status}: {fetched.detail}", clock.left_s
 
-    with HostileServer({"a": picture}, {"a": never}) as server:
-        said, left_s = asyncio.run(main(server))
-    assert said == "timeout: robots.txt does not come in time" and -2 < left_s <= 0
+    said, left_s = moved_clock.run(main(), server.connected)
+    assert (said, left_s) == ("timeout: robots.txt does not come in time", pytest.approx(0.0, abs=0.01))
 
 
 def test_a_host_that_is_not_reached_is_no_host_that_allows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -22,6 +21,7 @@ from curation.fetch.schedule import (
 )
 from curation.fetch.urls import Target
 from curation.schema import Status
+from tests.support import moved_clock
 
 ANSWERED = ((Status.OK, ""), True, False)
 UNREACHED = ((Status.CONNECT, "refused"), False, False)
@@ -101,7 +101,7 @@ def test_every_item_ends_once_and_limits_hold(
         async with asyncio.timeout(20):
             await asyncio.gather(*(work() for _ in range(workers)))
 
-    asyncio.run(main())
+    moved_clock.run(main())
     assert ended == Counter({f"{host}{n}": 1 for host, number in counts.items() for n in range(number)})
     assert all(host.num_items == host.active == 0 and not host.queue for host in schedule.hosts.values())
     assert {name for name in counts if not schedule.hosts[name].redirected} <= set(over)
@@ -113,21 +113,20 @@ def test_a_paused_host_holds_no_worker() -> None:
     async def main() -> list[str]:
         schedule = Schedule(4, 0.0)
         schedule.start(items(slow=3, other=2))
-        order, paused = [], False
+        order, paused, started = [], False, asyncio.get_running_loop().time()
         while (one := await schedule.take()) is not None:
             order.append(one.target.host)
             schedule.reached(one, *ANSWERED)
             if one.target.host == "slow" and not paused:
                 paused = True
-                schedule.pause("slow", 0.2)
-                schedule.later(one, 0.2)
+                schedule.pause("slow", 20.0)
+                schedule.later(one, 20.0)
             else:
                 schedule.done(one)
+        assert asyncio.get_running_loop().time() - started == pytest.approx(20.0, abs=0.01)
         return order
 
-    started = time.monotonic()
-    assert asyncio.run(main()) == ["slow", "other", "other", "slow", "slow", "slow"]
-    assert time.monotonic() - started >= 0.2
+    assert moved_clock.run(main()) == ["slow", "other", "other", "slow", "slow", "slow"]
 
 
 def test_the_interval_lies_between_two_requests_to_a_host_and_only_there() -> None:
@@ -145,7 +144,7 @@ def test_the_interval_lies_between_two_requests_to_a_host_and_only_there() -> No
         await asyncio.gather(*(work() for _ in range(8)))
         return times
 
-    times = asyncio.run(main())
+    times = moved_clock.run(main())
     for starts in times.values():
         assert all(after - before >= 0.049 for before, after in zip(starts, starts[1:], strict=False))
     assert times["b"][0] < times["a"][-1]
@@ -164,7 +163,7 @@ def test_a_host_is_asked_by_one_until_it_has_answered() -> None:
         others = [await waiting, await schedule.take(), await schedule.take()]
         assert len({one.sample["uid"] for one in others if one}) == 3
 
-    asyncio.run(main())
+    moved_clock.run(main())
 
 
 async def outcomes(ends: Callable[[str, int], tuple[tuple[Status, str], bool, bool]], **hosts: int) -> Counter[str]:
@@ -184,25 +183,25 @@ async def outcomes(ends: Callable[[str, int], tuple[tuple[Status, str], bool, bo
 
 
 def test_a_host_that_never_answers_is_given_up() -> None:
-    found = asyncio.run(outcomes(lambda host, n: UNREACHED if host == "dead" else ANSWERED, dead=100, alive=5))
+    found = moved_clock.run(outcomes(lambda host, n: UNREACHED if host == "dead" else ANSWERED, dead=100, alive=5))
     assert found == {"dead": MAX_FAILURES, "dead connect": 100 - MAX_FAILURES, "alive": 5}
 
 
 def test_a_host_that_stops_answering_is_given_up_later() -> None:
-    found = asyncio.run(outcomes(lambda host, n: ANSWERED if n == 0 else UNREACHED, moody=200))
+    found = moved_clock.run(outcomes(lambda host, n: ANSWERED if n == 0 else UNREACHED, moody=200))
     assert found == {"moody": 1 + MAX_FAILURES_ONCE_REACHED, "moody connect": 199 - MAX_FAILURES_ONCE_REACHED}
 
 
 def test_an_answer_now_and_then_keeps_a_host() -> None:
-    found = asyncio.run(outcomes(lambda host, n: ANSWERED if n % 15 == 3 else UNREACHED, moody=200))
+    found = moved_clock.run(outcomes(lambda host, n: ANSWERED if n % 15 == 3 else UNREACHED, moody=200))
     assert found == {"moody": 200}
 
 
 def test_a_host_that_always_says_later_is_given_up() -> None:
     """Each of its answers may have asked for a minute: a thousand rows would take a day."""
-    found = asyncio.run(outcomes(lambda host, n: BUSY, busy=1000))
+    found = moved_clock.run(outcomes(lambda host, n: BUSY, busy=1000))
     assert found == {"busy": MAX_REFUSALS, "busy http_429": 1000 - MAX_REFUSALS}
-    assert asyncio.run(outcomes(lambda host, n: BUSY if n % 3 else ANSWERED, busy=100)) == {"busy": 100}
+    assert moved_clock.run(outcomes(lambda host, n: BUSY if n % 3 else ANSWERED, busy=100)) == {"busy": 100}
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -219,7 +218,7 @@ def test_nothing_to_do_ends_at_once(number: int) -> None:
             assert await asyncio.gather(*waiting) == [None, None, None]
         assert await schedule.take() is None
 
-    asyncio.run(main())
+    moved_clock.run(main())
 
 
 def elsewhere(one: Item, host: str, scheme: str = "http") -> Target:
@@ -244,7 +243,7 @@ def test_a_host_that_only_redirects_lead_to_is_remembered_between_its_rows() -> 
         assert schedule.hosts["cdn"].origins["http", 80].answered
         return times
 
-    times = asyncio.run(main())
+    times = moved_clock.run(main())
     assert len(times) == 3
     assert all(after - before >= 0.049 for before, after in zip(times, times[1:], strict=False))
 
@@ -263,7 +262,7 @@ def test_only_so_many_hosts_without_rows_are_remembered(monkeypatch: pytest.Monk
                 schedule.done(one)
         return set(schedule.hosts)
 
-    left = asyncio.run(main())
+    left = moved_clock.run(main())
     assert len(left) == 5 and "b19" in left
 
 
@@ -283,7 +282,7 @@ def test_a_broken_scheme_or_port_says_nothing_about_another() -> None:
             schedule.done(one)
         return seen
 
-    found = asyncio.run(main())
+    found = moved_clock.run(main())
     assert found == {("https", "tried"): MAX_FAILURES, ("https", "left"): 100 - MAX_FAILURES, ("http", "tried"): 10}
 
 
@@ -299,7 +298,7 @@ def test_a_dead_host_is_given_up_however_many_ports_its_rows_name() -> None:
             schedule.done(one)
         return number
 
-    assert asyncio.run(main()) == MAX_FAILURES_OF_HOST
+    assert moved_clock.run(main()) == MAX_FAILURES_OF_HOST
 
 
 def test_rows_that_are_not_tried_do_not_wait_for_their_host() -> None:
@@ -308,7 +307,7 @@ def test_rows_that_are_not_tried_do_not_wait_for_their_host() -> None:
     async def main() -> int:
         schedule = Schedule(1, 60.0)
         schedule.start(items(a=50, b=1))
-        number = 0
+        number, started = 0, asyncio.get_running_loop().time()
         while (one := await schedule.take()) is not None:
             if one.target.host == "b":
                 schedule.move(one, elsewhere(one, "a"))
@@ -317,8 +316,7 @@ def test_rows_that_are_not_tried_do_not_wait_for_their_host() -> None:
                 schedule.give_up("a", (Status.HTTP_429, "HTTP 429"))
             number += 1
             schedule.done(one)
+        assert asyncio.get_running_loop().time() == started
         return number
 
-    started = time.monotonic()
-    assert asyncio.run(main()) == 51
-    assert time.monotonic() - started < 5
+    assert moved_clock.run(main()) == 51
