@@ -1,39 +1,42 @@
-# The three commands of the README and of CI. Everything is installed into .venv; nothing else is touched.
+# Everything is installed into .venv; nothing else is touched.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 
-.PHONY: demo test test-slow lint format bench install clean
-.DEFAULT_GOAL := demo
+.PHONY: help demo test test-slow lint format bench install clean
+.DEFAULT_GOAL := help
 
-install: $(STAMP)
+help:  ## Print the targets and what each of them does.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## Make .venv and install the project with its dependencies into it.
 
 $(STAMP): pyproject.toml constraints.txt scripts/install.sh
 	bash scripts/install.sh "$(PYTHON)" "$(VENV)"
 	touch $(STAMP)
 
-demo: install
+demo: install  ## Run every stage on a small web on loopback, verify the root and train a toy model, in demo-run.
 	$(RUN) $(BIN)/curate demo
 
-test: install
+test: install  ## Run the tests that take less than ten seconds each.
 	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m "not slow" tests
 
-test-slow: install
+test-slow: install  ## Run the tests that take longer, such as kills, clusters and distributed training.
 	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m slow tests
 
-lint: install
+lint: install  ## Check style and types, and change nothing.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: install
+format: install  ## Format the code and repair what ruff can repair.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install
+bench: install  ## Run the benchmarks beside their peers and write benchmarks/results; takes hours.
 	for b in plan download dedupe manifest loader trainer; do $(RUN) $(BIN)/python -m benchmarks.$$b || exit 1; done
 
-clean:
+clean:  ## Delete .venv and demo-run.
 	rm -rf $(VENV) demo-run
