@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks.process_tree import ProcessTree
 from curation.duplicates.blocks import Search
 from curation.storage import Root
+from curation.tables import vectors_file
 from jobs.duplicates.vectors import EmbeddingSearch
-from jobs.embed import VECTORS
 from jobs.spark.session import session
 
 ROWS_PER_UNIT = 10_000
@@ -41,7 +41,7 @@ def in_spark(rows: np.ndarray, search: Search, max_training_rows: int, folder: P
     for number, unit in enumerate(units):
         sink = io.BytesIO()
         np.save(sink, rows[number * ROWS_PER_UNIT : (number + 1) * ROWS_PER_UNIT])
-        root.publish(VECTORS.format(unit=unit), sink.getvalue())
+        root.publish(vectors_file(unit), sink.getvalue())
     spark = session("bench")
     places = f"cast(id div {ROWS_PER_UNIT} as int) as unit", f"cast(id % {ROWS_PER_UNIT} as int) as place"
     frame = spark.range(len(rows)).selectExpr("id as row", "hex(id) as uid", *places, "bigint(0) as text")

@@ -30,6 +30,16 @@ from curation.recipe.config import DedupeConfig, Recipe
 from curation.schema import DUPLICATES, Status
 from curation.settings import to_dict
 from curation.storage import Root, fingerprint
+from curation.tables import (
+    METADATA,
+    downloads_file,
+    duplicates_file,
+    embedded_units,
+    fingerprint_table,
+    metadata_file,
+    samples_file,
+    vectors_file,
+)
 from jobs import embedders
 from jobs.duplicates import graph
 from jobs.duplicates.arrays import load_npy
@@ -38,10 +48,8 @@ from jobs.duplicates.decontaminate import contaminated
 from jobs.duplicates.evaluation_sets import EvaluationSet, evaluation_sets
 from jobs.duplicates.hashes import PerceptualSearch
 from jobs.duplicates.vectors import EmbeddingSearch
-from jobs.embed import METADATA, VECTORS, model_of
-from jobs.ingest import by_unit
-from jobs.selection import table_fingerprint
-from jobs.spark.frames import held
+from jobs.embed import model_of
+from jobs.spark.tasks import by_unit, materialise
 
 TABLE = "duplicates"
 ROWS_PER_FILE = 1_000_000
@@ -113,9 +121,9 @@ def planned(recipe: Recipe, root: Root) -> Plan:
         min_cosine = _min_cosine(recipe, root, units)
         dim = check_vectors(root, units)
         tables.append(METADATA)
-    inputs: dict[str, Any] = {table: table_fingerprint(root, table) for table in tables}
+    inputs: dict[str, Any] = {table: fingerprint_table(root, table) for table in tables}
     if min_cosine is not None:
-        vectors = {unit: root.size(VECTORS.format(unit=unit)) for unit in units}
+        vectors = {unit: root.size(vectors_file(unit)) for unit in units}
         inputs["vectors"] = fingerprint([vectors, checked_model(recipe, root)])
     against = evaluation_sets(recipe, dim)
     inputs["against"] = [item.fingerprint for item in against]
@@ -124,7 +132,7 @@ def planned(recipe: Recipe, root: Root) -> Plan:
 
 
 def _min_cosine(recipe: Recipe, root: Root, units: list[str]) -> float:
-    done = {name.removeprefix("metadata_") for name in root.units(METADATA)}
+    done = set(embedded_units(root))
     missing = [unit for unit in units if unit not in done]
     if missing:
         raise UserError(f"The embedding tier lacks {len(missing)} units: run `curate embed` first, or leave it out.")
@@ -166,9 +174,9 @@ def scan_unit(root: Root, unit: str, number: int, embedded: bool) -> pa.Table:
     `has_direction` is false where that vector is zero or not finite: its embedding says nothing.
     Raises UserError when vectors and metadata differ in number.
     """
-    rows = root.read_parquet(f"downloads/{unit}.parquet", ["uid", "status", *FROM_DOWNLOADS])
+    rows = root.read_parquet(downloads_file(unit), ["uid", "status", *FROM_DOWNLOADS])
     rows = rows.filter(pc.equal(rows["status"], Status.OK.value)).drop_columns("status")
-    rows = rows.join(root.read_parquet(f"samples/{unit}.parquet", ["uid", *FROM_SAMPLES]), "uid")
+    rows = rows.join(root.read_parquet(samples_file(unit), ["uid", *FROM_SAMPLES]), "uid")
     rows = rows.join(_places(root, unit, embedded), "uid")
     hashes = [None if h is None else int(h, 16) - (int(h, 16) >> 63 << 64) for h in rows["phash"].to_pylist()]
     columns = {name: rows[name] for name in rows.column_names}
@@ -180,8 +188,8 @@ def scan_unit(root: Root, unit: str, number: int, embedded: bool) -> pa.Table:
 def _places(root: Root, unit: str, embedded: bool) -> pa.Table:
     uids, known = pa.array([], pa.string()), np.zeros(0, bool)
     if embedded:
-        uids = root.read_parquet(f"{METADATA}/metadata_{unit}.parquet", ["uid"])["uid"]
-        vectors = load_npy(root, VECTORS.format(unit=unit))
+        uids = root.read_parquet(metadata_file(unit), ["uid"])["uid"]
+        vectors = load_npy(root, vectors_file(unit))
         if len(vectors) != len(uids):
             raise UserError(
                 f"Unit {unit} has {len(vectors)} vectors for {len(uids)} rows of metadata: delete both, embed again."
@@ -227,7 +235,7 @@ def decided(
     spark: SparkSession, root: Root, plan: Plan, rows: DataFrame, bad: DataFrame
 ) -> tuple[DataFrame, list[dict[str, int]]]:
     """The removed rows as the table has them: uid, kept_uid, tier, similarity, component; and counts of each round."""
-    best = held(rows.where("row = best").join(bad.select("row"), "row", "left_anti"))
+    best = materialise(rows.where("row = best").join(bad.select("row"), "row", "left_anti"))
     tiers = searches(spark, root, plan, best)
     gone, labels, rounds = graph.settled(spark, best.select("row"), tiers, plan.config.max_local_edges)
     names = F.array(*[F.lit(tier) for tier in TIERS])
@@ -260,7 +268,7 @@ def _written(removed: DataFrame, root: Root, fp: str) -> list[str]:
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number, table in by_unit(batches):
-            path = f"{TABLE}/{fp}/part-{number:05d}.parquet"
+            path = duplicates_file(fp, number)
             root.publish_parquet(path, table.select(DUPLICATES.names).cast(DUPLICATES).combine_chunks())
             yield pa.RecordBatch.from_pydict({"path": [path]})
 

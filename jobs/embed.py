@@ -21,12 +21,11 @@ from curation.recipe.config import Recipe
 from curation.schema import EMBEDDINGS, Status
 from curation.shards import read_member
 from curation.storage import Root, fingerprint
+from curation.tables import METADATA, downloads_file, embedded_units, metadata_file, vectors_file
 from jobs import embedders
 from jobs.embedders import folder
 from jobs.spark.tasks import map_units
 
-METADATA = "embeddings/metadata"
-VECTORS = "embeddings/img_emb/img_emb_{unit}.npy"
 SMALL = 0.01
 """No row of length 1 in up to 10,000 dimensions has a largest component below this."""
 
@@ -40,7 +39,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     if not downloaded:
         raise UserError(f"{root.base} has no downloads to embed: run `curate download` first.")
     root.begin_stage(METADATA, {"model": identity(model)})
-    done = {name.removeprefix("metadata_") for name in root.units(METADATA)}
+    done = set(embedded_units(root))
     units = [unit for unit in downloaded if unit not in done]
     map_units(spark, "embed", units, lambda unit: embed_unit(root, unit, model, batch_size))
 
@@ -67,7 +66,7 @@ def embed_unit(root: Root, unit: str, model: str, batch_size: int) -> int:
     Raises UserError when a shard is missing or truncated.
     """
     embedder = embedders.loaded(model)
-    table = root.read_parquet(f"downloads/{unit}.parquet", ["uid", "status", "shard", "offset", "size"])
+    table = root.read_parquet(downloads_file(unit), ["uid", "status", "shard", "offset", "size"])
     rows = sorted((row for row in table.to_pylist() if row["status"] == Status.OK), key=lambda row: row["uid"])
     vectors = np.zeros((len(rows), embedder.dim), np.float16)
     for start in range(0, len(rows), batch_size):
@@ -76,9 +75,9 @@ def embed_unit(root: Root, unit: str, model: str, batch_size: int) -> int:
         vectors[start : start + len(batch)] = half(made)
     sink = io.BytesIO()
     np.save(sink, vectors)
-    root.publish(VECTORS.format(unit=unit), sink.getvalue())
+    root.publish(vectors_file(unit), sink.getvalue())
     uids = pa.table({"uid": pa.array([row["uid"] for row in rows], pa.string())}, schema=EMBEDDINGS)
-    root.publish_parquet(f"{METADATA}/metadata_{unit}.parquet", uids)
+    root.publish_parquet(metadata_file(unit), uids)
     return len(rows)
 
 

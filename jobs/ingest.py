@@ -29,7 +29,9 @@ from curation.recipe.config import Recipe
 from curation.schema import REJECTS, SAMPLES, UID_SQL, RejectReason
 from curation.sources import expressions
 from curation.storage import Root
+from curation.tables import plan_file, rejects_file, samples_file
 from jobs.spark.session import sql_reason
+from jobs.spark.tasks import by_unit
 
 NUM_LARGEST = 20
 REASONS = (RejectReason.NO_URL, RejectReason.WHERE, RejectReason.REPEATED)
@@ -55,7 +57,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     tagged = tag_repeats(rows, earlier_uids(spark, root))
     written = write_units(spark, tagged, planned, root, batch)
     plan = {"batch": batch, "hosts": hosts} | describe(fresh, written, planned, number, size)
-    root.publish_json(f"plans/{batch}.json", plan)
+    root.publish_json(plan_file(batch), plan)
     sys.stderr.write(describe_spread(plan))
 
 
@@ -152,7 +154,7 @@ def plan_units(rows: DataFrame, num_rows_per_unit: int) -> tuple[Spread, dict[st
 
 def earlier_uids(spark: SparkSession, root: Root) -> DataFrame | None:
     """Uids of finished plans; None before the first."""
-    files = [f"samples/{unit}.parquet" for unit in root.units("samples")]
+    files = [samples_file(unit) for unit in root.units("samples")]
     if not files:
         return None
     return (
@@ -201,35 +203,17 @@ def place(spark: SparkSession, rows: DataFrame, planned: Spread) -> DataFrame:
     return rows.join(table, "domain", "left").withColumn("unit", F.coalesce(piece, shared))
 
 
-def by_unit(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
-    """Group a stream sorted by `unit` into one table a unit, holding one unit at a time."""
-    unit, held = -1, list[pa.RecordBatch]()
-    for batch in batches:
-        values = batch.column("unit").to_numpy()
-        start = 0
-        while start < len(values):
-            stop = int(values.searchsorted(values[start], side="right"))
-            if values[start] != unit and held:
-                yield unit, pa.Table.from_batches(held)
-                held = []
-            unit = int(values[start])
-            held.append(batch.slice(start, stop - start))
-            start = stop
-    if held:
-        yield unit, pa.Table.from_batches(held)
-
-
 def write_unit(root: Root, batch: str, unit: int, table: pa.Table) -> dict[str, int]:
     """Publish the rejects, then the samples of one unit."""
     reasons = table.column("reason").to_pylist()
     accepted = pa.array([r is None for r in reasons])
     rejected = table.filter(pa.array([r is not None for r in reasons]))
-    name = f"{batch}-{unit:06d}.parquet"
+    name = f"{batch}-{unit:06d}"
     if rejected.num_rows:
-        root.publish_parquet(f"rejects/{name}", rejected.select(REJECTS.names).cast(REJECTS))
+        root.publish_parquet(rejects_file(name), rejected.select(REJECTS.names).cast(REJECTS))
     samples = table.filter(accepted).select(SAMPLES.names).cast(SAMPLES)
     if samples.num_rows:
-        root.publish_parquet(f"samples/{name}", samples)
+        root.publish_parquet(samples_file(name), samples)
     counts = Counter(r for r in reasons if r)
     return {"unit": unit, "samples": samples.num_rows, **{r.value: counts[r.value] for r in REASONS}}
 

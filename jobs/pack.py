@@ -33,8 +33,16 @@ from curation.schema import DOWNLOADS, SAMPLES, TRAIN_INDEX
 from curation.settings import to_dict
 from curation.shards import BLOCK, ShardWriter, file_sha256, picture_extension, read_member
 from curation.storage import Root, fingerprint
-from jobs.ingest import by_unit
-from jobs.selection import table_fingerprint
+from curation.tables import (
+    fingerprint_table,
+    score_tables,
+    train_index_file,
+    train_shard,
+    train_sizes_file,
+    train_summary_file,
+    unit_file,
+)
+from jobs.spark.tasks import by_unit
 
 ROWS_PER_BUCKET = 100_000
 KEY_BITS = 32
@@ -56,14 +64,11 @@ class Version:
     pack: PackConfig
     columns: pa.Schema
 
-    def name(self, number: int) -> str:
-        return f"{self.fp}-{number:06d}"
-
     def shard(self, number: int) -> str:
-        return f"train/{self.fp}/{self.name(number)}.tar"
+        return train_shard(self.fp, number)
 
     def part(self, number: int) -> str:
-        return f"train_index/{self.fp}/{self.name(number)}.parquet"
+        return train_index_file(self.fp, number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     if selection is None:
         raise UserError(f"{root.base} has no selection: run `curate select` first.")
     scores = score_columns(root, root.units("samples"))
-    inputs = {name: table_fingerprint(root, name) for name in ("samples", "downloads", *scores)}
+    inputs = {name: fingerprint_table(root, name) for name in ("samples", "downloads", *scores)}
     inputs["selection"] = selection["fingerprint"]
     config = to_dict(recipe.pack)
     fp = fingerprint({"pack": config, "inputs": inputs})
@@ -109,11 +114,11 @@ def stands(root: Root, index: Mapping[str, Any]) -> bool:
 def score_columns(root: Root, units: list[str]) -> dict[str, pa.Schema]:
     """Score tables that cover every unit, with their columns besides uid."""
     found = {}
-    for entry in root.folders():
-        if entry.startswith("scores_") and set(units) <= set(root.units(entry)):
-            schema = root.read_parquet(f"{entry}/{units[0]}.parquet").schema
-            found[entry] = pa.schema([field for field in schema if field.name != "uid"])
-    return dict(sorted(found.items()))
+    for table in score_tables(root):
+        if set(units) <= set(root.units(table)):
+            schema = root.read_parquet(unit_file(table, units[0])).schema
+            found[table] = pa.schema([field for field in schema if field.name != "uid"])
+    return found
 
 
 def index_columns(scores: Mapping[str, pa.Schema], captions: Mapping[str, float]) -> pa.Schema:
@@ -145,7 +150,7 @@ def unit_rows(root: Root, selection_file: str, scores: Iterable[str]) -> pa.Tabl
     chosen = root.read_parquet(selection_file)
     rows = chosen.filter(chosen["kept"]).select(["uid"])
     for table in ("samples", "downloads", *scores):
-        found = root.read_parquet(f"{table}/{unit}.parquet")
+        found = root.read_parquet(unit_file(table, unit))
         taken = [c for c in found.column_names if c == "uid" or c not in rows.column_names]
         rows = rows.join(found.select(taken), "uid")
     return rows
@@ -312,8 +317,8 @@ def _add(writer: ShardWriter, row: dict[str, Any], data: bytes, rel: str) -> dic
 def publish(version: Version, shards: list[dict[str, Any]], config: Any, inputs: Any) -> None:
     """Write sizes.json and summary.json and make this version of shards and index the current one, the index last."""
     root, fp = version.root, version.fp
-    sizes, summary = f"train/{fp}/sizes.json", f"train/{fp}/summary.json"
-    named = {f"{version.name(row['shard'])}.tar": {k: v for k, v in row.items() if k != "shard"} for row in shards}
+    sizes, summary = train_sizes_file(fp), train_summary_file(fp)
+    named = {Path(version.shard(row["shard"])).name: {k: v for k, v in row.items() if k != "shard"} for row in shards}
     root.publish_json(sizes, {name: row["num_samples"] for name, row in named.items()})
     totals = {key: sum(row[key] for row in shards) for key in ("num_samples", "num_bytes")}
     root.publish_json(summary, {**totals, "num_shards": len(shards), "shards": named})

@@ -21,6 +21,7 @@ from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.schema import DOWNLOADS, SAMPLES, Status
 from curation.storage import Root
+from curation.tables import downloads_file, metadata_file, samples_file, scores_table, unit_file, vectors_file
 from filters._gray import MAX_BATCH
 from filters.base import IMAGE, IMAGE_EMBEDDING, Filter
 from jobs.spark.tasks import map_units
@@ -51,8 +52,8 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
         item.check_ready()
     configs = {name: item.config() for name, item in wanted.items()}
     for name, config in configs.items():
-        root.begin_stage(f"scores_{name}", config)
-    done = {name: set(root.units(f"scores_{name}")) for name in wanted}
+        root.begin_stage(scores_table(name), config)
+    done = {name: set(root.units(scores_table(name))) for name in wanted}
     work = [(unit, lacking) for unit in downloaded if (lacking := [n for n in wanted if unit not in done[n]])]
     if not work:
         return
@@ -61,16 +62,12 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
 
 def _check_embeddings(root: Root, wanted: Mapping[str, Filter], units: list[str]) -> None:
     readers = [name for name, item in wanted.items() if IMAGE_EMBEDDING.name in item.reads]
-    missing = [unit for unit in units if not root.exists(_metadata(unit))] if readers else []
+    missing = [unit for unit in units if not root.exists(metadata_file(unit))] if readers else []
     if missing:
         raise UserError(
             f"Filter {readers[0]} reads embeddings, and {len(missing)} of {len(units)} units have none: "
             f"run `curate embed` first."
         )
-
-
-def _metadata(unit: str) -> str:
-    return f"embeddings/metadata/metadata_{unit}.parquet"
 
 
 def score_unit(root: Root, unit: str, wanted: Mapping[str, Filter]) -> int:
@@ -85,7 +82,7 @@ def score_unit(root: Root, unit: str, wanted: Mapping[str, Filter]) -> int:
     for name, item in wanted.items():
         scores = pa.Table.from_batches(parts[name], schema=item.writes)
         table = scores.add_column(0, SAMPLES.field("uid"), pa.array(uids, pa.string()))
-        root.publish_parquet(f"scores_{name}/{unit}.parquet", table.sort_by("uid"))
+        root.publish_parquet(unit_file(scores_table(name), unit), table.sort_by("uid"))
     return len(uids)
 
 
@@ -104,9 +101,9 @@ def _rows(root: Root, unit: str, reads: set[str]) -> pa.Table:
     place = {"status", "shard", "offset", "size"}
     from_downloads = [f.name for f in DOWNLOADS if f.name == "uid" or f.name in reads | place]
     from_samples = [f.name for f in SAMPLES if f.name == "uid" or f.name in reads]
-    downloads = root.read_parquet(f"downloads/{unit}.parquet", from_downloads)
+    downloads = root.read_parquet(downloads_file(unit), from_downloads)
     downloads = downloads.filter(pc.equal(downloads["status"], Status.OK.value))
-    samples = root.read_parquet(f"samples/{unit}.parquet", from_samples)
+    samples = root.read_parquet(samples_file(unit), from_samples)
     joined = downloads.join(samples, "uid", join_type="left outer")
     return joined.sort_by([("shard", "ascending"), ("offset", "ascending"), ("uid", "ascending")])
 
@@ -125,8 +122,8 @@ def _images(root: Root, batch: pa.RecordBatch) -> pa.Array:
 
 def _embeddings(root: Root, unit: str, uids: list[str]) -> pa.Array:
     """Embedding of each of `uids` as a list of floats, null where the embedder left none."""
-    known = root.read_parquet(_metadata(unit), ["uid"])["uid"].to_pylist()
-    matrix = np.load(io.BytesIO(root.read_bytes(f"embeddings/img_emb/img_emb_{unit}.npy")), allow_pickle=False)
+    known = root.read_parquet(metadata_file(unit), ["uid"])["uid"].to_pylist()
+    matrix = np.load(io.BytesIO(root.read_bytes(vectors_file(unit))), allow_pickle=False)
     row_of = {uid: row for row, uid in enumerate(known)}
     rows = [row_of.get(uid) for uid in uids]
     return pa.array([None if row is None else matrix[row].astype(np.float32) for row in rows], IMAGE_EMBEDDING.type)

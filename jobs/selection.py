@@ -9,9 +9,7 @@ leave it. What concerns all rows is Spark's: the duplicates, `count(*) over (par
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,13 +22,12 @@ from curation.recipe.expressions import Quantile
 from curation.recipe.rules import DUPLICATE_COLUMNS, Rule
 from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES, SELECTION
 from curation.storage import Root, fingerprint
-from jobs.ingest import by_unit
+from curation.tables import fingerprint_table, samples_file, scores_table, selection_file, unit_file
 from jobs.score import configured
+from jobs.spark.tasks import by_unit
 
 _DDL = {pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.bool_(): "boolean"}
 TABLE = "selection"
-FOOTER_BYTES = 32_768
-NUM_READERS = 16
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
@@ -40,7 +37,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     rules = rule_language.parse(recipe.rules, columns)
     tables = _tables(rules, scores)
     _check_complete(root, tables)
-    inputs = {table: table_fingerprint(root, table) for table in tables}
+    inputs = {table: fingerprint_table(root, table) for table in tables}
     fp = fingerprint({"rules": list(recipe.rules.items()), "inputs": inputs})
     current = root.current(TABLE)
     if current is not None and current["fingerprint"] == fp:
@@ -54,12 +51,12 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     write_units(decide(spark, manifest, rules), root, fp, scanned, written)
     known = [{"column": column, "share": share, "value": value} for (column, share), value in sorted(values.items())]
     config = {"rules": dict(recipe.rules), "order": list(recipe.rules), "quantiles": known}
-    root.publish_current(TABLE, fp, [f"{TABLE}/{fp}/{unit}.parquet" for unit in units], config, inputs)
+    root.publish_current(TABLE, fp, [selection_file(fp, unit) for unit in units], config, inputs)
 
 
 def score_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
     """Score tables of the recipe's filters and the columns they add. Raises UserError for a bad filter."""
-    return {f"scores_{name}": item.writes for name, item in configured(recipe).items()}
+    return {scores_table(name): item.writes for name, item in configured(recipe).items()}
 
 
 def check(recipe: Recipe) -> None:
@@ -96,26 +93,6 @@ def _check_complete(root: Root, tables: Mapping[str, list[str]]) -> None:
             raise UserError(f"{table} lacks {len(missing)} units ({missing[0]} first): run `curate {stage}` first.")
 
 
-def table_fingerprint(root: Root, table: str) -> str:
-    """Fingerprint of what `table` holds: its current version, or names and sizes of its unit files.
-
-    Of downloads their ends count too: a round replaces a row file, and the statistics that stand there name the round.
-    """
-    if table == "duplicates":
-        return (root.current(table) or {})["fingerprint"]
-    names = root.list(table, ".parquet")
-    sizes = {e["name"].rsplit("/", 1)[-1]: e["size"] for e in root.fs.ls(root.full(table), detail=True)}
-    if table != "downloads":
-        return fingerprint([[name, sizes[name]] for name in names])
-
-    def end(name: str) -> list[str | int]:
-        last = root.read_bytes(f"{table}/{name}", max(0, sizes[name] - FOOTER_BYTES))
-        return [name, sizes[name], zlib.crc32(last)]
-
-    with ThreadPoolExecutor(NUM_READERS) as pool:
-        return fingerprint(list(pool.map(end, names)))
-
-
 def joined(
     spark: SparkSession,
     root: Root,
@@ -141,10 +118,10 @@ def joined(
 
 def join_unit(root: Root, unit: str, tables: Mapping[str, list[str]]) -> pa.Table:
     """Samples of one unit with the wanted columns of its other tables, in the order of `tables`."""
-    rows = root.read_parquet(f"samples/{unit}.parquet", ["uid", *tables["samples"]])
+    rows = root.read_parquet(samples_file(unit), ["uid", *tables["samples"]])
     for table, columns in tables.items():
         if table != "samples":
-            rows = rows.join(root.read_parquet(f"{table}/{unit}.parquet", ["uid", *columns]), "uid")
+            rows = rows.join(root.read_parquet(unit_file(table, unit), ["uid", *columns]), "uid")
     return rows
 
 
@@ -190,7 +167,7 @@ def write_units(decided: DataFrame, root: Root, fp: str, units: list[str], writt
             if units[position] not in written:
                 kept = pc.is_null(table["reason"])
                 columns = [table["uid"], kept, table["reason"]]
-                root.publish_parquet(f"{TABLE}/{fp}/{units[position]}.parquet", pa.table(columns, schema=SELECTION))
+                root.publish_parquet(selection_file(fp, units[position]), pa.table(columns, schema=SELECTION))
             yield pa.RecordBatch.from_pydict({"rows": pa.array([len(table)], pa.int64())})
 
     ordered.mapInArrow(write, "rows bigint").agg({"rows": "sum"}).collect()

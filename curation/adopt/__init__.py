@@ -26,6 +26,7 @@ from curation.plan import ADOPTED, ALL_HOSTS, describe_spread, plans
 from curation.progress import bar
 from curation.schema import REJECTS, SAMPLES, RejectReason
 from curation.storage import Root, fingerprint
+from curation.tables import plan_file, rejects_file, samples_file
 
 NUM_LARGEST = 20
 Item = TypeVar("Item")
@@ -77,7 +78,7 @@ def _plan(root: Root, fresh: list[Shard]) -> dict[str, Any]:
     work = [(f"{batch}-{i:06d}", shard, kept[i]) for i, shard in enumerate(fresh)]
     written = [*_each("adopt shards", work, lambda item: _write_unit(root, *item))]
     plan = {"batch": batch, "number": number, ADOPTED: True, **_described(fresh, written)}
-    root.publish_json(f"plans/{batch}.json", plan)
+    root.publish_json(plan_file(batch), plan)
     return plan
 
 
@@ -106,7 +107,7 @@ def _first_of_each(root: Root, keys: list[tuple[np.ndarray, np.ndarray]]) -> lis
 
     Rows whose uid an earlier plan has do not. 40 bytes a row are held while they are sorted.
     """
-    earlier = [_halves(root.read_parquet(f"samples/{unit}.parquet", ["uid"])["uid"]) for unit in root.units("samples")]
+    earlier = [_halves(root.read_parquet(samples_file(unit), ["uid"])["uid"]) for unit in root.units("samples")]
     uids = np.concatenate([*earlier, *(k for k, _ in keys)])
     num_earlier = sum(map(len, earlier))
     worse = np.concatenate(
@@ -137,9 +138,9 @@ def _write_unit(root: Root, unit: str, shard: Shard, kept: np.ndarray) -> dict[s
     ]
     if refused:
         named = [row | {"source": shard.source, "file": f"{shard.name}.tar"} for row in refused]
-        root.publish_parquet(f"rejects/{unit}.parquet", pa.Table.from_pylist(named, schema=REJECTS))
+        root.publish_parquet(rejects_file(unit), pa.Table.from_pylist(named, schema=REJECTS))
     if len(samples):
-        root.publish_parquet(f"samples/{unit}.parquet", samples.cast(SAMPLES).sort_by("uid"))
+        root.publish_parquet(samples_file(unit), samples.cast(SAMPLES).sort_by("uid"))
     reasons = [row["reason"] for row in refused]
     totals = {r.value: reasons.count(r.value) for r in RejectReason if r is not RejectReason.WHERE}
     hosts: dict[str, int] = {}

@@ -19,6 +19,7 @@ from curation.recipe.config import DownloadConfig
 from curation.schema import DOWNLOADS, Status
 from curation.shards import Member
 from curation.storage import Root
+from curation.tables import downloads_file, samples_file
 
 AS_IT_IS = DownloadConfig(resize_mode="no")
 """Measures a picture without changing it; its limits on pixels and frames hold for adopted pictures too."""
@@ -27,10 +28,10 @@ SUCCESS = "success"
 
 def end_unit(root: Root, unit: str, shard: Shard) -> None:
     """Publish downloads/UNIT.parquet: one row for each sample of the unit. Nothing to do when it stands."""
-    rel = f"downloads/{unit}.parquet"
+    rel = downloads_file(unit)
     if root.exists(rel):
         return
-    uids = set(root.read_parquet(f"samples/{unit}.parquet", ["uid"])["uid"].to_pylist())
+    uids = set(root.read_parquet(samples_file(unit), ["uid"])["uid"].to_pylist())
     chosen = best_of(row for row in read(root, shard).table.to_pylist() if row["uid"] in uids)
     rows = asyncio.run(_measured(root, shard, chosen))
     root.publish_parquet(rel, pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["uid"])), schema=DOWNLOADS))

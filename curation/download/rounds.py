@@ -15,6 +15,7 @@ from curation.fetch.client import TEMPORARY
 from curation.progress import bar
 from curation.schema import Status
 from curation.storage import Root
+from curation.tables import downloads_file, metadata_file, score_tables, unit_file
 
 TRIED_AGAIN = TEMPORARY | {Status.LOST_BY_ENGINE}
 NUM_READERS = 16
@@ -30,7 +31,7 @@ def units_due(root: Root, units: list[str], fetch_round: int) -> dict[str, int]:
     """Those of `units` that round `fetch_round` has to try again, with the number of their rows that are due."""
 
     def count(unit: str) -> int:
-        rows = root.read_parquet(f"downloads/{unit}.parquet", ["status", "fetch_round"]).to_pylist()
+        rows = root.read_parquet(downloads_file(unit), ["status", "fetch_round"]).to_pylist()
         return sum(is_due(row, fetch_round) for row in rows)
 
     found = {}
@@ -44,10 +45,9 @@ def units_due(root: Root, units: list[str], fetch_round: int) -> dict[str, int]:
 
 def forget_derived(root: Root, unit: str) -> None:
     """Take away what was computed from the unit's pictures, before more of them appear: those stages do it again."""
-    root.remove(f"embeddings/metadata/metadata_{unit}.parquet")
-    for table in root.folders():
-        if table.startswith("scores_"):
-            root.remove(f"{table}/{unit}.parquet")
+    root.remove(metadata_file(unit))
+    for table in score_tables(root):
+        root.remove(unit_file(table, unit))
 
 
 def merged(kept: Iterable[Row], tried: Iterable[Row]) -> list[Row]:

@@ -36,6 +36,7 @@ from curation.schema import DOWNLOADS, Status
 from curation.settings import to_dict
 from curation.shards import ShardWriter, picture_extension
 from curation.storage import Root, fingerprint
+from curation.tables import downloads_file, raw_shard, samples_file
 
 MAX_DETAIL = 200
 COLLECT_AFTER = 20_000
@@ -91,12 +92,12 @@ def download_unit(
     `fetch` ends rows into the spool, our own client by default. Nothing to do where the round was already here.
     Raises OSError when the disk is full.
     """
-    rel = f"downloads/{unit}.parquet"
+    rel = downloads_file(unit)
     earlier: list[Row] = root.read_parquet(rel).to_pylist() if root.exists(rel) else []
     due = {row["uid"] for row in earlier if rounds.is_due(row, fetch_round)}
     if earlier and not due:
         return
-    samples = root.read_parquet(f"samples/{unit}.parquet", SAMPLE_COLUMNS).to_pylist()
+    samples = root.read_parquet(samples_file(unit), SAMPLE_COLUMNS).to_pylist()
     waiting = [sample for sample in samples if sample["uid"] in due] if earlier else samples
     kept = [row for row in earlier if row["uid"] not in due]
     key = fingerprint([root.base, content_config(config), fetch_round])
@@ -333,14 +334,14 @@ def publish_unit(
         with ShardWriter(path) as writer:
             for sample in sorted(samples, key=lambda s: s["uid"]):
                 rows.append(_store(writer, sample, spool))
-        shard = f"raw/{unit}-{writer.sha256[:16]}.tar"
+        shard = raw_shard(unit, writer.sha256)
         if writer.members:
             root.publish(shard, path)
     for row in rows:
         row["shard"], row["fetch_round"] = shard if row["status"] == Status.OK else None, fetch_round
     if kept and writer.members:
         rounds.forget_derived(root, unit)
-    root.publish_parquet(f"downloads/{unit}.parquet", _table(rounds.merged(kept, rows)))
+    root.publish_parquet(downloads_file(unit), _table(rounds.merged(kept, rows)))
 
 
 def _table(rows: list[Row]) -> pa.Table:

@@ -23,6 +23,7 @@ from curation.errors import UserError
 from curation.manifest.rewrite import Use, rewritten
 from curation.manifest.uid_index import MIN_FILES, UidFilter
 from curation.storage import Root
+from curation.tables import score_tables
 
 UNIT_TABLES = {"samples": schema.SAMPLES, "rejects": schema.REJECTS, "downloads": schema.DOWNLOADS}
 VERSIONED_TABLES = {
@@ -30,7 +31,6 @@ VERSIONED_TABLES = {
     "selection": schema.SELECTION,
     "train_index": schema.TRAIN_INDEX,
 }
-SCORES = "scores_"
 
 
 class Manifest:
@@ -85,7 +85,7 @@ class Manifest:
 
     def score_tables(self) -> list[str]:
         """Names of the tables that filters have written."""
-        return [name for name in self.root.folders() if name.startswith(SCORES) and self.files(name)]
+        return [name for name in score_tables(self.root) if self.files(name)]
 
     def _create_views(self) -> None:
         scores = self.score_tables()

@@ -9,6 +9,7 @@ from typing import Any
 from curation.plan import plans
 from curation.schema import RejectReason
 from curation.storage import Root
+from curation.tables import samples_file
 
 
 def differences(root: Root) -> Iterator[str]:
@@ -35,7 +36,7 @@ def _totals(plan: dict[str, Any]) -> Iterator[str]:
 
 def _units(root: Root, plan: dict[str, Any]) -> Iterator[str]:
     for unit, num_rows in plan["units"].items():
-        rel = f"samples/{plan['batch']}-{unit}.parquet"
+        rel = samples_file(f"{plan['batch']}-{unit}")
         if not root.exists(rel):
             yield f"{rel} is planned and not there."
             continue

@@ -9,6 +9,7 @@ from typing import Any
 from curation.manifest.manifest import Manifest
 from curation.shards import index
 from curation.storage import Root
+from curation.tables import train_sizes_file
 from curation.verify import shards
 
 _COLUMNS = ("uid", "shard", "offset", "size", "sha256", "json_offset", "json_size", "txt_offset", "txt_size", "caption")
@@ -26,7 +27,7 @@ def differences(manifest: Manifest) -> Iterator[str]:
     named = {rel for rel in current["files"] if rel.endswith(".tar")}
     yield from (f"{rel} is in train/current.json and no row of train_index lies in it." for rel in named - set(counts))
     yield from (f"{rel} is in train_index and not in train/current.json." for rel in set(counts) - named)
-    rel = f"train/{current['fingerprint']}/sizes.json"
+    rel = train_sizes_file(current["fingerprint"])
     if not root.exists(rel):
         yield f"{rel} is missing: run `curate pack` again."
         return

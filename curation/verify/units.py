@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.manifest.manifest import SCORES
 from curation.schema import DOWNLOADS, SAMPLES, Status, uid
 from curation.storage import Root
+from curation.tables import downloads_file, metadata_file, samples_file, score_tables, unit_file, vectors_file
 from curation.verify import shards
 
 _ALWAYS = ("uid", "status", "detail", "fetch_round")
@@ -25,10 +25,10 @@ def difference(root: Root, unit: str) -> str | None:
 
 
 def _differences(root: Root, unit: str) -> Iterator[str]:
-    samples = root.read_parquet(f"samples/{unit}.parquet")
-    yield from _samples(samples, f"samples/{unit}.parquet")
+    samples = root.read_parquet(samples_file(unit))
+    yield from _samples(samples, samples_file(unit))
     uids = samples["uid"].to_pylist()
-    rel = f"downloads/{unit}.parquet"
+    rel = downloads_file(unit)
     if not root.exists(rel):
         if root.units("downloads"):
             yield f"{rel} is missing, though other units are downloaded: run `curate download` again."
@@ -94,16 +94,16 @@ def _shards(root: Root, ok: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _derived(root: Root, unit: str, ok: list[str]) -> Iterator[str]:
-    rel = f"embeddings/metadata/metadata_{unit}.parquet"
+    rel = metadata_file(unit)
     if root.exists(rel):
         found = root.read_parquet(rel, ["uid"])["uid"].to_pylist()
         yield from _same_uids(rel, found, set(ok) & set(found), "the downloads that are ok")
-        with root.open(f"embeddings/img_emb/img_emb_{unit}.npy") as f:
+        with root.open(vectors_file(unit)) as f:
             num_rows = _npy_shape(f)[0]
         if num_rows != len(found):
-            yield f"embeddings/img_emb/img_emb_{unit}.npy has {num_rows} rows, its metadata {len(found)}."
-    for table in (name for name in root.folders() if name.startswith(SCORES)):
-        rel = f"{table}/{unit}.parquet"
+            yield f"{vectors_file(unit)} has {num_rows} rows, its metadata {len(found)}."
+    for table in score_tables(root):
+        rel = unit_file(table, unit)
         if root.exists(rel):
             yield from _same_uids(
                 rel, root.read_parquet(rel, ["uid"])["uid"].to_pylist(), ok, "the downloads that are ok"

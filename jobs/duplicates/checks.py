@@ -9,7 +9,8 @@ from curation.errors import UserError
 from curation.npy import vectors_in
 from curation.recipe.config import Recipe
 from curation.storage import CONFIG, Root
-from jobs.embed import METADATA, VECTORS, identity, model_of
+from curation.tables import METADATA, metadata_file, vectors_file
+from jobs.embed import identity, model_of
 
 NUM_READERS = 16
 
@@ -41,10 +42,8 @@ def check_vectors(root: Root, units: list[str]) -> int | None:
     """
 
     def look(unit: str) -> tuple[int, int, int]:
-        uids = root.read_parquet(f"{METADATA}/metadata_{unit}.parquet", [])
-        return *vectors_in(
-            root, VECTORS.format(unit=unit), f"delete the embeddings of unit {unit} and embed again"
-        ), len(uids)
+        uids = root.read_parquet(metadata_file(unit), [])
+        return *vectors_in(root, vectors_file(unit), f"delete the embeddings of unit {unit} and embed again"), len(uids)
 
     first: tuple[str, int] | None = None
     with ThreadPoolExecutor(NUM_READERS) as pool:

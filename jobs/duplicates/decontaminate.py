@@ -28,12 +28,12 @@ from curation.images.process import process
 from curation.recipe.config import Recipe
 from curation.shards import index, read_member
 from curation.storage import Root, fingerprint
+from curation.tables import vectors_file
 from jobs import embedders
 from jobs.duplicates.arrays import load_npy
 from jobs.duplicates.evaluation_sets import EvaluationSet, Kind
-from jobs.embed import VECTORS, model_of
-from jobs.ingest import by_unit
-from jobs.spark.tasks import map_units
+from jobs.embed import model_of
+from jobs.spark.tasks import by_unit, map_units
 
 PICTURES_PER_TASK = 1_000
 MATCH_DDL = "row bigint, key string, tier string, similarity double"
@@ -94,7 +94,7 @@ def contaminated(
     def match(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         known = _known(root, files)
         for unit, table in by_unit(batches):
-            vectors = None if min_cosine is None else load_npy(root, VECTORS.format(unit=units[unit]))
+            vectors = None if min_cosine is None else load_npy(root, vectors_file(units[unit]))
             yield known.matches(table, vectors, max_hamming, config.min_entropy, min_cosine)
 
     wanted = rows.select("unit", "row", "place", "sha256", "pixel_sha256", "phash", "entropy")

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from curation.duplicates import components as local
 from jobs.duplicates import components as spread
-from jobs.spark.frames import held
+from jobs.spark.tasks import materialise
 
 _FOUND = "left bigint, right bigint, similarity double, cluster bigint, tier int"
 
@@ -47,16 +47,18 @@ def settled(
     edges, cut, rounds = _edges(found), found.where("left = right"), list[dict[str, int]]()
     num_edges = edges.count()
     while True:
-        labels = held(labelled(spark, edges, num_edges, max_local_edges))
-        gone = held(guarded(edges.join(labels.withColumnRenamed("row", "left"), "left")))
+        labels = materialise(labelled(spark, edges, num_edges, max_local_edges))
+        gone = materialise(guarded(edges.join(labels.withColumnRenamed("row", "left"), "left")))
         num_cut = 0
         if not cut.isEmpty():
-            still_cut = held(cut.selectExpr("left as row", "cluster", "tier").join(_rows(gone), "row", "left_anti"))
+            still_cut = materialise(
+                cut.selectExpr("left as row", "cluster", "tier").join(_rows(gone), "row", "left_anti")
+            )
             num_cut = still_cut.select("row").distinct().count()
         rounds.append({"edges": num_edges, "searched_again": num_cut})
         if not num_cut:
             return gone, labels, rounds
-        kept = held(rows.join(_rows(gone), "row", "left_anti"))
+        kept = materialise(rows.join(_rows(gone), "row", "left_anti"))
         tiers = sorted(row["tier"] for row in still_cut.select("tier").distinct().collect())
         found = _together(spark, {n: searches[n](kept, still_cut.where(F.col("tier") == n)) for n in tiers})
         more = _edges(found)
@@ -73,14 +75,14 @@ def _rows(gone: DataFrame) -> DataFrame:
 def _together(spark: SparkSession, found: Mapping[int, DataFrame]) -> DataFrame:
     parts = [spark.createDataFrame([], _FOUND)]
     parts += [part.withColumn("tier", F.lit(tier)) for tier, part in found.items()]
-    return held(reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), parts))
+    return materialise(reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), parts))
 
 
 def _edges(found: DataFrame) -> DataFrame:
     """One edge a pair: of the earliest tier, and of its similarities the largest."""
     strongest = F.min(F.struct("tier", (-F.col("similarity")).alias("distance"))).alias("e")
     united = found.where("left < right").groupBy("left", "right").agg(strongest)
-    return held(united.selectExpr("left", "right", "e.tier", "-e.distance as similarity"))
+    return materialise(united.selectExpr("left", "right", "e.tier", "-e.distance as similarity"))
 
 
 def labelled(spark: SparkSession, edges: DataFrame, num_edges: int, max_local_edges: int) -> DataFrame:

@@ -22,7 +22,7 @@ from curation.duplicates import hamming
 from curation.duplicates.hamming import Classes
 from curation.storage import Root
 from jobs.duplicates.arrays import load_npy, save_npy
-from jobs.spark.frames import held
+from jobs.spark.tasks import materialise
 
 ROWS_PER_TASK = 50_000_000
 """Hashes that one task sorts: 1.2 GB with temporaries."""
@@ -55,8 +55,8 @@ class PerceptualSearch:
         about = None if cut is None else self.rows.join(cut.select("row").distinct(), "row", "left_semi")
         classes = Window.partitionBy("phash", "text").orderBy("row")
         best = rows.withColumn("place", F.row_number().over(classes)).where(f"place <= {NUM_HUBS + 1}")
-        best = held(best.groupBy("phash", "text").agg(F.sort_array(F.collect_list("row")).alias("best")))
-        near = held(near_hashes(self.spark, self.root, self.work, best, self.max_hamming, about))
+        best = materialise(best.groupBy("phash", "text").agg(F.sort_array(F.collect_list("row")).alias("best")))
+        near = materialise(near_hashes(self.spark, self.root, self.work, best, self.max_hamming, about))
         apart = near.where("a != b")
         linked = apart.unionAll(apart.select("b", "a", "distance")).toDF("a", "phash", "distance")
         linked = linked.join(best.withColumnRenamed("phash", "a"), "a")

@@ -19,10 +19,11 @@ from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.storage import Root, whole_file
+from curation.tables import embedded_units
 from jobs import embedders
 from jobs.duplicates.checks import check_vectors, checked_model
 from jobs.duplicates.preview_sample import sample
-from jobs.embed import METADATA, model_of, stored_picture
+from jobs.embed import model_of, stored_picture
 
 PAIRS_PER_BIN = 12
 COSINE_BIN = 0.025
@@ -51,7 +52,7 @@ def preview(spark: SparkSession, recipe: Recipe, root: Root, output: str) -> Non
 
 def _is_embedded(recipe: Recipe, root: Root) -> bool:
     """Whether vectors can be compared; without any, hashes are. Raises UserError for what the tier would refuse."""
-    done = {name.removeprefix("metadata_") for name in root.units(METADATA)}
+    done = set(embedded_units(root))
     if "embedding" not in recipe.dedupe.tiers or not done:
         return False
     units = root.units("downloads")

@@ -19,8 +19,8 @@ from curation.duplicates.clustering import normalised, usable
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.schema import Status
 from curation.storage import Root
+from curation.tables import downloads_file, metadata_file, vectors_file
 from jobs.duplicates.arrays import load_npy
-from jobs.embed import METADATA, VECTORS
 from jobs.spark.tasks import map_units
 
 MAX_ROWS = 20_000
@@ -48,7 +48,7 @@ class Unit:
     """The pictures of one unit that came, with their hashes and, where asked for, their vectors."""
 
     def __init__(self, root: Root, number: int, unit: str, embedded: bool, min_entropy: float) -> None:
-        table = root.read_parquet(f"downloads/{unit}.parquet", COLUMNS)
+        table = root.read_parquet(downloads_file(unit), COLUMNS)
         self.number, self.rows = number, np.flatnonzero(pc.equal(table["status"], Status.OK.value))
         self.table = table.take(self.rows)
         self.hashes = np.array([int(h or "0", 16) for h in self.table["phash"].to_pylist()], np.uint64)
@@ -57,9 +57,9 @@ class Unit:
         self._vectors: np.ndarray | None = None
         self._places = np.full(len(self.rows), -1)
         if embedded:
-            uids = root.read_parquet(f"{METADATA}/metadata_{unit}.parquet", ["uid"])["uid"].combine_chunks()
+            uids = root.read_parquet(metadata_file(unit), ["uid"])["uid"].combine_chunks()
             self._places = pc.index_in(self.table["uid"], uids).fill_null(-1).to_numpy()
-            self._vectors = load_npy(root, VECTORS.format(unit=unit))
+            self._vectors = load_npy(root, vectors_file(unit))
 
     def vectors(self, wanted: np.ndarray) -> np.ndarray:
         """float32 `[n, d]` of the pictures `wanted`, NaN where there is none."""
@@ -107,7 +107,7 @@ def sample(
 def _is_small(root: Root, units: Iterable[str]) -> bool:
     num_rows = 0
     for unit in units:
-        num_rows += len(root.read_parquet(f"downloads/{unit}.parquet", []))
+        num_rows += len(root.read_parquet(downloads_file(unit), []))
         if num_rows > MAX_ROWS:
             return False
     return True

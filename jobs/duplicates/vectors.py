@@ -37,10 +37,9 @@ from curation.duplicates.clustering import (
 )
 from curation.duplicates.inside import clusters, inside
 from curation.storage import Root
+from curation.tables import vectors_file
 from jobs.duplicates.arrays import load_npy, save_npy
-from jobs.embed import VECTORS
-from jobs.ingest import by_unit
-from jobs.spark.frames import held
+from jobs.spark.tasks import by_unit, materialise
 
 ROWS_PER_GROUP = 50_000
 """Vectors that move together: 128 MB spooled at 1280 dimensions in half precision."""
@@ -79,7 +78,7 @@ class EmbeddingSearch:
         max_training_rows: int,
     ) -> None:
         self._spark, self._root, self._units, self._search = spark, root, units, search
-        by_place = held(_by_unit(rows, units))
+        by_place = materialise(_by_unit(rows, units))
         num_rows = by_place.count()
         wanted = search.num_centroids or num_centroids_for(num_rows)
         num_samples = max(MIN_SAMPLES, min(wanted * SAMPLES_PER_CENTROID, max_training_rows))
@@ -91,7 +90,7 @@ class EmbeddingSearch:
             sample = _sample(root, work, by_place, units, min(1.0, num_samples / num_rows), seed, axes)
             clustering = train(sample, wanted, seed=seed, axes=axes)
             assigned = by_place.mapInArrow(_assigner(spark, root, units, clustering, search), _ASSIGNED_DDL)
-            self._passes.append(_Pass(len(clustering.centroids), held(assigned)))
+            self._passes.append(_Pass(len(clustering.centroids), materialise(assigned)))
 
     def found(self, kept: DataFrame | None = None, cut: DataFrame | None = None) -> DataFrame:
         """What FOUND says, of all rows; or of those in `kept` (`row`), in the clusters that `cut` (`cluster`) names."""
@@ -105,7 +104,7 @@ class EmbeddingSearch:
                 if not wanted.any():
                     continue
                 near = assigned.mapInArrow(_with_cluster(self._spark, wanted), _ASSIGNED_DDL)
-                assigned = held(_by_unit(near.join(kept, "row", "left_semi"), self._units))
+                assigned = materialise(_by_unit(near.join(kept, "row", "left_semi"), self._units))
             results.append(self._searched(number, assigned, wanted))
         return reduce(DataFrame.unionByName, results).distinct()
 
@@ -141,7 +140,7 @@ def _sample(
 
     def gather(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for unit, table in by_unit(batches):
-            vectors = load_npy(root, VECTORS.format(unit=units[unit]))[table["place"].to_numpy()]
+            vectors = load_npy(root, vectors_file(units[unit]))[table["place"].to_numpy()]
             known = usable(vectors)
             sample = normalised(vectors[known])
             path = save_npy(root, f"{work}/sample", sample if axes is None else along(sample, axes))
@@ -163,7 +162,7 @@ def _assigner(spark: SparkSession, root: Root, units: list[str], clustering: Clu
 
     def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for unit, table in by_unit(batches):
-            vectors = load_npy(root, VECTORS.format(unit=units[unit]))[table["place"].to_numpy()]
+            vectors = load_npy(root, vectors_file(units[unit]))[table["place"].to_numpy()]
             nearest = shared.value.assign(vectors, search.num_probes)
             flat = pa.array(nearest.ravel(), pa.int32())
             lists = pa.FixedSizeListArray.from_arrays(flat, nearest.shape[1]).cast(pa.list_(pa.int32()))
@@ -210,7 +209,7 @@ def _mover(root: Root, units: list[str], group_of: np.ndarray, is_huge: np.ndarr
 
     def move(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for unit, table in by_unit(batches):
-            vectors = load_npy(root, VECTORS.format(unit=units[unit]))
+            vectors = load_npy(root, vectors_file(units[unit]))
             for batch in table.to_batches(ROWS_PER_BATCH):
                 nearest = batch["clusters"].flatten().to_numpy().reshape(len(batch), -1).copy()
                 nearest[:, near_rank:][is_huge[nearest[:, near_rank:]]] = -1

@@ -1,16 +1,18 @@
-"""Run a function over units, one Spark task each, all at once, with a bar that counts the finished ones."""
+"""Spark tasks over units: one task a unit, streams sorted by unit, and frames that are computed once."""
 
 from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+import pyarrow as pa
 from py4j.protocol import Py4JJavaError
+from pyspark import StorageLevel
 from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from curation.errors import UserError
 from curation.progress import bar
@@ -77,3 +79,31 @@ def _result(job: Future[list[Result]]) -> list[Result]:
         if sentence:
             raise UserError(sentence[1]) from error
         raise
+
+
+def by_unit(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
+    """Group a stream sorted by `unit` into one table a unit, holding one unit at a time."""
+    unit, parts = -1, list[pa.RecordBatch]()
+    for batch in batches:
+        values = batch.column("unit").to_numpy()
+        start = 0
+        while start < len(values):
+            stop = int(values.searchsorted(values[start], side="right"))
+            if values[start] != unit and parts:
+                yield unit, pa.Table.from_batches(parts)
+                parts = []
+            unit = int(values[start])
+            parts.append(batch.slice(start, stop - start))
+            start = stop
+    if parts:
+        yield unit, pa.Table.from_batches(parts)
+
+
+def materialise(frame: DataFrame) -> DataFrame:
+    """`frame`, computed now and kept on the executors' disks until nobody refers to it, without its history.
+
+    A persisted frame drags its whole plan along; the plans of rounds that are made from each other would double with
+    every join until the driver is full. An executor that is lost takes its share with it, as in
+    jobs/duplicates/components.py.
+    """
+    return frame.localCheckpoint(storageLevel=StorageLevel.DISK_ONLY)

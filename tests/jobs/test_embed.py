@@ -12,8 +12,9 @@ from pyspark.sql import SparkSession
 from curation.errors import UserError
 from curation.recipe.config import EmbedConfig, Recipe
 from curation.storage import Root
+from curation.tables import metadata_file, samples_file, vectors_file
 from jobs import embedders
-from jobs.embed import VECTORS, embed_unit, half, identity, run
+from jobs.embed import embed_unit, half, identity, run
 from jobs.embedders import efficientnet_lite0
 from jobs.embedders.efficientnet_lite0 import trimmed
 from jobs.embedders.folder import Folder
@@ -29,8 +30,8 @@ def encoded(seed: int, quality: int = 90) -> bytes:
 
 
 def read(root: Root, unit: str) -> tuple[list[str], np.ndarray]:
-    uids = root.read_parquet(f"embeddings/metadata/metadata_{unit}.parquet")["uid"].to_pylist()
-    return uids, np.load(io.BytesIO(root.read_bytes(VECTORS.format(unit=unit))))
+    uids = root.read_parquet(metadata_file(unit))["uid"].to_pylist()
+    return uids, np.load(io.BytesIO(root.read_bytes(vectors_file(unit))))
 
 
 def test_a_unit_is_embedded_in_order_of_uid_whatever_the_batch_size(root: Root) -> None:
@@ -91,7 +92,7 @@ def test_a_missing_or_short_shard_is_named(root: Root) -> None:
     root.remove(f"raw/{shard}")
     with pytest.raises(UserError, match=f"{shard} is gone"):
         embed_unit(root, unit, "efficientnet-lite0", 8)
-    assert not root.exists(VECTORS.format(unit=unit))
+    assert not root.exists(vectors_file(unit))
 
 
 def write_folder(folder: Path, parts: list[tuple[pa.Table, np.ndarray]]) -> None:
@@ -125,7 +126,7 @@ def test_a_folder_of_embeddings_is_joined_by_url_and_caption(spark: SparkSession
 
 
 def rows_of(root: Root, unit: str) -> list[dict[str, str]]:
-    return root.read_parquet(f"samples/{unit}.parquet", ["uid", "caption"]).to_pylist()
+    return root.read_parquet(samples_file(unit), ["uid", "caption"]).to_pylist()
 
 
 GOOD = pa.table({"url": ["a", "b"], "caption": ["", ""]})

@@ -13,9 +13,10 @@ import pytest
 from curation.errors import UserError
 from curation.recipe.config import DedupeConfig, EmbedConfig, Recipe
 from curation.storage import Root
+from curation.tables import METADATA, metadata_file, vectors_file
 from jobs.dedupe import planned
 from jobs.duplicates.checks import remove_stale_work
-from jobs.embed import METADATA, VECTORS, identity
+from jobs.embed import identity
 from tests.support.picture_root import fill, scene, set_vectors
 
 RECIPE = Recipe(dedupe=DedupeConfig(min_cosine=0.9, tiers=("embedding",)))
@@ -69,7 +70,7 @@ def test_another_model_is_another_table_where_nobody_signed_the_vectors(embedded
 
 
 def spoil(root: Root, unit: str, fault: str) -> None:
-    vectors, metadata = VECTORS.format(unit=unit), f"{METADATA}/metadata_{unit}.parquet"
+    vectors, metadata = vectors_file(unit), metadata_file(unit)
     array = np.load(io.BytesIO(root.read_bytes(vectors)))
     sink = io.BytesIO()
     np.save(sink, {"wide": np.ones((3, 9)), "long": np.ones((4, 8))}.get(fault, array))

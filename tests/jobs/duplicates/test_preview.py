@@ -11,10 +11,10 @@ from pyspark.sql import SparkSession
 from curation.errors import UserError
 from curation.recipe.config import DedupeConfig, Recipe
 from curation.storage import Root
+from curation.tables import METADATA, metadata_file, vectors_file
 from jobs.duplicates import preview_sample
 from jobs.duplicates.preview import preview
 from jobs.duplicates.preview_sample import FOUND, nearest, sample
-from jobs.embed import METADATA, VECTORS
 from tests.support.picture_root import Fetched, fill, scene, set_vectors
 
 DIM = 16
@@ -63,8 +63,8 @@ def test_of_a_large_root_copies_come_with_their_originals(
     if vectors is not None:
         stored = dict[str, np.ndarray]()
         for unit in root.units("downloads"):
-            names = root.read_parquet(f"{METADATA}/metadata_{unit}.parquet")["uid"].to_pylist()
-            stored |= dict(zip(names, np.load(io.BytesIO(root.read_bytes(VECTORS.format(unit=unit)))), strict=True))
+            names = root.read_parquet(metadata_file(unit))["uid"].to_pylist()
+            stored |= dict(zip(names, np.load(io.BytesIO(root.read_bytes(vectors_file(unit)))), strict=True))
         assert np.array_equal(vectors, np.array([stored[uid] for uid in uids], np.float32))
     again = sample(spark, root, embedded, 0.0)[0]
     assert again.equals(table)
@@ -109,9 +109,9 @@ def test_what_dedupe_refuses_the_preview_refuses(root: Root, tmp_path: Path, fau
     if fault in ("wide", "short", "junk"):
         sink = io.BytesIO()
         np.save(sink, np.ones((2, DIM + 1) if fault == "wide" else (1, DIM), np.float16))
-        root.publish(VECTORS.format(unit=unit), b"junk" if fault == "junk" else sink.getvalue())
+        root.publish(vectors_file(unit), b"junk" if fault == "junk" else sink.getvalue())
     elif fault == "half":
-        root.remove(f"{METADATA}/metadata_{unit}.parquet")
+        root.remove(metadata_file(unit))
     elif fault == "model":
         root.begin_stage(METADATA, {"model": "clip.onnx:abc"})
     output = tmp_path / ("nowhere/sheet.html" if fault == "folder" else "sheet.html")

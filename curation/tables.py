@@ -1,0 +1,139 @@
+"""Where every table of a root lies, and a fingerprint of what a table holds.
+
+Paths are relative to the root (`curation.storage.Root`). docs/architecture.md shows the whole folder.
+"""
+
+from __future__ import annotations
+
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+from curation.storage import Root, fingerprint
+
+PLANS = "plans"
+SAMPLES = "samples"
+REJECTS = "rejects"
+DOWNLOADS = "downloads"
+RAW = "raw"
+METADATA = "embeddings/metadata"
+VECTORS = "embeddings/img_emb"
+DUPLICATES = "duplicates"
+SCORES = "scores_"
+"""What the names of score tables begin with."""
+SELECTION = "selection"
+TRAIN = "train"
+TRAIN_INDEX = "train_index"
+FOOTER_BYTES = 32_768
+NUM_READERS = 16
+
+
+def plan_file(batch: str) -> str:
+    """The record of one ingest."""
+    return f"{PLANS}/{batch}.json"
+
+
+def unit_file(table: str, unit: str) -> str:
+    """The row file of `unit` in a unit table: samples, rejects, downloads or a table of scores."""
+    return f"{table}/{unit}.parquet"
+
+
+def samples_file(unit: str) -> str:
+    """The planned input of `unit`."""
+    return unit_file(SAMPLES, unit)
+
+
+def rejects_file(unit: str) -> str:
+    """The rows of metadata that would have been in `unit` and became no sample."""
+    return unit_file(REJECTS, unit)
+
+
+def downloads_file(unit: str) -> str:
+    """How the download of each row of `unit` ended."""
+    return unit_file(DOWNLOADS, unit)
+
+
+def raw_shard(unit: str, sha256: str) -> str:
+    """The shard of the unit's pictures; `sha256` is that of the whole shard."""
+    return f"{RAW}/{unit}-{sha256[:16]}.tar"
+
+
+def metadata_file(unit: str) -> str:
+    """The uids of the unit's vectors, row by row."""
+    return f"{METADATA}/metadata_{unit}.parquet"
+
+
+def vectors_file(unit: str) -> str:
+    """The unit's vectors, as clip-retrieval names them."""
+    return f"{VECTORS}/img_emb_{unit}.npy"
+
+
+def embedded_units(root: Root) -> list[str]:
+    """Sorted names of the units that have vectors."""
+    return [name.removeprefix("metadata_") for name in root.units(METADATA)]
+
+
+def scores_table(filter_name: str) -> str:
+    """The table of one filter's scores."""
+    return f"{SCORES}{filter_name}"
+
+
+def score_tables(root: Root) -> list[str]:
+    """The tables of scores that `root` has."""
+    return [name for name in root.folders() if name.startswith(SCORES)]
+
+
+def duplicates_file(fp: str, number: int) -> str:
+    """One file of version `fp` of the duplicates."""
+    return f"{DUPLICATES}/{fp}/part-{number:05d}.parquet"
+
+
+def selection_file(fp: str, unit: str) -> str:
+    """The decisions on one unit in version `fp` of the selection."""
+    return f"{SELECTION}/{fp}/{unit}.parquet"
+
+
+def train_shard(fp: str, number: int) -> str:
+    """One train shard of version `fp`."""
+    return f"{TRAIN}/{fp}/{fp}-{number:06d}.tar"
+
+
+def train_index_file(fp: str, number: int) -> str:
+    """The index of that train shard."""
+    return f"{TRAIN_INDEX}/{fp}/{fp}-{number:06d}.parquet"
+
+
+def train_sizes_file(fp: str) -> str:
+    """Samples of each train shard of version `fp`, as webdataset readers look for it."""
+    return f"{TRAIN}/{fp}/sizes.json"
+
+
+def train_summary_file(fp: str) -> str:
+    """Samples, bytes and sha256 of each train shard of version `fp`."""
+    return f"{TRAIN}/{fp}/summary.json"
+
+
+def file_sizes(root: Root, table: str) -> dict[str, int]:
+    """Bytes of each parquet file of a unit table, by name and sorted by it, from one listing."""
+    names = root.list(table, ".parquet")
+    sizes = {e["name"].rsplit("/", 1)[-1]: e["size"] for e in root.fs.ls(root.full(table), detail=True)}
+    return {name: sizes[name] for name in names}
+
+
+def fingerprint_table(root: Root, table: str) -> str:
+    """Fingerprint of what `table` holds: of duplicates their current version, else the names and sizes of its files.
+
+    The ends of the files of downloads count too: a round replaces a row file, and the statistics that stand at its
+    end name the round.
+    """
+    if table == DUPLICATES:
+        return str((root.current(table) or {})["fingerprint"])
+    sizes = file_sizes(root, table)
+    if table != DOWNLOADS:
+        return fingerprint([[name, size] for name, size in sizes.items()])
+
+    def checksum_end(name: str) -> list[str | int]:
+        end = root.read_bytes(f"{table}/{name}", max(0, sizes[name] - FOOTER_BYTES))
+        return [name, sizes[name], zlib.crc32(end)]
+
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        return fingerprint(list(pool.map(checksum_end, sizes)))
