@@ -146,7 +146,7 @@ def check(settings: Config) -> None:
 
 def load(settings: Config, device: torch.device) -> Any:
     """The model of [model], filled from model.weights, evaluating; sharded over the ranks at ZeRO stage 3."""
-    from trainer.objectives.contrastive import ContrastiveModel
+    from trainer.objectives.contrastive_model import ContrastiveModel
 
     file = CheckpointFile(Path(settings.model.weights))
     sharded = settings.zero.stage == 3

@@ -28,7 +28,7 @@ from trainer import evaluate, models, weights
 from trainer.data import EvalTransform, preprocess, tokenizer
 from trainer.evaluation import scores, sources, table
 from trainer.launch import Rank
-from trainer.objectives.contrastive import ContrastiveModel
+from trainer.objectives.contrastive_model import ContrastiveModel
 
 
 def features(values: list[list[int]]) -> Tensor:

@@ -14,7 +14,7 @@ from trainer.config import Config
 from trainer.data.feed import Batch
 from trainer.models import flops
 from trainer.models.config import ClipConfig
-from trainer.objectives.contrastive import ContrastiveModel, contrastive_step, set_temperature
+from trainer.objectives.contrastive_model import ContrastiveModel, contrastive_step, set_temperature
 from trainer.weight_files import CheckpointFile
 
 
@@ -73,7 +73,7 @@ class Contrastive:
     def step(
         self, engine: Any, batches: list[Batch], seed: Callable[[int], None], is_sound: Callable[[Tensor], bool]
     ) -> tuple[Tensor, Tensor | None]:
-        """See `trainer.objectives.contrastive.contrastive_step`."""
+        """See `trainer.objectives.contrastive_model.contrastive_step`."""
         return contrastive_step(engine, batches, self.config.train.loss, seed, is_sound)
 
     def sample_flops(self, image_size: int | None, patch_drop: float, batch: Batch) -> float:

@@ -92,7 +92,7 @@ def after_training(weights_file: str, classes: str, out: str) -> None:
     """The same through an engine that trains at ZeRO stage 3, as the end of training measures."""
     from trainer import zero
     from trainer.models.clip import Clip
-    from trainer.objectives.contrastive import ContrastiveModel
+    from trainer.objectives.contrastive_model import ContrastiveModel
 
     rank = this_rank()
     launch.prepare(rank)

@@ -16,7 +16,7 @@ from trainer.config import TrainConfig
 from trainer.data import tokenizer
 from trainer.models.clip import Clip
 from trainer.objectives import loss
-from trainer.objectives.contrastive import ContrastiveModel, Outputs, contrastive_step
+from trainer.objectives.contrastive_model import ContrastiveModel, Outputs, contrastive_step
 
 BATCH, WIDTH = 16, 6
 
