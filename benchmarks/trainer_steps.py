@@ -107,8 +107,8 @@ def initial(case: Case) -> Any:
 def our_step(case: Case, device: torch.device) -> Callable[[], Tensor]:
     """The step of `trainer.train` on one rank."""
     from trainer import optim
+    from trainer.objectives.contrastive import Contrastive
     from trainer.objectives.contrastive_model import ContrastiveModel
-    from trainer.objectives.objective import Contrastive
 
     precision = "bf16" if device.type == "cuda" else "fp32"
     settings = config.load(

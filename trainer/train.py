@@ -166,7 +166,7 @@ def train(settings: Config, rank: Rank) -> bool:
         from trainer import evaluate
 
         evaluate.check(settings)
-    from trainer.objectives.objective import Contrastive
+    from trainer.objectives.contrastive import Contrastive
 
     objective = Contrastive(settings)
     objective.check_weights()

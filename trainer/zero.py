@@ -15,7 +15,7 @@ NEVER = 10**9
 def zero_config(config: Config, world_size: int, *, on_gpu: bool, load_universal: bool = False) -> dict[str, Any]:
     """The dictionary that `deepspeed.initialize` gets; printed at the start of a run.
 
-    Accumulation is ours (`trainer.objectives.objective`), so DeepSpeed sees micro-batches and one boundary a step.
+    Accumulation is ours (`trainer.objectives.contrastive`), so DeepSpeed sees micro-batches and one boundary a step.
     """
     micro = config.train.batch_size // (world_size * config.train.num_micro_batches(world_size))
     precision = config.train.precision

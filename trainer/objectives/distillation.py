@@ -25,8 +25,8 @@ from trainer.models.clip import Clip, LayerGroup
 from trainer.models.config import ClipConfig
 from trainer.models.mim import MaskedImageModel
 from trainer.models.vision import VisionTower
+from trainer.objectives.contrastive import compile_blocks
 from trainer.objectives.masking import block_masks
-from trainer.objectives.objective import compile_blocks
 from trainer.weight_files import CheckpointFile
 
 logger = logging.getLogger("trainer")

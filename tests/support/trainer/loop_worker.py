@@ -40,7 +40,7 @@ class Poisoned:
 def every_stage(folder: str) -> None:
     """The poisoned step is left out and counted, the next ones train, and the temperature stays above its bound."""
     from trainer.loop import Loop
-    from trainer.objectives.objective import Contrastive
+    from trainer.objectives.contrastive import Contrastive
 
     class Objective(Contrastive):
         def step(self, engine: Any, *arguments: Any) -> Any:
