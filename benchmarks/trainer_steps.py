@@ -54,7 +54,7 @@ class Case:
 
 def work(case: Case) -> dict[str, Any]:
     """One warm-up step and `case.steps` timed ones, in this process."""
-    launch.prepare(Rank())
+    launch.prepare_environment(Rank())
     with launch.process_group(Rank()) as device:
         step = peer_step(case, device) if case.trainer == PEER else our_step(case, device)
         losses, seconds = [], []
@@ -111,7 +111,7 @@ def our_step(case: Case, device: torch.device) -> Callable[[], Tensor]:
     from trainer.objectives.contrastive_model import ContrastiveModel
 
     precision = "bf16" if device.type == "cuda" else "fp32"
-    settings = config.load(
+    settings = config.load_config(
         "debug",
         [
             f"train.batch_size={case.batch}",
@@ -125,9 +125,9 @@ def our_step(case: Case, device: torch.device) -> Callable[[], Tensor]:
     clip.set_grad_checkpointing(case.recompute)
     clip.set_patch_drop(case.patch_drop)
     module = ContrastiveModel(clip, settings.train)
-    zero_settings = zero.zero_config(settings, 1, on_gpu=device.type == "cuda")
-    optimizer = optim.build(objective.parameter_groups(module), settings.optim)
-    engine = zero.initialize(module, optimizer, zero_settings)
+    zero_settings = zero.make_zero_config(settings, 1, on_gpu=device.type == "cuda")
+    optimizer = optim.build_optimizer(objective.parameter_groups(module), settings.optim)
+    engine = zero.make_engine(module, optimizer, zero_settings)
     engine.train()
     pixels, tokens = (part.to(device) for part in batch_of(case))
 
@@ -152,7 +152,7 @@ def peer_step(case: Case, device: torch.device) -> Callable[[], Tensor]:
 
     ours = initial(case)
     model = peer_model(case)
-    model.load_state_dict(weights.export(ours.state_dict(), ours.config, "open_clip"), strict=True)
+    model.load_state_dict(weights.export_state(ours.state_dict(), ours.config, "open_clip"), strict=True)
     del ours
     model.to(device).train()
     if case.recompute:

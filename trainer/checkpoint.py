@@ -52,29 +52,29 @@ class Progress:
     """`Loader.state_dict()`, the same on every rank."""
 
 
-def name_of(step: int) -> str:
+def checkpoint_name(step: int) -> str:
     """Folder of the checkpoint after `step` steps; names sort by step."""
     return f"step-{step:08d}"
 
 
-def universal(checkpoint: Path) -> Path:
+def universal_path(checkpoint: Path) -> Path:
     """Where its copy in DeepSpeed's universal layout stands."""
     return checkpoint.with_name(checkpoint.name + UNIVERSAL)
 
 
-def whole(folder: Path) -> list[Path]:
+def list_whole(folder: Path) -> list[Path]:
     """Finished checkpoints below `folder`, by step."""
     return sorted(path.parent for path in folder.glob(f"{FOLDERS}/{META}"))
 
 
-def newest(folder: Path) -> Path | None:
+def find_newest(folder: Path) -> Path | None:
     """The checkpoint that `latest` names, else the newest whole one, or None."""
     pointer = folder / LATEST
     if pointer.exists():
         named = folder / pointer.read_text().strip()
         if (named / META).exists():
             return named
-    found = whole(folder)
+    found = list_whole(folder)
     return found[-1] if found else None
 
 
@@ -86,9 +86,9 @@ def read_progress(checkpoint: Path) -> Progress:
         raise UserError(f"{checkpoint} is no whole checkpoint of this trainer: its {META} cannot be read.") from error
 
 
-def to_resume(config: CheckpointConfig, folder: Path) -> Path | None:
+def choose_checkpoint(config: CheckpointConfig, folder: Path) -> Path | None:
     """The checkpoint to go on from, or None for a fresh start. Raises UserError when the wish cannot be met."""
-    found = newest(folder)
+    found = find_newest(folder)
     if config.resume == "auto":
         return found
     if config.resume == "never":
@@ -101,7 +101,7 @@ def to_resume(config: CheckpointConfig, folder: Path) -> Path | None:
     return path
 
 
-def check(progress: Progress, config: Config, checkpoint: Path) -> None:
+def require_same_run(progress: Progress, config: Config, checkpoint: Path) -> None:
     """Raise UserError when the run cannot go on from a checkpoint of that model and optimizer."""
     wanted = {
         "model": config.model.name,
@@ -126,7 +126,7 @@ def needs_universal(progress: Progress, config: Config, world_size: int) -> bool
     return not same and config.zero.stage > 0
 
 
-def check_layout(progress: Progress, config: Config, world_size: int, checkpoint: Path) -> None:
+def require_loadable(progress: Progress, config: Config, world_size: int, checkpoint: Path) -> None:
     """Raise UserError for what DeepSpeed's checkpoints, universal ones included, cannot be loaded into."""
     # Stages 1 and 2 cut optimizer states alike; nothing else converts into one another (deepspeed 0.19).
     alike = {progress.zero_stage, config.zero.stage}
@@ -142,12 +142,12 @@ def check_layout(progress: Progress, config: Config, world_size: int, checkpoint
         )
 
 
-def to_universal(checkpoint: Path) -> Path:
+def convert_to_universal(checkpoint: Path) -> Path:
     """Convert to DeepSpeed's universal layout beside the checkpoint, once; no GPU or process group needed.
 
     Raises UserError when DeepSpeed's converter fails (stage 0 has no partitions to convert).
     """
-    target = universal(checkpoint)
+    target = universal_path(checkpoint)
     if (target / META).exists():
         return target
     shutil.rmtree(target, ignore_errors=True)
@@ -173,13 +173,13 @@ class Checkpoints:
     def save(self, engine: Any, progress: Progress) -> None:
         """Write one checkpoint; every rank calls this. With staging it returns while the files are still copied."""
         self.finish()
-        name = name_of(progress.step)
+        name = checkpoint_name(progress.step)
         staged = Path(self.config.staging, name) if self.config.staging else None
         if self.rank == 0:
             # What an interrupted save left would be read as parts of this checkpoint.
-            remove(self.folder / name)
+            remove_checkpoint(self.folder / name)
         if staged and self.local_rank == 0:
-            remove(staged)
+            remove_checkpoint(staged)
         _barrier()
         engine.save_checkpoint(str((staged or self.folder / name).parent), tag=name, save_latest=False)
         if staged is None:
@@ -201,9 +201,11 @@ class Checkpoints:
         thread, progress = self._copying
         self._copying = None
         thread.join()
-        failures = [message for message in _of_all_ranks(self._failure) if message]
+        failures = [message for message in _gather_messages(self._failure) if message]
         if failures:
-            raise UserError(f"{name_of(progress.step)} could not be copied from {self.config.staging}: {failures[0]}")
+            raise UserError(
+                f"{checkpoint_name(progress.step)} could not be copied from {self.config.staging}: {failures[0]}"
+            )
         self._publish(progress)
 
     def _copy(self, staged: Path) -> None:
@@ -219,28 +221,29 @@ class Checkpoints:
     def _publish(self, progress: Progress) -> None:
         """The first rank makes the checkpoint count and removes those that are too old."""
         if self.rank == 0:
-            ours = self.folder / name_of(progress.step)
+            ours = self.folder / checkpoint_name(progress.step)
             replace_text(ours / META, json.dumps(dataclasses.asdict(progress)))
             replace_text(self.folder / LATEST, ours.name)
             # By age, not by step: a run that went back to an earlier step must not lose what it has just saved.
             others = sorted(
-                (path for path in whole(self.folder) if path != ours), key=lambda path: (path / META).stat().st_mtime_ns
+                (path for path in list_whole(self.folder) if path != ours),
+                key=lambda path: (path / META).stat().st_mtime_ns,
             )
             for old in others[: max(0, len(others) + 1 - self.config.keep_last)]:
-                remove(old)
+                remove_checkpoint(old)
         _barrier()
 
 
-def remove(checkpoint: Path) -> None:
+def remove_checkpoint(checkpoint: Path) -> None:
     """Delete a checkpoint, whole or not, and its universal copy."""
-    for folder in (checkpoint, universal(checkpoint)):
+    for folder in (checkpoint, universal_path(checkpoint)):
         # First the file that makes it one: a removal that is cut short leaves no half checkpoint.
         (folder / META).unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
 
 
-def restore(engine: Any, checkpoint: Path) -> None:
+def restore_engine(engine: Any, checkpoint: Path) -> None:
     """Load weights, moments and loss scale into the engine; every rank calls this.
 
     Rates and decays stay those of the configuration. DeepSpeed 0.19 loads them from the checkpoint, and from a
@@ -258,26 +261,27 @@ def restore(engine: Any, checkpoint: Path) -> None:
             state["step"] = state["step"].clone()
 
 
-def consolidated(engine: Any, dtype: str) -> dict[str, Any]:
+def gather_weights(engine: Any, dtype: str) -> dict[str, Any]:
     """The whole model from its fp32 masters, name → CPU tensor on the first rank and empty elsewhere.
 
     Parameters are gathered one by one, so no GPU holds the model; every rank calls this.
     """
-    import torch
     from deepspeed.utils import safe_get_full_fp32_param
 
-    target = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    from trainer.precision import DTYPES
+
+    target = DTYPES[dtype]
     first = engine.global_rank == 0
     result = {}
     for name, parameter in engine.module.named_parameters():
         value = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
-        value = _full_value(parameter) if value is None else value
+        value = _gather_value(parameter) if value is None else value
         if first:
             result[name] = value.detach().to("cpu", target).clone()
     return result
 
 
-def _full_value(parameter: Any) -> Any:
+def _gather_value(parameter: Any) -> Any:
     """A parameter that no optimizer has a master of: frozen ones, and all of them at stage 0."""
     if not hasattr(parameter, "ds_id"):
         return parameter
@@ -297,7 +301,7 @@ def replace_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _of_all_ranks(ours: str) -> list[str]:
+def _gather_messages(ours: str) -> list[str]:
     import torch.distributed as dist
 
     gathered: list[Any] = [None] * dist.get_world_size()

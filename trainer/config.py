@@ -1,7 +1,7 @@
 """The trainer's configuration: one TOML file into frozen dataclasses, `--set section.key=value` over it.
 
-`load(path, overrides)` reads a file or a shipped recipe of that name. Imports neither torch nor deepspeed, so that a
-dry run, a launcher or a scheduler script can read a recipe anywhere.
+`load_config(path, overrides)` reads a file or a shipped recipe of that name. Nothing here imports torch or deepspeed:
+a dry run, a launcher or a scheduler script can read a recipe anywhere.
 """
 
 from __future__ import annotations
@@ -312,11 +312,6 @@ class Config:
         _require(bool(self.phases), "there is no [[phases]], so nothing to train")
 
     @property
-    def total_samples(self) -> int:
-        """Samples seen in all phases."""
-        return sum(phase.samples for phase in self.phases)
-
-    @property
     def total_steps(self) -> int:
         """Optimizer steps in all phases; each phase ends on a whole step."""
         return sum(self.phase_steps())
@@ -330,15 +325,6 @@ class Config:
         """Steps of each phase, at least one."""
         return [max(1, round(phase.samples / self.train.batch_size)) for phase in self.phases]
 
-    def phase_at(self, step: int) -> int:
-        """Index of the phase that holds the step counted from 0; the last one for any later step."""
-        end = 0
-        for index, steps in enumerate(self.phase_steps()):
-            end += steps
-            if step < end:
-                return index
-        return len(self.phases) - 1
-
 
 def find(path: str | Path) -> Path:
     """The TOML file: `path` itself, or a shipped recipe of that name. Raises UserError."""
@@ -351,7 +337,7 @@ def find(path: str | Path) -> Path:
     raise UserError(f"There is no configuration {path}: name a TOML file or a shipped recipe ({names}).")
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read the configuration at `path` with `section.key=value` overrides applied. Raises UserError."""
     file = find(path)
     return from_dict(Config, apply_overrides(read_toml(file), overrides), str(file))

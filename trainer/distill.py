@@ -13,30 +13,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from curation.errors import UserError
-from trainer import launch
+from trainer import launch, preflight
+from trainer.command import run_training_command
 from trainer.config import Config
 from trainer.launch import Rank
-from trainer.train import check_data, loader_maker, preflight, run_command, run_loop
 
 
 def distill(settings: Config, rank: Rank) -> bool:
     """Pre-train and export; False when a SIGTERM ended it early."""
     if settings.distill is None:
         raise UserError("This configuration has no [distill] that names a teacher: run it with trainer.train.")
-    resume = preflight(settings, rank)
-    make_loader = loader_maker(settings, rank)
-    check_data(settings, make_loader, resume)
+    resume = preflight.check_settings(settings, rank)
+    make_loader = preflight.prepare_loaders(settings, rank)
+    preflight.check_data(settings, make_loader, resume)
+    # These import torch and deepspeed, which read the environment that launch.prepare_environment has set.
+    from trainer.loop import run_loop
     from trainer.objectives.distillation import Distillation
 
     objective = Distillation(settings)
-    objective.check()
+    objective.check_files()
     return run_loop(settings, rank, objective, make_loader, resume)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    return run_command("trainer.distill", argv, distill)
+    return run_training_command("trainer.distill", argv, distill)
 
 
 if __name__ == "__main__":
-    launch.end(main())
+    launch.end_process(main())

@@ -40,14 +40,20 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.buffers + self.activations
 
 
-def report(settings: Config, num_gpus: int, gpu: str = "H100") -> str:
+def describe_run(settings: Config, num_gpus: int, gpu: str = "H100") -> str:
     """The whole answer as text, ending in a newline.
 
     Raises:
         UserError: for an unknown model, or a batch that does not divide by `num_gpus`.
     """
     config = clip_config(settings, settings.phases[0])
-    lines = [*_model(settings, config), "", *_memory(settings, num_gpus), "", *_phases(settings, num_gpus, gpu)]
+    lines = [
+        *_describe_model(settings, config),
+        "",
+        *_describe_memory(settings, num_gpus),
+        "",
+        *_describe_phases(settings, num_gpus, gpu),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -90,7 +96,7 @@ def samples_per_s(settings: Config, phase: PhaseConfig, num_gpus: int, gpu: str)
     return num_gpus * DENSE_BF16_TFLOPS[gpu] * 1e12 * MFU / train_flops(settings, phase)
 
 
-def memory(settings: Config, num_gpus: int, stage: int) -> Memory:
+def estimate_memory(settings: Config, num_gpus: int, stage: int) -> Memory:
     """The estimate for one GPU of `num_gpus` at ZeRO `stage` (arXiv 1910.02054, section 5), bytes."""
     zero, count = settings.zero, num_parameters(settings)
     each = sizes.bytes_per_parameter(settings.train.precision, settings.optim.name, zero.gradients)
@@ -117,12 +123,12 @@ def memory(settings: Config, num_gpus: int, stage: int) -> Memory:
         gradients=gradients,
         optimizer=optimizer,
         buffers=buffers,
-        activations=activations(settings, num_gpus),
+        activations=estimate_activations(settings, num_gpus),
         host=host,
     )
 
 
-def activations(settings: Config, num_gpus: int) -> float:
+def estimate_activations(settings: Config, num_gpus: int) -> float:
     """Bytes that one micro-batch keeps for its backward pass, in the phase that keeps most, and the loss's logits."""
     train = settings.train
     share = train.batch_size // num_gpus
@@ -141,7 +147,7 @@ def activations(settings: Config, num_gpus: int) -> float:
     return micro * most + logits
 
 
-def _model(settings: Config, config: ClipConfig) -> list[str]:
+def _describe_model(settings: Config, config: ClipConfig) -> list[str]:
     count = num_parameters(settings)
     each = sizes.bytes_per_parameter(settings.train.precision, settings.optim.name, settings.zero.gradients)
     image, text = sizes.image_parameters(config), sizes.text_parameters(config)
@@ -154,31 +160,32 @@ def _model(settings: Config, config: ClipConfig) -> list[str]:
     ]
     drops = sorted({0.0, *(phase.patch_drop for phase in settings.phases)})
     images = ", ".join(
-        f"{_tera(flops.image_flops(config, drop, published=True))}" + (f" at {drop:.0%} patch drop" if drop else "")
+        f"{_format_flops(flops.image_flops(config, drop, published=True))}"
+        + (f" at {drop:.0%} patch drop" if drop else "")
         for drop in drops
     )
-    lines.append(f"forward FLOPs   image {images}; caption {_tera(flops.text_flops(config, published=True))}")
+    lines.append(f"forward FLOPs   image {images}; caption {_format_flops(flops.text_flops(config, published=True))}")
     if settings.distill:
         where = "sharded over the GPUs" if settings.zero.stage == 3 else "whole on every GPU"
         lines.append(f"teacher         {settings.distill.teacher}, frozen, {where}")
     return lines
 
 
-def _memory(settings: Config, num_gpus: int) -> list[str]:
+def _describe_memory(settings: Config, num_gpus: int) -> list[str]:
     train = settings.train
     parts = train.num_micro_batches(num_gpus)
     micro = train.batch_size // (num_gpus * parts)
-    stages = [memory(settings, num_gpus, stage) for stage in range(4)]
+    stages = [estimate_memory(settings, num_gpus, stage) for stage in range(4)]
     names = ["weights", "gradients", "optimizer", "buffers", "activations", "total"]
     rows = [[name, *(f"{getattr(stage, name) / 1e9:,.2f}" for stage in stages)] for name in names]
     if any(stage.host for stage in stages):
         rows.append(["host memory", *(f"{stage.host / 1e9:,.2f}" for stage in stages)])
     head = ["GB a GPU, estimate", *(f"ZeRO {i}" + "*" * (i == settings.zero.stage) for i in range(4))]
     batch = f"batch           {train.batch_size:,} = {num_gpus} GPUs × {parts} micro-batches × {micro}"
-    return [batch, *_table([head, *rows])]
+    return [batch, *_align([head, *rows])]
 
 
-def _phases(settings: Config, num_gpus: int, gpu: str) -> list[str]:
+def _describe_phases(settings: Config, num_gpus: int, gpu: str) -> list[str]:
     head = ["phase", "samples", "px", "patch drop", "FLOPs a sample", "samples/s", "days"]
     rows, total = [head], 0.0
     for index, phase in enumerate(settings.phases):
@@ -186,25 +193,24 @@ def _phases(settings: Config, num_gpus: int, gpu: str) -> list[str]:
         days = phase.samples / rate / SECONDS_A_DAY
         total += days
         pixels = clip_config(settings, phase).vision.image_size
-        cost = _tera(train_flops(settings, phase))
+        cost = _format_flops(train_flops(settings, phase))
         rows.append([str(index), f"{phase.samples:,}", str(pixels), f"{phase.patch_drop:.0%}", cost, f"{rate:,.0f}"])
-        rows[-1].append(_days(days))
-    last = (
-        f"{_days(total)} days at {MFU:.0%} MFU of {num_gpus} × {gpu} ({DENSE_BF16_TFLOPS[gpu]:.0f} dense bf16 TFLOP/s)"
-    )
-    return [*_table(rows), last]
+        rows[-1].append(_format_days(days))
+    peak = f"{DENSE_BF16_TFLOPS[gpu]:.0f} dense bf16 TFLOP/s"
+    last = f"{_format_days(total)} days at {MFU:.0%} MFU of {num_gpus} × {gpu} ({peak})"
+    return [*_align(rows), last]
 
 
-def _tera(value: float) -> str:
+def _format_flops(value: float) -> str:
     unit = next(((scale, name) for scale, name in ((1e12, "T"), (1e9, "G")) if value >= scale), (1e6, "M"))
     return f"{value / unit[0]:.2f} {unit[1]}FLOP"
 
 
-def _days(value: float) -> str:
+def _format_days(value: float) -> str:
     return f"{value:,.1f}" if value >= 1 else f"{value:.2g}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def _align(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns as wide as their widest cell, numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [

@@ -24,18 +24,20 @@ from curation.errors import UserError
 from curation.settings import apply_overrides, from_dict
 from trainer import config as configuration
 from trainer import launch, models, weights, zero
+from trainer.command import add_shared_arguments, log_to_stderr, run_checked
 from trainer.config import Config
 from trainer.evaluation import scores, sources, table
 from trainer.evaluation.encoder import Encoder
 from trainer.launch import Rank
 from trainer.models.clip import Clip
-from trainer.train import log_to_stderr
-from trainer.weight_files import CheckpointFile
+from trainer.objectives.contrastive_model import ContrastiveModel
+from trainer.precision import DTYPES
+from trainer.preflight import require_gpu_for_fp16
+from trainer.weight_files import WeightFile
 
 logger = logging.getLogger("trainer")
 PAIRS = "pairs"
 """Name of the set that comes out of [data]."""
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _NO_RECIPE: dict[str, Any] = {
     "folder": ".",
@@ -101,35 +103,40 @@ def measure(engine: Any, settings: Config, rank: Rank, device: torch.device) -> 
 def classify(encoder: Encoder, found: sources.Classes, resizes: Sequence[str], name: str) -> ByResize:
     """Zero-shot accuracy after each way of resizing."""
     prompts = [prompt for prompts in encoder.share(found.prompts) for prompt in prompts]
-    rows = scores.class_rows(encoder.texts(prompts, f"{name}: prompts"), len(found.templates))
-    rows = encoder.dealt(rows)
+    rows = scores.build_class_rows(encoder.encode_texts(prompts, f"{name}: prompts"), len(found.templates))
+    rows = encoder.gather_in_order(rows)
     labels = torch.tensor(encoder.share(found.labels), dtype=torch.int64)
-    features = encoder.images(encoder.share(found.pictures), resizes, name)
+    features = encoder.encode_images(encoder.share(found.pictures), resizes, name)
     result = {}
     for resize in resizes:
         hits = scores.count_hits(features[resize], labels, rows)
-        result[resize] = scores.Hits(*map(encoder.total, (hits.seen, hits.first, hits.five))).accuracy()
+        result[resize] = scores.Hits(*map(encoder.sum_over_ranks, (hits.seen, hits.first, hits.five))).accuracy()
     return result
 
 
 def retrieve(encoder: Encoder, found: sources.Captions, resizes: Sequence[str], name: str) -> ByResize:
     """Recall both ways after each way of resizing, with all of a picture's captions."""
-    text = encoder.dealt(encoder.texts(encoder.share(found.texts), f"{name}: captions"))
-    features = encoder.images(encoder.share(found.pictures), resizes, name)
+    text = encoder.gather_in_order(encoder.encode_texts(encoder.share(found.texts), f"{name}: captions"))
+    features = encoder.encode_images(encoder.share(found.pictures), resizes, name)
     image_of = torch.tensor(found.image_of)
-    return {resize: scores.retrieval(encoder.dealt(rows), text, image_of) for resize, rows in features.items()}
+    return {
+        resize: scores.score_retrieval(encoder.gather_in_order(rows), text, image_of)
+        for resize, rows in features.items()
+    }
 
 
 def retrieve_pairs(encoder: Encoder, settings: Config) -> ByResize:
     """Recall on pairs of [data], each picture with its one caption."""
     pictures, captions = sources.read_pairs(settings, encoder.rank)
-    text = encoder.together(encoder.texts(captions, f"{PAIRS}: captions"))
-    features = encoder.images(pictures, settings.eval.resize, PAIRS)
+    text = encoder.gather_rows(encoder.encode_texts(captions, f"{PAIRS}: captions"))
+    features = encoder.encode_images(pictures, settings.eval.resize, PAIRS)
     image_of = torch.arange(len(text))
-    return {resize: scores.retrieval(encoder.together(rows), text, image_of) for resize, rows in features.items()}
+    return {
+        resize: scores.score_retrieval(encoder.gather_rows(rows), text, image_of) for resize, rows in features.items()
+    }
 
 
-def check(settings: Config) -> None:
+def check_sets(settings: Config) -> None:
     """Read what every set consists of, with neither process group nor GPU. Raises UserError."""
     for folder in settings.eval.image_folders.values():
         sources.read_classes(Path(folder), settings.eval.templates)
@@ -144,84 +151,77 @@ def check(settings: Config) -> None:
         )
 
 
-def load(settings: Config, device: torch.device) -> Any:
+def load_frozen_model(settings: Config, device: torch.device) -> Any:
     """The model of [model], filled from model.weights, evaluating; sharded over the ranks at ZeRO stage 3."""
-    from trainer.objectives.contrastive_model import ContrastiveModel
-
-    file = CheckpointFile(Path(settings.model.weights))
+    file = WeightFile(Path(settings.model.weights))
     sharded = settings.zero.stage == 3
-    zero_settings = zero.frozen_config(settings)
-    with zero.sharded_build(settings, zero_settings) if sharded else torch.device("meta"):
+    zero_settings = zero.make_frozen_config(settings)
+    with zero.shard_while_building(settings, zero_settings) if sharded else torch.device("meta"):
         clip = Clip(_clip_config(settings, file))
-    report = weights.fill(clip, file, dtype=_DTYPES[settings.train.precision])
+    report = weights.fill_model(clip, file, dtype=DTYPES[settings.train.precision])
     logger.info("%s", report)
     module = ContrastiveModel(clip, settings.train).eval().requires_grad_(False)
-    return zero.frozen_engine(module, zero_settings) if sharded else module.to(device)
+    return zero.make_frozen_engine(module, zero_settings) if sharded else module.to(device)
 
 
-def _clip_config(settings: Config, file: CheckpointFile) -> Any:
+def _clip_config(settings: Config, file: WeightFile) -> Any:
     if settings.model.name:
         return models.config(settings.model.name, image_size=settings.model.image_size)
-    return weights.config_of(file).override(image_size=settings.model.image_size)
+    return weights.infer_config(file).override(image_size=settings.model.image_size)
 
 
-def run(settings: Config, rank: Rank, out: Path | None) -> None:
+def run_evaluation(settings: Config, rank: Rank, out: Path | None) -> None:
     """Check, load, measure, and write `out` (folder/evaluation.json by default) on the first rank."""
-    check(settings)
+    check_sets(settings)
     if not settings.model.weights:
         raise UserError("There is nothing to measure: name the checkpoint with --weights FILE.")
-    CheckpointFile(Path(settings.model.weights))
-    if settings.train.precision == "fp16" and not launch.has_gpu():
-        raise UserError("fp16 needs a GPU: set train.precision to bf16 or fp32.")
+    WeightFile(Path(settings.model.weights))
+    require_gpu_for_fp16(settings)
     with launch.process_group(rank) as device:
-        results = measure(load(settings, device), settings, rank, device)
+        results = measure(load_frozen_model(settings, device), settings, rank, device)
     if rank.is_first:
         target = out or Path(settings.folder) / "evaluation.json"
         target.parent.mkdir(parents=True, exist_ok=True)
         document = {"weights": settings.model.weights, "precision": settings.train.precision, "sets": results}
         target.write_text(json.dumps(document, indent=1) + "\n")
         logger.info("wrote %s", target)
-        sys.stdout.write(table.text(results))
+        sys.stdout.write(table.format_results(results))
 
 
-def settings_of(path: str | None, weights_file: str | None, overrides: Sequence[str]) -> Config:
+def read_settings(path: str | None, weights_file: str | None, overrides: Sequence[str]) -> Config:
     """The configuration of a recipe, or without one just what measuring needs. Raises UserError."""
     more = [*overrides, *([f"model.weights={json.dumps(weights_file)}"] if weights_file else [])]
     if path:
-        return configuration.load(path, more)
+        return configuration.load_config(path, more)
     return from_dict(Config, apply_overrides(_NO_RECIPE, more), "the command line")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status, 2 with one sentence for what the user can put right."""
-    options = _arguments(argv)
-    rank = launch.this_rank()
-    try:
+    options = _parse_arguments(argv)
+    rank = launch.read_rank()
+
+    def work() -> None:
         if options.table:
-            sys.stdout.write(table.text(table.read(Path(options.table))))
-            return 0
-        settings = settings_of(options.config, options.weights, options.set)
-        launch.prepare(rank)
+            sys.stdout.write(table.format_results(table.read_results(Path(options.table))))
+            return
+        settings = read_settings(options.config, options.weights, options.set)
+        launch.prepare_environment(rank)
         log_to_stderr(rank)
-        run(settings, rank, Path(options.out) if options.out else None)
-    except UserError as error:
-        if rank.is_first:
-            sys.stderr.write(f"{error}\n")
-        return 2
-    return 0
+        run_evaluation(settings, rank, Path(options.out) if options.out else None)
+
+    return run_checked(rank, work)
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m trainer.evaluate", description="See docs/evaluation.md.")
     parser.add_argument("--config", metavar="FILE", help="a TOML file or a shipped recipe; not needed with --weights")
     parser.add_argument("--weights", metavar="FILE", help="a checkpoint in any layout: model.weights")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one value")
+    add_shared_arguments(parser)
     parser.add_argument("--out", metavar="FILE", help="where the results go; evaluation.json in the run's folder")
     parser.add_argument("--table", metavar="FILE", help="print a results file and the published figures, and stop")
-    # The deepspeed launcher passes it to every process; the environment says the same.
-    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    launch.end(main())
+    launch.end_process(main())

@@ -19,13 +19,13 @@ from torch import Tensor
 from curation.errors import UserError
 from trainer import checkpoint, launch, layouts, models, weights
 from trainer.models.config import ClipConfig
+from trainer.precision import DTYPES
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CLIP = "clip."
 _TOWER_LAYOUTS = ("native", "mim", "timm")
 
 
-def read(source: Path, name: str | None) -> tuple[dict[str, Tensor], ClipConfig]:
+def read_source(source: Path, name: str | None) -> tuple[dict[str, Tensor], ClipConfig]:
     """Our tensors, of a `Clip` or a `MaskedImageModel`, and their model.
 
     Args:
@@ -39,26 +39,26 @@ def read(source: Path, name: str | None) -> tuple[dict[str, Tensor], ClipConfig]
         model = models.load(source, name)
         return dict(model.state_dict()), model.config
     progress = checkpoint.read_progress(source)
-    tensors = _joined(source, progress.zero_stage)
+    tensors = _join_partitions(source, progress.zero_stage)
     clip = {key.removeprefix(_CLIP): tensor for key, tensor in tensors.items() if key.startswith(_CLIP)}
     return clip or tensors, models.config(progress.model, image_size=progress.image_size or None)
 
 
-def _joined(source: Path, stage: int) -> dict[str, Tensor]:
+def _join_partitions(source: Path, stage: int) -> dict[str, Tensor]:
     if stage == 0:
         (file,) = source.glob("mp_rank_00_model_states.pt")
         # DeepSpeed's files hold more than tensors; this one is a run's own.
         return dict(torch.load(file, map_location="cpu", weights_only=False)["module"])
-    launch.prepare(launch.Rank())
+    launch.prepare_environment(launch.Rank())
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     with contextlib.redirect_stdout(sys.stderr):
         return dict(get_fp32_state_dict_from_zero_checkpoint(str(source.parent), tag=source.name))
 
 
-def export(source: Path, target: Path, *, layout: str | None, dtype: str, name: str | None = None) -> str:
+def export_model(source: Path, target: Path, *, layout: str | None, dtype: str, name: str | None = None) -> str:
     """Write `target`; returns what was written, in a line. Raises UserError."""
-    tensors, config = read(source, name)
+    tensors, config = read_source(source, name)
     is_clip = any(key.startswith("text.") for key in tensors)
     chosen = layout or ("native" if is_clip else "mim")
     if not is_clip and chosen not in _TOWER_LAYOUTS:
@@ -69,7 +69,7 @@ def export(source: Path, target: Path, *, layout: str | None, dtype: str, name: 
         tensors = {key: tensor for key, tensor in tensors.items() if key.startswith("visual.")}
     cast = {key: tensor.to(DTYPES[dtype]) for key, tensor in tensors.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
-    weights.write(weights.export(cast, config, chosen), config, target)
+    weights.write_tensors(weights.export_state(cast, config, chosen), config, target)
     count = sum(tensor.numel() for tensor in tensors.values())
     return f"wrote {target}: {count:,} parameters, {chosen} layout, {dtype}"
 
@@ -84,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", help="the model, where shapes alone should not decide")
     options: Any = parser.parse_args(argv)
     try:
-        told = export(options.source, options.target, layout=options.layout, dtype=options.dtype, name=options.name)
+        told = export_model(
+            options.source, options.target, layout=options.layout, dtype=options.dtype, name=options.name
+        )
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 2

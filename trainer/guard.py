@@ -11,7 +11,7 @@ MOMENTUM = 0.98
 """Of the running mean that spikes are measured against."""
 
 
-class Guard:
+class SpikeGuard:
     """The same decisions on every rank, since all of them are told the same mean loss."""
 
     def __init__(self, config: TrainConfig, *, num_skipped: int = 0, mean_loss: float | None = None) -> None:
@@ -28,7 +28,7 @@ class Guard:
         # The distance above the mean, not the ratio to it: a cosine loss is negative.
         return loss - self.mean_loss <= (self.config.spike_factor - 1) * abs(self.mean_loss)
 
-    def count(self, applied: bool, loss: float) -> None:
+    def count_step(self, applied: bool, loss: float) -> None:
         """Note how the step ended; only applied ones enter the mean."""
         if applied:
             self.skipped_in_a_row = 0

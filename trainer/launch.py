@@ -1,7 +1,7 @@
 """Processes: which rank this one is, what a machine without a GPU needs, and the process group's start and end.
 
-Works under `deepspeed`, `torchrun`, `srun` and alone. Nothing here imports torch or deepspeed before `start`, because
-both read the environment on import.
+Works under `deepspeed`, `torchrun`, `srun` and alone. Nothing here imports torch or deepspeed before
+`prepare_environment` has run, because both read the environment on import.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Rank:
         return self.rank == 0
 
 
-def this_rank() -> Rank:
+def read_rank() -> Rank:
     """Read from the launcher's variables, or slurm's when there is no launcher, without a process group."""
     env = os.environ
     if "RANK" not in env and "SLURM_PROCID" in env and int(env.get("SLURM_NTASKS", "1")) > 1:
@@ -47,7 +47,7 @@ def this_rank() -> Rank:
     return Rank(int(env.get("RANK", "0")), int(env.get("LOCAL_RANK", "0")), world_size, local_world_size)
 
 
-def prepare(rank: Rank) -> None:
+def prepare_environment(rank: Rank) -> None:
     """Set what torch and deepspeed read on import; on a machine without a GPU, what they need to run on its CPUs.
 
     DeepSpeed compiles a small shared-memory operator on first use there, with the ninja beside this Python.
@@ -95,7 +95,7 @@ def process_group(rank: Rank) -> Iterator[Any]:
     dist.destroy_process_group()
 
 
-def end(status: int) -> NoReturn:
+def end_process(status: int) -> NoReturn:
     """End this process with `status` after its other threads and exit handlers, but without Python's own clean-up.
 
     DeepSpeed keeps process groups past their destruction. A thread of theirs that drops the tensors of its last

@@ -191,7 +191,7 @@ HUGGING_FACE = Layout(
 LAYOUTS = {layout.name: layout for layout in (NATIVE, BAAI, MIM, TIMM, OPEN_CLIP, HUGGING_FACE)}
 
 
-def detect(names: Collection[str]) -> Layout | None:
+def detect_layout(names: Collection[str]) -> Layout | None:
     """The layout these names are written in, or None.
 
     A tower alone whose names BAAI and timm share (those without SwiGLU) is read as BAAI's: it is the same.

@@ -11,46 +11,45 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from curation.errors import UserError
-from trainer import checkpoint, optim, zero
+from trainer import checkpoint, launch, optim, zero
 from trainer.checkpoint import Checkpoints, Progress
 from trainer.config import Config, PhaseConfig
-from trainer.data.feed import Batch, Feed
-from trainer.guard import Guard
+from trainer.data.feed import Feed
+from trainer.guard import SpikeGuard
 from trainer.launch import Rank
 from trainer.metrics import Metrics, StepRecord, memory_gb, peak_tflops, training_bar
+from trainer.objectives.protocol import Objective
 
 logger = logging.getLogger("trainer")
 
 
-class Objective(Protocol):
-    """What is trained: a module, its parameters' places, and one step of it."""
-
-    def build(self, image_size: int | None, weights: Path | None) -> nn.Module:
-        """The module to train; `weights` is a consolidated file of this run's earlier resolution."""
-
-    def parameter_groups(self, module: Any) -> list[dict[str, Any]]:
-        """For the optimizer."""
-
-    def set_patch_drop(self, module: Any, share: float) -> None:
-        """From now on."""
-
-    def step(
-        self, engine: Any, batches: list[Batch], seed: Callable[[int], None], is_sound: Callable[[Tensor], bool]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Forward and backward; this rank's loss and, where there is one, the inverse temperature."""
-
-    def sample_flops(self, image_size: int | None, patch_drop: float, batch: Batch) -> float:
-        """Model FLOPs to train on one sample of such a batch, forward and backward; recomputation does not count."""
-
-    def export(self, tensors: dict[str, Tensor], image_size: int | None, path: Path) -> None:
-        """Write the consolidated tensors as one safetensors file, on the first rank."""
+def run_loop(
+    settings: Config,
+    rank: Rank,
+    objective: Objective,
+    make_loader: Callable[[PhaseConfig], Any],
+    resume: Path | None,
+    at_end: Callable[[Config, Loop, Rank], None] | None = None,
+) -> bool:
+    """Train to the end, write model.safetensors and call `at_end`; False when a SIGTERM ended it early."""
+    with launch.process_group(rank) as device:
+        loop = Loop(settings, objective, make_loader, rank=rank, device=device, resume=resume)
+        finished = loop.run()
+        if finished:
+            path = Path(settings.folder) / "model.safetensors"
+            loop.save_weights(path)
+            logger.info("wrote %s", path)
+            if at_end is not None:
+                at_end(settings, loop, rank)
+        loop.close()
+    return finished
 
 
 class Loop:
@@ -75,18 +74,18 @@ class Loop:
         )
         self.metrics = Metrics(config, self.folder, is_first=rank.is_first)
         progress = checkpoint.read_progress(resume) if resume else None
-        self.step = self.first_step = progress.step if progress else 0
-        self.guard = Guard(config.train)
+        self.step = progress.step if progress else 0
+        self.guard = SpikeGuard(config.train)
         if progress:
-            self.guard = Guard(config.train, num_skipped=progress.num_skipped, mean_loss=progress.mean_loss)
+            self.guard = SpikeGuard(config.train, num_skipped=progress.num_skipped, mean_loss=progress.mean_loss)
         self.loader_state = progress.loader if progress else None
         self.told_to_stop = False
         """Set by a signal, at any moment and on any rank."""
         self.stopping = False
         """What all ranks agreed on in the last step, so that they leave the loop together."""
         # A checkpoint at the end of a phase has that phase's resolution, not the next one's.
-        self.image_size = (progress.image_size or None) if progress else self._image_size(config.phases[0])
-        self.engine = self._engine(resume, progress)
+        self.image_size = (progress.image_size or None) if progress else self._phase_image_size(config.phases[0])
+        self.engine = self._build_engine(resume, progress)
 
     def run(self) -> bool:
         """Train to the end, or to a SIGTERM; saves either way. Returns whether the end was reached."""
@@ -105,7 +104,7 @@ class Loop:
 
     def save_weights(self, path: Path) -> None:
         """Write the consolidated model; every rank calls this."""
-        tensors = checkpoint.consolidated(self.engine, self.config.checkpoint.export_dtype)
+        tensors = checkpoint.gather_weights(self.engine, self.config.checkpoint.export_dtype)
         if self.rank.is_first:
             self.objective.export(tensors, self.image_size, path)
         dist.barrier()
@@ -113,28 +112,28 @@ class Loop:
     def _stop(self) -> None:
         self.told_to_stop = True
 
-    def _image_size(self, phase: PhaseConfig) -> int | None:
+    def _phase_image_size(self, phase: PhaseConfig) -> int | None:
         return phase.image_size or self.config.model.image_size
 
-    def _engine(self, resume: Path | None, progress: Progress | None, weights: Path | None = None) -> Any:
+    def _build_engine(self, resume: Path | None, progress: Progress | None, weights: Path | None = None) -> Any:
         """Build the model for the current resolution and give it to DeepSpeed."""
         universal = progress is not None and checkpoint.needs_universal(progress, self.config, self.rank.world_size)
         if resume and universal:
             if self.rank.is_first:
-                checkpoint.to_universal(resume)
+                checkpoint.convert_to_universal(resume)
             dist.barrier()
-            resume = checkpoint.universal(resume)
+            resume = checkpoint.universal_path(resume)
         on_gpu = self.device.type == "cuda"
-        settings = zero.zero_config(self.config, self.rank.world_size, on_gpu=on_gpu, load_universal=universal)
+        settings = zero.make_zero_config(self.config, self.rank.world_size, on_gpu=on_gpu, load_universal=universal)
         if self.rank.is_first:
             logger.info("deepspeed configuration: %s", json.dumps(settings))
         torch.manual_seed(self.config.train.seed)
-        with zero.sharded_build(self.config, settings):
+        with zero.shard_while_building(self.config, settings):
             module = self.objective.build(self.image_size, weights)
-        optimizer = optim.build(self.objective.parameter_groups(module), self.config.optim)
-        engine = zero.initialize(module, optimizer, settings)
+        optimizer = optim.build_optimizer(self.objective.parameter_groups(module), self.config.optim)
+        engine = zero.make_engine(module, optimizer, settings)
         if resume:
-            checkpoint.restore(engine, resume)
+            checkpoint.restore_engine(engine, resume)
             logger.info("resumed %s at step %d", resume, self.step)
         return engine
 
@@ -157,14 +156,14 @@ class Loop:
 
     def _set_resolution(self, phase: PhaseConfig) -> None:
         """Build the model anew from its own weights when the phase has another image size."""
-        wanted = self._image_size(phase)
+        wanted = self._phase_image_size(phase)
         if wanted == self.image_size:
             return
         weights = self.folder / f"before-{wanted}.safetensors"
         self.save_weights(weights)
         self.engine.destroy()
         self.image_size = wanted
-        self.engine = self._engine(None, None, weights)
+        self.engine = self._build_engine(None, None, weights)
 
     def _save(self, phase: int) -> None:
         config = self.config
@@ -200,19 +199,19 @@ class Loop:
         told: dict[str, float] = {}
 
         def is_sound(loss: Tensor) -> bool:
-            told.update(self._agree(loss, feed.waited_s))
+            told.update(self._exchange(loss, feed.waited_s))
             return self.guard.is_sound(told["loss"])
 
-        _, scale = self.objective.step(self.engine, batches, self._seed, is_sound)
-        grad_norm = self._apply() if self.guard.is_sound(told["loss"]) else None
+        _, scale = self.objective.step(self.engine, batches, self._seed_forward, is_sound)
+        grad_norm = self._apply_gradients() if self.guard.is_sound(told["loss"]) else None
         self.step += 1
-        self.guard.count(grad_norm is not None, told["loss"])
+        self.guard.count_step(grad_norm is not None, told["loss"])
         elapsed_s = time.perf_counter() - start
         flops = self.objective.sample_flops(self.image_size, phase.patch_drop, batches[0])
-        self.metrics.write(self._record(phase_index, told, scale, rate, grad_norm, elapsed_s, flops))
+        self.metrics.write(self._make_record(phase_index, told, scale, rate, grad_norm, elapsed_s, flops))
         self.guard.require_progress(str(self.checkpoints.folder))
 
-    def _agree(self, loss: Tensor, waited_s: float) -> dict[str, float]:
+    def _exchange(self, loss: Tensor, waited_s: float) -> dict[str, float]:
         """One exchange a step: the mean loss, whether any rank was told to stop, the longest wait for data."""
         mine = torch.tensor([float(self.told_to_stop), waited_s], device=loss.device, dtype=torch.float32)
         total = loss.detach().float().reshape(1).clone()
@@ -222,7 +221,7 @@ class Loop:
         self.stopping = bool(stop)
         return {"loss": total.item() / self.rank.world_size, "waited_s": waited}
 
-    def _apply(self) -> float | None:
+    def _apply_gradients(self) -> float | None:
         """The optimizer's step: the gradients' norm before clipping, or None when it was not finite and left out."""
         engine = self.engine
         if hasattr(engine.optimizer, "overflow"):
@@ -237,12 +236,12 @@ class Loop:
         engine.step()
         return norm
 
-    def _seed(self, micro_batch: int) -> None:
+    def _seed_forward(self, micro_batch: int) -> None:
         """Random numbers of one forward, a function of where it stands in the run and of nothing else."""
         place = (self.config.train.seed, self.step, self.rank.rank, micro_batch)
         torch.manual_seed(random.Random(repr(place)).getrandbits(63))
 
-    def _record(
+    def _make_record(
         self,
         phase: int,
         told: dict[str, float],

@@ -66,23 +66,23 @@ class StepRecord:
             f"samples {self.samples:,}",
             f"loss {self.loss:.4f}",
             f"lr {self.lr:.2e}",
-            f"temp {_number(self.temperature, '.4f')}",
-            f"grad {_number(self.grad_norm, '.3f')}",
+            f"temp {_format_number(self.temperature, '.4f')}",
+            f"grad {_format_number(self.grad_norm, '.3f')}",
             f"{self.samples_per_s:,.1f} samples/s ({self.samples_per_s_per_gpu:,.1f} a GPU)",
             f"{self.tflops_per_gpu:.3g} TFLOP/s",
-            f"MFU {_number(self.mfu, '.1%')}",
+            f"MFU {_format_number(self.mfu, '.1%')}",
             f"{self.memory_gb:.2f} GB",
             f"data wait {self.data_wait_share:.1%}",
         ]
         return " | ".join(parts if self.applied else [*parts, f"SKIPPED ({self.num_skipped} so far)"])
 
 
-def _storable(value: Any) -> Any:
+def _replace_nan(value: Any) -> Any:
     """JSON has no NaN: readers would refuse the line."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _number(value: float | None, form: str) -> str:
+def _format_number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
@@ -153,7 +153,7 @@ class Metrics:
     def write_values(self, values: dict[str, Any], step: int) -> None:
         """Numbers of any kind, evaluation included, into the file, TensorBoard and wandb."""
         if self._file is not None:
-            self._file.write(json.dumps({name: _storable(value) for name, value in values.items()}) + "\n")
+            self._file.write(json.dumps({name: _replace_nan(value) for name, value in values.items()}) + "\n")
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
         if self._board is not None:
             for name, value in numbers.items():

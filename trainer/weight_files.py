@@ -20,7 +20,7 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE_FILES = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin")
 
 
-class CheckpointFile:
+class WeightFile:
     """Named tensors with shapes known before any is read; `metadata` is what a safetensors header says."""
 
     def __init__(self, path: Path) -> None:
@@ -33,11 +33,11 @@ class CheckpointFile:
         self.metadata: dict[str, str] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._readers: dict[str, Callable[[], Tensor]] = {}
-        for part in _parts(path):
+        for part in _list_parts(path):
             self._open_safetensors(part) if part.suffix == ".safetensors" else self._open_pickle(part)
         if not self._shapes:
             raise UserError(f"{path} holds no tensors, so it is no model checkpoint.")
-        self._rename()
+        self._rename_tensors()
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -56,7 +56,7 @@ class CheckpointFile:
         self.metadata |= handle.metadata() or {}
         for name in handle.keys():  # noqa: SIM118 - safe_open is no mapping
             self._shapes[name] = tuple(handle.get_slice(name).get_shape())
-            self._readers[name] = _reader(handle.get_tensor, name)
+            self._readers[name] = _make_reader(handle.get_tensor, name)
 
     def _open_pickle(self, part: Path) -> None:
         try:
@@ -69,11 +69,11 @@ class CheckpointFile:
         for name, tensor in _unwrap(state).items():
             if isinstance(tensor, Tensor):
                 self._shapes[name] = tuple(tensor.shape)
-                self._readers[name] = _reader(_unwrap(state).__getitem__, name)
+                self._readers[name] = _make_reader(_unwrap(state).__getitem__, name)
 
-    def _rename(self) -> None:
+    def _rename_tensors(self) -> None:
         """Drop wrappers' prefixes, and give a CLIP that keeps its text tower at the root the prefix of the others."""
-        renames = {name: _without_prefixes(name) for name in self._shapes}
+        renames = {name: _strip_prefixes(name) for name in self._shapes}
         bare_text = "positional_embedding" in renames.values()
         for old, name in renames.items():
             if bare_text and not name.startswith("visual.") and name != "logit_scale":
@@ -83,11 +83,11 @@ class CheckpointFile:
             self._readers[name] = self._readers.pop(old)
 
 
-def _reader(read: Callable[[str], Tensor], name: str) -> Callable[[], Tensor]:
+def _make_reader(read: Callable[[str], Tensor], name: str) -> Callable[[], Tensor]:
     return lambda: read(name)
 
 
-def _without_prefixes(name: str) -> str:
+def _strip_prefixes(name: str) -> str:
     while name.startswith(_PREFIXES):
         name = name.partition(".")[2]
     return name
@@ -103,7 +103,7 @@ def _unwrap(state: Any) -> dict[str, Any]:
     return {}
 
 
-def _parts(path: Path) -> list[Path]:
+def _list_parts(path: Path) -> list[Path]:
     if not path.exists():
         raise UserError(f"There is no checkpoint at {path}.")
     if path.is_file():
@@ -111,14 +111,14 @@ def _parts(path: Path) -> list[Path]:
     for index in _INDEXES:
         if (path / index).exists():
             files = json.loads((path / index).read_text())["weight_map"].values()
-            return [_existing(path / file) for file in sorted(set(files))]
+            return [_require_part(path / file) for file in sorted(set(files))]
     for file in _SINGLE_FILES:
         if (path / file).exists():
             return [path / file]
     raise UserError(f"The folder {path} holds none of {', '.join(_INDEXES + _SINGLE_FILES)}; name the file itself.")
 
 
-def _existing(part: Path) -> Path:
+def _require_part(part: Path) -> Path:
     if not part.exists():
         raise UserError(f"{part} is named by the index beside it but is not there; fetch it again.")
     return part

@@ -19,13 +19,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from curation.errors import UserError
-from trainer import layouts, models
+from trainer import layouts
 from trainer.layouts import Layout, Source
+from trainer.models import configs
 from trainer.models.clip import Clip
 from trainer.models.config import ClipConfig, TextConfig, VisionConfig
 from trainer.models.mim import MaskedImageModel
 from trainer.models.position import resize_position_embedding
-from trainer.weight_files import CheckpointFile
+from trainer.weight_files import WeightFile
 
 Shape = tuple[int, ...]
 
@@ -57,17 +58,17 @@ class Report:
         return ", ".join(parts)
 
 
-def load(path: Path, name: str | None = None, *, dtype: torch.dtype | None = None) -> Clip:
+def load_model(path: Path, name: str | None = None, *, dtype: torch.dtype | None = None) -> Clip:
     """Build the model of a CLIP checkpoint and fill it; see `trainer.models.load`."""
-    file = CheckpointFile(path)
-    config = models.config(name) if name else config_of(file)
+    file = WeightFile(path)
+    config = configs.config(name) if name else infer_config(file)
     with torch.device("meta"):
         model = Clip(config)
-    fill(model, file, dtype=dtype)
+    fill_model(model, file, dtype=dtype)
     return model.eval()
 
 
-def initialise(model: Clip | MaskedImageModel, *, image: Path | None = None, text: Path | None = None) -> list[Report]:
+def fill_towers(model: Clip | MaskedImageModel, *, image: Path | None = None, text: Path | None = None) -> list[Report]:
     """Fill the towers of `model` from checkpoints of other models, as EVA-CLIP starts its training.
 
     The image tower comes from a MIM checkpoint or a CLIP, the text tower from a CLIP; position embeddings are resized,
@@ -79,13 +80,13 @@ def initialise(model: Clip | MaskedImageModel, *, image: Path | None = None, tex
     reports = []
     for tower, path in (("visual", image), ("text", text)):
         if path is not None:
-            reports.append(fill(model, CheckpointFile(path), tower=tower))
+            reports.append(fill_model(model, WeightFile(path), tower=tower))
     return reports
 
 
-def fill(
+def fill_model(
     model: Clip | MaskedImageModel,
-    file: CheckpointFile,
+    file: WeightFile,
     *,
     tower: str = "",
     dtype: torch.dtype | None = None,
@@ -102,10 +103,10 @@ def fill(
     Raises:
         UserError: naming the first tensor that is missing, left over or of another shape.
     """
-    layout = _layout(file)
+    layout = _detect_layout(file)
     parameters = {name: parameter for name, parameter in model.named_parameters() if name.startswith(tower)}
     plan = {
-        name: _Piece(layout.source(name, model.config.vision), _shape(parameter))
+        name: _Piece(layout.source(name, model.config.vision), _whole_shape(parameter))
         for name, parameter in parameters.items()
     }
     fresh = tuple(name for name in plan if tower and _is_foreign_head(name, plan, file))
@@ -122,7 +123,7 @@ def fill(
     return Report(file.path, layout.name, tuple(plan), resized, fresh, tuple(ignored))
 
 
-def export(state: Mapping[str, Tensor], config: ClipConfig, layout: str = "native") -> dict[str, Tensor]:
+def export_state(state: Mapping[str, Tensor], config: ClipConfig, layout: str = "native") -> dict[str, Tensor]:
     """Rename and split our tensors for another layout; what a layout has no place for is left out.
 
     Args:
@@ -149,19 +150,19 @@ def export(state: Mapping[str, Tensor], config: ClipConfig, layout: str = "nativ
     return out
 
 
-def save(model: Clip | MaskedImageModel, path: Path, layout: str = "native") -> None:
+def save_model(model: Clip | MaskedImageModel, path: Path, layout: str = "native") -> None:
     """Write a model as one safetensors file, under its final name only when whole.
 
-    The configuration goes into the header, so `load` rebuilds models with overridden sizes too.
+    The configuration goes into the header, so `load_model` rebuilds models with overridden sizes too.
 
     Raises:
         UserError: for an unknown layout.
     """
-    tensors = export(model.state_dict(), model.config, layout)
-    write(tensors, model.config, path)
+    tensors = export_state(model.state_dict(), model.config, layout)
+    write_tensors(tensors, model.config, path)
 
 
-def write(tensors: Mapping[str, Tensor], config: ClipConfig, path: Path) -> None:
+def write_tensors(tensors: Mapping[str, Tensor], config: ClipConfig, path: Path) -> None:
     """Write tensors of any layout with the model's configuration in the header, atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     header = {"format": "pt", "clip_config": json.dumps(dataclasses.asdict(config))}
@@ -185,12 +186,14 @@ class _Piece:
         shape = self.shape[::-1] if self.source.transpose else self.shape
         return (shape[0] // len(self.source.names), *shape[1:])
 
-    def misfit(self, file: CheckpointFile) -> str | None:
+    def misfit(self, file: WeightFile) -> str | None:
         """The first part that the checkpoint lacks or has in another shape."""
-        wanted = _core(self.part_shape)
-        return next((name for name in self.source.names if _core(file.shapes.get(name, (0,))) != wanted), None)
+        wanted = _drop_axes_of_one(self.part_shape)
+        return next(
+            (name for name in self.source.names if _drop_axes_of_one(file.shapes.get(name, (0,))) != wanted), None
+        )
 
-    def read(self, file: CheckpointFile) -> Tensor:
+    def read(self, file: WeightFile) -> Tensor:
         """Read and join the parts, resizing a position embedding that is of another grid."""
         parts = [file.tensor(name) for name in self.source.names]
         whole = torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -200,17 +203,17 @@ class _Piece:
         return whole.reshape(self.shape)
 
 
-def _core(shape: Iterable[int]) -> Shape:
+def _drop_axes_of_one(shape: Iterable[int]) -> Shape:
     return tuple(length for length in shape if length != 1)
 
 
-def _shape(parameter: nn.Parameter) -> Shape:
+def _whole_shape(parameter: nn.Parameter) -> Shape:
     # ZeRO-3 leaves a sharded parameter empty and keeps its real shape here.
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def _layout(file: CheckpointFile) -> Layout:
-    layout = layouts.detect(file.shapes)
+def _detect_layout(file: WeightFile) -> Layout:
+    layout = layouts.detect_layout(file.shapes)
     if layout is None:
         raise UserError(
             f"{file.path} is no EVA-CLIP or EVA checkpoint: names like {next(iter(file.shapes))!r} are in none of the "
@@ -219,7 +222,7 @@ def _layout(file: CheckpointFile) -> Layout:
     return layout
 
 
-def _is_foreign_head(name: str, plan: Mapping[str, _Piece], file: CheckpointFile) -> bool:
+def _is_foreign_head(name: str, plan: Mapping[str, _Piece], file: WeightFile) -> bool:
     """Whether a projection has no counterpart: a MIM tower has none, and another CLIP's may be of another width."""
     tower, _, rest = name.partition(".")
     if not rest.startswith("head."):
@@ -227,20 +230,20 @@ def _is_foreign_head(name: str, plan: Mapping[str, _Piece], file: CheckpointFile
     return "mask_token" in file.shapes or plan[f"{tower}.head.weight"].misfit(file) is not None
 
 
-def _require_known(names: list[str], file: CheckpointFile) -> None:
+def _require_known(names: list[str], file: WeightFile) -> None:
     unknown = [name for name in names if name not in _MIM_ONLY and not _COMPUTED.search(name)]
     unknown = [name for name in unknown if not (_ZEROS.search(name) and not file.tensor(name).any())]
     if unknown:
-        raise UserError(f"{file.path} is of another model: this one has no {_some(unknown)}.")
+        raise UserError(f"{file.path} is of another model: this one has no {_name_first(unknown)}.")
 
 
-def _require_present(plan: Mapping[str, _Piece], file: CheckpointFile) -> None:
+def _require_present(plan: Mapping[str, _Piece], file: WeightFile) -> None:
     missing = [name for piece in plan.values() for name in piece.source.names if name not in file.shapes]
     if missing:
-        raise UserError(f"{file.path} is of another model, or not whole: it has no {_some(missing)}.")
+        raise UserError(f"{file.path} is of another model, or not whole: it has no {_name_first(missing)}.")
 
 
-def _require_shapes(plan: Mapping[str, _Piece], file: CheckpointFile) -> tuple[str, ...]:
+def _require_shapes(plan: Mapping[str, _Piece], file: WeightFile) -> tuple[str, ...]:
     """The position embeddings to resize; an error for any other difference."""
     resized = []
     for name, piece in plan.items():
@@ -254,7 +257,7 @@ def _require_shapes(plan: Mapping[str, _Piece], file: CheckpointFile) -> tuple[s
     return tuple(resized)
 
 
-def _some(names: list[str]) -> str:
+def _name_first(names: list[str]) -> str:
     return names[0] + (f" (nor {len(names) - 1} more)" if len(names) > 1 else "")
 
 
@@ -277,17 +280,17 @@ def _assign(
             parameter.copy_(read())
 
 
-def config_of(file: CheckpointFile) -> ClipConfig:
+def infer_config(file: WeightFile) -> ClipConfig:
     """The configuration in a header of ours, else that of the one model whose widths and depths the file has."""
     if "clip_config" in file.metadata:
         fields = json.loads(file.metadata["clip_config"])
         vision, text = VisionConfig(**fields.pop("vision")), TextConfig(**fields.pop("text"))
         return ClipConfig(vision=vision, text=text, **fields)
-    layout = _layout(file)
-    fitting = [config for config in map(models.config, models.names()) if _fits(config, layout, file)]
+    layout = _detect_layout(file)
+    fitting = [config for config in map(configs.config, configs.names()) if _fits(config, layout, file)]
     if not fitting:
         raise UserError(
-            f"{file.path} is no whole CLIP of the family ({', '.join(models.names())}); one tower alone can start "
+            f"{file.path} is no whole CLIP of the family ({', '.join(configs.names())}); one tower alone can start "
             "the training of a model but not be one."
         )
     position = file.shapes[layout.source(_POSITION, fitting[0].vision).names[0]]
@@ -296,7 +299,7 @@ def config_of(file: CheckpointFile) -> ClipConfig:
     return same_grid[0] if same_grid else fitting[0].override(image_size=grid * fitting[0].vision.patch_size)
 
 
-def _fits(config: ClipConfig, layout: Layout, file: CheckpointFile) -> bool:
+def _fits(config: ClipConfig, layout: Layout, file: WeightFile) -> bool:
     vision, text = config.vision, config.text
     shapes: dict[str, Shape] = {
         "visual.patch_embed.weight": (vision.width, 3, vision.patch_size, vision.patch_size),

@@ -12,7 +12,7 @@ NEVER = 10**9
 """A number of steps that no run reaches: DeepSpeed's own progress lines stay away."""
 
 
-def zero_config(config: Config, world_size: int, *, on_gpu: bool, load_universal: bool = False) -> dict[str, Any]:
+def make_zero_config(config: Config, world_size: int, *, on_gpu: bool, load_universal: bool = False) -> dict[str, Any]:
     """The dictionary that `deepspeed.initialize` gets; printed at the start of a run.
 
     Accumulation is ours (`trainer.objectives.contrastive`), so DeepSpeed sees micro-batches and one boundary a step.
@@ -34,7 +34,7 @@ def zero_config(config: Config, world_size: int, *, on_gpu: bool, load_universal
     }
     if config.zero.gradients == "fp32" and precision != "fp32":
         result["data_types"] = {"grad_accum_dtype": "fp32"}
-    return _merged(result, config.zero.extra)
+    return _merge(result, config.zero.extra)
 
 
 def _zero_section(config: Config, *, on_gpu: bool) -> dict[str, Any]:
@@ -57,15 +57,15 @@ def _zero_section(config: Config, *, on_gpu: bool) -> dict[str, Any]:
     return section
 
 
-def _merged(base: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in extra.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _merged(result[key], value) if both else value
+        result[key] = _merge(result[key], value) if both else value
     return result
 
 
-def sharded_build(config: Config, settings: dict[str, Any]) -> AbstractContextManager[Any]:
+def shard_while_building(config: Config, settings: dict[str, Any]) -> AbstractContextManager[Any]:
     """A context in which modules are sharded over the ranks as they are made: `deepspeed.zero.Init` at stage 3."""
     if config.zero.stage < 3:
         return nullcontext()
@@ -74,7 +74,7 @@ def sharded_build(config: Config, settings: dict[str, Any]) -> AbstractContextMa
     return deepspeed.zero.Init(config_dict_or_path=settings)
 
 
-def initialize(module: Any, optimizer: Any, settings: dict[str, Any]) -> Any:
+def make_engine(module: Any, optimizer: Any, settings: dict[str, Any]) -> Any:
     """The DeepSpeed engine of `module`, with our optimizers told how their parameters were cut up."""
     import deepspeed
     import torch.distributed as dist
@@ -89,7 +89,7 @@ def initialize(module: Any, optimizer: Any, settings: dict[str, Any]) -> Any:
     return engine
 
 
-def frozen_config(config: Config) -> dict[str, Any]:
+def make_frozen_config(config: Config) -> dict[str, Any]:
     """DeepSpeed's configuration of a model that only runs forward at ZeRO stage 3: a teacher, or one to evaluate."""
     precision = config.train.precision
     return {
@@ -101,7 +101,7 @@ def frozen_config(config: Config) -> dict[str, Any]:
     }
 
 
-def frozen_engine(module: Any, settings: dict[str, Any]) -> Any:
+def make_frozen_engine(module: Any, settings: dict[str, Any]) -> Any:
     """An engine without an optimizer, which gathers the sharded parameters of `module` around its forward."""
     import deepspeed
 

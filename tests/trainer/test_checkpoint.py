@@ -39,7 +39,7 @@ class Engine:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "_barrier", lambda: None)
-    monkeypatch.setattr(checkpoint, "_of_all_ranks", lambda ours: [ours])
+    monkeypatch.setattr(checkpoint, "_gather_messages", lambda ours: [ours])
 
 
 def _saver(folder: Path, **settings: Any) -> Checkpoints:
@@ -55,22 +55,22 @@ def _save(folder: Path, *steps: int, **settings: Any) -> None:
 
 def test_what_was_saved_is_what_is_read(tmp_path: Path) -> None:
     _save(tmp_path, 5)
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.find_newest(tmp_path)
     assert found == tmp_path / "step-00000005"
     assert checkpoint.read_progress(found) == replace(PROGRESS, step=5)
 
 
 def test_the_last_ones_are_kept(tmp_path: Path) -> None:
     _save(tmp_path, 1, 2, 3, 4, keep_last=2)
-    assert [path.name for path in checkpoint.whole(tmp_path)] == ["step-00000003", "step-00000004"]
+    assert [path.name for path in checkpoint.list_whole(tmp_path)] == ["step-00000003", "step-00000004"]
     assert (tmp_path / "latest").read_text() == "step-00000004"
 
 
 def test_going_back_keeps_what_is_saved_then(tmp_path: Path) -> None:
     _save(tmp_path, 10, 20, keep_last=2)
     _save(tmp_path, 12, keep_last=1)
-    assert checkpoint.newest(tmp_path) == tmp_path / "step-00000012"
-    assert len(checkpoint.whole(tmp_path)) == 1
+    assert checkpoint.find_newest(tmp_path) == tmp_path / "step-00000012"
+    assert len(checkpoint.list_whole(tmp_path)) == 1
 
 
 def test_an_interrupted_save_is_none_and_leaves_nothing_to_the_next(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_an_interrupted_save_is_none_and_leaves_nothing_to_the_next(tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         _saver(tmp_path).save(Engine(fails=True), replace(PROGRESS, step=2))
     (tmp_path / "step-00000002" / "of-another-world-size").touch()
-    assert checkpoint.newest(tmp_path) == tmp_path / "step-00000001"
+    assert checkpoint.find_newest(tmp_path) == tmp_path / "step-00000001"
     _save(tmp_path, 2)
-    assert checkpoint.newest(tmp_path) == tmp_path / "step-00000002"
+    assert checkpoint.find_newest(tmp_path) == tmp_path / "step-00000002"
     assert not (tmp_path / "step-00000002" / "of-another-world-size").exists()
 
 
@@ -92,8 +92,8 @@ def test_a_removal_cut_short_leaves_no_half_checkpoint(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(checkpoint.shutil, "rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.remove(tmp_path / "step-00000002")
-    assert checkpoint.newest(tmp_path) == tmp_path / "step-00000001"
+        checkpoint.remove_checkpoint(tmp_path / "step-00000002")
+    assert checkpoint.find_newest(tmp_path) == tmp_path / "step-00000001"
 
 
 def test_a_universal_copy_is_no_checkpoint_and_goes_with_its_original(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_universal_copy_is_no_checkpoint_and_goes_with_its_original(tmp_path: 
     copy.mkdir()
     (copy / "trainer.json").write_text(json.dumps({}))
     (tmp_path / "latest").unlink()
-    assert checkpoint.newest(tmp_path) == tmp_path / "step-00000001"
+    assert checkpoint.find_newest(tmp_path) == tmp_path / "step-00000001"
     _save(tmp_path, 2, keep_last=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000002"]
 
@@ -111,9 +111,9 @@ def test_a_staged_save_counts_once_it_is_copied(tmp_path: Path) -> None:
     staging, folder = tmp_path / "fast", tmp_path / "slow"
     saver = _saver(folder, staging=str(staging))
     saver.save(Engine(), replace(PROGRESS, step=1))
-    assert checkpoint.newest(folder) is None
+    assert checkpoint.find_newest(folder) is None
     saver.finish()
-    assert checkpoint.newest(folder) == folder / "step-00000001"
+    assert checkpoint.find_newest(folder) == folder / "step-00000001"
     assert (folder / "step-00000001" / "weights").exists() and not any(staging.iterdir())
 
 
@@ -127,14 +127,14 @@ def test_a_failed_copy_is_told_and_does_not_count(tmp_path: Path) -> None:
 
 
 def test_resume_wishes(tmp_path: Path) -> None:
-    assert checkpoint.to_resume(CheckpointConfig(resume="auto"), tmp_path) is None
-    assert checkpoint.to_resume(CheckpointConfig(resume="never"), tmp_path) is None
+    assert checkpoint.choose_checkpoint(CheckpointConfig(resume="auto"), tmp_path) is None
+    assert checkpoint.choose_checkpoint(CheckpointConfig(resume="never"), tmp_path) is None
     with pytest.raises(UserError, match="There is no checkpoint"):
-        checkpoint.to_resume(CheckpointConfig(resume=str(tmp_path / "x")), tmp_path)
+        checkpoint.choose_checkpoint(CheckpointConfig(resume=str(tmp_path / "x")), tmp_path)
     _save(tmp_path, 3)
-    assert checkpoint.to_resume(CheckpointConfig(resume="auto"), tmp_path) == tmp_path / "step-00000003"
+    assert checkpoint.choose_checkpoint(CheckpointConfig(resume="auto"), tmp_path) == tmp_path / "step-00000003"
     with pytest.raises(UserError, match="already has step-00000003"):
-        checkpoint.to_resume(CheckpointConfig(resume="never"), tmp_path)
+        checkpoint.choose_checkpoint(CheckpointConfig(resume="never"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -148,15 +148,15 @@ def test_resume_wishes(tmp_path: Path) -> None:
 )
 def test_a_checkpoint_of_another_run_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        checkpoint.check(replace(PROGRESS, **change), config.load("debug"), tmp_path)
+        checkpoint.require_same_run(replace(PROGRESS, **change), config.load_config("debug"), tmp_path)
 
 
 def test_another_world_size_needs_the_universal_layout(tmp_path: Path) -> None:
-    settings = config.load("debug")
+    settings = config.load_config("debug")
     assert not checkpoint.needs_universal(PROGRESS, settings, 2)
     assert checkpoint.needs_universal(PROGRESS, settings, 1)
     with pytest.raises(UserError, match="cannot go on at 3"):
-        checkpoint.check_layout(PROGRESS, config.load("debug", ["zero.stage=3"]), 2, tmp_path)
+        checkpoint.require_loadable(PROGRESS, config.load_config("debug", ["zero.stage=3"]), 2, tmp_path)
 
 
 def test_a_damaged_meta_file_is_told(tmp_path: Path) -> None:

@@ -25,19 +25,19 @@ def test_parameters_by_formula_are_those_of_the_module(name: str) -> None:
 
 
 def test_18b_takes_what_the_arithmetic_says() -> None:
-    recipe = config.load("eva-clip-18b")
-    text = dry_run.report(recipe, 360, "H200")
+    recipe = config.load_config("eva-clip-18b")
+    text = dry_run.describe_run(recipe, 360, "H200")
     assert "18,325,482,241" in text and "293.2 GB" in text
     assert "image 9.12 TFLOP, 4.56 TFLOP at 50% patch drop" in text
-    sharded = dry_run.memory(recipe, 360, 3)
+    sharded = dry_run.estimate_memory(recipe, 360, 3)
     assert (sharded.weights + sharded.gradients + sharded.optimizer) / 1e9 == pytest.approx(0.81, abs=0.01)
-    whole = dry_run.memory(recipe, 360, 0)
+    whole = dry_run.estimate_memory(recipe, 360, 0)
     assert (whole.weights + whole.gradients + whole.optimizer) / 1e9 == pytest.approx(293.2, abs=0.1)
 
 
 def test_each_stage_shards_one_thing_more() -> None:
-    recipe = config.load("eva02-l-14")
-    stages = [dry_run.memory(recipe, 128, stage) for stage in range(4)]
+    recipe = config.load_config("eva02-l-14")
+    stages = [dry_run.estimate_memory(recipe, 128, stage) for stage in range(4)]
     assert [s.optimizer < stages[0].optimizer for s in stages] == [False, True, True, True]
     assert [s.gradients < stages[0].gradients for s in stages] == [False, False, True, True]
     assert [s.weights < stages[0].weights for s in stages] == [False, False, False, True]
@@ -45,14 +45,14 @@ def test_each_stage_shards_one_thing_more() -> None:
 
 
 def test_offload_moves_the_optimizer_to_the_host() -> None:
-    recipe = config.load("eva02-l-14", ["zero.offload_optimizer=true"])
-    memory = dry_run.memory(recipe, 8, 2)
+    recipe = config.load_config("eva02-l-14", ["zero.offload_optimizer=true"])
+    memory = dry_run.estimate_memory(recipe, 8, 2)
     assert memory.optimizer == 0 and memory.host > 0
-    assert "host memory" in dry_run.report(recipe, 8)
+    assert "host memory" in dry_run.describe_run(recipe, 8)
 
 
 def test_speed_and_days_follow_from_flops() -> None:
-    recipe = config.load("eva02-l-14")
+    recipe = config.load_config("eva02-l-14")
     phase = recipe.phases[0]
     rate = dry_run.samples_per_s(recipe, phase, 8, "H100")
     assert rate * dry_run.train_flops(recipe, phase) == pytest.approx(8 * 989e12 * 0.4)
@@ -61,7 +61,7 @@ def test_speed_and_days_follow_from_flops() -> None:
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(UserError, match="does not divide"):
-        dry_run.report(config.load("eva-clip-18b"), 7)
+        dry_run.describe_run(config.load_config("eva-clip-18b"), 7)
 
 
 def test_a_dry_run_needs_no_torch() -> None:

@@ -58,7 +58,7 @@ def test_recall_is_the_mean_over_all_orders_of_ties(
     image_of = list(range(len(image)))
     image_of += [data.draw(st.integers(0, len(image) - 1)) for _ in more]
     text = [data.draw(VECTORS) for _ in image_of]
-    found = scores.retrieval(features(image), features(text), torch.tensor(image_of), at=(1, 2, 3))
+    found = scores.score_retrieval(features(image), features(text), torch.tensor(image_of), at=(1, 2, 3))
     similarity = features(image) @ features(text).T
     for k in (1, 2, 3):
         if k <= len(text):
@@ -80,7 +80,7 @@ def test_recall_of_many_rows_equals_that_by_sorting(monkeypatch: pytest.MonkeyPa
     image_of = torch.cat((torch.arange(40), torch.randint(0, 40, (60,))))
     image = F.normalize(torch.randn(40, 8), dim=1)
     text = F.normalize(image[image_of] + 0.6 * torch.randn(100, 8), dim=1)
-    found = scores.retrieval(image, text, image_of)
+    found = scores.score_retrieval(image, text, image_of)
     for k in (1, 5, 10):
         nearest = (image @ text.T).topk(k, dim=1).indices
         hits = (image_of[nearest] == torch.arange(40)[:, None]).any(1).double().mean().item()
@@ -93,7 +93,7 @@ def test_recall_of_many_rows_equals_that_by_sorting(monkeypatch: pytest.MonkeyPa
 
 def test_collapsed_features_score_as_chance_does() -> None:
     image_of = torch.tensor([0, 1, 2, 3, 3, 3])
-    found = scores.retrieval(torch.ones(4, 3), torch.ones(6, 3), image_of, at=(1, 3))
+    found = scores.score_retrieval(torch.ones(4, 3), torch.ones(6, 3), image_of, at=(1, 3))
     for way in ("image_to_text", "text_to_image"):
         for k in (1, 3):
             assert math.isclose(found[f"{way}_recall@{k}"], found[f"{way}_chance@{k}"])
@@ -135,7 +135,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = models.build("debug")
     randomise(model)
     path = tmp_path_factory.mktemp("weights") / "debug.safetensors"
-    weights.save(model, path)
+    weights.save_model(model, path)
     return path
 
 
@@ -180,7 +180,7 @@ def assert_as_by_hand(found: dict[str, dict[str, dict[str, float]]], checkpoint:
 def measured(checkpoint: Path, classes: Path, *overrides: str) -> evaluate.Results:
     """One process without a process group."""
     config = evaluation_set.settings(checkpoint, classes, *overrides)
-    model = evaluate.load(config, torch.device("cpu"))
+    model = evaluate.load_frozen_model(config, torch.device("cpu"))
     return evaluate.measure(model, config, Rank(), torch.device("cpu"))
 
 
@@ -280,7 +280,7 @@ def assert_pairs_as_by_hand(found: dict[str, dict[str, float]], checkpoint: Path
         transform = EvalTransform(64, "crop")
         pixels = torch.stack([preprocess(made.images[uid], transform) for uid in uids])
         image = F.normalize(model.encode_image(pixels), dim=-1)
-    expected = scores.retrieval(image, texts, torch.arange(len(uids)))
+    expected = scores.score_retrieval(image, texts, torch.arange(len(uids)))
     assert found["crop"] == pytest.approx(expected) and found["crop"]["num_images"] == 16
     assert found["squash"] != found["crop"]
 
@@ -302,10 +302,10 @@ def test_pairs_of_a_curated_root_by_query(checkpoint: Path, classes: Path, packe
 
 def test_bfloat16_is_close(checkpoint: Path, classes: Path) -> None:
     config = evaluation_set.settings(checkpoint, classes, "train.precision=bf16")
-    model = evaluate.load(config, torch.device("cpu"))
+    model = evaluate.load_frozen_model(config, torch.device("cpu"))
     assert isinstance(model, ContrastiveModel) and model.clip.logit_scale.dtype == torch.bfloat16
     pixels = torch.randn(2, 3, 64, 64)
-    exact = evaluate.load(evaluation_set.settings(checkpoint, classes), torch.device("cpu"))
+    exact = evaluate.load_frozen_model(evaluation_set.settings(checkpoint, classes), torch.device("cpu"))
     with torch.no_grad():
         difference = (model(pixels, None).image - exact(pixels, None).image).abs().max()
     assert 0 < difference < 0.05
@@ -413,9 +413,9 @@ def test_wrong_use_is_one_sentence_before_anything_is_loaded(
 def test_the_published_means_are_those_of_the_table() -> None:
     """80.7 and 79.4 over the 27 sets, as the paper's abstract and table 2 say."""
     assert len(table.PUBLISHED) == 27
-    means = [table.mean(column) for column in table.published().values()]
+    means = [table.mean(column) for column in table.published_columns().values()]
     assert [round(mean, 1) for mean in means if mean is not None] == [80.7, 79.4]
-    found = table.robustness(table.published()["paper 18B"])
+    found = table.robustness(table.published_columns()["paper 18B"])
     assert found is not None
     assert math.isclose(found[0], (83.8 + 77.9 + 87.3 + 95.7 + 74.7 + 82.2) / 6) and math.isclose(
         found[1], 83.8 - found[0]
@@ -431,23 +431,23 @@ def results(**accuracies: tuple[float, float]) -> evaluate.Results:
 
 
 def test_the_better_of_both_has_its_own_column_and_no_other() -> None:
-    columns = table.accuracies(results(ObjectNet=(0.822, 0.762), VOC2007=(0.824, 0.858)))
+    columns = table.tabulate_accuracies(results(ObjectNet=(0.822, 0.762), VOC2007=(0.824, 0.858)))
     assert {name: list(map(round, column.values())) for name, column in columns.items()} == {
         "crop": [82, 82], "squash": [76, 86], "best of both": [82, 86],
     }  # fmt: skip
     one_way = results(ObjectNet=(0.822, 0.762), VOC2007=(0.824, 0.858))
     del one_way["VOC2007"]["squash"]
-    assert "best of both" not in table.accuracies(one_way)
+    assert "best of both" not in table.tabulate_accuracies(one_way)
 
 
 def test_means_are_over_the_measured_sets_and_say_so() -> None:
-    text = table.text(results(IN_1K=(0.8, 0.7), STL10=(0.9, 0.9), my_set=(0.1, 0.1)))
+    text = table.format_results(results(IN_1K=(0.8, 0.7), STL10=(0.9, 0.9), my_set=(0.1, 0.1)))
     rows = {line[:31].strip(): line[31:].split() for line in text.splitlines()}
     assert rows["mean of these 2 of 27"] == ["85.0", "80.0", "85.0", "91.7", "91.4"]
     assert rows["my-set"] == ["10.0", "10.0", "10.0", "-", "-"]
     assert not any("robustness" in row for row in rows)
     six = {name.replace("-", "_"): (0.5, 0.6) for name in table.ROBUSTNESS}
-    text = table.text(results(**six))
+    text = table.format_results(results(**six))
     assert "robustness" in text and "mean of these 6 of 27" in text
 
 

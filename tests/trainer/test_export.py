@@ -18,7 +18,7 @@ def debug(tmp_path: Path) -> Path:
     """A debug model on random weights, in our layout."""
     model = models.build("debug")
     randomise(model)
-    weights.save(model, tmp_path / "debug.safetensors")
+    weights.save_model(model, tmp_path / "debug.safetensors")
     return tmp_path / "debug.safetensors"
 
 
@@ -44,14 +44,14 @@ def test_a_pre_trained_tower_fits_layouts_of_towers_only(
 ) -> None:
     student = MaskedImageModel(models.config("debug"), teacher_dim=24)
     randomise(student)
-    monkeypatch.setattr(export, "read", lambda *_: (dict(student.state_dict()), student.config))
+    monkeypatch.setattr(export, "read_source", lambda *_: (dict(student.state_dict()), student.config))
     out = tmp_path / "out.safetensors"
     assert export.main(["step", str(out)]) == 0 and "mim layout" in capsys.readouterr().out
     assert {"mask_token", "lm_head.weight"} <= set(load_file(out))
     assert export.main(["step", str(out), "--layout", "timm"]) == 0
     assert not {"mask_token", "lm_head.weight"} & set(load_file(out))
     clip = models.build("debug")
-    weights.initialise(clip, image=out)
+    weights.fill_towers(clip, image=out)
     assert torch.equal(clip.visual.norm.weight, student.visual.norm.weight)
     capsys.readouterr()
     assert export.main(["step", str(out), "--layout", "huggingface"]) == 2

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from trainer.launch import Rank, has_gpu, prepare, this_rank
+from trainer.launch import Rank, has_gpu, prepare_environment, read_rank
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_SIZE")
 SLURM = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")
@@ -31,7 +31,7 @@ def test_the_rank_is_read_from_the_launcher(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert this_rank() == rank
+    assert read_rank() == rank
     assert rank.is_first == (rank.rank == 0)
 
 
@@ -41,6 +41,6 @@ def test_a_machine_without_a_gpu_trains_on_its_cores(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.delenv("OMP_NUM_THREADS")
-    prepare(Rank(0, 0, 2, 2))
+    prepare_environment(Rank(0, 0, 2, 2))
     assert not has_gpu()
     assert int(os.environ["OMP_NUM_THREADS"]) == max(1, len(os.sched_getaffinity(0)) // 2)

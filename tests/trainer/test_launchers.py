@@ -42,7 +42,7 @@ def _start(launcher: list[str], root: str, folder: Path, *overrides: str) -> sub
 COLLECTIVE_IN_FLIGHT = """
 import atexit, sys, threading, time, torch
 from torch import distributed as dist
-from trainer.launch import end
+from trainer.launch import end_process
 
 def late():
     time.sleep(0.2)
@@ -56,7 +56,7 @@ threading.Thread(target=late).start()
 for _ in range(50):
     dist.all_reduce(torch.ones(2_000_000), async_op=True)
 dist.destroy_process_group()
-end(3)
+end_process(3)
 """
 
 

@@ -39,7 +39,7 @@ def test_one_line_says_everything() -> None:
 
 
 def test_a_record_is_json_even_when_the_loss_is_not_a_number(tmp_path: Path) -> None:
-    metrics = Metrics(config.load("debug"), tmp_path, is_first=True)
+    metrics = Metrics(config.load_config("debug"), tmp_path, is_first=True)
     metrics.write(RECORD)
     metrics.write(replace(RECORD, step=4, loss=math.nan, applied=False))
     metrics.close()
@@ -49,7 +49,7 @@ def test_a_record_is_json_even_when_the_loss_is_not_a_number(tmp_path: Path) -> 
 
 def test_every_record_is_written_and_every_nth_line_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="trainer")
-    metrics = Metrics(config.load("debug", ["log.every_steps=3"]), tmp_path, is_first=True)
+    metrics = Metrics(config.load_config("debug", ["log.every_steps=3"]), tmp_path, is_first=True)
     for step in range(1, 7):
         metrics.write(replace(RECORD, step=step, applied=step != 4))
     metrics.close()
@@ -58,7 +58,7 @@ def test_every_record_is_written_and_every_nth_line_is_told(tmp_path: Path, capl
 
 
 def test_other_ranks_are_silent(tmp_path: Path) -> None:
-    metrics = Metrics(config.load("debug"), tmp_path / "none", is_first=False)
+    metrics = Metrics(config.load_config("debug"), tmp_path / "none", is_first=False)
     metrics.write(RECORD)
     metrics.close()
     assert not (tmp_path / "none").exists()

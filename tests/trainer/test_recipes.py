@@ -22,7 +22,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_has_the_published_numbers(name: str) -> None:
     batch, image_lr, text_lr, image_decay, text_decay, drop, samples, precision, num_gpus, where = PUBLISHED[name]
-    recipe = config.load(name)
+    recipe = config.load_config(name)
     assert recipe.train.batch_size == batch and recipe.train.num_micro_batches(num_gpus) == 1
     assert (recipe.optim.image.lr, recipe.optim.text.lr) == (image_lr, text_lr)
     assert (recipe.optim.image.layer_decay, recipe.optim.text.layer_decay) == (image_decay, text_decay)
@@ -32,15 +32,15 @@ def test_a_recipe_has_the_published_numbers(name: str) -> None:
 
 def test_every_model_has_a_recipe_that_sizes_on_one_node() -> None:
     for name in models.names():
-        recipe = config.load(name)
+        recipe = config.load_config(name)
         assert recipe.model.name == name
         assert models.config(name).vision.image_size == dry_run.clip_config(recipe, recipe.phases[0]).vision.image_size
         # The paper's micro-batches, accumulated on a single node of 8 GPUs.
-        assert f"{recipe.train.batch_size:,} = 8 GPUs" in dry_run.report(recipe, 8)
+        assert f"{recipe.train.batch_size:,} = 8 GPUs" in dry_run.describe_run(recipe, 8)
 
 
 def test_the_18b_recipe_has_three_phases_and_a_fixed_temperature() -> None:
-    recipe = config.load("eva-clip-18b")
+    recipe = config.load_config("eva-clip-18b")
     assert [(phase.samples, phase.patch_drop) for phase in recipe.phases] == [(54e8, 0.5), (6e8, 0.0), (24e6, 0.5)]
     assert recipe.train.batch_size == 360 * 300 and recipe.zero.stage == 3 and recipe.model.grad_checkpointing
     optim = recipe.optim
@@ -54,12 +54,12 @@ def test_every_shipped_file_loads_and_names_its_source() -> None:
     files = sorted(config.SHIPPED.glob("*.toml"))
     assert len(files) >= 11
     for file in files:
-        config.load(file)
+        config.load_config(file)
         assert "debug" in file.stem or "arXiv" in file.read_text().partition("[model]")[0], file
 
 
 def test_the_published_recipe_of_masked_image_modelling() -> None:
-    recipe = config.load("mim-eva02-l-14")
+    recipe = config.load_config("mim-eva02-l-14")
     assert recipe.distill is not None and recipe.distill.teacher == "eva01-g-14"
     assert round(256 * recipe.distill.mask_share) == 105 and recipe.distill.crop_scale == (0.2, 1.0)
     assert (recipe.train.batch_size, recipe.train.num_micro_batches(64), recipe.model.drop_path) == (2048, 1, 0.1)
@@ -67,13 +67,14 @@ def test_the_published_recipe_of_masked_image_modelling() -> None:
     assert (optim.name, optim.betas, optim.eps, optim.clip_norm) == ("adamw", (0.9, 0.98), 1e-6, 3.0)
     assert (optim.image.lr, optim.image.weight_decay, optim.image.layer_decay) == (1.5e-3, 0.05, 1.0)
     assert optim.final_lr_ratio * optim.image.lr == pytest.approx(1e-5, rel=1e-3)
-    assert recipe.total_samples == 56 * optim.warmup_samples
+    assert sum(phase.samples for phase in recipe.phases) == 56 * optim.warmup_samples
 
 
 @pytest.mark.parametrize(("name", "num_gpus"), [("8b", 384), ("18b", 360)])
 def test_large_towers_learn_from_e_plus(name: str, num_gpus: int) -> None:
-    recipe = config.load(f"mim-eva-clip-{name}")
+    recipe = config.load_config(f"mim-eva-clip-{name}")
     assert recipe.distill is not None and recipe.distill.teacher == "eva02-e-14-plus"
-    assert recipe.total_samples == 6e9 and recipe.zero.stage == 3 and recipe.train.num_micro_batches(num_gpus) == 1
-    text = dry_run.report(recipe, num_gpus, "H200")
+    assert sum(phase.samples for phase in recipe.phases) == 6e9 and recipe.zero.stage == 3
+    assert recipe.train.num_micro_batches(num_gpus) == 1
+    text = dry_run.describe_run(recipe, num_gpus, "H200")
     assert "teacher         eva02-e-14-plus, frozen, sharded over the GPUs" in text

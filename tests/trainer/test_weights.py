@@ -22,7 +22,7 @@ from trainer import models, weights
 from trainer.models.clip import Clip
 from trainer.models.config import ClipConfig
 from trainer.models.mim import MaskedImageModel
-from trainer.weight_files import CheckpointFile
+from trainer.weight_files import WeightFile
 
 State = dict[str, Tensor]
 
@@ -133,7 +133,7 @@ def test_hand_written_layouts_load_whole(name: str, layout: Callable[[Clip], Sta
     expected = random_model(shrunk(name))
     save_file(layout(expected), tmp_path / "model.safetensors")
     model = Clip(shrunk(name))
-    report = weights.fill(model, CheckpointFile(tmp_path / "model.safetensors"))
+    report = weights.fill_model(model, WeightFile(tmp_path / "model.safetensors"))
     assert_same(model, expected)
     assert len(report.matched) == len(expected.state_dict()) and not report.fresh and not report.resized
 
@@ -142,14 +142,14 @@ def test_hand_written_layouts_load_whole(name: str, layout: Callable[[Clip], Sta
 @pytest.mark.parametrize("layout", ["native", "baai", "open_clip", "huggingface"])
 def test_each_layout_goes_out_and_comes_back(name: str, layout: str, tmp_path: Path) -> None:
     expected = random_model(models.config("debug") if name == "debug" else shrunk(name))
-    weights.save(expected, tmp_path / "out.safetensors", layout)
-    assert_same(weights.load(tmp_path / "out.safetensors"), expected)
+    weights.save_model(expected, tmp_path / "out.safetensors", layout)
+    assert_same(weights.load_model(tmp_path / "out.safetensors"), expected)
 
 
 def test_what_is_written_is_what_others_write() -> None:
     eva02, eva8b = random_model(shrunk("eva02-b-16")), random_model(shrunk("eva-clip-8b"))
-    assert set(weights.export(eva02.state_dict(), eva02.config, "baai")) == set(baai_state(eva02))
-    written = weights.export(eva8b.state_dict(), eva8b.config, "huggingface")
+    assert set(weights.export_state(eva02.state_dict(), eva02.config, "baai")) == set(baai_state(eva02))
+    written = weights.export_state(eva8b.state_dict(), eva8b.config, "huggingface")
     by_hand = hugging_face_state(eva8b)
     by_hand.pop("vision_model.embeddings.position_ids")
     assert {name: tensor.shape for name, tensor in written.items()} == {n: t.shape for n, t in by_hand.items()}
@@ -164,7 +164,7 @@ def test_training_checkpoints_with_wrappers_tables_and_arguments(root: str, tmp_
     state["module.visual.blocks.0.attn.rope.freqs_sin"] = torch.ones(196, 64)
     torch.save({root: state, "epoch": 3, "args": argparse.Namespace(lr=1e-3)}, tmp_path / "epoch_3.pt")
     model = Clip(shrunk("eva02-b-16"))
-    report = weights.fill(model, CheckpointFile(tmp_path / "epoch_3.pt"))
+    report = weights.fill_model(model, WeightFile(tmp_path / "epoch_3.pt"))
     assert_same(model, expected.half().float())
     assert len(report.ignored) == 2 and "2 ignored" in str(report)
 
@@ -179,11 +179,11 @@ def test_sharded_hugging_face_folder(tmp_path: Path) -> None:
     index = {"weight_map": {name: file for file, part in shards.items() for name in part}}
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     model = Clip(shrunk("eva-clip-8b"))
-    weights.fill(model, CheckpointFile(tmp_path))
+    weights.fill_model(model, WeightFile(tmp_path))
     assert_same(model, expected)
     (tmp_path / "pytorch_model-00002.bin").unlink()
     with pytest.raises(UserError, match="00002.bin"):
-        CheckpointFile(tmp_path)
+        WeightFile(tmp_path)
 
 
 def test_load_finds_the_model_by_its_shapes(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_reading_a_model_back_does_not_tie_it_to_its_file(tmp_path: Path) -> Non
 def test_saving_replaces_the_file_only_when_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.safetensors"
     model = random_model(models.config("debug"))
-    weights.save(model, path)
+    weights.save_model(model, path)
     before = path.read_bytes()
 
     def full_disk(tensors: State, target: str, metadata: dict[str, str]) -> None:
@@ -228,7 +228,7 @@ def test_saving_replaces_the_file_only_when_whole(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(weights, "save_file", full_disk)
     with pytest.raises(OSError, match="space"):
-        weights.save(model, path)
+        weights.save_model(model, path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
 
 
@@ -249,7 +249,7 @@ def test_image_tower_starts_from_masked_image_modelling(name: str, tmp_path: Pat
     with torch.no_grad():
         for parameter in model.visual.blocks.parameters():
             parameter.zero_()
-    (report,) = weights.initialise(model, image=tmp_path / "eva.pt")
+    (report,) = weights.fill_towers(model, image=tmp_path / "eva.pt")
     assert_same(model, before)  # the same random tower, and head and text untouched
     assert report.fresh == ("visual.head.weight", "visual.head.bias")
     assert not any(name.startswith("text") for name in report.matched)
@@ -260,13 +260,15 @@ def test_student_saves_starts_a_clip_and_resumes(tmp_path: Path) -> None:
     config = models.config("debug")
     student = MaskedImageModel(config, teacher_dim=24)
     randomise(student)
-    weights.write(weights.export(student.state_dict(), config, "mim"), config, tmp_path / "mim.safetensors")
+    weights.write_tensors(
+        weights.export_state(student.state_dict(), config, "mim"), config, tmp_path / "mim.safetensors"
+    )
     assert {"mask_token", "lm_head.bias", "blocks.0.mlp.w1.weight"} <= set(load_file(tmp_path / "mim.safetensors"))
-    weights.save(student, tmp_path / "native.safetensors")
+    weights.save_model(student, tmp_path / "native.safetensors")
     for file in ("mim.safetensors", "native.safetensors"):
         clip, resumed = Clip(config), MaskedImageModel(config, teacher_dim=24)
-        weights.initialise(clip, image=tmp_path / file)
-        weights.fill(resumed, CheckpointFile(tmp_path / file))
+        weights.fill_towers(clip, image=tmp_path / file)
+        weights.fill_model(resumed, WeightFile(tmp_path / file))
         for name, tensor in student.state_dict().items():
             assert torch.equal(resumed.state_dict()[name], tensor)
             assert not name.startswith("visual.") or torch.equal(clip.state_dict()[name], tensor)
@@ -278,7 +280,7 @@ def test_text_tower_starts_from_a_clip_of_another_width(tmp_path: Path) -> None:
     torch.save(baai_state(teacher), tmp_path / "e.pt")
     model = Clip(shrunk("eva-clip-18b"))
     fresh = model.text.head.weight.clone()
-    (report,) = weights.initialise(model, text=tmp_path / "e.pt")
+    (report,) = weights.fill_towers(model, text=tmp_path / "e.pt")
     assert report.fresh == ("text.head.weight",) and torch.equal(model.text.head.weight, fresh)
     assert len(report.matched) == len(model.text.state_dict()) - 1
     for name in report.matched:
@@ -290,7 +292,7 @@ def test_text_tower_of_a_clip_that_keeps_it_at_the_root(tmp_path: Path) -> None:
     state = {name.removeprefix("text."): t for name, t in baai_state(teacher).items() if not name.startswith("visual")}
     torch.save(state | {"visual.conv1.weight": torch.ones(2, 3, 4, 4)}, tmp_path / "clip.pt")
     model = Clip(shrunk("eva02-b-16"))
-    weights.initialise(model, text=tmp_path / "clip.pt")
+    weights.fill_towers(model, text=tmp_path / "clip.pt")
     assert torch.equal(model.text.head.weight, teacher.text.head.weight)
 
 
@@ -298,7 +300,7 @@ def test_position_embedding_is_resized_on_the_way_in(tmp_path: Path) -> None:
     small = random_model(shrunk("eva02-l-14-336", image_size=224))
     torch.save(baai_state(small), tmp_path / "l.pt")
     model = Clip(shrunk("eva02-l-14-336"))
-    (report,) = weights.initialise(model, image=tmp_path / "l.pt")
+    (report,) = weights.fill_towers(model, image=tmp_path / "l.pt")
     assert report.resized == ("visual.pos_embed",) and "resized" in str(report)
     assert model.visual.pos_embed.shape == (1, 577, 128)
 
@@ -336,7 +338,7 @@ def test_a_checkpoint_of_another_model_is_one_sentence(kind: str, says: str, tmp
     state = baai_state(random_model(shrunk("eva02-b-16")))
     torch.save(_damage(kind, state), tmp_path / "wrong.pt")
     with pytest.raises(UserError, match=says) as caught:
-        weights.fill(Clip(shrunk("eva02-b-16")), CheckpointFile(tmp_path / "wrong.pt"))
+        weights.fill_model(Clip(shrunk("eva02-b-16")), WeightFile(tmp_path / "wrong.pt"))
     assert "wrong.pt" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -345,7 +347,7 @@ def test_a_key_bias_of_zero_is_no_difference(tmp_path: Path) -> None:
     state = baai_state(expected) | {"visual.blocks.1.attn.k_bias": torch.zeros(176)}
     torch.save(state, tmp_path / "g.pt")
     model = Clip(shrunk("eva01-g-14"))
-    weights.fill(model, CheckpointFile(tmp_path / "g.pt"))
+    weights.fill_model(model, WeightFile(tmp_path / "g.pt"))
     assert_same(model, expected)
 
 
@@ -392,11 +394,11 @@ def test_a_broken_file_is_one_sentence(suffix: str, content: bytes | str, tmp_pa
 
 def test_unknown_layout_names_the_known(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="open_clip"):
-        weights.save(models.build("debug"), tmp_path / "x.safetensors", "onnx")
+        weights.save_model(models.build("debug"), tmp_path / "x.safetensors", "onnx")
 
 
 def test_header_holds_the_configuration(tmp_path: Path) -> None:
-    weights.save(models.build("debug", embed_dim=16), tmp_path / "x.safetensors", "open_clip")
+    weights.save_model(models.build("debug", embed_dim=16), tmp_path / "x.safetensors", "open_clip")
     with safe_open(str(tmp_path / "x.safetensors"), framework="pt") as file:
         assert json.loads(file.metadata()["clip_config"])["embed_dim"] == 16
 

@@ -76,7 +76,7 @@ def test_no_data_after_the_where(packed: str, tmp_path: Path, capsys: pytest.Cap
 def test_a_checkpoint_of_another_model(packed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other.safetensors"
     with torch.random.fork_rng():
-        weights.save(models.build("debug", vision={"width": 64, "head_width": 32}), other)
+        weights.save_model(models.build("debug", vision={"width": 64, "head_width": 32}), other)
     for key in ("weights", "image_weights"):
         message = said(capsys, tmp_path, f"data.root={packed}", "train.batch_size=8", f"model.{key}={other}")
         assert str(other) in message

@@ -33,7 +33,7 @@ ROWS_ORDERED = 4_096
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SampleSource:
     """What a worker reads from; pickles to another process."""
 
     index: Index
@@ -46,13 +46,13 @@ class Source:
     max_read_ratio: float = 1.5
     cache: Cache | None = None
 
-    def reader(self) -> Reader:
+    def open_reader(self) -> Reader:
         cache = BlockCache(self.cache, self.index.meta.digest) if self.cache else None
         return Reader(self.index, self.roots, max_ratio=self.max_read_ratio, cache=cache, verify=self.verify)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class SampleForm:
     """How samples become tensors. A `transform` None leaves pictures as bytes, a `tokenizer` None captions as text."""
 
     transform: Transform | None
@@ -63,7 +63,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class BatchSchedule:
     """Which positions of the stream make up the batches of one rank, from `start` to the epoch's end.
 
     Global batch g covers `batch_size · world_size` positions; rank r takes the r-th stretch of `batch_size` of them.
@@ -115,22 +115,22 @@ class Draft:
     samples: list[Sample | SampleError]
 
 
-class Maker:
+class BatchMaker:
     """Makes batches; one a process. Holds open files, so it is made after the fork."""
 
-    def __init__(self, source: Source, recipe: Recipe, schedule: Schedule, stride: int = 1) -> None:
-        self.source, self.recipe, self.schedule, self.stride = source, recipe, schedule, stride
-        self.reader = source.reader()
-        self._ordered: dict[int, tuple[np.ndarray, np.ndarray, int]] = {}
-        self.tables = lookup_tables(recipe.mean, recipe.std)
+    def __init__(self, source: SampleSource, form: SampleForm, schedule: BatchSchedule, stride: int = 1) -> None:
+        self.source, self.form, self.schedule, self.stride = source, form, schedule, stride
+        self.reader = source.open_reader()
+        self._waiting_rows: dict[int, tuple[np.ndarray, np.ndarray, int]] = {}
+        self.tables = lookup_tables(form.mean, form.std)
         self.failures_in_a_row = 0
         self._ahead_of = -1
 
     def read(self, number: int) -> Draft:
         """Read the samples of batch `number`; safe in a thread of its own."""
-        if number not in self._ordered:
-            self._ordered = self._order(number)
-        rows, passes, padding = self._ordered.pop(number)
+        if number not in self._waiting_rows:
+            self._waiting_rows = self._order(number)
+        rows, passes, padding = self._waiting_rows.pop(number)
         return Draft(rows, passes, padding, self._read(rows, passes))
 
     def _order(self, first: int) -> dict[int, tuple[np.ndarray, np.ndarray, int]]:
@@ -143,9 +143,9 @@ class Maker:
         return dict(zip(numbers, zip(*parts, paddings, strict=True), strict=True))
 
     def _read(self, rows: np.ndarray, passes: np.ndarray) -> list[Sample | SampleError]:
-        return self.reader.read(rows, self._caption_orders(rows, passes))
+        return self.reader.read(rows, self._draw_captions(rows, passes))
 
-    def _caption_orders(self, rows: np.ndarray, passes: np.ndarray) -> Sequence[Sequence[int]]:
+    def _draw_captions(self, rows: np.ndarray, passes: np.ndarray) -> Sequence[Sequence[int]]:
         """The caption column drawn by weight for each row, then the others in order, for rows where it is empty."""
         weights = self.source.caption_weights
         columns = range(len(weights))
@@ -162,37 +162,37 @@ class Maker:
         first = draft.rows.copy()
         waiting, attempt = list(range(len(first))), 0
         while waiting:
-            waiting = [k for k in waiting if not self._try(draft, k, pictures, batch)]
+            waiting = [k for k in waiting if not self._try_picture(draft, k, pictures, batch)]
             attempt += 1
             if waiting:
                 # All at once: where a store is down, each request waits through its retries.
                 self._replace(draft, np.array(waiting), first, attempt)
         batch.tensors = {
-            "pixels": self._pixels([pictures[k] for k in range(len(first))]),
-            "tokens": self._tokens([sample.caption for sample in draft.samples if isinstance(sample, Sample)]),
+            "pixels": self._stack_pixels([pictures[k] for k in range(len(first))]),
+            "tokens": self._tokenize([sample.caption for sample in draft.samples if isinstance(sample, Sample)]),
             "uid": self.source.index.uids(draft.rows),
             "padding": draft.padding,
         }
         batch.bytes_read, batch.bytes_needed = self.reader.take_counts()
         return batch
 
-    def _tokens(self, captions: list[str]) -> Any:
-        return self.recipe.tokenizer(captions) if self.recipe.tokenizer else captions
+    def _tokenize(self, captions: list[str]) -> Any:
+        return self.form.tokenizer(captions) if self.form.tokenizer else captions
 
-    def _pixels(self, pictures: list[Any]) -> Any:
-        if self.recipe.transform is None:
+    def _stack_pixels(self, pictures: list[Any]) -> Any:
+        if self.form.transform is None:
             return pictures
-        return normalise(pictures, len(pictures), self.recipe.transform.image_size, self.tables)
+        return normalise(pictures, len(pictures), self.form.transform.image_size, self.tables)
 
-    def _try(self, draft: Draft, k: int, pictures: dict[int, Any], batch: Batch) -> bool:
+    def _try_picture(self, draft: Draft, k: int, pictures: dict[int, Any], batch: Batch) -> bool:
         """Make the picture at place k of the batch, or count and name why there is none."""
         sample, row = draft.samples[k], int(draft.rows[k])
         try:
             if isinstance(sample, SampleError):
                 raise sample
-            pictures[k] = self._picture(sample, row, int(draft.passes[k]))
+            pictures[k] = self._make_picture(sample, row, int(draft.passes[k]))
         except SampleError as error:
-            self._count(row, error, batch)
+            self._count_failure(row, error, batch)
             return False
         self.failures_in_a_row = 0
         return True
@@ -205,18 +205,18 @@ class Maker:
         for k, sample in zip(places, self._read(draft.rows[places], passes), strict=True):
             draft.samples[int(k)] = sample
 
-    def _picture(self, sample: Sample, row: int, turn: int) -> Any:
-        transform = self.recipe.transform
+    def _make_picture(self, sample: Sample, row: int, turn: int) -> Any:
+        transform = self.form.transform
         if transform is None:
             return bytes(sample.picture)
         drawn = uniforms(transform.num_uniforms, self.source.seed, turn, row, _CROP)
         return transform(decode(sample.picture), drawn)
 
-    def _count(self, row: int, error: SampleError, batch: Batch) -> None:
+    def _count_failure(self, row: int, error: SampleError, batch: Batch) -> None:
         uid = self.source.index.uids(np.array([row]))[0]
         batch.replaced.append((uid, str(error)))
         self.failures_in_a_row += 1
-        if self.failures_in_a_row > self.recipe.max_failures:
+        if self.failures_in_a_row > self.form.max_failures:
             raise UserError(
                 f"{self.failures_in_a_row} samples in a row cannot be read, the last one {uid} ({error}): "
                 f"check the shards with `curate verify`."
@@ -240,15 +240,15 @@ class Maker:
 class Batches(IterableDataset[Batch]):
     """The batches of one rank from a point on; worker k of n makes every n-th. Order does not depend on n."""
 
-    def __init__(self, source: Source, recipe: Recipe, schedule: Schedule) -> None:
-        self.source, self.recipe, self.schedule = source, recipe, schedule
+    def __init__(self, source: SampleSource, form: SampleForm, schedule: BatchSchedule) -> None:
+        self.source, self.form, self.schedule = source, form, schedule
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         if info:
             cv2.setNumThreads(0)
-        maker = Maker(self.source, self.recipe, self.schedule, num_workers)
+        maker = BatchMaker(self.source, self.form, self.schedule, num_workers)
         numbers = range(worker, len(self.schedule), num_workers)
         # One batch is read while the one before is decoded.
         pool = ThreadPoolExecutor(1, thread_name_prefix="read")

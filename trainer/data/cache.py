@@ -56,40 +56,40 @@ class BlockCache:
         for block in np.unique(blocks):
             first = int(block) * self.cache.block_rows
             members = np.arange(first, min(first + self.cache.block_rows, num_rows))
-            items = self._block(int(block), members, fetch)
+            items = self._read_block(int(block), members, fetch)
             for position in np.flatnonzero(blocks == block):
                 found[position] = items[int(rows[position]) - first]
         return [item for item in found if item is not None]
 
-    def _block(
+    def _read_block(
         self, block: int, members: np.ndarray, fetch: Callable[[np.ndarray], list[bytes | Error]]
     ) -> list[memoryview | Error]:
         path = self.folder / f"{block}.block"
-        held = _load(path)
-        if held is None:
+        kept = _read_file(path)
+        if kept is None:
             # Processes that want the same block wait for the one that fetches it.
             with open(self.folder / f"{block % 64}.lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                held = _load(path)
-                if held is None:
+                kept = _read_file(path)
+                if kept is None:
                     items = fetch(members)
                     whole = [item for item in items if isinstance(item, bytes)]
                     if len(whole) == len(items):
-                        self._store(path, whole)
+                        self._write_file(path, whole)
                     return [memoryview(item) if isinstance(item, bytes) else item for item in items]
-        return list(held)
+        return list(kept)
 
-    def _store(self, path: Path, items: list[bytes]) -> None:
+    def _write_file(self, path: Path, items: list[bytes]) -> None:
         header = struct.pack(f"<I{len(items)}I", len(items), *map(len, items))
         content = header + b"".join(items)
         if len(content) > self.cache.max_bytes:
             return
-        self._make_room(len(content))
+        self._account_for(len(content))
         temporary = path.with_suffix(f".tmp-{os.getpid()}")
         temporary.write_bytes(content)
         temporary.rename(path)
 
-    def _make_room(self, num_bytes: int) -> None:
+    def _account_for(self, num_bytes: int) -> None:
         """Account for `num_bytes` more, deleting the blocks unused for longest when they would pass the cap."""
         with open(Path(self.cache.folder, _USAGE), "a+b") as usage:
             fcntl.flock(usage, fcntl.LOCK_EX)
@@ -118,7 +118,7 @@ class BlockCache:
         return left
 
 
-def _load(path: Path) -> list[memoryview] | None:
+def _read_file(path: Path) -> list[memoryview] | None:
     try:
         content = memoryview(path.read_bytes())
         os.utime(path)

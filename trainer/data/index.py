@@ -41,7 +41,6 @@ class Meta:
     groups: tuple[tuple[str, int, int], ...]
     captions: tuple[str, ...]
     """Columns whose text lies in text_N.bin; empty when the text is read beside the picture."""
-    has_sha256: bool
 
 
 class Index:

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from curation.errors import UserError
 from curation.storage import Root
 from trainer.data import mixing
-from trainer.data.batches import Batch, Batches, Recipe, Schedule, Source, Tokenizer
+from trainer.data.batches import Batch, Batches, BatchSchedule, SampleForm, SampleSource, Tokenizer
 from trainer.data.cache import Cache
 from trainer.data.index import Index
 from trainer.data.order import Shuffle, Stream
@@ -99,11 +99,11 @@ class Loader:
         prefetch_batches: int = 2,
         pin_memory: bool = False,
     ) -> None:
-        _check_arguments(batch_size, rank, world_size, num_workers, last)
+        _require_arguments(batch_size, rank, world_size, num_workers, last)
         self.seed, self.epoch, self.samples_seen = seed, epoch, 0
         self.batch_size, self.rank, self.world_size, self.last = batch_size, rank, world_size, last
         self.num_workers, self.prefetch_batches, self.pin_memory = num_workers, prefetch_batches, pin_memory
-        self.roots = _named_roots(root)
+        self.roots = _name_roots(root)
         self.index = open_index(
             Query(
                 roots=self.roots,
@@ -118,10 +118,10 @@ class Loader:
         self.weights = dict(mix or {})
         self.shuffle = (Shuffle() if shuffle else None) if isinstance(shuffle, bool) else shuffle
         self.epoch_samples = epoch_samples or len(self.index)
-        self._source = Source(
+        self._source = SampleSource(
             index=self.index,
             roots=tuple(self.roots.values()),
-            stream=_stream(self.index, self.weights, seed, self.shuffle),
+            stream=_make_stream(self.index, self.weights, seed, self.shuffle),
             seed=seed,
             caption_weights=tuple((captions or dict.fromkeys(self.index.meta.captions, 1.0)).values()),
             verify=verify,
@@ -129,7 +129,7 @@ class Loader:
             cache=cache,
         )
         chosen = _default_tokenizer() if isinstance(tokenizer, _Default) else tokenizer
-        self._recipe = Recipe(transform=transform, tokenizer=chosen, max_failures=max_failures, mean=mean, std=std)
+        self._form = SampleForm(transform=transform, tokenizer=chosen, max_failures=max_failures, mean=mean, std=std)
         self.num_replaced = 0
         self.replaced: dict[str, str] = {}
         """uid → reason of replaced samples, the first 1,000 of them."""
@@ -137,25 +137,25 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches of a whole epoch at this world size."""
-        return len(self._schedule(0))
+        return len(self._make_schedule(0))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Batches from where the loader stands to the end of the epoch; then the next epoch begins.
 
         Each is {"pixels": float32 `[b, 3, s, s]`, "tokens": int64 `[b, 77]`, "uid": list of b, "padding": int}.
         """
-        schedule = self._schedule(self.samples_seen)
-        batches = self._batches(schedule)
+        schedule = self._make_schedule(self.samples_seen)
+        batches = self._start_batches(schedule)
         try:
             for batch in batches:
-                self._account(batch)
+                self._count_batch(batch)
                 self.samples_seen += schedule.global_batch_size
                 yield batch.tensors
         except RuntimeError as error:
             # What torch raises, with the worker's process id and signal, when one is gone.
             if "DataLoader worker" not in str(error):
                 raise
-            raise _worker_died(error) from error
+            raise _explain_dead_worker(error) from error
         finally:
             if isinstance(batches, Generator):
                 batches.close()
@@ -171,7 +171,7 @@ class Loader:
             "version": STATE_VERSION,
             "epoch": self.epoch,
             "samples_seen": self.samples_seen,
-            "order": self._order(),
+            "order": self._describe_order(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -180,7 +180,7 @@ class Loader:
             raise UserError(
                 f"The loader's state has version {state.get('version')}, this loader reads {STATE_VERSION}."
             )
-        order = self._order()
+        order = self._describe_order()
         differing = sorted(key for key in order if state["order"].get(key) != order[key])
         if differing:
             raise UserError(
@@ -188,10 +188,10 @@ class Loader:
                 f"resume with the settings it was saved with, or start anew."
             )
         self.epoch, self.samples_seen = int(state["epoch"]), int(state["samples_seen"])
-        if self.samples_seen >= self.epoch_samples or not len(self._schedule(self.samples_seen)):
+        if self.samples_seen >= self.epoch_samples or not len(self._make_schedule(self.samples_seen)):
             self.set_epoch(self.epoch + 1)
 
-    def _order(self) -> dict[str, Any]:
+    def _describe_order(self) -> dict[str, Any]:
         """Everything that decides which sample is where; the selection stands under its digest."""
         return {
             "selection": self.index.meta.digest,
@@ -201,8 +201,8 @@ class Loader:
             "epoch_samples": self.epoch_samples,
         }
 
-    def _schedule(self, start: int) -> Schedule:
-        return Schedule(
+    def _make_schedule(self, start: int) -> BatchSchedule:
+        return BatchSchedule(
             epoch=self.epoch,
             epoch_samples=self.epoch_samples,
             start=start,
@@ -212,8 +212,8 @@ class Loader:
             pad=self.last == "pad",
         )
 
-    def _batches(self, schedule: Schedule) -> Iterator[Batch]:
-        batches = Batches(self._source, self._recipe, schedule)
+    def _start_batches(self, schedule: BatchSchedule) -> Iterator[Batch]:
+        batches = Batches(self._source, self._form, schedule)
         if not self.num_workers:
             return iter(batches)
         workers = min(self.num_workers, max(1, len(schedule)))
@@ -232,7 +232,7 @@ class Loader:
         _watch_workers()
         return made
 
-    def _account(self, batch: Batch) -> None:
+    def _count_batch(self, batch: Batch) -> None:
         if batch.error is not None:
             raise UserError(batch.error)
         self.bytes_read += batch.bytes_read
@@ -244,7 +244,7 @@ class Loader:
                 _LOG.warning("sample %s replaced: %s", uid, reason)
 
 
-def _worker_died(error: RuntimeError) -> UserError:
+def _explain_dead_worker(error: RuntimeError) -> UserError:
     reason = str(error).splitlines()[0].rstrip(". ")
     return UserError(
         f"A worker of the loader died ({reason}): the machine is short of memory perhaps, which fewer num_workers "
@@ -270,7 +270,7 @@ class _Watch:
         try:
             self.handler(signum, frame)
         except RuntimeError as error:
-            raise _worker_died(error) from error
+            raise _explain_dead_worker(error) from error
 
 
 def _start_worker(_: int) -> None:
@@ -282,7 +282,7 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _check_arguments(batch_size: int, rank: int, world_size: int, num_workers: int, last: str) -> None:
+def _require_arguments(batch_size: int, rank: int, world_size: int, num_workers: int, last: str) -> None:
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, not {batch_size}.")
     if not 0 <= rank < world_size:
@@ -293,7 +293,7 @@ def _check_arguments(batch_size: int, rank: int, world_size: int, num_workers: i
         raise UserError(f"last is {last!r}; allowed: pad, drop.")
 
 
-def _named_roots(root: Any) -> dict[str, Root]:
+def _name_roots(root: Any) -> dict[str, Root]:
     if isinstance(root, Mapping):
         found = dict(root)
     else:
@@ -304,11 +304,11 @@ def _named_roots(root: Any) -> dict[str, Root]:
     return {name: item if isinstance(item, Root) else Root(item) for name, item in found.items()}
 
 
-def _stream(index: Index, weights: Mapping[str, float], seed: int, shuffle: Shuffle | None) -> Stream:
+def _make_stream(index: Index, weights: Mapping[str, float], seed: int, shuffle: Shuffle | None) -> Stream:
     groups = index.meta.groups
-    mixing.check(weights, {name: stop - start for name, start, stop in groups})
+    mixing.check_mix(weights, {name: stop - start for name, start, stop in groups})
     starts = np.array([groups[0][1], *(stop for _, _, stop in groups)], np.int64)
-    pattern = mixing.pattern([weights.get(name, 1.0) for name, _, _ in groups])
+    pattern = mixing.make_pattern([weights.get(name, 1.0) for name, _, _ in groups])
     return Stream(group_starts=starts, pattern=pattern, seed=seed, shuffle=shuffle)
 
 

@@ -13,7 +13,7 @@ PERIOD = 10_000
 """Slots of the pattern, so weights are kept to 1/10,000."""
 
 
-def pattern(weights: Sequence[float]) -> np.ndarray:
+def make_pattern(weights: Sequence[float]) -> np.ndarray:
     """The group of each slot of one period, uint16 `[PERIOD]` (`[1]` for one group).
 
     After any number n of slots, group k has come n · w_k times up to less than the number of groups, and in each whole
@@ -43,7 +43,7 @@ def _apportion(shares: np.ndarray) -> np.ndarray:
     return counts
 
 
-def check(mix: Mapping[str, float], available: Mapping[str, int]) -> None:
+def check_mix(mix: Mapping[str, float], available: Mapping[str, int]) -> None:
     """Raise UserError when `mix` names what has no row, or a weight is not positive.
 
     `available`: rows of each source or root.

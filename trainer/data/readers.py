@@ -20,7 +20,7 @@ import numpy as np
 from curation.storage import Root, is_elsewhere
 from trainer.data.cache import BlockCache
 from trainer.data.index import Index
-from trainer.data.spans import Plan, ReadCost, plan
+from trainer.data.spans import ReadCost, ReadPlan, plan_reads
 
 MAX_OPEN_FILES = 128
 REMOTE_THREADS = 16
@@ -56,7 +56,7 @@ class LocalFiles:
         for path, start, stop in requests:
             began = time.perf_counter()
             try:
-                data = os.pread(self._descriptor(path), stop - start, start)
+                data = os.pread(self._open_shard(path), stop - start, start)
             except OSError as error:
                 found.append(SampleError(f"{path}: {error.strerror}"))
                 continue
@@ -69,11 +69,11 @@ class LocalFiles:
     def read_ahead(self, path: str, start: int, stop: int) -> None:
         """Ask the kernel to bring the range into memory; returns at once."""
         try:
-            os.posix_fadvise(self._descriptor(path), start, stop - start, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(self._open_shard(path), start, stop - start, os.POSIX_FADV_WILLNEED)
         except OSError:
             return  # the read itself will say what is wrong
 
-    def _descriptor(self, path: str) -> int:
+    def _open_shard(self, path: str) -> int:
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]
@@ -145,12 +145,12 @@ class Reader:
         # Opened anew: a client of an object store does not survive a fork.
         self.roots = [Root(root.base, **root.storage_options) for root in roots]
         self.files: list[LocalFiles | RemoteFiles] = []
-        self._shard_files = self._files_of_shards()
+        self._shard_files = self._assign_files()
         self._is_remote = np.array([isinstance(files, RemoteFiles) for files in self.files])
         self._lock = threading.Lock()
         self._bytes_read = self._bytes_needed = 0
 
-    def _files_of_shards(self) -> np.ndarray:
+    def _assign_files(self) -> np.ndarray:
         """Position in `files` of what reads each shard: an adopted one need not lie where its root does."""
         known: dict[tuple[int, bool], int] = {}
         found = []
@@ -177,27 +177,27 @@ class Reader:
     def read(self, rows: np.ndarray, caption_orders: Sequence[Sequence[int]]) -> list[Sample | SampleError]:
         """The samples of `rows` (int64 `[n]`), in order; `caption_orders[k]`: caption columns to try for row k."""
         with self._lock:
-            found = self._extents(rows)
+            found = self._read_extents(rows)
         return [
-            data if isinstance(data, SampleError) else self._sample(int(row), data, order)
+            data if isinstance(data, SampleError) else self._make_sample(int(row), data, order)
             for row, data, order in zip(rows, found, caption_orders, strict=True)
         ]
 
-    def _sample(self, row: int, data: memoryview, caption_order: Sequence[int]) -> Sample | SampleError:
+    def _make_sample(self, row: int, data: memoryview, caption_order: Sequence[int]) -> Sample | SampleError:
         size = int(self.index.size[row])
         picture = data[:size]
         if self.verify and hashlib.sha256(picture).digest() != self.index.sha256[row].tobytes():
-            return SampleError(f"{self._path(row)}: its sha256 is not the recorded one")
+            return SampleError(f"{self._shard_path(row)}: its sha256 is not the recorded one")
         if self.index.meta.captions:
             return Sample(picture, self.index.captions(row, caption_order))
         start = int(self.index.text_delta[row])
         text = data[start : start + int(self.index.text_size[row])]
         return Sample(picture, bytes(text).decode("utf-8", errors="replace"))
 
-    def _path(self, row: int) -> str:
+    def _shard_path(self, row: int) -> str:
         return self.index.meta.shards[int(self.index.shard[row])][1]
 
-    def extents(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(shard, start, stop) int64 of what each row needs: the picture, and the text where it lies beside it."""
         start = self.index.offset[rows].astype(np.int64)
         length = self.index.size[rows].astype(np.int64)
@@ -206,38 +206,38 @@ class Reader:
             length = np.maximum(length, text_stop)
         return self.index.shard[rows].astype(np.int64), start, start + length
 
-    def _extents(self, rows: np.ndarray) -> list[memoryview | SampleError]:
+    def _read_extents(self, rows: np.ndarray) -> list[memoryview | SampleError]:
         remote = self._is_remote[self._shard_files[self.index.shard[rows]]]
         if self.cache is None or not remote.any():
-            return self._uncached(rows)
+            return self._read_uncached(rows)
         found: list[memoryview | SampleError] = [SampleError("unread")] * len(rows)
         for chosen, data in (
-            (np.flatnonzero(remote), self.cache.read(rows[remote], len(self.index), self._block)),
-            (np.flatnonzero(~remote), self._uncached(rows[~remote])),
+            (np.flatnonzero(remote), self.cache.read(rows[remote], len(self.index), self._read_block)),
+            (np.flatnonzero(~remote), self._read_uncached(rows[~remote])),
         ):
             for position, item in zip(chosen, data, strict=True):
                 found[position] = item
         return found
 
-    def _block(self, rows: np.ndarray) -> list[bytes | SampleError]:
-        return [bytes(data) if isinstance(data, memoryview) else data for data in self._uncached(rows)]
+    def _read_block(self, rows: np.ndarray) -> list[bytes | SampleError]:
+        return [bytes(data) if isinstance(data, memoryview) else data for data in self._read_uncached(rows)]
 
-    def _uncached(self, rows: np.ndarray) -> list[memoryview | SampleError]:
-        shard, start, stop = self.extents(rows)
+    def _read_uncached(self, rows: np.ndarray) -> list[memoryview | SampleError]:
+        shard, start, stop = self.locate(rows)
         self._bytes_needed += int((stop - start).sum())
         found: list[memoryview | SampleError] = [SampleError("unread")] * len(rows)
         numbers = self._shard_files[shard]
         for number in np.unique(numbers):
             chosen = np.flatnonzero(numbers == number)
-            data = self._direct(self.files[number], shard[chosen], start[chosen], stop[chosen])
+            data = self._read_joined(self.files[number], shard[chosen], start[chosen], stop[chosen])
             for position, item in zip(chosen, data, strict=True):
                 found[position] = item
         return found
 
-    def _direct(
+    def _read_joined(
         self, files: LocalFiles | RemoteFiles, shard: np.ndarray, start: np.ndarray, stop: np.ndarray
     ) -> list[memoryview | SampleError]:
-        planned = plan(shard, start, stop, files.cost.max_gap_bytes, self.max_ratio)
+        planned = plan_reads(shard, start, stop, files.cost.max_gap_bytes, self.max_ratio)
         spans = files.read(self._requests(planned))
         self._bytes_read += sum(len(s) for s in spans if isinstance(s, bytes))
         sizes = (stop - start).tolist()
@@ -246,20 +246,20 @@ class Reader:
             for span, inside, size, s in zip(planned.span, planned.inside, sizes, shard, strict=True)
         ]
 
-    def _requests(self, planned: Plan) -> list[tuple[str, int, int]]:
+    def _requests(self, planned: ReadPlan) -> list[tuple[str, int, int]]:
         paths = self.index.meta.shards
         spans = zip(planned.shard, planned.start.tolist(), planned.stop.tolist(), strict=True)
         return [(paths[shard][1], start, stop) for shard, start, stop in spans]
 
     def read_ahead(self, rows: np.ndarray) -> None:
         """Start bringing `rows` of local shards into the page cache, densely selected stretches as a whole."""
-        shard, start, stop = self.extents(rows)
+        shard, start, stop = self.locate(rows)
         numbers = self._shard_files[shard]
         for number in np.unique(numbers):
             files, chosen = self.files[number], numbers == number
             if isinstance(files, RemoteFiles):
                 continue
-            planned = plan(shard[chosen], start[chosen], stop[chosen], files.cost.max_gap_bytes, self.max_ratio)
+            planned = plan_reads(shard[chosen], start[chosen], stop[chosen], files.cost.max_gap_bytes, self.max_ratio)
             with self._lock:
                 for request in self._requests(planned):
                     files.read_ahead(*request)

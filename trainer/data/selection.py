@@ -28,7 +28,8 @@ from curation.storage import Root, fingerprint
 from trainer.data import mixing
 from trainer.data.index import COLUMNS, META, SHA256_BYTES, TEXT_COLUMNS, UID_BYTES, Index, Meta, write_meta
 
-FORMAT = 1
+FORMAT = 2
+"""Of the files of an index; another one names other folders."""
 KEPT_INDEXES = 16
 """Index folders kept in the cache; the ones unused for longest go first."""
 BATCH_ROWS = 1 << 17
@@ -56,24 +57,24 @@ def open_index(query: Query, folder: Path | None = None) -> Index:
     """The index of `query`, from the cache or built now. Raises UserError: bad SQL, no table, no row left."""
     folder = (folder or cache_folder()) / "index"
     folder.mkdir(parents=True, exist_ok=True)
-    tables = {name: table_of(root, query.table) for name, root in query.roots.items()}
-    target = folder / _key(query, tables)
-    with _locked(folder / f"{target.name}.lock"):
+    tables = {name: choose_table(root, query.table) for name, root in query.roots.items()}
+    target = folder / _index_name(query, tables)
+    with _lock(folder / f"{target.name}.lock"):
         if not (target / META).exists():
             temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
             try:
-                _Builder(query, tables, temporary).build()
+                _IndexBuilder(query, tables, temporary).build()
                 shutil.rmtree(target, ignore_errors=True)
                 temporary.rename(target)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         os.utime(target / META)
         index = Index(target)
-    _forget_old(folder)
+    _remove_old(folder)
     return index
 
 
-def table_of(root: Root, table: str) -> str:
+def choose_table(root: Root, table: str) -> str:
     """`table`, or for "auto" train_index where there is one and the manifest otherwise. Raises UserError."""
     root.check()
     if table not in ("auto", "train_index", "manifest"):
@@ -84,15 +85,15 @@ def table_of(root: Root, table: str) -> str:
     return ("train_index" if packed else "manifest") if table == "auto" else table
 
 
-def _key(query: Query, tables: Mapping[str, str]) -> str:
+def _index_name(query: Query, tables: Mapping[str, str]) -> str:
     """Hash of what decides the rows. Local files that the condition names count with their time and size."""
     named = [Path(found) for found in _LITERAL.findall(query.where)]
     files = [[str(p), p.stat().st_mtime_ns, p.stat().st_size] for p in named if len(str(p)) < 4096 and p.is_file()]
-    roots = [[name, root.url(), tables[name], _version(root, tables[name])] for name, root in query.roots.items()]
+    roots = [[name, root.url(), tables[name], _table_version(root, tables[name])] for name, root in query.roots.items()]
     return fingerprint([FORMAT, roots, query.where, query.groups, query.captions, query.verify, files])
 
 
-def _version(root: Root, table: str) -> Any:
+def _table_version(root: Root, table: str) -> Any:
     """What changes when the table does: published files never change under their names."""
     if table == "train_index":
         return (root.current(table) or {})["fingerprint"]
@@ -104,14 +105,14 @@ def _version(root: Root, table: str) -> Any:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _lock(path: Path) -> Iterator[None]:
     """One process of this node at a time; the others wait for what it builds."""
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _forget_old(folder: Path) -> None:
+def _remove_old(folder: Path) -> None:
     def last_use(path: Path) -> float:
         return path.stat().st_mtime if path.exists() else 0.0
 
@@ -120,7 +121,7 @@ def _forget_old(folder: Path) -> None:
         shutil.rmtree(meta.parent, ignore_errors=True)
 
 
-class _Builder:
+class _IndexBuilder:
     """Streams the rows of each group into column files, then sorts them into shard order where they are not."""
 
     def __init__(self, query: Query, tables: Mapping[str, str], folder: Path) -> None:
@@ -154,7 +155,6 @@ class _Builder:
                 shards=shards,
                 groups=tuple(groups),
                 captions=self.captions,
-                has_sha256=self.query.verify,
             ),
         )
 
@@ -190,7 +190,9 @@ class _Builder:
             columns += ['txt_offset - "offset" as text_delta', "txt_size as text_size"]
         if self.query.verify:
             columns.append(f"unhex({'sha256' if table == 'train_index' else 'stored_sha256'}) as sha256")
-        columns += [f"coalesce(cast({_identifier(c)} as varchar), '') as text_{k}" for k, c in enumerate(self.captions)]
+        columns += [
+            f"coalesce(cast({_quote_identifier(c)} as varchar), '') as text_{k}" for k, c in enumerate(self.captions)
+        ]
         # The line break keeps a trailing comment in the condition from swallowing the bracket.
         where = " and ".join(f"({c}\n)" for c in conditions) or "true"
         return f"select {', '.join(columns)} from {table} where {where}"
@@ -204,13 +206,13 @@ class _Builder:
         self._put("shard", np.asarray(known, np.uint32)[shards.indices.to_numpy(zero_copy_only=False)])
         for name in self.columns:
             if name == "uid":
-                self._put(name, _fixed(rows[name], UID_BYTES, "uid"))
+                self._put(name, _check_fixed(rows[name], UID_BYTES, "uid"))
             elif name == "sha256":
-                self._put(name, _fixed(rows[name], SHA256_BYTES, "sha256"))
+                self._put(name, _check_fixed(rows[name], SHA256_BYTES, "sha256"))
             elif name != "shard":
-                self._put(name, _unsigned(rows[name].to_numpy(), self.columns[name], name))
+                self._put(name, _check_unsigned(rows[name].to_numpy(), self.columns[name], name))
         for k in range(len(self.captions)):
-            lengths, text = _text(rows[f"text_{k}"])
+            lengths, text = _split_text(rows[f"text_{k}"])
             self._put(f"text_{k}", text)
             self._put(f"text_{k}.offset", (np.cumsum(lengths) + self.text_ends[k]).astype(np.uint64))
             self.text_ends[k] += int(lengths.sum())
@@ -222,7 +224,7 @@ class _Builder:
     def _check_groups(self, groups: list[tuple[str, int, int]]) -> None:
         if self.query.groups is not None:
             counts = {name: stop - start for name, start, stop in groups}
-            mixing.check(dict.fromkeys(self.query.groups, 1.0), self._available(counts))
+            mixing.check_mix(dict.fromkeys(self.query.groups, 1.0), self._available(counts))
         if not self.num_rows:
             condition = f" WHERE {self.query.where}" if self.query.where else ""
             names = ", ".join(root.base for root in self.query.roots.values())
@@ -246,9 +248,11 @@ class _Builder:
         ranks[[self.shards[key] for key in sorted(self.shards)]] = np.arange(len(self.shards), dtype=np.uint32)
         shard, offset = self._column("shard"), self._column("offset")
         shard[:] = ranks[shard]
-        order = [np.arange(start, stop)[_sorting(shard[start:stop], offset[start:stop])] for _, start, stop in groups]
+        order = [
+            np.arange(start, stop)[_find_order(shard[start:stop], offset[start:stop])] for _, start, stop in groups
+        ]
         if len(self.query.roots) > 1:
-            order = _first_of_each(self._column("uid"), order)
+            order = _drop_repeated(self._column("uid"), order)
         stops = np.cumsum([len(rows) for rows in order]).tolist()
         moved = np.concatenate(order)
         if len(moved) < self.num_rows or not np.array_equal(moved, np.arange(self.num_rows)):
@@ -291,26 +295,26 @@ class _Builder:
         return digest.hexdigest()[:32]
 
 
-def _identifier(name: str) -> str:
+def _quote_identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _unsigned(values: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
+def _check_unsigned(values: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
     if len(values) and not (values.min() >= 0 and values.max() <= np.iinfo(dtype).max):
         hint = '; captions = {"caption": 1} takes the text from the table' if name.startswith("text") else ""
         raise UserError(f"The table holds a {name} outside 0..{np.iinfo(dtype).max}{hint}.")
     return values.astype(dtype)
 
 
-def _fixed(values: pa.ChunkedArray, width: int, name: str) -> np.ndarray:
+def _check_fixed(values: pa.ChunkedArray, width: int, name: str) -> np.ndarray:
     """A column of binary values of one width as uint8 `[n, width]`."""
-    lengths, data = _text(values)
+    lengths, data = _split_text(values)
     if values.null_count or (lengths != width).any():
         raise UserError(f"The table holds a {name} that is not {2 * width} hex digits: `curate verify` names the row.")
     return data.reshape(-1, width)
 
 
-def _text(values: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+def _split_text(values: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Lengths and concatenated bytes of a string or binary column without nulls."""
     array = values.combine_chunks().cast(pa.large_binary())
     if isinstance(array, pa.ChunkedArray):
@@ -321,13 +325,13 @@ def _text(values: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return np.diff(offsets), whole[offsets[0] : offsets[-1]]
 
 
-def _sorting(shard: np.ndarray, offset: np.ndarray) -> np.ndarray | slice:
+def _find_order(shard: np.ndarray, offset: np.ndarray) -> np.ndarray | slice:
     """What puts rows in the order of (shard, offset); the whole slice when they are."""
     rises = (shard[1:] > shard[:-1]) | ((shard[1:] == shard[:-1]) & (offset[1:] > offset[:-1]))
     return slice(None) if rises.all() else np.lexsort((offset, shard))
 
 
-def _first_of_each(uid: np.ndarray, order: list[np.ndarray]) -> list[np.ndarray]:
+def _drop_repeated(uid: np.ndarray, order: list[np.ndarray]) -> list[np.ndarray]:
     """`order` without rows whose uid has come before, in the order of the groups and rows."""
     moved = np.concatenate(order)
     halves = np.ascontiguousarray(uid[moved]).view(np.uint64).reshape(-1, 2)

@@ -13,7 +13,7 @@ MAX_SPAN_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadPlan:
     """Spans to read, and where each extent lies in them.
 
     `shard`, `start`, `stop` `[num_spans]`; `span`, `inside` `[num_extents]`: extent k begins `inside[k]` bytes into
@@ -67,7 +67,7 @@ class ReadCost:
         return int(per_read / per_byte)
 
 
-def plan(shard: np.ndarray, start: np.ndarray, stop: np.ndarray, max_gap: int, max_ratio: float) -> Plan:
+def plan_reads(shard: np.ndarray, start: np.ndarray, stop: np.ndarray, max_gap: int, max_ratio: float) -> ReadPlan:
     """Join extents `[start, stop)` of each shard into spans.
 
     The smallest gaps are joined first, none above `max_gap` bytes, while bytes read ≤ `max_ratio` · bytes needed.
@@ -77,24 +77,24 @@ def plan(shard: np.ndarray, start: np.ndarray, stop: np.ndarray, max_gap: int, m
     shard, start, stop = shard[order], start[order], stop[order]
     same = shard[1:] == shard[:-1]
     gap = start[1:] - stop[:-1]
-    limit = _gap_limit(np.sort(gap[same & (gap > 0)]), int((stop - start).sum()), max_gap, max_ratio)
+    limit = _longest_gap(np.sort(gap[same & (gap > 0)]), int((stop - start).sum()), max_gap, max_ratio)
     first = np.concatenate([[True], ~same | (gap > limit)])
-    first |= _too_long(start, stop, first)
+    first |= _find_splits(start, stop, first)
     span_sorted = np.cumsum(first) - 1
     opens = np.flatnonzero(first)
     span, inside = np.empty_like(order), np.empty_like(start)
     span[order] = span_sorted
     inside[order] = start - start[opens][span_sorted]
-    return Plan(shard[opens], start[opens], np.maximum.reduceat(stop, opens), span, inside)
+    return ReadPlan(shard[opens], start[opens], np.maximum.reduceat(stop, opens), span, inside)
 
 
-def _gap_limit(gaps: np.ndarray, needed: int, max_gap: int, max_ratio: float) -> int:
+def _longest_gap(gaps: np.ndarray, needed: int, max_gap: int, max_ratio: float) -> int:
     allowed = int(np.searchsorted(np.cumsum(gaps), (max_ratio - 1) * needed, side="right"))
     allowed = min(allowed, int(np.searchsorted(gaps, max_gap, side="right")))
     return int(gaps[allowed - 1]) if allowed else 0
 
 
-def _too_long(start: np.ndarray, stop: np.ndarray, first: np.ndarray) -> np.ndarray:
+def _find_splits(start: np.ndarray, stop: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Extents at which a span passes another multiple of the longest span allowed."""
     opens = np.flatnonzero(first)
     inside = stop - start[opens][np.cumsum(first) - 1]

@@ -76,7 +76,7 @@ class Encoder:
         return items[self.rank.rank :: self.rank.world_size]
 
     @torch.no_grad()
-    def images(self, pictures: Sequence[Picture], resizes: Sequence[str], desc: str) -> dict[str, Tensor]:
+    def encode_images(self, pictures: Sequence[Picture], resizes: Sequence[str], desc: str) -> dict[str, Tensor]:
         """Normalised features of this rank's pictures after each way of resizing, float32 `[n, d]` on the CPU.
 
         Every rank has to call this. Raises UserError, on all ranks alike, when any has a picture it cannot read.
@@ -84,25 +84,25 @@ class Encoder:
         transforms = {name: EvalTransform(self.image_size, name) for name in resizes}  # type: ignore[arg-type]
         rows: dict[str, list[Tensor]] = {name: [] for name in resizes}
         broken: list[str] = []
-        batches = self._batches(pictures)
+        batches = self._cut_batches(pictures)
         with ThreadPoolExecutor(self.num_threads) as pool, bar(len(batches), desc, "batch") as progress:
-            waiting = _submitted(pool, batches[0], transforms) if batches else []
+            waiting = _submit(pool, batches[0], transforms) if batches else []
             for number, batch in enumerate(batches):
                 prepared = [future.result() for future in waiting]
                 # The next batch is decoded while this one is encoded.
-                waiting = _submitted(pool, batches[number + 1], transforms) if number + 1 < len(batches) else []
+                waiting = _submit(pool, batches[number + 1], transforms) if number + 1 < len(batches) else []
                 broken += [item for item in prepared if isinstance(item, str)]
                 for name in resizes:
-                    pixels = self._pixels([item[name] for item in prepared if not isinstance(item, str)])
+                    pixels = self._normalise([item[name] for item in prepared if not isinstance(item, str)])
                     rows[name].append(self.forward(pixels, None).image[: len(batch)].float().cpu())
                 progress.update()
-        self._require_whole(broken, desc)
+        self._require_readable(broken, desc)
         return {name: torch.cat(parts) for name, parts in rows.items()}
 
     @torch.no_grad()
-    def texts(self, captions: Sequence[str], desc: str) -> Tensor:
+    def encode_texts(self, captions: Sequence[str], desc: str) -> Tensor:
         """Normalised features of this rank's captions, float32 `[n, d]` on the CPU. Every rank has to call this."""
-        rows, batches = [], self._batches(captions)
+        rows, batches = [], self._cut_batches(captions)
         with bar(len(batches), desc, "batch") as progress:
             for batch in batches:
                 tokens = trim(tokenize(batch or [""])).to(self.device)
@@ -110,52 +110,52 @@ class Encoder:
                 progress.update()
         return torch.cat(rows)
 
-    def together(self, rows: Tensor) -> Tensor:
+    def gather_rows(self, rows: Tensor) -> Tensor:
         """All ranks' rows, rank by rank, on every rank."""
-        return torch.cat(self._all(rows))
+        return torch.cat(self._gather_objects(rows))
 
-    def dealt(self, rows: Tensor) -> Tensor:
+    def gather_in_order(self, rows: Tensor) -> Tensor:
         """All ranks' rows of what `share` dealt out, back in their order, on every rank."""
-        parts = self._all(rows)
+        parts = self._gather_objects(rows)
         result = rows.new_empty(sum(map(len, parts)), *rows.shape[1:])
         for number, part in enumerate(parts):
             result[number :: len(parts)] = part
         return result
 
-    def total(self, counts: Tensor) -> Tensor:
+    def sum_over_ranks(self, counts: Tensor) -> Tensor:
         """The sum of every rank's counts."""
-        return torch.stack(self._all(counts)).sum(0)
+        return torch.stack(self._gather_objects(counts)).sum(0)
 
-    def _all(self, rows: T) -> list[T]:
+    def _gather_objects(self, rows: T) -> list[T]:
         if self.rank.world_size == 1:
             return [rows]
         parts: list[Any] = [None] * self.rank.world_size
         dist.all_gather_object(parts, rows)
         return parts
 
-    def _batches(self, items: Sequence[T]) -> list[Sequence[T]]:
+    def _cut_batches(self, items: Sequence[T]) -> list[Sequence[T]]:
         """This rank's batches, empty ones at the end so that every rank has as many."""
-        count = max(self._all(-(-len(items) // self.batch_size)))
+        count = max(self._gather_objects(-(-len(items) // self.batch_size)))
         return [items[start : start + self.batch_size] for start in range(0, count * self.batch_size, self.batch_size)]
 
-    def _pixels(self, pictures: Sequence[np.ndarray]) -> Tensor:
+    def _normalise(self, pictures: Sequence[np.ndarray]) -> Tensor:
         if not pictures:
             return torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)
         return normalise(pictures, len(pictures), self.image_size, self._tables).to(self.device)
 
-    def _require_whole(self, broken: list[str], desc: str) -> None:
-        everywhere = [message for messages in self._all(broken) for message in messages]
+    def _require_readable(self, broken: list[str], desc: str) -> None:
+        everywhere = [message for messages in self._gather_objects(broken) for message in messages]
         if everywhere:
             raise UserError(f"{len(everywhere)} pictures of {desc} cannot be read, the first is {everywhere[0]}.")
 
 
-def _submitted(
+def _submit(
     pool: Executor, batch: Sequence[Picture], transforms: Mapping[str, EvalTransform]
 ) -> list[Future[dict[str, np.ndarray] | str]]:
-    return [pool.submit(_prepared, picture, transforms) for picture in batch]
+    return [pool.submit(_prepare, picture, transforms) for picture in batch]
 
 
-def _prepared(picture: Picture, transforms: Mapping[str, EvalTransform]) -> dict[str, np.ndarray] | str:
+def _prepare(picture: Picture, transforms: Mapping[str, EvalTransform]) -> dict[str, np.ndarray] | str:
     """The picture after each transform, uint8 `[s, s, 3]`, or why it cannot be had."""
     try:
         pixels = decode(picture.data())

@@ -14,7 +14,7 @@ _ROWS = 1024
 """Rows of similarities held at once."""
 
 
-def retrieval(image: Tensor, text: Tensor, image_of: Tensor, at: Sequence[int] = RECALL_AT) -> dict[str, float]:
+def score_retrieval(image: Tensor, text: Tensor, image_of: Tensor, at: Sequence[int] = RECALL_AT) -> dict[str, float]:
     """Recall@k both ways, with what a random order would give.
 
     Image to text counts an image when any of its captions is among its k nearest texts; text to image counts a caption
@@ -30,7 +30,7 @@ def retrieval(image: Tensor, text: Tensor, image_of: Tensor, at: Sequence[int] =
     """
     captions_of = torch.bincount(image_of, minlength=len(image))
     result = {"num_images": float(len(image)), "num_captions": float(len(text))}
-    to_text, to_image = _image_to_text(image, text, image_of), _text_to_image(image, text, image_of)
+    to_text, to_image = _rank_image_to_text(image, text, image_of), _rank_text_to_image(image, text, image_of)
     for k in at:
         if k <= len(text):
             others = (len(text) - captions_of, captions_of)
@@ -42,7 +42,7 @@ def retrieval(image: Tensor, text: Tensor, image_of: Tensor, at: Sequence[int] =
     return result
 
 
-def _image_to_text(image: Tensor, text: Tensor, image_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _rank_image_to_text(image: Tensor, text: Tensor, image_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Foreign captions above an image's best own one, foreign ones level with it, and own ones level with it."""
     parts = []
     for start in range(0, len(image), _ROWS):
@@ -55,7 +55,7 @@ def _image_to_text(image: Tensor, text: Tensor, image_of: Tensor) -> tuple[Tenso
     return above, foreign, own_level
 
 
-def _text_to_image(image: Tensor, text: Tensor, image_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _rank_text_to_image(image: Tensor, text: Tensor, image_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Images above a caption's own, images level with it, and 1."""
     parts = []
     for start in range(0, len(text), _ROWS):
@@ -77,7 +77,7 @@ def _expected_hits(above: Tensor, foreign: Tensor, own: Tensor, k: int) -> float
     return (1 - miss).mean().item()
 
 
-def class_rows(prompts: Tensor, num_templates: int) -> Tensor:
+def build_class_rows(prompts: Tensor, num_templates: int) -> Tensor:
     """Classifier rows `[c, d]` of normalised prompt features `[c · num_templates, d]`, class by class.
 
     A row is the normalised mean of its class's prompts (arXiv 2103.00020, section 3.1.4).

@@ -56,12 +56,12 @@ def read_classes(folder: Path, templates: Sequence[str]) -> Classes:
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} to classify: name one with a sub-folder of pictures a class.")
-    if tars.found(folder):
+    if tars.list_tars(folder):
         return _read_class_tars(folder, templates)
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     if len(classes) < 2:
         raise UserError(f"{folder} has {len(classes)} sub-folders: zero-shot classification needs two classes or more.")
-    names = _class_names(folder, [path.name for path in classes])
+    names = _read_class_names(folder, [path.name for path in classes])
     pictures, labels = [], []
     for label, path in enumerate(classes):
         found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
@@ -69,7 +69,7 @@ def read_classes(folder: Path, templates: Sequence[str]) -> Classes:
             raise UserError(f"{path} has no pictures: add some or remove the class.")
         pictures += [Picture(str(file), file) for file in found]
         labels += [label] * len(found)
-    own = _templates(folder / TEMPLATES)
+    own = _read_templates(folder / TEMPLATES)
     return Classes(names, own or tuple(templates), tuple(pictures), tuple(labels))
 
 
@@ -77,13 +77,13 @@ def _read_class_tars(folder: Path, templates: Sequence[str]) -> Classes:
     file = folder / tars.CLASS_NAMES
     if not file.is_file():
         raise UserError(f"{folder} has tars but no {tars.CLASS_NAMES}: it needs the name of a class a line.")
-    names = tuple(line.strip() for line in _text(file).splitlines() if line.strip())
-    pictures, labels = zip(*tars.labels(folder, len(names)), strict=True)
-    own = _templates(folder / tars.TEMPLATES)
+    names = tuple(line.strip() for line in _read_text(file).splitlines() if line.strip())
+    pictures, labels = zip(*tars.read_labels(folder, len(names)), strict=True)
+    own = _read_templates(folder / tars.TEMPLATES)
     return Classes(names, own or tuple(templates), pictures, labels)
 
 
-def _class_names(folder: Path, classes: list[str]) -> tuple[str, ...]:
+def _read_class_names(folder: Path, classes: list[str]) -> tuple[str, ...]:
     file = folder / CLASS_NAMES
     if not file.exists():
         if all(_WORDNET.fullmatch(name) for name in classes):
@@ -92,18 +92,18 @@ def _class_names(folder: Path, classes: list[str]) -> tuple[str, ...]:
                 f"write {CLASS_NAMES} beside them, a line 'sub-folder<tab>name' each."
             )
         return tuple(name.replace("_", " ") for name in classes)
-    named = dict(_columns(file))
+    named = dict(_read_columns(file))
     missing = [name for name in classes if name not in named]
     if missing:
         raise UserError(f"{file} names no {missing[0]}: it needs a line 'sub-folder<tab>name' for every class.")
     return tuple(named[name] for name in classes)
 
 
-def _templates(file: Path) -> tuple[str, ...]:
+def _read_templates(file: Path) -> tuple[str, ...]:
     """The folder's own templates, none when it has no such file."""
     if not file.exists():
         return ()
-    found = tuple(line.strip().replace("{c}", "{}") for line in _text(file).splitlines() if line.strip())
+    found = tuple(line.strip().replace("{c}", "{}") for line in _read_text(file).splitlines() if line.strip())
     if not found:
         raise UserError(f"{file} is empty: remove it or write a template with {{}} a line.")
     wrong = next((line for line in found if "{}" not in line), None)
@@ -120,13 +120,13 @@ def read_captions(file: Path) -> Captions:
     Raises:
         UserError: when a line has not two columns or names a picture that is not there.
     """
-    if file.is_dir() and tars.found(file):
+    if file.is_dir() and tars.list_tars(file):
         return _read_caption_tars(file)
     if not file.is_file():
         raise UserError(f"There is no file {file}: name one with lines 'picture<tab>caption'.")
     numbers: dict[str, int] = {}
     texts, image_of = [], []
-    for name, caption in _columns(file):
+    for name, caption in _read_columns(file):
         image_of.append(numbers.setdefault(name, len(numbers)))
         texts.append(caption)
     if not texts:
@@ -142,16 +142,16 @@ def _read_caption_tars(folder: Path) -> Captions:
     if not tars.is_retrieval(folder):
         raise UserError(f"{folder} is no retrieval set, its dataset_type.txt does not say so: classify it instead.")
     pictures, texts, image_of = [], [], []
-    for number, (picture, captions) in enumerate(tars.captions(folder)):
+    for number, (picture, captions) in enumerate(tars.read_captions(folder)):
         pictures.append(picture)
         texts += captions
         image_of += [number] * len(captions)
     return Captions(tuple(pictures), tuple(texts), tuple(image_of))
 
 
-def _columns(file: Path) -> list[tuple[str, str]]:
+def _read_columns(file: Path) -> list[tuple[str, str]]:
     rows = []
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    for number, line in enumerate(_read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         first, tab, second = line.partition("\t")
@@ -161,7 +161,7 @@ def _columns(file: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

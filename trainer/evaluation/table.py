@@ -49,7 +49,7 @@ Accuracies = dict[str, float]
 Results = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
-def accuracies(results: Results) -> dict[str, Accuracies]:
+def tabulate_accuracies(results: Results) -> dict[str, Accuracies]:
     """Column → set → accuracy in per cent; "best of both" only where every classified set was measured both ways."""
     columns: dict[str, Accuracies] = {}
     for name, by_resize in results.items():
@@ -77,29 +77,29 @@ def robustness(column: Accuracies) -> tuple[float, float] | None:
     return average, column["IN-1K"] - average
 
 
-def published() -> dict[str, Accuracies]:
+def published_columns() -> dict[str, Accuracies]:
     """The paper's columns."""
     names = ("paper 18B", "paper 8B")
     return {name: {row: values[i] for row, values in PUBLISHED.items()} for i, name in enumerate(names)}
 
 
-def text(results: Results) -> str:
+def format_results(results: Results) -> str:
     """Classification beside the paper's figures, then retrieval; ends in a newline."""
-    ours = accuracies(results)
-    blocks = [_classification(ours)] if ours else []
-    retrieval = [row for name, by_resize in results.items() for row in _retrieval(name, by_resize)]
+    ours = tabulate_accuracies(results)
+    blocks = [_format_classification(ours)] if ours else []
+    retrieval = [row for name, by_resize in results.items() for row in _retrieval_rows(name, by_resize)]
     if retrieval:
         head = ["retrieval, R@1/5/10 in per cent", "resize", "image to text", "text to image"]
-        blocks.append(_aligned([head, *retrieval]))
+        blocks.append(_align([head, *retrieval]))
     return "\n".join(blocks)
 
 
-def _classification(ours: dict[str, Accuracies]) -> str:
-    columns = {**ours, **published()}
+def _format_classification(ours: dict[str, Accuracies]) -> str:
+    columns = {**ours, **published_columns()}
     measured = next(iter(ours.values()))
     in_table = [name for name in PUBLISHED if name in measured]
     rows = [["zero-shot accuracy in per cent", *columns]]
-    rows += [[name, *(_cell(column.get(name)) for column in columns.values())] for name in measured_order(measured)]
+    rows += [[name, *(_cell(column.get(name)) for column in columns.values())] for name in order_measured(measured)]
     if in_table:
         # Like with like: the paper's columns are averaged over the same sets.
         same = {key: {name: column[name] for name in in_table if name in column} for key, column in columns.items()}
@@ -108,15 +108,15 @@ def _classification(ours: dict[str, Accuracies]) -> str:
         found = [robustness(column) for column in columns.values()]
         rows.append(["robustness: mean of the six", *(_cell(pair[0] if pair else None) for pair in found)])
         rows.append(["gap from IN-1K", *(_cell(pair[1] if pair else None) for pair in found)])
-    return _aligned(rows)
+    return _align(rows)
 
 
-def measured_order(measured: Accuracies) -> list[str]:
+def order_measured(measured: Accuracies) -> list[str]:
     """The measured sets, those of the table first and in its order."""
     return [*(name for name in PUBLISHED if name in measured), *(name for name in measured if name not in PUBLISHED)]
 
 
-def _retrieval(name: str, by_resize: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+def _retrieval_rows(name: str, by_resize: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     rows = []
     for resize, measures in by_resize.items():
         ways = [
@@ -132,7 +132,7 @@ def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def _align(rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
@@ -141,7 +141,7 @@ def _aligned(rows: list[list[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def read(file: Path) -> Results:
+def read_results(file: Path) -> Results:
     """The sets of a results file. Raises UserError when it is none."""
     try:
         found = json.loads(file.read_text())["sets"]

@@ -19,7 +19,7 @@ _SPLIT = "test"
 _PICTURES = frozenset({"jpg", "jpeg", "png", "webp"})
 
 
-def found(folder: Path) -> list[Path]:
+def list_tars(folder: Path) -> list[Path]:
     """The tars of the set at `folder`, by number; none where it is no such set."""
     inside = list((folder / _SPLIT).glob("*.tar")) or list(folder.glob("*.tar"))
     return sorted(inside, key=lambda path: (len(path.name), path.name))
@@ -31,29 +31,29 @@ def is_retrieval(folder: Path) -> bool:
     return file.is_file() and file.read_text().strip().lower() == "retrieval"
 
 
-def labels(folder: Path, num_classes: int) -> Iterator[tuple[Picture, int]]:
+def read_labels(folder: Path, num_classes: int) -> Iterator[tuple[Picture, int]]:
     """Every picture and the number of its class. Raises UserError when a number is none of `num_classes`."""
-    for picture, text in _samples(folder, "cls"):
+    for picture, text in _read_samples(folder, "cls"):
         if not text.strip().isdigit() or int(text) >= num_classes:
             raise UserError(f"{picture.name} has class {text.strip()!r}, but {CLASS_NAMES} names {num_classes}.")
         yield picture, int(text)
 
 
-def captions(folder: Path) -> Iterator[tuple[Picture, list[str]]]:
+def read_captions(folder: Path) -> Iterator[tuple[Picture, list[str]]]:
     """Every picture and its captions. Raises UserError when one has none."""
-    for picture, text in _samples(folder, "txt"):
+    for picture, text in _read_samples(folder, "txt"):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if not lines:
             raise UserError(f"{picture.name} has no caption.")
         yield picture, lines
 
 
-def _samples(folder: Path, beside: str) -> Iterator[tuple[Picture, str]]:
-    paths = found(folder)
+def _read_samples(folder: Path, beside: str) -> Iterator[tuple[Picture, str]]:
+    paths = list_tars(folder)
     _require_all(folder, paths)
     for path in paths:
         try:
-            yield from _samples_of(path, beside)
+            yield from _read_tar(path, beside)
         except (tarfile.TarError, UnicodeDecodeError) as error:
             raise UserError(f"{path} is no whole tar of pictures and .{beside} files ({error}).") from error
 
@@ -65,7 +65,7 @@ def _require_all(folder: Path, paths: list[Path]) -> None:
         raise UserError(f"{folder} is not whole: nshards.txt counts {wanted} tars, there are {len(paths)}.")
 
 
-def _samples_of(path: Path, beside: str) -> Iterator[tuple[Picture, str]]:
+def _read_tar(path: Path, beside: str) -> Iterator[tuple[Picture, str]]:
     """Samples of one tar in the order of their first member; a member's key is its name up to the first point."""
     pictures: dict[str, Picture] = {}
     texts: dict[str, str] = {}

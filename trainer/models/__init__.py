@@ -5,36 +5,17 @@ A model is a file in `trainer/models/configs/` and nothing else; torch is import
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curation.errors import UserError
-from trainer.models import configs
-from trainer.models.config import ClipConfig
+from trainer.models.configs import config, names
 
 if TYPE_CHECKING:
     import torch
 
     from trainer.models.clip import Clip
 
-
-def names() -> list[str]:
-    """Every model that can be built, sorted."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(configs.__path__))
-
-
-def config(name: str, *, image_size: int | None = None, **overrides: Any) -> ClipConfig:
-    """What `build` makes of the same arguments, as numbers only.
-
-    Raises:
-        UserError: for an unknown name or setting, or sizes that do not divide.
-    """
-    if name not in names():
-        raise UserError(f"There is no model {name!r}; the models are {', '.join(names())}.")
-    module = importlib.import_module(f"{configs.__name__}.{name.replace('-', '_')}")
-    return module.CONFIG.override(image_size=image_size, **overrides)
+__all__ = ["build", "config", "load", "names"]
 
 
 def build(name: str, *, image_size: int | None = None, **overrides: Any) -> Clip:
@@ -48,7 +29,7 @@ def build(name: str, *, image_size: int | None = None, **overrides: Any) -> Clip
     Raises:
         UserError: as `config`.
     """
-    from trainer.models.clip import Clip
+    from trainer.models.clip import Clip  # imports torch, which names and numbers do without
 
     return Clip(config(name, image_size=image_size, **overrides))
 
@@ -64,6 +45,6 @@ def load(path: str | Path, name: str | None = None, *, dtype: torch.dtype | None
     Raises:
         UserError: when the file is no such checkpoint or is of another model.
     """
-    from trainer import weights
+    from trainer.weights import load_model  # imports torch, which names and numbers do without
 
-    return weights.load(Path(path), name, dtype=dtype)
+    return load_model(Path(path), name, dtype=dtype)

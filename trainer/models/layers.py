@@ -134,31 +134,31 @@ class Attention(nn.Module):
         mask = None
         if pooled is None:
             query_key, value = self.qkv(x)
-            query, key = self._turned(query_key, rotation).unbind(2)
+            query, key = self._rotate_heads(query_key, rotation).unbind(2)
         else:
-            query, key_value = self.qkv(x, take(x, pooled))
+            query, key_value = self.qkv(x, take_token(x, pooled))
             key, value = key_value.unbind(2)
-            query, key = self._heads(query), self._turned(key, rotation)
+            query, key = self._split_heads(query), self._rotate_heads(key, rotation)
             if self.causal:
                 mask = (torch.arange(x.shape[1], device=x.device) <= pooled[:, None])[:, None, None]
         mixed = F.scaled_dot_product_attention(
             query.transpose(1, 2),
             key.transpose(1, 2),
-            self._heads(value).transpose(1, 2),
+            self._split_heads(value).transpose(1, 2),
             attn_mask=mask,
             is_causal=self.causal and mask is None,
         )
         mixed = mixed.transpose(1, 2).flatten(2)
         return self.proj(mixed if self.norm is None else self.norm(mixed))
 
-    def _heads(self, x: Tensor) -> Tensor:
+    def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_width))
 
-    def _turned(self, x: Tensor, rotation: Tensor | None) -> Tensor:
-        return self._heads(x) if rotation is None else rotate(self._heads(x), rotation)
+    def _rotate_heads(self, x: Tensor, rotation: Tensor | None) -> Tensor:
+        return self._split_heads(x) if rotation is None else rotate(self._split_heads(x), rotation)
 
 
-def take(x: Tensor, index: Tensor) -> Tensor:
+def take_token(x: Tensor, index: Tensor) -> Tensor:
     """One token of each sample: `[b, n, width]` and int64 `[b]` to `[b, 1, width]`."""
     return x[torch.arange(x.shape[0], device=x.device), index].unsqueeze(1)
 
@@ -215,14 +215,14 @@ class Block(nn.Module):
         The last block of a tower whose other outputs nobody reads is pooled: all tokens give keys and values, but one
         asks and goes through the MLP, which is exact and saves most of a block.
         """
-        wanted = x if pooled is None else take(x, pooled)
+        wanted = x if pooled is None else take_token(x, pooled)
         if self.post_norm:
-            wanted = wanted + self._drop(self.norm1(self.attn(x, rotation, pooled)))
-            return wanted + self._drop(self.norm2(self.mlp(wanted)))
-        wanted = wanted + self._drop(self.attn(self.norm1(x), rotation, pooled))
-        return wanted + self._drop(self.mlp(self.norm2(wanted)))
+            wanted = wanted + self._drop_path(self.norm1(self.attn(x, rotation, pooled)))
+            return wanted + self._drop_path(self.norm2(self.mlp(wanted)))
+        wanted = wanted + self._drop_path(self.attn(self.norm1(x), rotation, pooled))
+        return wanted + self._drop_path(self.mlp(self.norm2(wanted)))
 
-    def _drop(self, branch: Tensor) -> Tensor:
+    def _drop_path(self, branch: Tensor) -> Tensor:
         """Stochastic depth (arXiv 1603.09382): while training, a sample's whole branch is zero with `drop_path`."""
         if not (self.training and self.drop_path):
             return branch

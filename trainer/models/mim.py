@@ -12,7 +12,7 @@ from trainer.models.vision import VisionTower
 class MaskedImageModel(nn.Module):
     """EVA's pre-training model (arXiv 2211.07636, section 2): an image tower, a mask token and a prediction head.
 
-    What it learns initialises the image tower of a CLIP (`trainer.weights.initialise`).
+    What it learns initialises the image tower of a CLIP (`trainer.weights.fill_towers`).
     """
 
     def __init__(self, config: ClipConfig, teacher_dim: int) -> None:

@@ -16,7 +16,7 @@ class TextTower(nn.Module):
         self.token_embedding = _Embedding(config.vocab_size, config.width)
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
         nn.init.normal_(self.positional_embedding, std=0.01)
-        self.blocks = Blocks(_block(config) for _ in range(config.layers))
+        self.blocks = Blocks(_make_block(config) for _ in range(config.layers))
         self.norm = LayerNorm(config.width, config.norm_eps)
         self.head = Linear(config.width, embed_dim, bias=False, std=config.width**-0.5)
 
@@ -39,7 +39,7 @@ class _Embedding(nn.Embedding):
         nn.init.normal_(self.weight, std=0.02)
 
 
-def _block(config: TextConfig) -> Block:
+def _make_block(config: TextConfig) -> Block:
     width = config.width
     out_std = (2 * config.layers * width) ** -0.5
     attention = Attention(width, width // config.heads, bias="qkv", causal=True, qkv_std=width**-0.5, proj_std=out_std)

@@ -51,8 +51,8 @@ class VisionTower(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + config.num_patches, config.width))
         nn.init.normal_(self.cls_token, std=0.02)
         nn.init.normal_(self.pos_embed, std=0.02)
-        self.blocks = Blocks(_block(config, index) for index in range(config.layers))
-        self.norm = _norm(config, config.width)
+        self.blocks = Blocks(_make_block(config, index) for index in range(config.layers))
+        self.norm = _make_norm(config, config.width)
         self.head = Linear(config.width, embed_dim, bias=config.bias) if embed_dim else nn.Identity()
         self._rotation: Tensor | None = None
 
@@ -80,16 +80,16 @@ class VisionTower(nn.Module):
         side = self.config.image_size
         if pixels.shape[1:] != (3, side, side):
             raise ValueError(f"The model takes images [b, 3, {side}, {side}], not {list(pixels.shape)}.")
-        keep = self._keep(pixels)
+        keep = self._draw_kept(pixels)
         x = self._embed(pixels, keep, mask, mask_token)
-        rotation = self._rotations(x.device, keep)
+        rotation = self._rotation_table(x.device, keep)
         if output == "pooled":
             cls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
             return self.head(self.norm(self.blocks(x, rotation, cls)[:, 0]))
         x = self.blocks(x, rotation)
         return self.norm(x) if output == "tokens" else self.head(self.norm(x[:, 1:]))
 
-    def _keep(self, pixels: Tensor) -> Tensor | None:
+    def _draw_kept(self, pixels: Tensor) -> Tensor | None:
         """Random patches of each image (FLIP, arXiv 2212.00794): int64 `[b, kept]`, or None for all."""
         if not (self.training and self.patch_drop):
             return None
@@ -106,7 +106,7 @@ class VisionTower(nn.Module):
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
         return torch.cat((cls, x + position), dim=1)
 
-    def _rotations(self, device: torch.device, keep: Tensor | None) -> Tensor | None:
+    def _rotation_table(self, device: torch.device, keep: Tensor | None) -> Tensor | None:
         """The rotary table, float32 whatever the model's dtype; made on first use, so that meta models cost nothing."""
         config = self.config
         if not config.rope_grid:
@@ -120,27 +120,27 @@ class VisionTower(nn.Module):
         return self._rotation[F.pad(keep + 1, (1, 0))]
 
 
-def _norm(config: VisionConfig, width: int, gain: float = 1.0) -> nn.Module:
+def _make_norm(config: VisionConfig, width: int, gain: float = 1.0) -> nn.Module:
     kind = RmsNorm if config.norm == "rms" else LayerNorm
     return kind(width, config.norm_eps, gain)
 
 
-def _block(config: VisionConfig, index: int) -> Block:
+def _make_block(config: VisionConfig, index: int) -> Block:
     out_std = 0.02 / (2 * (index + 1)) ** 0.5
     attention = Attention(
         config.width,
         config.head_width,
         bias="qv" if config.bias else "none",
-        norm=_norm(config, config.width) if config.sub_norm else None,
+        norm=_make_norm(config, config.width) if config.sub_norm else None,
         proj_std=out_std,
     )
     mlp: nn.Module
     if config.swiglu:
-        hidden_norm = _norm(config, config.hidden_width) if config.sub_norm else None
+        hidden_norm = _make_norm(config, config.hidden_width) if config.sub_norm else None
         mlp = SwiGlu(config.width, config.hidden_width, norm=hidden_norm, out_std=out_std)
     else:
         mlp = Mlp(config.width, config.hidden_width, out_std=out_std)
     gain = 0.0 if config.post_norm else 1.0
-    norms = (_norm(config, config.width, gain), _norm(config, config.width, gain))
+    norms = (_make_norm(config, config.width, gain), _make_norm(config, config.width, gain))
     drop_path = config.drop_path * index / max(1, config.layers - 1)
     return Block(attention, mlp, norms, post_norm=config.post_norm, drop_path=drop_path)

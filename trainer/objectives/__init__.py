@@ -1,1 +1,1 @@
-"""What a training run optimises: the contrastive objective and masked-image distillation."""
+"""What a training run optimises: the protocol, the contrastive objective, and masked-image distillation."""

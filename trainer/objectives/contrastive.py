@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer import models, optim, weights
 from trainer.config import Config
 from trainer.data.feed import Batch
 from trainer.models import flops
+from trainer.models.clip import Clip
+from trainer.models.compiling import compile_blocks
 from trainer.models.config import ClipConfig
-from trainer.objectives.contrastive_model import ContrastiveModel, contrastive_step, set_temperature
-from trainer.weight_files import CheckpointFile
+from trainer.objectives.contrastive_model import ContrastiveModel, set_temperature
+from trainer.objectives.contrastive_step import contrastive_step
+from trainer.objectives.protocol import Judge, Seeder
+from trainer.weight_files import WeightFile
 
 
 class Contrastive:
@@ -29,32 +32,28 @@ class Contrastive:
         changes = {} if self.config.model.drop_path is None else {"vision": {"drop_path": self.config.model.drop_path}}
         return models.config(self.config.model.name, image_size=image_size, **changes)
 
-    def check_weights(self) -> None:
+    def check_files(self) -> None:
         """Raise UserError when a checkpoint that [model] names is of another model; no tensor is read."""
         named = {"": self.config.model.weights, "visual": self.config.model.image_weights}
         named["text"] = self.config.model.text_weights
         if not any(named.values()):
             return
-        from trainer.models.clip import Clip
-
         with torch.device("meta"):
             clip = Clip(self.clip_config(self.config.phases[0].image_size or self.config.model.image_size))
         for tower, path in named.items():
             if path:
-                weights.fill(clip, CheckpointFile(Path(path)), tower=tower, check_only=True)
+                weights.fill_model(clip, WeightFile(Path(path)), tower=tower, check_only=True)
 
     def build(self, image_size: int | None, weights_file: Path | None) -> ContrastiveModel:
         """The model, filled from `weights_file` or from what [model] names."""
         model = self.config.model
-        from trainer.models.clip import Clip
-
         clip = Clip(self.clip_config(image_size))
         whole = weights_file or (Path(model.weights) if model.weights else None)
         if whole:
-            weights.fill(clip, CheckpointFile(whole))
+            weights.fill_model(clip, WeightFile(whole))
         image, text = (Path(path) if path else None for path in (model.image_weights, model.text_weights))
         if not weights_file:
-            weights.initialise(clip, image=image, text=text)
+            weights.fill_towers(clip, image=image, text=text)
             set_temperature(clip, self.config.train, pretrained=whole is not None)
         clip.set_grad_checkpointing(model.grad_checkpointing)
         if model.compile:
@@ -67,13 +66,11 @@ class Contrastive:
         return optim.parameter_groups(named, module.layers(), self.config.optim, module.upper_bounds())
 
     def set_patch_drop(self, module: ContrastiveModel, share: float) -> None:
-        """Share of the patches dropped from now on."""
+        """Drop this share of the patches in every training forward that follows."""
         module.clip.set_patch_drop(share)
 
-    def step(
-        self, engine: Any, batches: list[Batch], seed: Callable[[int], None], is_sound: Callable[[Tensor], bool]
-    ) -> tuple[Tensor, Tensor | None]:
-        """See `trainer.objectives.contrastive_model.contrastive_step`."""
+    def step(self, engine: Any, batches: list[Batch], seed: Seeder, is_sound: Judge) -> tuple[Tensor, Tensor | None]:
+        """See `trainer.objectives.contrastive_step.contrastive_step`."""
         return contrastive_step(engine, batches, self.config.train.loss, seed, is_sound)
 
     def sample_flops(self, image_size: int | None, patch_drop: float, batch: Batch) -> float:
@@ -84,12 +81,4 @@ class Contrastive:
         """Write the CLIP in our own layout; the loss's bias is no part of it."""
         prefix = "clip."
         clip = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        weights.write(clip, self.clip_config(image_size), path)
-
-
-def compile_blocks(*towers: nn.Module) -> None:
-    """Compile every transformer block by itself: all of one tower share one graph, and ZeRO's hooks stay outside."""
-    torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
-    for tower in towers:
-        for block in tower.get_submodule("blocks").children():
-            block.compile()
+        weights.write_tensors(clip, self.clip_config(image_size), path)

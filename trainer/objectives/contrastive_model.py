@@ -1,25 +1,17 @@
-"""A CLIP under contrastive training: its temperature, and one step over any number of micro-batches.
-
-The loss of a contrastive batch is no mean of micro-batches' losses: every pair is scored against the whole batch. So a
-step first computes all features without keeping activations, takes the loss of the whole batch and its gradient with
-respect to the features, then runs each micro-batch again and sends its share of that gradient through the model
-(gradient caching, arXiv 2101.06983, section 3.2). The result is the large batch's, at a micro-batch's memory; the loss
-is computed once, not once a micro-batch as with open_clip's --accum-freq.
-"""
+"""The module that contrastive training trains: a CLIP with its temperature, and with SigLIP's bias."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import TrainConfig
-from trainer.objectives.loss import LOSSES
 
 if TYPE_CHECKING:
     from trainer.models.clip import Clip, LayerGroup
@@ -57,14 +49,14 @@ class ContrastiveModel(nn.Module):
         since ZeRO-3 counts on every pass beginning at the root.
         """
         bias = self.logit_bias.float() if hasattr(self, "logit_bias") else None
-        return Outputs(self._image(pixels), self._text(tokens), self._scale(), bias)
+        return Outputs(self._encode_image(pixels), self._encode_text(tokens), self._scale(), bias)
 
-    def _image(self, pixels: Tensor | None) -> Tensor:
+    def _encode_image(self, pixels: Tensor | None) -> Tensor:
         if pixels is None:
             return torch.empty(0, self.clip.config.embed_dim)
         return F.normalize(self.clip.encode_image(pixels.to(self.clip.logit_scale.dtype)).float(), dim=-1)
 
-    def _text(self, tokens: Tensor | None) -> Tensor:
+    def _encode_text(self, tokens: Tensor | None) -> Tensor:
         if tokens is None:
             return torch.empty(0, self.clip.config.embed_dim)
         return F.normalize(self.clip.encode_text(tokens).float(), dim=-1)
@@ -93,12 +85,12 @@ def set_temperature(clip: Clip, config: TrainConfig, *, pretrained: bool) -> Non
     if wanted is None and not pretrained:
         wanted = INITIAL_TEMPERATURE[config.loss]
     if wanted is not None:
-        with torch.no_grad(), _whole(clip.logit_scale):
+        with torch.no_grad(), _gather_whole(clip.logit_scale):
             clip.logit_scale.fill_(-math.log(wanted))
 
 
 @contextmanager
-def _whole(parameter: nn.Parameter) -> Iterator[None]:
+def _gather_whole(parameter: nn.Parameter) -> Iterator[None]:
     if not hasattr(parameter, "ds_id"):
         yield
         return
@@ -106,78 +98,3 @@ def _whole(parameter: nn.Parameter) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
         yield
-
-
-Seeder = Callable[[int], None]
-"""Called with a micro-batch's index before its forward: the second pass must drop the same paths and patches."""
-
-
-def contrastive_step(
-    engine: Any,
-    micro_batches: Sequence[dict[str, Any]],
-    loss_name: str,
-    seed: Seeder,
-    is_sound: Callable[[Tensor], bool],
-) -> tuple[Tensor, Tensor]:
-    """Forward and backward of one step of this rank's micro-batches; the caller steps the optimizer.
-
-    Args:
-        engine: a DeepSpeed engine around a `ContrastiveModel`.
-        micro_batches: "pixels" and "tokens" on the engine's device, all of one size.
-        loss_name: of `trainer.objectives.loss.LOSSES`.
-        is_sound: told the loss before any gradient is made; False leaves the step without a backward.
-
-    Returns:
-        This rank's loss, `[]`, and the inverse temperature, `[1]`, both detached.
-    """
-    loss_of = LOSSES[loss_name]
-    if len(micro_batches) == 1:
-        seed(0)
-        outputs = _forward(engine, micro_batches[0])
-        loss = loss_of(*outputs)
-        if is_sound(loss.detach()):
-            engine.set_gradient_accumulation_boundary(True)
-            engine.backward(loss)
-        return loss.detach(), outputs.scale.detach()
-    cached = _cached_features(engine, micro_batches, seed)
-    loss = loss_of(*cached)
-    if is_sound(loss.detach()):
-        loss.backward()
-        _replay(engine, micro_batches, cached, seed)
-    return loss.detach(), cached.scale.detach()
-
-
-def _forward(engine: Any, batch: dict[str, Any]) -> Outputs:
-    return engine(batch["pixels"], batch["tokens"])
-
-
-def _cached_features(engine: Any, micro_batches: Sequence[dict[str, Any]], seed: Seeder) -> Outputs:
-    """The whole share's outputs as leaves that collect gradients."""
-    outputs = []
-    with torch.no_grad():
-        for index, batch in enumerate(micro_batches):
-            seed(index)
-            outputs.append(_forward(engine, batch))
-    image = torch.cat([o.image for o in outputs]).requires_grad_()
-    text = torch.cat([o.text for o in outputs]).requires_grad_()
-    # Detached: in fp32 the bias is the parameter itself, whose gradient must come through the engine only.
-    scale, bias = outputs[0].scale.detach().clone().requires_grad_(), outputs[0].bias
-    return Outputs(image, text, scale, None if bias is None else bias.detach().clone().requires_grad_())
-
-
-def _replay(engine: Any, micro_batches: Sequence[dict[str, Any]], cached: Outputs, seed: Seeder) -> None:
-    """Each micro-batch again, with gradients: the inner product with the cached ones has exactly their gradient."""
-    assert cached.image.grad is not None and cached.text.grad is not None
-    size = len(cached.image) // len(micro_batches)
-    image_grads, text_grads = cached.image.grad.split(size), cached.text.grad.split(size)
-    for index, batch in enumerate(micro_batches):
-        seed(index)
-        last = index == len(micro_batches) - 1
-        engine.set_gradient_accumulation_boundary(last)
-        outputs = _forward(engine, batch)
-        surrogate = (outputs.image * image_grads[index]).sum() + (outputs.text * text_grads[index]).sum()
-        # Temperature and bias enter the loss once, so their gradient goes in once.
-        for output, leaf in ((outputs.scale, cached.scale), (outputs.bias, cached.bias)):
-            if output is not None and leaf is not None and leaf.grad is not None:
-                surrogate = surrogate + (output * leaf.grad).sum() * float(last)
-        engine.backward(surrogate)

@@ -8,7 +8,6 @@ is frozen, and is sharded over the ranks where the student is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,16 @@ from trainer.config import Config, DistillConfig
 from trainer.data.feed import Batch
 from trainer.models import flops
 from trainer.models.clip import Clip, LayerGroup
+from trainer.models.compiling import compile_blocks
 from trainer.models.config import ClipConfig
 from trainer.models.mim import MaskedImageModel
 from trainer.models.vision import VisionTower
-from trainer.objectives.contrastive import compile_blocks
-from trainer.objectives.masking import block_masks
-from trainer.weight_files import CheckpointFile
+from trainer.objectives.masking import draw_block_masks
+from trainer.objectives.protocol import Judge, Seeder
+from trainer.precision import DTYPES
+from trainer.weight_files import WeightFile
 
 logger = logging.getLogger("trainer")
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def cosine_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Distillation:
         changes = {} if self.config.model.drop_path is None else {"vision": {"drop_path": self.config.model.drop_path}}
         return models.config(self.config.model.name, image_size=image_size, **changes)
 
-    def check(self) -> None:
+    def check_files(self) -> None:
         """Raise UserError for settings and files that cannot work; no tensor is read."""
         if any(phase.patch_drop for phase in self.config.phases):
             raise UserError("patch_drop leaves out patches that the student has to predict: remove it from [[phases]].")
@@ -79,7 +79,7 @@ class Distillation:
             student = self.student_config(phase.image_size or self.config.model.image_size)
             teacher = teacher_config(self.distill, student)
             with torch.device("meta"):
-                self._fill(MaskedImageModel(student, teacher.embed_dim), check_only=True)
+                self._fill_student(MaskedImageModel(student, teacher.embed_dim), check_only=True)
                 if self.distill.teacher_weights:
                     fill_teacher(Clip(teacher), Path(self.distill.teacher_weights), check_only=True)
 
@@ -88,9 +88,9 @@ class Distillation:
         student = self.student_config(image_size)
         module = MaskedImageModel(student, teacher_config(self.distill, student).embed_dim)
         if weights_file:
-            weights.fill(module, CheckpointFile(weights_file))
+            weights.fill_model(module, WeightFile(weights_file))
         else:
-            self._fill(module)
+            self._fill_student(module)
         module.set_grad_checkpointing(self.config.model.grad_checkpointing)
         if self.config.model.compile:
             compile_blocks(module.visual)
@@ -105,17 +105,15 @@ class Distillation:
         return optim.parameter_groups(dict(module.named_parameters()), layers, self.config.optim)
 
     def set_patch_drop(self, module: MaskedImageModel, share: float) -> None:
-        """Never any: `check` refuses it."""
+        """Never any: `check_files` refuses it."""
         assert share == 0
 
-    def step(
-        self, engine: Any, batches: list[Batch], seed: Callable[[int], None], is_sound: Callable[[Tensor], bool]
-    ) -> tuple[Tensor, Tensor | None]:
+    def step(self, engine: Any, batches: list[Batch], seed: Seeder, is_sound: Judge) -> tuple[Tensor, Tensor | None]:
         """Forward and backward of this rank's micro-batches; an unsound loss leaves the step without a backward.
 
         Several micro-batches run forward twice, the first time for the loss that is judged.
         """
-        inputs = [self._inputs(engine, batch, seed, index) for index, batch in enumerate(batches)]
+        inputs = [self._prepare_inputs(engine, batch, seed, index) for index, batch in enumerate(batches)]
         if len(inputs) == 1:
             loss = self._loss(engine, *inputs[0])
             if is_sound(loss.detach()):
@@ -144,30 +142,30 @@ class Distillation:
     def export(self, tensors: dict[str, Tensor], image_size: int | None, path: Path) -> None:
         """Write the student in BAAI's layout of EVA, which `model.image_weights` of contrastive training reads."""
         config = self.student_config(image_size)
-        weights.write(weights.export(tensors, config, "mim"), config, path)
+        weights.write_tensors(weights.export_state(tensors, config, "mim"), config, path)
 
-    def _inputs(self, engine: Any, batch: Batch, seed: Callable[[int], None], index: int) -> tuple[Tensor, ...]:
+    def _prepare_inputs(self, engine: Any, batch: Batch, seed: Seeder, index: int) -> tuple[Tensor, ...]:
         """Pixels, mask and the teacher's features of the hidden patches; leaves the generator for the forward."""
         seed(index)
         pixels: Tensor = batch["pixels"]
-        turned = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) < self.distill.flip_share
-        pixels = torch.where(turned, pixels.flip(-1), pixels)
+        mirrored = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) < self.distill.flip_share
+        pixels = torch.where(mirrored, pixels.flip(-1), pixels)
         student = engine.module.config
-        mask = block_masks(len(pixels), student.vision.grid, self.distill.mask_share, pixels.device)
+        mask = draw_block_masks(len(pixels), student.vision.grid, self.distill.mask_share, pixels.device)
         with torch.no_grad():
-            features = self._teacher_of(student, pixels.device)(pixels)
+            features = self._get_teacher(student, pixels.device)(pixels)
         return pixels, mask, features[mask]
 
     def _loss(self, engine: Any, pixels: Tensor, mask: Tensor, wanted: Tensor) -> Tensor:
         return cosine_loss(engine(pixels, mask), wanted)
 
-    def _fill(self, module: MaskedImageModel, *, check_only: bool = False) -> None:
+    def _fill_student(self, module: MaskedImageModel, *, check_only: bool = False) -> None:
         model = self.config.model
         for path, tower in ((model.weights, ""), (model.image_weights, "visual")):
             if path:
-                weights.fill(module, CheckpointFile(Path(path)), tower=tower, check_only=check_only)
+                weights.fill_model(module, WeightFile(Path(path)), tower=tower, check_only=check_only)
 
-    def _teacher_of(self, student: ClipConfig, device: torch.device) -> Any:
+    def _get_teacher(self, student: ClipConfig, device: torch.device) -> Any:
         """The teacher for the student's resolution, made at its first use: outside the sharded building of modules."""
         if self._teacher is None or self._teacher_size != student.vision.image_size:
             if self._teacher is not None and hasattr(self._teacher, "destroy"):
@@ -185,22 +183,22 @@ def teacher_config(distill: DistillConfig, student: ClipConfig) -> ClipConfig:
 
 def fill_teacher(clip: Clip, path: Path, *, dtype: torch.dtype | None = None, check_only: bool = False) -> None:
     """Fill the image tower. Raises UserError when the file has no projection into a CLIP's space."""
-    report = weights.fill(clip, CheckpointFile(path), tower="visual", dtype=dtype, check_only=check_only)
+    report = weights.fill_model(clip, WeightFile(path), tower="visual", dtype=dtype, check_only=check_only)
     if report.fresh:
         raise UserError(f"{path} is no CLIP of the teacher's kind: it has no {report.fresh[0]} of that shape.")
 
 
 def load_teacher(config: Config, distill: DistillConfig, student: ClipConfig, device: torch.device) -> Any:
     """The frozen teacher on `device`, sharded over the ranks at ZeRO stage 3; every rank has to call this."""
-    sharded, settings = config.zero.stage == 3, zero.frozen_config(config)
-    path, dtype = distill.teacher_weights, _DTYPES[config.train.precision]
+    sharded, settings = config.zero.stage == 3, zero.make_frozen_config(config)
+    path, dtype = distill.teacher_weights, DTYPES[config.train.precision]
     on_meta = bool(path) and not sharded
-    with torch.random.fork_rng(), torch.device("meta") if on_meta else zero.sharded_build(config, settings):
+    with torch.random.fork_rng(), torch.device("meta") if on_meta else zero.shard_while_building(config, settings):
         torch.manual_seed(0)
         clip = Clip(teacher_config(distill, student))
     if path:
         fill_teacher(clip, Path(path), dtype=dtype)
     teacher = Teacher(clip.visual).requires_grad_(False).eval()
     if sharded:
-        return zero.frozen_engine(teacher, settings)
+        return zero.make_frozen_engine(teacher, settings)
     return teacher.to(device=device, dtype=dtype)

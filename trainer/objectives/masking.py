@@ -23,7 +23,7 @@ def num_masked(num_patches: int, share: float) -> int:
     return min(max(1, round(num_patches * share)), num_patches - 1)
 
 
-def block_masks(num_images: int, grid: int, share: float, device: torch.device | None = None) -> Tensor:
+def draw_block_masks(num_images: int, grid: int, share: float, device: torch.device | None = None) -> Tensor:
     """Draw from torch's default generator: bool `[num_images, grid²]`, true for exactly `num_masked` of each row.
 
     EVA's generator stops short when no block fits any more; here what is missing then is drawn patch by patch, so that
@@ -33,7 +33,7 @@ def block_masks(num_images: int, grid: int, share: float, device: torch.device |
     mask = torch.zeros(num_images, grid, grid, dtype=torch.bool, device=device)
     for _ in range(_ROUNDS):
         missing = wanted - mask.sum((1, 2))
-        block = _blocks(missing, grid)
+        block = _draw_blocks(missing, grid)
         added = (block & ~mask).sum((1, 2))
         mask |= block & ((added > 0) & (added <= missing))[:, None, None]
     flat = mask.flatten(1)
@@ -42,14 +42,14 @@ def block_masks(num_images: int, grid: int, share: float, device: torch.device |
     return flat | (order < (wanted - flat.sum(1))[:, None])
 
 
-def _blocks(missing: Tensor, grid: int) -> Tensor:
+def _draw_blocks(missing: Tensor, grid: int) -> Tensor:
     """One rectangle an image, `[n, grid, grid]`, of at most about `missing` patches; empty where it would not fit."""
     low = missing.clamp(max=MIN_BLOCK).float()
-    area = low + _uniform(missing) * (missing - low)
-    aspect = torch.exp((2 * _uniform(missing) - 1) * math.log(MAX_ASPECT))
+    area = low + _draw_uniform(missing) * (missing - low)
+    aspect = torch.exp((2 * _draw_uniform(missing) - 1) * math.log(MAX_ASPECT))
     height, width = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
-    top = (_uniform(missing) * (grid - height + 1)).floor()
-    left = (_uniform(missing) * (grid - width + 1)).floor()
+    top = (_draw_uniform(missing) * (grid - height + 1)).floor()
+    left = (_draw_uniform(missing) * (grid - width + 1)).floor()
     place = torch.arange(grid, device=missing.device)
     rows = (place >= top[:, None]) & (place < (top + height)[:, None])
     columns = (place >= left[:, None]) & (place < (left + width)[:, None])
@@ -57,5 +57,5 @@ def _blocks(missing: Tensor, grid: int) -> Tensor:
     return rows[:, :, None] & columns[:, None, :] & fits[:, None, None]
 
 
-def _uniform(like: Tensor) -> Tensor:
+def _draw_uniform(like: Tensor) -> Tensor:
     return torch.rand(like.shape, device=like.device)

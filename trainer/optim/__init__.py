@@ -18,7 +18,7 @@ from trainer.optim.segments import zero_segments
 if TYPE_CHECKING:
     from trainer.models.clip import LayerGroup
 
-__all__ = ["Lamb", "Lion", "Segments", "build", "parameter_groups", "set_learning_rate", "warmup_cosine"]
+__all__ = ["Lamb", "Lion", "Segments", "build_optimizer", "parameter_groups", "set_learning_rate", "warmup_cosine"]
 __all__ += ["bind_to_zero"]
 
 
@@ -59,7 +59,7 @@ def _rate_and_decay(layer: LayerGroup | None, config: OptimConfig) -> tuple[floa
     return rate, tower.weight_decay if layer.decay else 0.0
 
 
-def build(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
+def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
     """The optimizer over `groups`, keeping every group below its upper bound after each step."""
     optimizer: torch.optim.Optimizer
     if config.name == "adamw":

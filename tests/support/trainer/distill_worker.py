@@ -10,7 +10,7 @@ import torch
 from tests.support.trainer.toy import configuration
 from trainer import checkpoint, launch, zero
 from trainer.config import Config
-from trainer.launch import this_rank
+from trainer.launch import read_rank
 
 NUM_IMAGES = 8
 
@@ -39,30 +39,30 @@ def save_step(folder: str, out: str, overrides: list[str]) -> None:
     from trainer.objectives import distillation
     from trainer.objectives.distillation import Distillation
 
-    rank = this_rank()
-    launch.prepare(rank)
+    rank = read_rank()
+    launch.prepare_environment(rank)
     config = settings(Path(folder, str(rank.rank)), *overrides)
     share = NUM_IMAGES // rank.world_size
     parts = config.train.num_micro_batches(rank.world_size)
     rows = slice(rank.rank * share, (rank.rank + 1) * share)
     waiting = list(masks()[rows].chunk(parts))
-    distillation.block_masks = lambda *_: waiting.pop(0)
+    distillation.draw_block_masks = lambda *_: waiting.pop(0)
     with launch.process_group(rank) as device:
         objective = Distillation(config)
-        zero_settings = zero.zero_config(config, rank.world_size, on_gpu=False)
+        zero_settings = zero.make_zero_config(config, rank.world_size, on_gpu=False)
         torch.manual_seed(0)
-        with zero.sharded_build(config, zero_settings):
+        with zero.shard_while_building(config, zero_settings):
             module = objective.build(None, None)
-        engine = zero.initialize(module, torch.optim.SGD(module.parameters(), 1.0), zero_settings)
+        engine = zero.make_engine(module, torch.optim.SGD(module.parameters(), 1.0), zero_settings)
         engine.train()
-        before = checkpoint.consolidated(engine, "fp32")
+        before = checkpoint.gather_weights(engine, "fp32")
         told: list[Any] = []
         batches = [{"pixels": part.to(device)} for part in pixels()[rows].chunk(parts)]
         loss, scale = objective.step(engine, batches, lambda _: None, lambda value: told.append(value) or True)
         assert scale is None and len(told) == 1
         dist.all_reduce(loss)
         engine.step()
-        after = checkpoint.consolidated(engine, "fp32")
+        after = checkpoint.gather_weights(engine, "fp32")
         if rank.is_first:
             gradients = {name: before[name] - after[name] for name in after}
             torch.save({"loss": loss / rank.world_size, "before": before, "gradients": gradients}, out)

@@ -12,7 +12,8 @@ from PIL import Image
 from tests.support import small_root
 from trainer import config, evaluate, launch, weights
 from trainer.config import Config
-from trainer.launch import this_rank
+from trainer.launch import read_rank
+from trainer.weight_files import WeightFile
 
 CLASSES = {"red_square": 5, "green_square": 4, "blue_square": 4}
 """Sub-folder → pictures; 13 divide by no number of ranks or batch size."""
@@ -78,14 +79,14 @@ def write_caption_tars(classes: Path, folder: Path) -> Path:
 def settings(weights_file: Path | str, classes: Path | str, *overrides: str) -> Config:
     """Everything that can be measured of a folder and its captions."""
     sets = [f"eval.image_folders.colours={classes}", f"eval.captions.captions={Path(classes).with_suffix('.tsv')}"]
-    return evaluate.settings_of(None, str(weights_file), [*sets, "eval.batch_size=4", *overrides])
+    return evaluate.read_settings(None, str(weights_file), [*sets, "eval.batch_size=4", *overrides])
 
 
 def measure(weights_file: str, classes: str, out: str, overrides: list[str]) -> None:
     """The command's work on this rank, the results into `out`."""
-    rank = this_rank()
-    launch.prepare(rank)
-    evaluate.run(settings(weights_file, classes, "model.name=debug", *overrides), rank, Path(out))
+    rank = read_rank()
+    launch.prepare_environment(rank)
+    evaluate.run_evaluation(settings(weights_file, classes, "model.name=debug", *overrides), rank, Path(out))
 
 
 def after_training(weights_file: str, classes: str, out: str) -> None:
@@ -94,18 +95,18 @@ def after_training(weights_file: str, classes: str, out: str) -> None:
     from trainer.models.clip import Clip
     from trainer.objectives.contrastive_model import ContrastiveModel
 
-    rank = this_rank()
-    launch.prepare(rank)
-    training = config.load("debug", ["zero.stage=3"])
+    rank = read_rank()
+    launch.prepare_environment(rank)
+    training = config.load_config("debug", ["zero.stage=3"])
     with launch.process_group(rank) as device:
-        zero_settings = zero.zero_config(training, rank.world_size, on_gpu=False)
-        with zero.sharded_build(training, zero_settings):
+        zero_settings = zero.make_zero_config(training, rank.world_size, on_gpu=False)
+        with zero.shard_while_building(training, zero_settings):
             from trainer import models
 
             clip = Clip(models.config("debug"))
-        weights.fill(clip, weights.CheckpointFile(Path(weights_file)))
+        weights.fill_model(clip, WeightFile(Path(weights_file)))
         module = ContrastiveModel(clip, training.train)
-        engine = zero.initialize(module, torch.optim.SGD(module.parameters(), lr=0.1), zero_settings)
+        engine = zero.make_engine(module, torch.optim.SGD(module.parameters(), lr=0.1), zero_settings)
         flat = evaluate.evaluate(engine, settings(weights_file, classes), rank, device)
         assert module.training
     if rank.is_first:

@@ -59,10 +59,10 @@ def train(stage: int, out: str, bind: bool = True, extra: dict[str, Any] | None 
     import deepspeed
     import torch.distributed as dist
 
-    from trainer.launch import process_group, this_rank
+    from trainer.launch import process_group, read_rank
     from trainer.optim import Lamb, bind_to_zero
 
-    rank = this_rank()
+    rank = read_rank()
     share = BATCH // rank.world_size
     settings = {
         "train_micro_batch_size_per_gpu": share,

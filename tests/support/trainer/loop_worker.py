@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from tests.support.trainer.toy import configuration, loader_maker, records
+from tests.support.trainer.toy import configuration, prepare_loaders, records
 from trainer import checkpoint, launch
-from trainer.launch import this_rank
+from trainer.launch import read_rank
 
 POISONED_STEP = 2
 BOUND = 0.02
@@ -46,15 +46,15 @@ def every_stage(folder: str) -> None:
         def step(self, engine: Any, *arguments: Any) -> Any:
             return super().step(Poisoned(engine, loop.step + 1 == POISONED_STEP), *arguments)
 
-    rank = this_rank()
-    launch.prepare(rank)
+    rank = read_rank()
+    launch.prepare_environment(rank)
     with launch.process_group(rank) as device:
         for stage, precision in itertools.product(range(4), ("fp32", "bf16")):
             here = Path(folder, f"{stage}-{precision}")
             wanted = [f"zero.stage={stage}", f"train.precision={precision}", f"train.min_temperature={BOUND}"]
             settings = configuration(here, [*wanted, "train.initial_temperature=0.021", "optim.scale_lr=0.3"])
             loop = Loop(
-                settings, Objective(settings), loader_maker(settings, rank), rank=rank, device=device, resume=None
+                settings, Objective(settings), prepare_loaders(settings, rank), rank=rank, device=device, resume=None
             )
             loop.run()
             _check(here, loop)
@@ -70,7 +70,7 @@ def _check(folder: Path, loop: Any) -> None:
     temperatures = [found[step]["temperature"] for step in sorted(found)]
     assert min(temperatures) > BOUND * (1 - 1e-5), (folder.name, temperatures)
     assert abs(temperatures[-1] / BOUND - 1) < 0.01, (folder.name, temperatures)
-    weights = checkpoint.consolidated(loop.engine, "fp32")
+    weights = checkpoint.gather_weights(loop.engine, "fp32")
     assert all(bool(weight.isfinite().all()) for weight in weights.values()), folder.name
     # bf16 cannot hold log(50); the fp32 master can, and it is what has to stay at the bound.
     tolerance = 2e-2 if folder.name == "0-bf16" else 1e-5

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.ports import free_port
-from trainer.launch import end
+from trainer.launch import end_process
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -65,7 +65,7 @@ def _main() -> None:
     if distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()
-    end(0)
+    end_process(0)
 
 
 if __name__ == "__main__":

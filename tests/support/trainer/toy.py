@@ -13,7 +13,7 @@ import torch
 
 from trainer import config
 from trainer.config import Config, PhaseConfig
-from trainer.launch import Rank, end, this_rank
+from trainer.launch import Rank, end_process, read_rank
 
 NUM_PAIRS = 48
 RECIPE = """
@@ -80,7 +80,7 @@ class ToyLoader:
 
 def configuration(folder: Path | str, overrides: list[str]) -> Config:
     """The toy recipe, written beside where it runs."""
-    return config.load(recipe(folder), overrides)
+    return config.load_config(recipe(folder), overrides)
 
 
 def recipe(folder: Path | str) -> Path:
@@ -92,8 +92,8 @@ def recipe(folder: Path | str) -> Path:
     return file
 
 
-def loader_maker(settings: Config, rank: Rank, poisoned: Sequence[int] = ()) -> Any:
-    """As `trainer.train.loader_maker`."""
+def prepare_loaders(settings: Config, rank: Rank, poisoned: Sequence[int] = ()) -> Any:
+    """As `trainer.preflight.prepare_loaders`."""
 
     def make(phase: PhaseConfig) -> ToyLoader:
         micro = settings.train.batch_size // (rank.world_size * settings.train.num_micro_batches(rank.world_size))
@@ -115,12 +115,12 @@ def train(
 
     Rank 0 gets a SIGTERM during step `stop_at`, and every rank a SIGKILL at the end of step `die_at`.
     """
-    from trainer import distill, loop
+    from trainer import distill, loop, preflight
     from trainer import train as train_command
 
-    rank = this_rank()
+    rank = read_rank()
     command: Any = distill if distil else train_command
-    command.loader_maker = lambda settings, rank: loader_maker(settings, rank, poisoned)
+    preflight.prepare_loaders = lambda settings, rank: prepare_loaders(settings, rank, poisoned)
     original = loop.Loop._step
 
     def step(self: loop.Loop, *arguments: Any) -> None:
@@ -131,9 +131,9 @@ def train(
         if self.step == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    loop.Loop._step = step  # type: ignore[method-assign]  # a test's hook
+    loop.Loop._step = step  # type: ignore[method-assign,assignment]  # a test's hook
     argv = ["--config", str(recipe(folder)), *(part for override in overrides for part in ("--set", override))]
-    end(command.main(argv))
+    end_process(command.main(argv))
 
 
 def records(folder: Path | str) -> dict[int, dict[str, Any]]:

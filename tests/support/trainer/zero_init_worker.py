@@ -11,7 +11,7 @@ import torch
 from trainer import config, weights
 from trainer.models.clip import Clip
 from trainer.models.config import ClipConfig
-from trainer.weight_files import CheckpointFile
+from trainer.weight_files import WeightFile
 
 
 def worker_config() -> ClipConfig:
@@ -57,10 +57,10 @@ def fill(path: str) -> None:
     import deepspeed
 
     sharded = _sharded()
-    report = weights.fill(sharded, CheckpointFile(Path(path)))
+    report = weights.fill_model(sharded, WeightFile(Path(path)))
     assert len(report.matched) == len(list(sharded.parameters()))
     plain = Clip(worker_config())
-    weights.fill(plain, CheckpointFile(Path(path)))
+    weights.fill_model(plain, WeightFile(Path(path)))
     expected = dict(plain.named_parameters())
     for name, parameter in sharded.named_parameters():
         with deepspeed.zero.GatheredParameters([parameter]):
@@ -71,18 +71,18 @@ def fill(path: str) -> None:
 def grow(out: str, stage: int) -> None:
     """Build a model of 18B's style as the loop does and save by how much this rank's memory rose at its highest."""
     from trainer import launch, zero
-    from trainer.launch import this_rank
+    from trainer.launch import read_rank
 
-    rank = this_rank()
-    launch.prepare(rank)
-    settings = config.load("eva-clip-18b", [f"zero.stage={stage}", "train.precision=fp32"])
+    rank = read_rank()
+    launch.prepare_environment(rank)
+    settings = config.load_config("eva-clip-18b", [f"zero.stage={stage}", "train.precision=fp32"])
     with launch.process_group(rank):
-        zero_settings = zero.zero_config(settings, rank.world_size, on_gpu=False)
+        zero_settings = zero.make_zero_config(settings, rank.world_size, on_gpu=False)
         # What is used once, DeepSpeed's operators among it, is no part of the model.
-        with zero.sharded_build(settings, zero_settings):
+        with zero.shard_while_building(settings, zero_settings):
             Clip(worker_config())
         before = _memory("VmRSS")
-        with zero.sharded_build(settings, zero_settings):
+        with zero.shard_while_building(settings, zero_settings):
             model = Clip(deep_config())
         Path(out, f"{rank.rank}.json").write_text(json.dumps({"before": before, "peak": _memory("VmHWM")}))
         del model

@@ -111,7 +111,7 @@ def test_resume_by_equality(
     found: list[str] = []
     ranks = _ranks(packed, layout, **options)
     for num_batches, next_layout in kills:
-        num_batches = min(num_batches, len(ranks[0]._schedule(ranks[0].samples_seen)) - 1)
+        num_batches = min(num_batches, len(ranks[0]._make_schedule(ranks[0].samples_seen)) - 1)
         found += _sequence(ranks, num_batches)
         states = [json.dumps(loader.state_dict()) for loader in ranks]
         assert len(set(states)) == 1, "a checkpoint of any rank serves every rank"
@@ -143,7 +143,7 @@ def test_workers_do_not_change_the_order(packed: Packed, workers: int, batch_siz
         for number in range(workers):
             info = SimpleNamespace(id=number, num_workers=workers)
             patch.setattr(batches, "get_worker_info", lambda info=info: info)
-            made = batches.Batches(loader._source, loader._recipe, loader._schedule(0))
+            made = batches.Batches(loader._source, loader._form, loader._make_schedule(0))
             parts.append([batch.tensors["uid"] for batch in made])
     dealt = [uids for turn in itertools.zip_longest(*parts) for uids in turn if uids is not None]
     assert dealt == alone
@@ -200,7 +200,7 @@ def test_real_workers_resume_in_another_layout(pictures: Packed, seed: int) -> N
     quiet = samples(ranks(1, 5, 0))
     running, found = ranks(rng.randint(1, 3), rng.randint(1, 6), rng.randint(0, 3)), []
     for _ in range(3):
-        left = len(running[0]._schedule(running[0].samples_seen))
+        left = len(running[0]._make_schedule(running[0].samples_seen))
         found += samples(running, rng.randint(0, min(4, left - 1)))
         state = running[0].state_dict()
         running = ranks(rng.randint(1, 3), rng.randint(1, 6), rng.randint(0, 3))

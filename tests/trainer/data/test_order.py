@@ -62,7 +62,7 @@ def test_a_window_reads_few_blocks_and_a_batch_many() -> None:
 
 @given(weights=st.lists(st.floats(0.01, 100), min_size=2, max_size=12))
 def test_shares_hold_after_every_sample(weights: list[float]) -> None:
-    slots = mixing.pattern(weights)
+    slots = mixing.make_pattern(weights)
     shares = np.bincount(slots, minlength=len(weights)) / mixing.PERIOD
     exact = np.array(weights) / sum(weights)
     assert len(slots) == mixing.PERIOD
@@ -84,7 +84,7 @@ def test_the_stream_is_a_function_of_the_position(
 ) -> None:
     """Asked in any pieces it gives the same rows, and a group's pass n + 1 begins when pass n is through."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    stream = Stream(starts, mixing.pattern(weights[: len(sizes)]), seed, shuffle)
+    stream = Stream(starts, mixing.make_pattern(weights[: len(sizes)]), seed, shuffle)
     positions = np.arange(start, start + 300)
     rows, passes = stream.rows(positions)
     pieces = [stream.rows(part) for part in np.array_split(positions[::-1], 7)]
@@ -117,7 +117,7 @@ def test_uniforms_are_uniform() -> None:
 )
 def test_a_bad_mix_is_one_sentence(mix: dict[str, float], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        mixing.check(mix, {"laion": 5, "coyo": 0})
+        mixing.check_mix(mix, {"laion": 5, "coyo": 0})
 
 
 def test_sizes_of_a_shuffle_must_divide() -> None:

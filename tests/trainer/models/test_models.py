@@ -108,7 +108,7 @@ def difference_from_timm(name: str, path: Path, dtype: torch.dtype = torch.float
     theirs = timm_tower(name)
     save_file(theirs.state_dict(), path)
     ours = Clip(shrunk(name, **changes)).eval()
-    weights.initialise(ours, image=path)
+    weights.fill_towers(ours, image=path)
     images = pixels(ours).to(dtype)
     reference = unit_features(theirs.to(dtype), images)
     return (unit_features(ours.to(dtype).encode_image, images) - reference).abs().max().item()
@@ -137,7 +137,7 @@ def test_whole_eva02_b_16_equals_open_clip() -> None:
     ours = models.build("eva02-b-16").eval()
     theirs = open_clip.create_model("EVA02-B-16", load_weights=False).eval()
     assert sum(parameter.numel() for parameter in theirs.parameters()) == NUM_PARAMETERS["eva02-b-16"]
-    theirs.load_state_dict(weights.export(ours.state_dict(), ours.config, "open_clip"), strict=True)
+    theirs.load_state_dict(weights.export_state(ours.state_dict(), ours.config, "open_clip"), strict=True)
     images, tokens = pixels(ours), tokenizer.tokenize(["a dog on the beach", "ein rotes Fahrrad"])
     with torch.no_grad():
         image, text, scale = ours(images, tokens)
@@ -209,7 +209,7 @@ def test_patch_dropout_turns_each_patch_by_its_own_angle(monkeypatch: pytest.Mon
     images = pixels(model, 4).double()
     expected = model.encode_image(images)
     shuffled = torch.rand(4, 16).argsort(dim=1)
-    monkeypatch.setattr(model.visual, "_keep", lambda _: shuffled)
+    monkeypatch.setattr(model.visual, "_draw_kept", lambda _: shuffled)
     torch.testing.assert_close(model.encode_image(images), expected)
 
 

@@ -19,7 +19,7 @@ from tests.support.trainer.toy import losses
 from trainer import config, distill, export, models, train, weights
 from trainer.models.mim import MaskedImageModel
 from trainer.objectives.distillation import Distillation, cosine_loss, load_teacher, teacher_config
-from trainer.weight_files import CheckpointFile
+from trainer.weight_files import WeightFile
 
 MIM = ["distill.teacher=debug", "checkpoint.every_steps=2"]
 
@@ -122,9 +122,9 @@ def test_masks_and_mirroring_follow_the_seed_and_nothing_else(tmp_path: Path) ->
     objective = Distillation(settings)
     engine: Any = _Engine(objective.build(None, None))
     batch = {"pixels": distill_worker.pixels()}
-    first = objective._inputs(engine, batch, torch.manual_seed, 3)
-    again = objective._inputs(engine, batch, torch.manual_seed, 3)
-    other = objective._inputs(engine, batch, torch.manual_seed, 4)
+    first = objective._prepare_inputs(engine, batch, torch.manual_seed, 3)
+    again = objective._prepare_inputs(engine, batch, torch.manual_seed, 3)
+    other = objective._prepare_inputs(engine, batch, torch.manual_seed, 4)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[1], other[1])
     assert first[1].sum(1).tolist() == [4] * 8 and first[2].shape == (32, 32)
@@ -136,11 +136,11 @@ def test_masks_and_mirroring_follow_the_seed_and_nothing_else(tmp_path: Path) ->
 
 
 def test_a_teacher_of_another_patch_size_has_as_many_patches() -> None:
-    settings = config.load("mim-debug", ["distill.teacher=eva02-b-16", "model.name=eva02-l-14"])
+    settings = config.load_config("mim-debug", ["distill.teacher=eva02-b-16", "model.name=eva02-l-14"])
     assert settings.distill is not None
     student = models.config("eva02-l-14")
     assert teacher_config(settings.distill, student).vision.image_size == 16 * 16
-    settings = config.load("mim-debug")
+    settings = config.load_config("mim-debug")
     assert settings.distill is not None
     small = models.config("debug", image_size=48)
     teacher = load_teacher(settings, settings.distill, small, torch.device("cpu"))
@@ -158,7 +158,7 @@ def run(num_ranks: int, folder: Path, overrides: list[str], status: int = 0, **a
 def test_a_killed_run_goes_on_with_the_same_losses_and_starts_a_clip(tmp_path: Path) -> None:
     teacher = models.build("debug")
     randomise(teacher)
-    weights.save(teacher, tmp_path / "teacher.safetensors")
+    weights.save_model(teacher, tmp_path / "teacher.safetensors")
     settings = ["zero.stage=3", f"distill.teacher_weights={tmp_path / 'teacher.safetensors'}"]
     run(2, tmp_path / "whole", settings)
     wanted = losses(tmp_path / "whole")
@@ -176,10 +176,10 @@ def test_a_killed_run_goes_on_with_the_same_losses_and_starts_a_clip(tmp_path: P
     assert joined.keys() == student.keys() and all(torch.equal(joined[name], student[name]) for name in student)
     # What came out is the image tower that contrastive training starts from.
     clip = models.build("debug")
-    weights.initialise(clip, image=tmp_path / "killed" / "model.safetensors")
+    weights.fill_towers(clip, image=tmp_path / "killed" / "model.safetensors")
     assert torch.equal(clip.visual.pos_embed, student["pos_embed"])
     again = MaskedImageModel(models.config("debug"), teacher_dim=32)
-    weights.fill(again, CheckpointFile(tmp_path / "killed" / "model.safetensors"))
+    weights.fill_model(again, WeightFile(tmp_path / "killed" / "model.safetensors"))
     assert torch.equal(again.lm_head.weight, student["lm_head.weight"])
 
 
@@ -222,23 +222,23 @@ def test_each_command_refuses_the_others_recipes(capsys: pytest.CaptureFixture[s
 )
 def test_wrong_use_is_one_sentence(overrides: list[str], says: str, tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.safetensors" for name in ("other", "student", "clip")}
-    weights.save(models.build("debug", vision={"width": 64, "head_width": 32}), files["other"])
-    weights.save(MaskedImageModel(models.config("debug"), teacher_dim=32), files["student"])
-    weights.save(models.build("debug"), files["clip"])
+    weights.save_model(models.build("debug", vision={"width": 64, "head_width": 32}), files["other"])
+    weights.save_model(MaskedImageModel(models.config("debug"), teacher_dim=32), files["student"])
+    weights.save_model(models.build("debug"), files["clip"])
     settings = distill_worker.settings(tmp_path / "run", *(override.format(**files) for override in overrides))
     with pytest.raises(UserError) as caught:
-        Distillation(settings).check()
+        Distillation(settings).check_files()
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_the_output_of_one_run_starts_the_next(tmp_path: Path) -> None:
     student = MaskedImageModel(models.config("debug"), teacher_dim=32)
     randomise(student)
-    weights.save(student, tmp_path / "mim.safetensors", "mim")
+    weights.save_model(student, tmp_path / "mim.safetensors", "mim")
     for key in ("weights", "image_weights"):
         settings = distill_worker.settings(tmp_path / key, f"model.{key}={tmp_path / 'mim.safetensors'}")
         objective = Distillation(settings)
-        objective.check()
+        objective.check_files()
         built = objective.build(None, None)
         same = {name for name, tensor in built.state_dict().items() if torch.equal(tensor, student.state_dict()[name])}
         expected = {name for name in built.state_dict() if key == "weights" or name.startswith("visual.")}

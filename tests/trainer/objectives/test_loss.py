@@ -16,7 +16,8 @@ from trainer.config import TrainConfig
 from trainer.data import tokenizer
 from trainer.models.clip import Clip
 from trainer.objectives import loss
-from trainer.objectives.contrastive_model import ContrastiveModel, Outputs, contrastive_step
+from trainer.objectives.contrastive_model import ContrastiveModel, Outputs
+from trainer.objectives.contrastive_step import contrastive_step
 
 BATCH, WIDTH = 16, 6
 
@@ -162,9 +163,9 @@ def save_share(name: str, parts: int, stage: int, out: str) -> None:
     import deepspeed
     import torch.distributed as dist
 
-    from trainer.launch import process_group, this_rank
+    from trainer.launch import process_group, read_rank
 
-    rank = this_rank()
+    rank = read_rank()
     share = BATCH // rank.world_size
     settings = {
         "train_micro_batch_size_per_gpu": share // parts,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer.objectives.masking import block_masks, num_masked
+from trainer.objectives.masking import draw_block_masks, num_masked
 
 
 def test_evas_share_hides_105_of_256() -> None:
@@ -22,11 +22,11 @@ def test_evas_share_hides_105_of_256() -> None:
 @given(st.integers(1, 9), st.integers(2, 20), st.floats(0.01, 0.99), st.integers(0, 2**32))
 def test_every_image_has_exactly_as_many(num_images: int, grid: int, share: float, seed: int) -> None:
     torch.manual_seed(seed)
-    mask = block_masks(num_images, grid, share)
+    mask = draw_block_masks(num_images, grid, share)
     assert mask.shape == (num_images, grid * grid) and mask.dtype == torch.bool
     assert mask.sum(1).tolist() == [num_masked(grid * grid, share)] * num_images
     torch.manual_seed(seed)
-    assert torch.equal(block_masks(num_images, grid, share), mask)
+    assert torch.equal(draw_block_masks(num_images, grid, share), mask)
 
 
 def border(mask: Tensor, grid: int) -> float:
@@ -59,7 +59,7 @@ def loop_by_hand(num_images: int, grid: int, wanted: int) -> Tensor:
 def test_blocks_lie_as_those_of_a_loop_by_hand(grid: int) -> None:
     torch.manual_seed(0)
     wanted = num_masked(grid * grid, 105 / 256)
-    ours, loop = block_masks(2000, grid, 105 / 256).view(-1, grid, grid), loop_by_hand(500, grid, wanted)
+    ours, loop = draw_block_masks(2000, grid, 105 / 256).view(-1, grid, grid), loop_by_hand(500, grid, wanted)
     # How often each place is hidden: the border seldom, since blocks lie wholly inside.
     torch.testing.assert_close(ours.float().mean(0), loop.float().mean(0), atol=0.12, rtol=0)
     assert ours[:, 0, 0].float().mean() < 0.1 and ours[:, grid // 2, grid // 2].float().mean() > 0.6

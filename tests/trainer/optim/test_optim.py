@@ -14,7 +14,7 @@ from tests.support.trainer import lamb_worker
 from tests.support.trainer.ranks import run_ranks
 from trainer.config import OptimConfig, TowerConfig
 from trainer.models.clip import LayerGroup
-from trainer.optim import Lamb, Lion, Segments, build, parameter_groups, set_learning_rate, warmup_cosine
+from trainer.optim import Lamb, Lion, Segments, build_optimizer, parameter_groups, set_learning_rate, warmup_cosine
 
 QUICK = {(3, 2), (1, 2)}
 
@@ -118,7 +118,7 @@ def test_groups_decay_by_tower_and_depth() -> None:
 def test_a_bounded_parameter_stops_at_its_bound_and_can_come_back() -> None:
     scale = nn.Parameter(torch.tensor([0.95]))
     groups = parameter_groups({"scale": scale}, {}, OPTIM, {"scale": 1.0})
-    optimizer = build(groups, OPTIM)
+    optimizer = build_optimizer(groups, OPTIM)
     set_learning_rate(optimizer, 200.0)
     for gradient in (-1.0, -1.0, -1.0):
         scale.grad = torch.tensor([gradient])
@@ -140,7 +140,7 @@ def test_the_rate_warms_up_and_falls_as_a_cosine() -> None:
 def test_adamw_is_torchs_with_our_groups() -> None:
     ours, theirs = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
     groups = parameter_groups({"w": ours}, {"w": LayerGroup("visual", 0, 0, True)}, OPTIM)
-    optimizer = build(groups, OPTIM)
+    optimizer = build_optimizer(groups, OPTIM)
     reference = torch.optim.AdamW([theirs], lr=4e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05)
     for _ in range(5):
         for parameter, chosen in ((ours, optimizer), (theirs, reference)):
