@@ -182,6 +182,34 @@ def test_files_and_names_in_running_text_exist(name: str) -> None:
             assert is_known(code), code
 
 
+def test_methods_of_root_that_are_named_exist() -> None:
+    named = {match for name in PAGES for match in re.findall(r"`Root\.(\w+)`", page(name).prose)}
+    assert named and not {method for method in named if not hasattr(Root, method)}
+
+
+def modules_in(package: str) -> set[str]:
+    """Modules and folders of a package that are not private, dotted."""
+    found = {path.stem for path in (PROJECT / package).iterdir() if path.suffix == ".py" or list(path.glob("*.py"))}
+    return {f"{package}.{name}" for name in found if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("package", ["curation", "jobs", "trainer"])
+def test_architecture_lists_every_module(package: str) -> None:
+    assert not modules_in(package) - set(page("docs/architecture.md").inline())
+
+
+def test_the_tree_of_contributing_lists_every_folder() -> None:
+    tree = page("CONTRIBUTING.md").blocks[0].text
+    folder, listed = "", set()
+    for indent, name in re.findall(r"^( *)([\w-]+)/ ", tree, re.MULTILINE):
+        folder = folder if indent else name
+        listed.add(f"{folder}/{name}" if indent else name)
+    assert not [path for path in listed if not (PROJECT / path).is_dir()]
+    parts = [path for package in ("curation", "jobs", "trainer") for path in (PROJECT / package).iterdir()]
+    folders = {str(path.relative_to(PROJECT)) for path in parts if path.is_dir() and path.name != "__pycache__"}
+    assert not folders - listed
+
+
 def test_an_unknown_name_is_noticed() -> None:
     assert not is_known("curation.errors.Usererror") and not is_known("trainer.nothing")
     text = "from trainer import models\nmodels.construct()"

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from curation.recipe import config as recipes
+from curation.recipe.config import Recipe
+from curation.settings import apply_overrides, from_dict, read_toml
 from jobs import cli
 from jobs.spark import stage
 from tests.support.documents import PROJECT
-from trainer import config as configurations
+from trainer.config import Config
 
 PROGRAMS = ("curate", "make", "python", "spark-submit", "deepspeed", "torchrun", "srun", "pytest", "pip")
 _MODULE = re.compile(r"(trainer|benchmarks)\.\w+")
@@ -142,11 +143,15 @@ def _relax(parser: argparse.ArgumentParser) -> None:
 
 def check_names(found: argparse.Namespace, files: Iterable[str]) -> None:
     """Recipes and `--set` keys that a command names exist; `files` are TOML files that its page makes up."""
-    for kind, settings in (("recipe", recipes), ("config", configurations)):
-        name = getattr(found, kind, None)
+    for option, cls, folder, default in (
+        ("recipe", Recipe, "curation/recipes", "demo"),
+        ("config", Config, "trainer/recipes", "debug"),
+    ):
+        name = getattr(found, option, None)
         if name is None:
             continue
-        made_up = name in files or re.fullmatch(r"[A-Z]+(\.toml)?", name)
-        base = {"recipe": "demo", "config": "debug"}[kind] if made_up else str(settings.find(name))
+        if name in files or re.fullmatch(r"[A-Z]+(\.toml)?", name):
+            name = default
+        file = PROJECT / name if "/" in name else PROJECT / folder / f"{name}.toml"
         overrides = [text for text in found.set if text != "section.key=value"]
-        settings.load(base, overrides)
+        from_dict(cls, apply_overrides(read_toml(file), overrides), name)
