@@ -30,6 +30,21 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not readable TOML: {error}.") from error
 
 
+def find_config(path: str | Path, shipped: Path, kind: str) -> Path:
+    """The TOML file: `path` itself, or the file of that name in the folder `shipped`.
+
+    Raises:
+        UserError: when there is neither; `kind` is what the message calls the file ("recipe").
+    """
+    if Path(path).is_file():
+        return Path(path)
+    file = shipped / f"{Path(path).name.removesuffix('.toml')}.toml"
+    if file.exists():
+        return file
+    names = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
+    raise UserError(f"There is no {kind} {path}: name a TOML file or a shipped recipe ({names}).")
+
+
 def parse_value(text: str) -> Any:
     """A TOML value, or the text itself when it is none: `3` → 3, `[1]` → [1], `foo bar` → 'foo bar'."""
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from curation.errors import UserError
-from curation.settings import apply_overrides, from_dict, read_toml
+from curation.settings import apply_overrides, find_config, from_dict, read_toml
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -326,18 +326,7 @@ class Config:
         return [max(1, round(phase.samples / self.train.batch_size)) for phase in self.phases]
 
 
-def find(path: str | Path) -> Path:
-    """The TOML file: `path` itself, or a shipped recipe of that name. Raises UserError."""
-    if Path(path).is_file():
-        return Path(path)
-    shipped = SHIPPED / f"{Path(path).name.removesuffix('.toml')}.toml"
-    if shipped.exists():
-        return shipped
-    names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
-    raise UserError(f"There is no configuration {path}: name a TOML file or a shipped recipe ({names}).")
-
-
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read the configuration at `path` with `section.key=value` overrides applied. Raises UserError."""
-    file = find(path)
+    file = find_config(path, SHIPPED, "configuration")
     return from_dict(Config, apply_overrides(read_toml(file), overrides), str(file))

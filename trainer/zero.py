@@ -71,7 +71,8 @@ def shard_while_building(config: Config, settings: dict[str, Any]) -> AbstractCo
         return nullcontext()
     import deepspeed
 
-    return deepspeed.zero.Init(config_dict_or_path=settings)
+    sharding: AbstractContextManager[Any] = deepspeed.zero.Init(config_dict_or_path=settings)
+    return sharding
 
 
 def make_engine(module: Any, optimizer: Any, settings: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from curation import __version__
 from curation.errors import UserError
 from curation.fetch.robots import product_token
-from curation.settings import apply_overrides, from_dict, read_toml
+from curation.settings import apply_overrides, find_config, from_dict, read_toml
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 DEFAULT_USER_AGENT = f"clip-curation/{__version__} (+https://github.com/clip-curation; image-text data set builder)"
@@ -260,14 +260,8 @@ class Recipe:
 
 
 def find(path: str | Path) -> Path:
-    """The recipe file: `path` itself, or a shipped recipe of that name."""
-    if Path(path).is_file():
-        return Path(path)
-    shipped = SHIPPED / f"{Path(path).name.removesuffix('.toml')}.toml"
-    if shipped.exists():
-        return shipped
-    names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
-    raise UserError(f"There is no recipe {path}: name a TOML file or a shipped recipe ({names}).")
+    """The recipe file: `path` itself, or a shipped recipe of that name. Raises UserError."""
+    return find_config(path, SHIPPED, "recipe")
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

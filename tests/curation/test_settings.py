@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from curation.errors import UserError
 from curation.recipe.config import find, host_port, load
-from curation.settings import apply_overrides, from_dict, parse_value, to_dict
+from curation.settings import apply_overrides, find_config, from_dict, parse_value, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,3 +160,15 @@ def test_relative_paths_start_at_the_recipe(tmp_path: Path) -> None:
     assert loaded.resolve("meta/a.parquet") == str(tmp_path / "meta/a.parquet")
     assert loaded.resolve("s3://bucket/a") == "s3://bucket/a"
     assert loaded.download.image_size == 96
+
+
+def test_a_shipped_file_is_found_by_its_name_and_an_unknown_one_names_the_known(tmp_path: Path) -> None:
+    shipped, mine = tmp_path / "shipped", tmp_path / "mine.toml"
+    shipped.mkdir()
+    for file in (shipped / "first.toml", shipped / "second.toml", mine):
+        file.touch()
+    assert find_config(mine, shipped, "recipe") == mine
+    assert find_config("first", shipped, "recipe") == find_config("first.toml", shipped, "recipe")
+    assert find_config("first", shipped, "recipe") == shipped / "first.toml"
+    with pytest.raises(UserError, match=r"There is no recipe third: .* \(first, second\)"):
+        find_config("third", shipped, "recipe")

@@ -52,7 +52,7 @@ def test_weights_fill_both_towers_or_one_each() -> None:
 
 def test_a_file_and_its_overrides(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text(config.find("debug").read_text())
+    file.write_text((config.SHIPPED / "debug.toml").read_text())
     found = config.load_config(file, ["train.batch_size=24", "data.where=width > 10", "data.mix.laion=2"])
     assert (found.train.batch_size, found.data.where, found.data.mix) == (24, "width > 10", {"laion": 2.0})
 

@@ -35,7 +35,7 @@ def make_pattern(weights: Sequence[float]) -> np.ndarray:
 def _apportion(shares: np.ndarray) -> np.ndarray:
     """Whole slots that add up to PERIOD, at least one each, by largest remainder."""
     exact = shares * PERIOD
-    counts = np.maximum(np.floor(exact).astype(np.int64), 1)
+    counts: np.ndarray = np.maximum(np.floor(exact).astype(np.int64), 1)
     while counts.sum() != PERIOD:
         step = 1 if counts.sum() < PERIOD else -1
         gap = np.where((counts > 1) | (step > 0), step * (exact - counts), -np.inf)

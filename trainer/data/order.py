@@ -62,7 +62,8 @@ class Shuffle:
         whole = run < num_runs
         safe_runs = np.maximum(num_runs, 1)
         moved = permute(np.where(whole, run, 0), safe_runs, mix(key, _RUNS, window))
-        return start + np.where(whole, moved, run) * self.run_rows + inside
+        shuffled: Array = start + np.where(whole, moved, run) * self.run_rows + inside
+        return shuffled
 
 
 @dataclass(frozen=True)

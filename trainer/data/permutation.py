@@ -59,7 +59,8 @@ def permute(positions: Array, sizes: int | Array, keys: int | Array) -> Array:
 def _half_bits(sizes: Array) -> Array:
     """Half of the smallest even number of bits that counts to each size."""
     bits = np.frexp(np.maximum(sizes - 1, 1).astype(np.float64))[1]
-    return ((bits + 1) // 2).astype(np.uint64)
+    halves: Array = ((bits + 1) // 2).astype(np.uint64)
+    return halves
 
 
 def _feistel(values: Array, half_bits: Array, keys: Array) -> Array:
@@ -67,4 +68,5 @@ def _feistel(values: Array, half_bits: Array, keys: Array) -> Array:
     left, right = values >> half_bits, values & mask
     for turn in range(ROUNDS):
         left, right = right, left ^ (mix(keys, right, turn) & mask)
-    return (left << half_bits) | right
+    joined: Array = (left << half_bits) | right
+    return joined

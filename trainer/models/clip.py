@@ -26,15 +26,18 @@ class Clip(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """`[b, 3, h, w]` to `[b, embed_dim]`, not normalised."""
-        return self.visual(pixels)
+        features: Tensor = self.visual(pixels)
+        return features
 
     def encode_patches(self, pixels: Tensor) -> Tensor:
         """`[b, 3, h, w]` to every patch in the shared space, `[b, num_patches, embed_dim]`: a teacher's features."""
-        return self.visual(pixels, output="patches")
+        features: Tensor = self.visual(pixels, output="patches")
+        return features
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """int64 `[b, n]`, n at most 77, to `[b, embed_dim]`, not normalised."""
-        return self.text(tokens)
+        features: Tensor = self.text(tokens)
+        return features
 
     def forward(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode both: image and text features, `[b, embed_dim]` each, not normalised, and exp(logit_scale), `[1]`."""

@@ -102,7 +102,7 @@ class ClipConfig:
         for tower in ("vision", "text"):
             if isinstance(changes.get(tower), Mapping):
                 changes[tower] = _replace(getattr(self, tower), changes[tower], f"the {tower} tower")
-        config = _replace(self, changes, "a model")
+        config: ClipConfig = _replace(self, changes, "a model")
         if image_size is None:
             return config
         return dataclasses.replace(config, vision=dataclasses.replace(config.vision, image_size=image_size))

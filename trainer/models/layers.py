@@ -149,10 +149,12 @@ class Attention(nn.Module):
             is_causal=self.causal and mask is None,
         )
         mixed = mixed.transpose(1, 2).flatten(2)
-        return self.proj(mixed if self.norm is None else self.norm(mixed))
+        projected: Tensor = self.proj(mixed if self.norm is None else self.norm(mixed))
+        return projected
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_width))
+        split: Tensor = x.unflatten(-1, (-1, self.head_width))
+        return split
 
     def _rotate_heads(self, x: Tensor, rotation: Tensor | None) -> Tensor:
         return self._split_heads(x) if rotation is None else rotate(self._split_heads(x), rotation)
@@ -173,7 +175,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[…, width]` to the same shape."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        output: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return output
 
 
 class SwiGlu(nn.Module):
@@ -189,7 +192,8 @@ class SwiGlu(nn.Module):
         """`[…, width]` to the same shape."""
         gate, value = self.w12(x).chunk(2, dim=-1)
         hidden = F.silu(gate) * value
-        return self.w3(hidden if self.norm is None else self.norm(hidden))
+        output: Tensor = self.w3(hidden if self.norm is None else self.norm(hidden))
+        return output
 
 
 class Block(nn.Module):

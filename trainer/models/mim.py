@@ -34,7 +34,8 @@ class MaskedImageModel(nn.Module):
             `[number of hidden patches, teacher_dim]`, image by image and row by row, as `teacher_features[mask]` is.
         """
         tokens = self.visual(pixels.to(self.mask_token.dtype), output="tokens", mask=mask, mask_token=self.mask_token)
-        return self.lm_head(tokens[:, 1:][mask])
+        predicted: Tensor = self.lm_head(tokens[:, 1:][mask])
+        return predicted
 
     def set_grad_checkpointing(self, enabled: bool = True) -> None:
         """Recompute every block in the backward pass instead of keeping its activations."""

@@ -31,7 +31,9 @@ class TextTower(nn.Module):
             `[b, embed_dim]`, the projection of the first end-of-text token: the largest id of its row.
         """
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
-        return self.head(self.norm(self.blocks(x, pooled=tokens.argmax(dim=-1))[:, 0]))
+        pooled: Tensor = self.blocks(x, pooled=tokens.argmax(dim=-1))
+        embedding: Tensor = self.head(self.norm(pooled[:, 0]))
+        return embedding
 
 
 class _Embedding(nn.Embedding):

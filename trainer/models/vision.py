@@ -85,9 +85,11 @@ class VisionTower(nn.Module):
         rotation = self._rotation_table(x.device, keep)
         if output == "pooled":
             cls = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-            return self.head(self.norm(self.blocks(x, rotation, cls)[:, 0]))
+            pooled: Tensor = self.head(self.norm(self.blocks(x, rotation, cls)[:, 0]))
+            return pooled
         x = self.blocks(x, rotation)
-        return self.norm(x) if output == "tokens" else self.head(self.norm(x[:, 1:]))
+        tokens: Tensor = self.norm(x) if output == "tokens" else self.head(self.norm(x[:, 1:]))
+        return tokens
 
     def _draw_kept(self, pixels: Tensor) -> Tensor | None:
         """Random patches of each image (FLIP, arXiv 2212.00794): int64 `[b, kept]`, or None for all."""

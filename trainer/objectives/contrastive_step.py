@@ -57,7 +57,8 @@ def contrastive_step(
 
 
 def _forward(engine: Any, batch: Batch) -> Outputs:
-    return engine(batch["pixels"], batch["tokens"])
+    outputs: Outputs = engine(batch["pixels"], batch["tokens"])
+    return outputs
 
 
 def _encode_without_gradients(engine: Any, micro_batches: Sequence[Batch], seed: Seeder) -> Outputs:

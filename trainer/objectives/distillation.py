@@ -50,7 +50,8 @@ class Teacher(nn.Module):
         side = self.visual.config.image_size
         if pixels.shape[-1] != side:
             pixels = F.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True)
-        return self.visual(pixels.to(self.visual.cls_token.dtype), output="patches")
+        features: Tensor = self.visual(pixels.to(self.visual.cls_token.dtype), output="patches")
+        return features
 
 
 class Distillation:

@@ -43,7 +43,8 @@ def gather(rows: Tensor) -> tuple[Tensor, int]:
     """Rows `[b, …]` of all ranks as `[world_size · b, …]`, with gradients, and where ours begin."""
     if world_size() == 1:
         return rows, 0
-    return _Gather.apply(rows), dist.get_rank() * rows.shape[0]
+    gather_rows: Callable[[Tensor], Tensor] = _Gather.apply
+    return gather_rows(rows), dist.get_rank() * rows.shape[0]
 
 
 def infonce(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:

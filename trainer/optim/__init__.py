@@ -93,4 +93,4 @@ def set_learning_rate(optimizer: Any, factor: float) -> float:
     """Scale every group's base rate by `factor`; returns the highest rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
-    return max(group["lr"] for group in optimizer.param_groups)
+    return float(max(group["lr"] for group in optimizer.param_groups))

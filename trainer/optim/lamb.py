@@ -90,7 +90,7 @@ class Lamb(torch.optim.Optimizer):
         state["exp_avg"].lerp_(gradient, 1 - beta1)
         state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         root = (state["exp_avg_sq"] / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
-        update = state["exp_avg"] / (1 - beta1 ** state["step"])
+        update: Tensor = state["exp_avg"] / (1 - beta1 ** state["step"])
         return update.div_(root).add_(parameter, alpha=group["weight_decay"])
 
 

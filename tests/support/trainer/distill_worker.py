@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -46,7 +45,7 @@ def save_step(folder: str, out: str, overrides: list[str]) -> None:
     parts = config.train.num_micro_batches(rank.world_size)
     rows = slice(rank.rank * share, (rank.rank + 1) * share)
     waiting = list(masks()[rows].chunk(parts))
-    distillation.draw_block_masks = lambda *_: waiting.pop(0)
+    vars(distillation)["draw_block_masks"] = lambda *_: waiting.pop(0)  # the name is not exported
     with launch.process_group(rank) as device:
         objective = Distillation(config)
         zero_settings = zero.make_zero_config(config, rank.world_size, on_gpu=False)
@@ -56,9 +55,14 @@ def save_step(folder: str, out: str, overrides: list[str]) -> None:
         engine = zero.make_engine(module, torch.optim.SGD(module.parameters(), 1.0), zero_settings)
         engine.train()
         before = checkpoint.gather_weights(engine, "fp32")
-        told: list[Any] = []
+        told: list[torch.Tensor] = []
+
+        def is_sound(loss: torch.Tensor) -> bool:
+            told.append(loss)
+            return True
+
         batches = [{"pixels": part.to(device)} for part in pixels()[rows].chunk(parts)]
-        loss, scale = objective.step(engine, batches, lambda _: None, lambda value: told.append(value) or True)
+        loss, scale = objective.step(engine, batches, lambda _: None, is_sound)
         assert scale is None and len(told) == 1
         dist.all_reduce(loss)
         engine.step()

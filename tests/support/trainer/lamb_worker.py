@@ -32,7 +32,8 @@ class Toy(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`[b, 5]` to `[b, 3]`."""
-        return self.layers(x) * self.scale
+        output: torch.Tensor = self.layers(x) * self.scale
+        return output
 
 
 def groups(model: nn.Module) -> list[dict[str, Any]]:

@@ -58,9 +58,9 @@ def packed(root: Root, num_rows: int, *, rows_per_shard: int = 16, pictures: boo
     files = [f"train/{VERSION}/{name}" for name in (*sizes, "sizes.json")]
     root.publish_json(f"train/{VERSION}/sizes.json", sizes)
     root.publish_current("train", VERSION, files, {}, {})
-    part = f"train_index/{VERSION}/{VERSION}-000000.parquet"
-    root.publish_parquet(part, pa.Table.from_pylist(rows, pa.schema([*schema.TRAIN_INDEX, *EXTRA])))
-    root.publish_current("train_index", VERSION, [part], {}, {})
+    table = f"train_index/{VERSION}/{VERSION}-000000.parquet"
+    root.publish_parquet(table, pa.Table.from_pylist(rows, pa.schema([*schema.TRAIN_INDEX, *EXTRA])))
+    root.publish_current("train_index", VERSION, [table], {}, {})
     return uids
 
 

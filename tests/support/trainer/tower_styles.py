@@ -59,7 +59,8 @@ def timm_tower(name: str) -> nn.Module:
     randomise(tower)
     if not vision.bias:
         nn.init.zeros_(tower.head.bias)
-    return tower.eval()
+    evaluating: nn.Module = tower.eval()
+    return evaluating
 
 
 def randomise(module: nn.Module) -> None:
