@@ -7,7 +7,6 @@ import importlib
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from curation.recipe.config import Recipe
@@ -102,7 +101,8 @@ def _check_spark_submit(words: Sequence[str], whole: bool) -> argparse.Namespace
         return None
     scripts = {module.replace(".", "/") + ".py" for module in stage_modules()}
     _require(script in scripts, words, f"the stages are {sorted(scripts)}")
-    parser = built_by(lambda: stage.main(Path(script).stem, lambda *_: None))
+    parser = argparse.ArgumentParser()
+    stage.add_arguments(parser)
     return _parse(parser, words[words.index(script) + 1 :], whole)
 
 
