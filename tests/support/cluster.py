@@ -68,7 +68,7 @@ class Cluster:
 
     def num_alive(self) -> int:
         """Workers that the master counts. Raises OSError before the master answers."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._ui_port}/json/", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._ui_port}/json/", timeout=60) as answer:
             return int(json.load(answer)["aliveworkers"])
 
     def command(self, script: str | Path, *arguments: object, conf: Mapping[str, str] | None = None) -> list[str]:

@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {
     "image_size": 32,
     "resize_mode": "keep_ratio",
     "thread_count": 8,
-    "timeout": 5,
+    "timeout": 60,
     "number_sample_per_shard": 20,
 }
 

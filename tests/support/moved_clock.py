@@ -48,6 +48,21 @@ class MovedLoop(asyncio.SelectorEventLoop):
         return await super().create_connection(factory, sock=ours)
 
 
+class ForwardLoop(asyncio.SelectorEventLoop):
+    """Its clock runs as the system's does, and jumps ahead when a test says so: child processes go on meanwhile."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+        super().__init__()
+
+    def time(self) -> float:
+        return super().time() + self._ahead_s
+
+    def forward(self, seconds: float) -> None:
+        """`seconds` pass at once; call it inside this loop."""
+        self._ahead_s += seconds
+
+
 class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc]  # chosen by the platform
     def __init__(self, loop: MovedLoop) -> None:
         super().__init__()

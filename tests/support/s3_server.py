@@ -17,7 +17,7 @@ CREDENTIALS = {"key": "testing", "secret": "testing"}
 
 def options(endpoint: str, **more: Any) -> dict[str, Any]:
     """Storage options of a root on the server at `endpoint`; its client tries each request twice."""
-    config = {"retries": {"max_attempts": 2, "mode": "standard"}, "connect_timeout": 5, "read_timeout": 20}
+    config = {"retries": {"max_attempts": 2, "mode": "standard"}, "connect_timeout": 60, "read_timeout": 60}
     return {**CREDENTIALS, "client_kwargs": {"endpoint_url": endpoint}, "config_kwargs": config, **more}
 
 

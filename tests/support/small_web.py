@@ -74,7 +74,9 @@ def recipe(folder: Path, port: int, num_rows: int, num_hosts: int = 12, rows_per
         [download]
         image_size = 32
         retries = 0
-        timeout_s = 10
+        timeout_s = 60
+        first_byte_timeout_s = 60
+        connect_timeout_s = 60
         allow_addresses = ["127.0.0.0/8"]
         connect_to = {{"*.test" = "127.0.0.1:{port}"}}
         num_rows_per_unit = {rows_per_unit}

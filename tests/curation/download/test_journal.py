@@ -44,7 +44,9 @@ def test_rows_and_pictures_come_back(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(sizes=st.lists(st.integers(0, 300), min_size=1, max_size=6), cut=st.floats(0, 1), junk=st.binary(max_size=40))
 def test_a_torn_end_is_dropped_and_written_over(tmp_path: Path, sizes: list[int], cut: float, junk: bytes) -> None:
     path = tmp_path / "unit.spool"

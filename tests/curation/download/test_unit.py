@@ -46,7 +46,7 @@ def server() -> Iterator[HostileServer]:
 @pytest.fixture
 def config(server: HostileServer) -> DownloadConfig:
     return DownloadConfig(
-        image_size=32, retries=0, connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",), timeout_s=20
+        image_size=32, retries=0, connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",), timeout_s=60
     )
 
 
@@ -137,7 +137,7 @@ def test_a_unit_goes_on_at_the_row_where_it_stopped(
 
 
 def test_other_settings_do_not_take_over_the_journal(tmp_path: Path, config: DownloadConfig) -> None:
-    patient = DownloadConfig(**(vars(config) | {"timeout_s": 60.0, "max_concurrency": 3}))
+    patient = DownloadConfig(**(vars(config) | {"timeout_s": 90.0, "max_concurrency": 3}))
     larger = DownloadConfig(**(vars(config) | {"image_size": 33}))
     assert content_config(config) == content_config(patient) != content_config(larger)
 

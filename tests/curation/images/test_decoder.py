@@ -24,6 +24,7 @@ from curation.recipe.config import DownloadConfig
 from curation.schema import Status
 from tests.support.hostile_pictures import jpeg, png_bomb, saved
 from tests.support.mortal_decoder import DIE, HANG, LIE
+from tests.support.moved_clock import ForwardLoop
 
 CONFIG = DownloadConfig(image_size=32)
 Outcomes = list[Stored | BaseException]
@@ -48,11 +49,9 @@ async def outcomes(decoder: Decoder | Decoders, pictures: list[bytes]) -> Outcom
         await decoder.close()
 
 
-def run(
-    pictures: list[bytes], config: DownloadConfig = CONFIG, timeout_s: float = 60.0
-) -> list[Stored | BaseException]:
+def run(pictures: list[bytes], config: DownloadConfig = CONFIG) -> Outcomes:
     async def main() -> Outcomes:
-        return await outcomes(Decoder(config, timeout_s), pictures)
+        return await outcomes(Decoder(config), pictures)
 
     return asyncio.run(main())
 
@@ -113,7 +112,24 @@ def test_after_a_death_the_next_picture_finds_a_new_process() -> None:
 @pytest.mark.usefixtures("mortal")
 def test_a_hang_costs_the_picture_that_caused_it() -> None:
     pictures = [jpeg(40, 50, seed=n) + (HANG if n == 3 else b"") for n in range(8)]
-    found = run(pictures, timeout_s=1.0)
+
+    async def main() -> Outcomes:
+        decoder = Decoder(CONFIG, 60.0)
+        ends = [asyncio.create_task(decoder.decode(data)) for data in pictures]
+        await asyncio.wait(ends[:3])
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ForwardLoop)
+        while not ends[3].done():  # once among others, once alone
+            if decoder._process is not None and decoder._process.ready:
+                loop.forward(61.0)
+            await asyncio.sleep(0.05)
+        try:
+            return await asyncio.gather(*ends, return_exceptions=True)
+        finally:
+            await decoder.close()
+
+    with asyncio.Runner(loop_factory=ForwardLoop) as runner:
+        found = runner.run(main())
     assert [isinstance(one, Stored) for one in found] == [n != 3 for n in range(8)]
     assert isinstance(found[3], PictureError) and found[3].status is Status.DECODER_DIED
     assert "no answer" in found[3].detail
@@ -243,7 +259,7 @@ def test_the_process_ends_with_its_parent() -> None:
     assert Path(f"/proc/{pid}").exists()
     parent.kill()
     parent.wait()
-    for _ in range(200):
+    for _ in range(1200):
         if not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split(") ")[1][:1]:
             return
         time.sleep(0.05)

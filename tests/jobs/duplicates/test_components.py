@@ -34,7 +34,9 @@ def by_scipy(edges: Edges) -> dict[int, int]:
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(2, 60), st.integers(1, 120)), min_size=20, max_size=20))
 def test_spark_scipy_and_brute_force_agree(spark: SparkSession, drawn: list[tuple[int, int, int]]) -> None:
     """Twenty random graphs at a time, sparse to dense, side by side."""

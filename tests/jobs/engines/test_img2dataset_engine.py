@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from curation.demo.faults import FAULTS
+from curation.demo.faults import FAULTS, Fault
 from curation.demo.web import LOOPBACK, Web, picture_bytes
 from curation.demo.web import pictures as demo_pictures
 from curation.download.unit import download_unit, fetch_rows
@@ -60,6 +60,11 @@ def rows(root: Root) -> dict[str, dict[str, Any]]:
     return {urls[r["uid"]]: r for r in root.read_parquet(f"downloads/{UNIT}.parquet").to_pylist()}
 
 
+def at(fault: Fault) -> str:
+    """The URL of a picture that meets `fault`."""
+    return f"http://{fault.host}/faults/{fault.name}/{NAMES[3]}"
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Root, dict[str, str]]:
     """The demo's web with all its faults through img2dataset; the root, and the URL of each fault."""
@@ -68,7 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Root, dict[str, str]
     opt_out = Path(root.path, "opt-out.txt")
     sha256 = hashlib.sha256(picture_bytes(NAMES[1])).hexdigest()
     opt_out.write_text(f"opted.example\nhttp://www.plain.example/pictures/{NAMES[2]}\n{sha256}\n")
-    faults = {f.name: f"http://{f.host}/faults/{f.name}/{NAMES[3]}" for f in FAULTS.values()}
+    faults = {f.name: at(f) for f in FAULTS.values() if f.status is not Status.TIMEOUT}
     urls = [f"http://www.plain.example/pictures/{name}" for name in NAMES[:6]]
     urls += ["http://a.opted.example/1.jpg", "http://private.example/pictures/x.jpg", "http://10.0.0.1/1.jpg"]
     urls += [
@@ -80,7 +85,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Root, dict[str, str]
     with Web() as web:
         config = DownloadConfig(
             connect_to=web.connect_to, allow_addresses=(LOOPBACK,), opt_out=(str(opt_out),), max_bytes=2_000_000,
-            timeout_s=3, max_pixels=40_000_000, max_concurrency=16, image_size=64, retries=1,
+            timeout_s=60, max_pixels=40_000_000, max_concurrency=16, image_size=64, retries=1,
         )  # fmt: skip
         plan(root, [*urls, *faults.values()], {urls[0]: "0" * 64, faults["other_bytes"]: "f" * 64})
         download_unit(root, UNIT, config, 0, by_img2dataset)
@@ -101,10 +106,19 @@ def test_what_comes_is_in_our_tables_and_shards(made: tuple[Root, dict[str, str]
     assert row["phash"] and row["pixel_sha256"] and row["entropy"] > 0 and row["sharpness"] > 0
 
 
-@pytest.mark.parametrize("name", sorted(FAULTS))
+@pytest.mark.parametrize("name", sorted(f.name for f in FAULTS.values() if f.status is not Status.TIMEOUT))
 def test_each_fault_of_the_web_ends_as_with_our_own_engine(made: tuple[Root, dict[str, str]], name: str) -> None:
     row = rows(made[0])[made[1][name]]
     assert row["status"] == FAULTS[name].status, row["detail"]
+
+
+def test_what_never_ends_is_a_timeout(root: Root) -> None:
+    urls = [at(f) for f in FAULTS.values() if f.status is Status.TIMEOUT]
+    with Web() as web:
+        plan(root, urls)
+        config = DownloadConfig(connect_to=web.connect_to, allow_addresses=(LOOPBACK,), timeout_s=1, retries=0)
+        download_unit(root, UNIT, config, 0, by_img2dataset)
+    assert urls and {url: row["status"] for url, row in rows(root).items()} == dict.fromkeys(urls, "timeout")
 
 
 def test_what_must_not_be_fetched_is_not(made: tuple[Root, dict[str, str]]) -> None:

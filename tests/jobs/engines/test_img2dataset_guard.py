@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from curation.download.opt_out import OptOut, load
-from curation.fetch import politeness
+from curation.fetch import clock, politeness
 from curation.recipe.config import DownloadConfig
 from curation.schema import Status
 from jobs.engines import img2dataset_guard
@@ -33,11 +33,6 @@ async def picture(e: Exchange) -> None:
     await e.answer(200, PICTURE)
 
 
-async def slow(e: Exchange) -> None:
-    await asyncio.sleep(0.1)
-    await e.answer(200, PICTURE)
-
-
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(politeness, "BACKOFF_S", 0.02)
@@ -45,7 +40,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def guard(server: HostileServer, opt_out: OptOut | None = None, **options: Any) -> Guard:
-    usual = {"connect_to": server.connect_to, "allow_addresses": ("127.0.0.0/8",), "timeout_s": 1.0}
+    usual = {"connect_to": server.connect_to, "allow_addresses": ("127.0.0.0/8",), "timeout_s": 60.0}
     return Guard(DownloadConfig(**(usual | options)), opt_out or OptOut())
 
 
@@ -69,10 +64,17 @@ def ends(guard: Guard, urls: list[str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("options", [{"max_per_host": 1}, {"host_interval_s": 0.1}])
-def test_waiting_for_a_turn_is_not_the_hosts_time(options: dict[str, Any]) -> None:
-    """Fifteen pictures of 0.1 s one after the other, with a deadline of 0.8 s each."""
+def test_waiting_for_a_turn_is_not_the_hosts_time(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifteen pictures of 10 s one after the other, with a deadline of 80 s each, on a clock that the server moves."""
+    passed_s = [0.0]
+    monkeypatch.setattr(clock, "now", lambda: passed_s[0])
+
+    async def slow(e: Exchange) -> None:
+        passed_s[0] += 10.0
+        await e.answer(200, PICTURE)
+
     with HostileServer({"s": slow}, {}) as server:
-        found = ends(guard(server, timeout_s=0.8, **options), [f"http://s.{DOMAIN}/{i}.jpg" for i in range(15)])
+        found = ends(guard(server, timeout_s=80.0, **options), [f"http://s.{DOMAIN}/{i}.jpg" for i in range(15)])
     assert Counter(found.values()) == {"ok": 15}
 
 
@@ -131,7 +133,7 @@ async def round_and_round(e: Exchange) -> None:
 )
 def test_robots_txt_is_what_it_is_to_our_own_client(rules: Serve, status: Status) -> None:
     with HostileServer({"a": picture}, {"a": rules}) as server:
-        watched = guard(server)
+        watched = guard(server, timeout_s=1.0 if status is Status.TIMEOUT else 60.0)
         urls = [f"http://a.{DOMAIN}/{i}.jpg" for i in range(3)]
         assert set(ends(watched, urls).values()) == {status}
         asked = {path for label, path in server.asked if path != "/robots.txt"}
