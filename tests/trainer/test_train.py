@@ -25,6 +25,8 @@ def run(num_ranks: int, folder: Path, overrides: list[str], status: int = 0, **a
 
 
 STAGE_1 = ["zero.stage=1", "checkpoint.every_steps=2"]
+
+
 STAGE_3 = [
     "zero.stage=3", "checkpoint.every_steps=2", "optim.name=lamb", "train.precision=bf16", "train.micro_batch_size=4",
     "zero.extra.zero_optimization.stage3_param_persistence_threshold=0",
@@ -111,14 +113,6 @@ def _scalars(folder: Path) -> dict[str, list[float]]:
     events = EventAccumulator(str(folder))
     events.Reload()
     return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
-@pytest.mark.slow
-def test_nan_gradients_and_the_temperature_bound_at_every_stage(tmp_path: Path) -> None:
-    what = json.dumps({"folder": str(tmp_path)})
-    launch(
-        1, [sys.executable, "-m", "tests.support.trainer.ranks", "tests.support.trainer.loop_worker:every_stage", what]
-    )
 
 
 @pytest.mark.slow

@@ -91,12 +91,6 @@ def test_a_block_larger_than_the_cap_is_not_kept(remote: Root, tmp_path: Path) -
     assert not list(cache.folder.rglob("*.block"))
 
 
-@pytest.mark.parametrize("options", [{"max_bytes": 0}, {"block_rows": 0}])
-def test_a_cache_of_nothing(options: dict[str, int], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="A cache needs positive"):
-        Cache(folder=tmp_path, **options)
-
-
 def _moody(moody: s3_server.Moody) -> Root:
     once = {"retries": {"total_max_attempts": 1}}
     options = s3_server.options(moody.endpoint, skip_instance_cache=True, config_kwargs=once)

@@ -1,0 +1,96 @@
+"""Which rows a query selects: by the manifest, of adopted folders, of several roots."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation import schema
+from curation.adopt import adopt
+from curation.storage import Root
+from tests.support import small_root
+from tests.support.trainer import roots
+from trainer.data import Loader
+
+
+def test_raw_shards_by_the_manifest(tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    root.create()
+    made = small_root.build(root)
+    loader = Loader(root, where="width > 40", batch_size=4, transform=None, tokenizer=None)
+    wide = {uid for uid, row in made.downloads.items() if row["status"] == "ok" and row["width"] > 40}
+    seen = {}
+    for batch in loader:
+        seen |= dict(zip(batch["uid"], zip(batch["pixels"], batch["tokens"], strict=True), strict=True))
+    assert set(seen) == wide
+    assert all(seen[uid] == (made.images[uid], made.samples[uid]["caption"] or "") for uid in wide)
+    # Score columns and the selection may be asked too, and verify compares what was stored.
+    small_root.select(made)
+    kept = Loader(root, where="kept and source = 'coyo'", batch_size=4, transform=None, tokenizer=None, verify=True)
+    assert {made.samples[uid]["source"] for batch in kept for uid in batch["uid"]} == {"coyo"} and not kept.replaced
+
+
+def test_adopted_shards_lie_anywhere(tmp_path: Path) -> None:
+    """Absolute paths, as `curate adopt` records the tars of an img2dataset folder."""
+    root = Root(tmp_path / "root")
+    root.create()
+    made = small_root.build(root)
+    outside = tmp_path / "img2dataset"
+    outside.mkdir()
+    for unit in small_root.UNITS:
+        table = root.read_parquet(f"downloads/{unit}.parquet").to_pylist()
+        for row in table:
+            if row["shard"]:
+                target = outside / f"{unit[-5:]}.tar"
+                if not target.exists():
+                    shutil.move(root.full(row["shard"]), target)
+                row["shard"] = str(target)
+        root.publish_parquet(f"downloads/{unit}.parquet", pa.Table.from_pylist(table, schema.DOWNLOADS))
+    loader = Loader(root, batch_size=5, transform=None, tokenizer=None, num_workers=1)
+    seen = {}
+    for batch in loader:
+        seen |= dict(zip(batch["uid"], batch["pixels"], strict=True))
+    assert seen == made.images and not loader.replaced
+
+
+def test_an_adopted_img2dataset_folder(tmp_path: Path) -> None:
+    """Two of its shards, the second on another disk: trained on where they lie, by conditions on its columns."""
+    pictures: dict[str, bytes] = {}
+    for number in range(2):
+        rows, members = [], {}
+        for k in range(6):
+            key, url, caption = f"{number:05d}{k:04d}", f"http://x.test/{number}{k}.jpg", f"picture {number}{k}"
+            data = roots.jpeg(10 * number + k, 48 + k, 40)
+            lost = k == 4
+            row = {"url": url, "caption": caption, "key": key, "status": "success", "error_message": None}
+            row |= {
+                "width": 48 + k,
+                "height": 40,
+                "original_width": 48 + k,
+                "original_height": 40,
+                "similarity": k / 10,
+            }
+            rows.append(row | ({"status": "failed_to_download", "error_message": "HTTP Error 404"} if lost else {}))
+            if not lost:
+                members |= {f"{key}.jpg": data, f"{key}.json": json.dumps(row).encode(), f"{key}.txt": caption.encode()}
+                pictures[caption] = data
+        folder = tmp_path / f"laion-{number}"
+        folder.mkdir()
+        (folder / f"{number:05d}.tar").write_bytes(small_root.tar(members)[0])
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{number:05d}.parquet")
+        stats = {"count": 6, "successes": 5, "failed_to_download": 1, "failed_to_resize": 0}
+        (folder / f"{number:05d}_stats.json").write_text(json.dumps(stats))
+    root = Root(tmp_path / "root")
+    adopt(root, [str(tmp_path / "laion-0"), str(tmp_path / "laion-1")])
+    loader = Loader(root, batch_size=4, transform=None, tokenizer=None, last="drop", verify=True)
+    seen: dict[str, bytes] = {}
+    for batch in [*loader, *loader, *loader]:
+        seen |= dict(zip(batch["tokens"], batch["pixels"], strict=True))
+    assert seen == pictures and not loader.replaced
+    some = Loader(root, where="clip_similarity > 0.25", batch_size=6, transform=None, tokenizer=None)
+    (only,) = list(some)
+    assert sorted(set(only["tokens"])) == sorted(c for c in pictures if c[-1] in "35")
