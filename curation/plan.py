@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from curation.errors import UserError
 from curation.recipe.config import Recipe, SourceConfig
-from curation.sources import detect, expressions, get
+from curation.sources import column_expressions, detect_format, load_format
 from curation.storage import Root, fingerprint
 
 FOOTER_BYTES = 65_536
@@ -53,7 +53,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 def _expand(recipe: Recipe, source: SourceConfig) -> list[str]:
     if source.format != "auto":
-        get(source.format)
+        load_format(source.format)
     found: list[str] = []
     for pattern in source.paths:
         full = recipe.resolve(pattern)
@@ -80,8 +80,8 @@ def _input(source: SourceConfig, path: str) -> Input:
         raise UserError(
             f"{path} is not a readable parquet file ({reason}): download it again or leave it out."
         ) from error
-    name = detect(schema.names, path) if source.format == "auto" else source.format
-    expressions(name, schema, path)
+    name = detect_format(schema.names, path) if source.format == "auto" else source.format
+    column_expressions(name, schema, path)
     digest = hashlib.sha256(f"{size}\n".encode() + footer).hexdigest()[:16]
     return Input(source=source.name, path=path, format=name, fingerprint=digest, num_rows=num_rows, schema=schema)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from typing import TypedDict
 
 import pyarrow as pa
 
@@ -122,6 +123,42 @@ DOWNLOADS = _schema(
     fetch_round=_I32,
 )
 """`fetch_round` is the round in which the row ended: 0 the pass over the whole plan, null where nobody knows."""
+
+
+class SampleRow(TypedDict):
+    """The columns of samples that a download reads."""
+
+    uid: str
+    url: str
+    caption: str | None
+    source: str
+    domain: str | None
+    claimed_sha256: str | None
+
+
+class DownloadRow(TypedDict):
+    """One row of downloads, in the order of DOWNLOADS; all but uid, status and fetch_round may be None."""
+
+    uid: str
+    status: str
+    detail: str | None
+    sha256: str | None
+    pixel_sha256: str | None
+    phash: str | None
+    format: str | None
+    num_bytes: int | None
+    width: int | None
+    height: int | None
+    stored_width: int | None
+    stored_height: int | None
+    sharpness: float | None
+    entropy: float | None
+    shard: str | None
+    offset: int | None
+    size: int | None
+    stored_sha256: str | None
+    fetch_round: int | None
+
 
 EMBEDDINGS = _schema(uid=_S)
 

@@ -15,11 +15,13 @@ from dataclasses import replace
 
 from pyspark.sql import SparkSession
 
-from curation.adopt import unfinished
-from curation.download.opt_out import load
+from curation.adopt import list_unfinished
+from curation.download.native_engine import fetch_rows
+from curation.download.opt_out import load_opt_out
 from curation.download.progress import DownloadBar
 from curation.download.rounds import units_due
-from curation.download.unit import Fetch, content_config, download_unit, fetch_rows, resolved
+from curation.download.unit import content_config, download_unit, resolve_opt_out_paths
+from curation.download.unit_rows import Engine
 from curation.errors import UserError
 from curation.plan import Lane, lanes, plans
 from curation.recipe.config import DownloadConfig, Recipe
@@ -31,11 +33,11 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Download every unit that is not done, then the rounds. Raises UserError before anything is fetched."""
     if not root.list("plans", ".json"):
         raise UserError(f"{root.base} has no finished plan: run `curate ingest` first.")
-    config = resolved(recipe)
-    load(config.opt_out, root.scratch())
+    config = resolve_opt_out_paths(recipe)
+    load_opt_out(config.opt_out, root.scratch())
     engine(config.engine)
     missing = set(root.missing_units("downloads"))
-    unread = missing & set(unfinished(root))
+    unread = missing & set(list_unfinished(root))
     if unread:
         raise UserError(
             f"{root.base} has {len(unread)} adopted shards left to read: run the same `curate adopt` again."
@@ -60,7 +62,7 @@ def _due(root: Root, config: DownloadConfig) -> dict[str, int]:
     return units_due(root, root.units("samples"), config.rounds) if config.rounds else {}
 
 
-def engine(name: str) -> Fetch:
+def engine(name: str) -> Engine:
     """What ends the rows of a unit. Raises UserError when the engine's package is not installed."""
     if name == "native":
         return fetch_rows

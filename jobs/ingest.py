@@ -27,7 +27,7 @@ from curation.fetch.domains import registered_domain
 from curation.plan import Input, Spread, batch_name, describe_spread, inputs, least_placed, new_inputs, plans, spread
 from curation.recipe.config import Recipe
 from curation.schema import REJECTS, SAMPLES, UID_SQL, RejectReason
-from curation.sources import expressions
+from curation.sources import column_expressions
 from curation.storage import Root
 from curation.tables import plan_file, rejects_file, samples_file
 from jobs.spark.session import sql_reason
@@ -100,7 +100,7 @@ def normalised(spark: SparkSession, fresh: list[Input], wheres: dict[str, str]) 
 
 def _read(spark: SparkSession, members: list[tuple[int, Input]], where: str) -> DataFrame:
     item = members[0][1]
-    exprs = expressions(item.format, item.schema, item.path)
+    exprs = column_expressions(item.format, item.schema, item.path)
     positions = F.create_map(*[F.lit(v) for p, i in members for v in (_file_key(i.path), p)])
     key = F.regexp_replace(F.url_decode("_metadata.file_path"), "^file:/+", "/")
     unknown = F.raise_error(F.concat(F.lit("Spark names a file that was not planned: "), key)).cast("int")

@@ -1,9 +1,9 @@
-"""Take img2dataset's output folders in: their shards stay where they are, the root's tables point into them.
+"""Adopt img2dataset's output folders: their shards stay where they are, and the root's tables point into them.
 
     curate adopt IMG2DATASET_DIR… --root ROOT
 
 A shard becomes a unit. First all rows become samples or rejects and the plan is published; then each picture is read
-once, where it lies, and measured. Kill it anywhere and run it again: what stands is not done twice.
+once, where it lies, and measured. It may be killed at any moment and run again: finished work is not repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.adopt.folder import FORMAT, Rows, Shard, read, shards
+from curation.adopt.folder import FORMAT, Shard, list_shards, read_rows
 from curation.adopt.pictures import SUCCESS, end_unit
 from curation.errors import UserError
 from curation.fetch.domains import registered_domain
@@ -35,55 +35,55 @@ Result = TypeVar("Result")
 
 def adopt(root: Root, folders: Sequence[str]) -> None:
     """Adopt every shard of `folders` that `root` does not hold yet. Raises UserError before anything is written."""
-    found = [shard for folder in dict.fromkeys(folders) for shard in shards(root, folder)]
+    shards = [shard for folder in dict.fromkeys(folders) for shard in list_shards(root, folder)]
     if root.exists("root.json"):
         root.check()
-    fresh = _new(root, found)
+    fresh = _list_new_shards(root, shards)
     root.create()
     if fresh:
-        plan = _plan(root, fresh)
+        plan = _publish_plan(root, fresh)
         sys.stderr.write(describe_spread(plan))
     _end_units(root)
 
 
-def unfinished(root: Root) -> dict[str, Shard]:
-    """Units of adopted shards whose pictures were not read yet."""
+def list_unfinished(root: Root) -> dict[str, Shard]:
+    """Adopted units whose pictures were not read yet, each with its shard."""
     missing = set(root.missing_units("downloads"))
-    return {unit: shard for unit, shard in _units(root) if unit in missing}
+    return {unit: shard for unit, shard in _list_adopted(root) if unit in missing}
 
 
-def _units(root: Root) -> Iterator[tuple[str, Shard]]:
+def _list_adopted(root: Root) -> Iterator[tuple[str, Shard]]:
     for plan in plans(root):
         if plan.get(ADOPTED):
             shards_of = [Shard(source=i["source"], path=i["path"], num_bytes=()) for i in plan["inputs"]]
             yield from ((f"{plan['batch']}-{number:06d}", shard) for number, shard in enumerate(shards_of))
 
 
-def _new(root: Root, found: list[Shard]) -> list[Shard]:
-    """Those of `found` that no plan holds. Raises UserError when a shard that was adopted has changed since."""
+def _list_new_shards(root: Root, shards: list[Shard]) -> list[Shard]:
+    """The shards that no plan holds. Raises UserError when a shard has changed since it was adopted."""
     known = {i["path"]: i["fingerprint"] for plan in plans(root) if plan.get(ADOPTED) for i in plan["inputs"]}
-    for shard in found:
+    for shard in shards:
         if known.get(shard.path, shard.fingerprint) != shard.fingerprint:
             raise UserError(
                 f"{shard.path} has changed since it was adopted into {root.base}: adopt it into a new root."
             )
-    return [shard for shard in found if shard.path not in known]
+    return [shard for shard in shards if shard.path not in known]
 
 
-def _plan(root: Root, fresh: list[Shard]) -> dict[str, Any]:
+def _publish_plan(root: Root, fresh: list[Shard]) -> dict[str, Any]:
     """Publish samples and rejects of all `fresh` shards, then the plan that makes them count."""
     number = len(plans(root))
     batch = fingerprint([[[shard.path, shard.fingerprint] for shard in fresh], number])[:8]
-    kept = _first_of_each(root, [*_each("read shards", fresh, lambda shard: _keys(read(root, shard)))])
+    kept = _choose_rows(root, [*_map_in_threads("read shards", fresh, lambda shard: _read_keys(root, shard))])
     work = [(f"{batch}-{i:06d}", shard, kept[i]) for i, shard in enumerate(fresh)]
-    written = [*_each("adopt shards", work, lambda item: _write_unit(root, *item))]
-    plan = {"batch": batch, "number": number, ADOPTED: True, **_described(fresh, written)}
+    written = [*_map_in_threads("adopt shards", work, lambda item: _write_unit(root, *item))]
+    plan = {"batch": batch, "number": number, ADOPTED: True, **_describe_plan(fresh, written)}
     root.publish_json(plan_file(batch), plan)
     return plan
 
 
-def _each(desc: str, items: Sequence[Item], function: Callable[[Item], Result]) -> Iterator[Result]:
-    """`function` of each of `items` in their order, in threads: reading, parsing and hashing leave the interpreter."""
+def _map_in_threads(desc: str, items: Sequence[Item], function: Callable[[Item], Result]) -> Iterator[Result]:
+    """Yield `function(item)` in the order of `items`, from threads: they read and hash side by side."""
     with ThreadPoolExecutor(os.cpu_count()) as pool, bar(len(items), desc, "shard") as progress:
         try:
             for result in pool.map(function, items):
@@ -93,21 +93,23 @@ def _each(desc: str, items: Sequence[Item], function: Callable[[Item], Result]) 
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _keys(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Uids `[n, 2]` uint64 of the rows in their order, and which of them have a picture."""
-    return _halves(rows.table["uid"]), np.array(pc.equal(rows.table["status"], SUCCESS), bool)
+def _read_keys(root: Root, shard: Shard) -> tuple[np.ndarray, np.ndarray]:
+    """Uids `[n, 2]` uint64 of the rows of `shard` in their order, and which of the rows have a picture."""
+    table = read_rows(root, shard).table
+    return _split_uids(table["uid"]), np.array(pc.equal(table["status"], SUCCESS), bool)
 
 
-def _halves(uids: pa.ChunkedArray) -> np.ndarray:
+def _split_uids(uids: pa.ChunkedArray) -> np.ndarray:
+    """The two halves of each uid as uint64 `[n, 2]`."""
     return np.frombuffer(bytes.fromhex("".join(uids.to_pylist())), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
-def _first_of_each(root: Root, keys: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """For each shard, which of its rows become samples: of rows with one uid the first success, else the first.
+def _choose_rows(root: Root, keys: list[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """For each shard, a mask of the rows that become samples: of rows with one uid the first success, else the first.
 
-    Rows whose uid an earlier plan has do not. 40 bytes a row are held while they are sorted.
+    A row whose uid is in an earlier plan does not become a sample. Sorting takes 40 bytes of memory a row.
     """
-    earlier = [_halves(root.read_parquet(samples_file(unit), ["uid"])["uid"]) for unit in root.units("samples")]
+    earlier = [_split_uids(root.read_parquet(samples_file(unit), ["uid"])["uid"]) for unit in root.units("samples")]
     uids = np.concatenate([*earlier, *(k for k, _ in keys)])
     num_earlier = sum(map(len, earlier))
     worse = np.concatenate(
@@ -123,8 +125,8 @@ def _first_of_each(root: Root, keys: list[tuple[np.ndarray, np.ndarray]]) -> lis
 
 
 def _write_unit(root: Root, unit: str, shard: Shard, kept: np.ndarray) -> dict[str, Any]:
-    """Publish the rejects, then the samples of one shard; what the plan records of it."""
-    rows = read(root, shard)
+    """Publish the rejects, then the samples of one shard; returns what the plan records of it."""
+    rows = read_rows(root, shard)
     table = rows.table
     has_url = np.array(pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(table["url"], "")), ""), bool)
     accepted = table.filter(pa.array(kept & has_url))
@@ -132,8 +134,8 @@ def _write_unit(root: Root, unit: str, shard: Shard, kept: np.ndarray) -> dict[s
     added = {"source": pa.array([shard.source] * len(accepted), pa.string()), "domain": pa.array(domains, pa.string())}
     samples = pa.table([added[n] if n in added else accepted[n] for n in SAMPLES.names], SAMPLES.names)
     refused = [
-        *_rejects(table, ~has_url, RejectReason.NO_URL),
-        *_rejects(table, has_url & ~kept, RejectReason.REPEATED),
+        *_reject_rows(table, ~has_url, RejectReason.NO_URL),
+        *_reject_rows(table, has_url & ~kept, RejectReason.REPEATED),
         *({"row": row, "uid": None, "reason": RejectReason.LOST_BY_ENGINE.value} for row in rows.lost),
     ]
     if refused:
@@ -149,15 +151,15 @@ def _write_unit(root: Root, unit: str, shard: Shard, kept: np.ndarray) -> dict[s
     return {"rows": rows.count, "hosts": hosts, "totals": {"samples": len(domains)} | totals}
 
 
-def _rejects(table: pa.Table, which: np.ndarray, reason: RejectReason) -> Iterator[dict[str, Any]]:
+def _reject_rows(table: pa.Table, which: np.ndarray, reason: RejectReason) -> Iterator[dict[str, Any]]:
     uids = table["uid"].to_pylist()
     return ({"row": int(row), "uid": uids[row], "reason": reason.value} for row in np.flatnonzero(which))
 
 
-def _described(fresh: list[Shard], written: list[dict[str, Any]]) -> dict[str, Any]:
-    """The record of the plan, as ingest writes it."""
-    hosts = _summed(w["hosts"] for w in written)
-    totals = _summed(w["totals"] for w in written)
+def _describe_plan(fresh: list[Shard], written: list[dict[str, Any]]) -> dict[str, Any]:
+    """The record of the plan, with the fields that ingest writes."""
+    hosts = _sum_counts(w["hosts"] for w in written)
+    totals = _sum_counts(w["totals"] for w in written)
     largest = sorted(hosts.items(), key=lambda item: (-item[1], item[0]))[:NUM_LARGEST]
     return {
         "inputs": [
@@ -167,21 +169,21 @@ def _described(fresh: list[Shard], written: list[dict[str, Any]]) -> dict[str, A
         "totals": totals,
         "units": {f"{i:06d}": count for i, w in enumerate(written) if (count := w["totals"]["samples"])},
         "hosts": {"num_rows": totals["samples"], "num_domains": len(hosts), "largest": dict(largest)},
-        # Units of shards share their hosts, as the units of one large domain do: rounds must queue them like those.
+        # Adopted units share their hosts, as units of one large domain do, so rounds must queue them in the same way.
         "large_domains": {ALL_HOSTS: {"first_unit": 0, "num_units": len(fresh)}},
     }
 
 
-def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+def _sum_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     total: dict[str, int] = {}
-    for one in counts:
-        for key, count in one.items():
+    for counts_of_shard in counts:
+        for key, count in counts_of_shard.items():
             total[key] = total.get(key, 0) + count
     return total
 
 
 def _end_units(root: Root) -> None:
-    """Read the pictures of every adopted unit that lacks its downloads."""
-    work = list(unfinished(root).items())
-    for _ in _each("read pictures", work, lambda item: end_unit(root, *item)):
+    """Read the pictures of every adopted unit that has no file in downloads."""
+    work = list(list_unfinished(root).items())
+    for _ in _map_in_threads("read pictures", work, lambda item: end_unit(root, *item)):
         pass

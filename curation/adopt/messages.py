@@ -1,4 +1,4 @@
-"""What img2dataset says of a row, as a status: its messages are Python's, OpenCV's and a few of its own."""
+"""img2dataset's message about a row as a status; its messages are Python's, OpenCV's and a few of its own."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _PATTERNS = (
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), status) for pattern, status in _PATTERNS)
 
 
-def status_of(state: str | None, message: str | None) -> Status:
-    """Status of a row that img2dataset gave up: its `state` (failed_to_download, failed_to_resize) and its message.
+def classify_message(state: str | None, message: str | None) -> Status:
+    """The status of a row that img2dataset gave up with a `state` (failed_to_download, failed_to_resize) and a message.
 
-    A message that fits nothing is `corrupt` when it came from resizing, `internal_error` otherwise.
+    A message that no pattern matches is `corrupt` when it comes from resizing, `internal_error` otherwise.
     """
     text = message or ""
     code = _HTTP.search(text)

@@ -1,6 +1,6 @@
-"""What is seen of a unit while it is fetched: logs/download/UNIT.ROUND.json, written anew every few seconds.
+"""The log of a unit while it is fetched: logs/download/UNIT.ROUND.json, rewritten every few seconds.
 
-For the progress bar and for people (`curate status`); nothing reads it for decisions.
+The progress bar and `curate status` read it; nothing reads it for decisions.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from collections import Counter, deque
 from types import TracebackType
 from typing import Any
 
+from curation.schema import DownloadRow
 from curation.storage import Root
 
 FOLDER = "logs/download"
 INTERVAL_S = 3.0
 MAX_HOSTS = 200
-"""Hosts that a log names. A host belongs to one unit, so the largest of all are among the largest of theirs."""
+"""Hosts that a log names. A host belongs to one unit, so the largest hosts of all are the largest of their units."""
 NUM_SNAPSHOTS = 11
-"""Rates are those of the last ten intervals, so that rows which a journal brought back count for nothing."""
+"""Rates are taken over the last ten intervals, so that rows which come back from a journal do not count as fast."""
 
 
 class UnitLog:
     """Counts ended rows by status and by host; use as a context manager around the work on one unit.
 
-    `num_rows` is how many rows this round has to end in the unit.
+    `num_rows` is the number of rows that this round has to end in the unit.
     """
 
     def __init__(self, root: Root, unit: str, fetch_round: int, num_rows: int) -> None:
@@ -35,11 +36,11 @@ class UnitLog:
         self._hosts: dict[str, Counter[str]] = {}
         self._num_bytes = 0
         self._snapshots: deque[tuple[float, int, int, dict[str, int]]] = deque(maxlen=NUM_SNAPSHOTS)
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._publish_often, name="download-log", daemon=True)
 
-    def ended(self, domain: str | None, row: dict[str, Any]) -> None:
-        """Count the `row` of downloads that ended."""
+    def count_row(self, domain: str | None, row: DownloadRow) -> None:
+        """Count one ended `row` under its registered domain."""
         self._statuses[row["status"]] += 1
         host = self._hosts.get(domain or "")
         if host is None:
@@ -55,22 +56,22 @@ class UnitLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
-        with contextlib.suppress(OSError):  # the disk is full, say: the rows matter, not the log
+        with contextlib.suppress(OSError):  # a full disk, for example, must not fail the unit because of its log
             self._publish(running=False)
 
     def _publish_often(self) -> None:
         while True:
             with contextlib.suppress(OSError):
                 self._publish(running=True)
-            if self._over.wait(INTERVAL_S):
+            if self._stopped.wait(INTERVAL_S):
                 return
             totals = {name: counts.total() for name, counts in list(self._hosts.items())}
             self._snapshots.append((time.time(), sum(totals.values()), self._num_bytes, totals))
 
     def _rates(self, hosts: list[str]) -> dict[str, Any]:
-        """Rows and bytes a second over the snapshots, in all and of each of `hosts`; nothing before the second one."""
+        """Rows and bytes a second over the snapshots, in total and of each of `hosts`; None before two snapshots."""
         if len(self._snapshots) < 2:
             return {"rows_per_s": None, "bytes_per_s": None, "hosts_per_s": {}}
         (begin, rows, num_bytes, earlier), (end, rows_now, num_bytes_now, now) = self._snapshots[0], self._snapshots[-1]

@@ -1,8 +1,8 @@
 """Opt-out lists: what must not be fetched or kept, by URL, by host, or by sha256 of the picture.
 
-Lists may be long and tasks many: a node reads them once, 300,000 lines (26 MB) a second, into a sorted file of 64-bit
-hashes, 8 bytes an entry, that all its tasks map into memory. With n entries the hashes refuse one in 2^64 / n look-ups
-of what is on no list, one in 10^11 with a hundred million entries: a mistake to the polite side.
+Lists may be long and a node runs many tasks. So a node reads the lists once (300,000 lines or 26 MB a second) into a
+sorted file of 64-bit hashes, 8 bytes an entry, which all its tasks map into memory. With n entries, one in 2^64 / n
+look-ups of what is on no list is refused by mistake: one in 10^11 with a hundred million entries.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class OptOut:
         return np.asarray(np.load(self.file, mmap_mode="r"))
 
     def refuses_url(self, url: str) -> bool:
-        """Whether `url` is listed, or its host, or a host above; in the form in which it would be fetched."""
+        """Whether `url`, in the form in which it would be fetched, its host, or a domain above that host is listed."""
         if self.file is None:
             return False
         try:
@@ -58,39 +58,40 @@ class OptOut:
         except BadUrlError:
             return False
         labels = target.host.rstrip(".").split(".")[-MAX_LABELS:]
-        return self._holds([_url(target), *(_host(".".join(labels[i:])) for i in range(len(labels)))])
+        return self._lists_any([_url_key(target), *(_host_key(".".join(labels[i:])) for i in range(len(labels)))])
 
     def refuses_sha256(self, sha256: str | None) -> bool:
         """Whether the picture with this sha256 (hexadecimal) is listed."""
-        return self.file is not None and sha256 is not None and self._holds([_sha256(sha256)])
+        return self.file is not None and sha256 is not None and self._lists_any([_sha256_key(sha256)])
 
-    def _holds(self, texts: list[str]) -> bool:
-        wanted = np.frombuffer(b"".join(map(_hash, texts)), HASH)
+    def _lists_any(self, keys: list[str]) -> bool:
+        wanted = np.frombuffer(b"".join(map(_hash_key, keys)), HASH)
         hashes = self._hashes
         return bool((hashes[np.searchsorted(hashes, wanted)] == wanted).any())
 
 
-def load(paths: Iterable[str], folder: Path) -> OptOut:
-    """The lists at `paths`; what has been read of them is kept in `folder` until one of them changes.
+def load_opt_out(paths: Iterable[str], folder: Path) -> OptOut:
+    """Load the lists at `paths`; their hashes are kept in `folder` until one of the lists changes.
 
-    An entry a line: a URL, which stands for itself and, without a path, for its host; a host, also as `*.host`, which
-    stands for itself and all below it; a sha256. `#` starts a comment, after a space too. URLs that are never fetched
-    for their scheme are passed over. Raises UserError when a list cannot be read, or a line would match nothing.
+    A line holds one entry: a URL, which stands for itself and, without a path, for its host; a host, also written
+    `*.host`, which stands for itself and for all hosts below it; or a sha256. `#` starts a comment, also after a space.
+    URLs with a scheme that is never fetched are skipped. Raises UserError when a list cannot be read, or when a line
+    would match nothing.
     """
-    lists = [(path, _state(path)) for path in paths]
+    lists = [(path, _describe_state(path)) for path in paths]
     if not lists:
         return OptOut()
     file = folder / f"opt-out-{fingerprint([__version__, os.getuid(), lists])}.npy"
     if not file.exists():
         with open(file.with_suffix(".lock"), "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the tasks of a node start together: one reads, the others wait for it
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the tasks of a node start together: one reads the lists, the others wait
             if not file.exists():
-                _write(file, (path for path, _ in lists))
+                _write_hashes(file, (path for path, _ in lists))
     return OptOut(file)
 
 
-def _state(path: str) -> str:
-    """Size, time of change and whatever else the file system tells of the list, to know it again by."""
+def _describe_state(path: str) -> str:
+    """What the file system says about the list (size, time of change, …), by which an unchanged list is recognised."""
     try:
         fs, name = fsspec.core.url_to_fs(path)
         return repr(sorted(fs.info(name).items()))
@@ -98,37 +99,39 @@ def _state(path: str) -> str:
         raise UserError(f"The opt-out list {path} cannot be read: {error}.") from error
 
 
-def _write(file: Path, paths: Iterable[str]) -> None:
-    # The greatest number ends it, so that what is searched for always has a place.
-    hashes = np.fromiter(itertools.chain(*map(_read, paths), [2**64 - 1]), HASH)
+def _write_hashes(file: Path, paths: Iterable[str]) -> None:
+    # The greatest number is the last entry, so that every search finds an index inside the array.
+    hashes = np.fromiter(itertools.chain(*map(_read_hashes, paths), [2**64 - 1]), HASH)
     hashes.sort()
     with whole_file(file) as f:
         np.save(f, hashes)
 
 
-def _read(path: str) -> Iterator[int]:
-    """The hash of each entry."""
+def _read_hashes(path: str) -> Iterator[int]:
+    """Yield the hash of each entry of the list. Raises UserError."""
     try:
         with fsspec.open(path, "rt", encoding="utf-8-sig") as f:
             for number, line in enumerate(f, 1):
                 entry = (COMMENT.sub("", line) if "#" in line else line).strip()
                 try:
-                    text = _meant(entry) if entry else None
+                    key = _parse_entry(entry) if entry else None
                 except (BadUrlError, ValueError) as error:
-                    said = error.detail if isinstance(error, BadUrlError) else error
-                    raise UserError(f"The opt-out list {path} has {entry[:100]!r} in line {number}: {said}.") from error
-                if text is not None:
-                    yield int.from_bytes(_hash(text), "little")
+                    reason = error.detail if isinstance(error, BadUrlError) else error
+                    raise UserError(
+                        f"The opt-out list {path} has {entry[:100]!r} in line {number}: {reason}."
+                    ) from error
+                if key is not None:
+                    yield int.from_bytes(_hash_key(key), "little")
     except (OSError, UnicodeError) as error:
         raise UserError(f"The opt-out list {path} cannot be read: {error}.") from error
 
 
-def _meant(entry: str) -> str | None:
-    """What `entry` stands for, None for what is never fetched. Raises ValueError or BadUrlError for a mistake."""
+def _parse_entry(entry: str) -> str | None:
+    """The key of `entry`, None for a URL that is never fetched. Raises ValueError or BadUrlError for a wrong entry."""
     if len(entry) == 64 and SHA256.fullmatch(entry):
-        return _sha256(entry)
+        return _sha256_key(entry)
     if "://" not in entry:
-        return _host(_named(entry))
+        return _host_key(_parse_host(entry))
     try:
         target = parse(entry)
     except BadUrlError as error:
@@ -137,10 +140,10 @@ def _meant(entry: str) -> str | None:
         raise
     if "*" in target.host or target.path.endswith("/*"):
         raise ValueError("a URL stands for itself alone, so name the host")
-    return _url(target) if target.path != "/" else _host(target.host)
+    return _url_key(target) if target.path != "/" else _host_key(target.host)
 
 
-def _named(entry: str) -> str:
+def _parse_host(entry: str) -> str:
     """The host that `entry` names."""
     name = entry.removeprefix("*").removeprefix(".")
     target = parse(f"http://{name}/")
@@ -151,17 +154,17 @@ def _named(entry: str) -> str:
     return target.host
 
 
-def _url(target: Target) -> str:
+def _url_key(target: Target) -> str:
     return f"url {target.scheme} {target.host.rstrip('.')} {target.port} {canonical(target.path)}"
 
 
-def _host(host: str) -> str:
+def _host_key(host: str) -> str:
     return f"host {host.rstrip('.')}"
 
 
-def _sha256(sha256: str) -> str:
+def _sha256_key(sha256: str) -> str:
     return f"sha256 {sha256.lower()}"
 
 
-def _hash(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=HASH.itemsize).digest()
+def _hash_key(key: str) -> bytes:
+    return blake2b(key.encode(), digest_size=HASH.itemsize).digest()

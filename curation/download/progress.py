@@ -1,6 +1,6 @@
-"""The bar of `curate download`: rows and rates, the share that came, the reasons of those that did not, the end.
+"""The progress bar of `curate download`: rows, rate, share of pictures that came, most frequent failures, time left.
 
-It reads what running units say of themselves in ROOT/logs/download; where nobody watches it reads nothing.
+It reads the logs of running units in ROOT/logs/download; it reads nothing where stderr is not a terminal.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ NUM_REASONS = 3
 
 
 class DownloadBar:
-    """Call it often while units run. `num_rows` maps each unit of this round to the rows it has to end."""
+    """Call it often while units run. `num_rows` maps each unit of this round to the number of rows it has to end."""
 
     def __init__(self, root: Root, fetch_round: int, num_rows: Mapping[str, int]) -> None:
         self._root, self._round, self._num_rows = root, fetch_round, num_rows
         self._ended: Counter[str] = Counter()
-        self._over: set[str] = set()
+        self._finished: set[str] = set()
         self._started = time.time()
         self._next = 0.0
 
@@ -42,7 +42,7 @@ class DownloadBar:
         self._bar.close()
 
     def __call__(self) -> None:
-        """Show what the logs say, at most every READ_EVERY_S."""
+        """Show the counts of the logs, at most once in READ_EVERY_S seconds."""
         if self._bar.disable or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + READ_EVERY_S
@@ -51,23 +51,23 @@ class DownloadBar:
             if log["running"]:
                 running.update(log["statuses"])
             else:
-                self._over.add(log["unit"])
+                self._finished.add(log["unit"])
                 self._ended.update(log["statuses"])
         counts = self._ended + running
-        self._bar.set_postfix_str(summary(counts), refresh=False)
+        self._bar.set_postfix_str(summarise(counts), refresh=False)
         self._bar.update(counts.total() - self._bar.n)
 
     def _logs(self) -> list[dict[str, Any]]:
-        """Logs of this run's units that were not over when last read."""
+        """Logs of this run's units that were still running when they were last read."""
         suffix = f".{self._round}.json"
         names = (name.removesuffix(suffix) for name in self._root.list(FOLDER, suffix))
-        units = (name for name in names if name in self._num_rows and name not in self._over)
+        units = (name for name in names if name in self._num_rows and name not in self._finished)
         logs = [self._root.read_json(f"{FOLDER}/{unit}{suffix}") for unit in units]
         return [log for log in logs if log["at"] >= self._started]
 
 
-def summary(counts: Mapping[str, int]) -> str:
-    """`ok 71 % · http_404 12 %, dns 9 %, timeout 3 %` of ended rows by status."""
+def summarise(counts: Mapping[str, int]) -> str:
+    """`ok 71 % · http_404 12 %, dns 9 %, timeout 3 %`: the shares of ended rows by status."""
     total = sum(counts.values())
     if not total:
         return ""

@@ -11,10 +11,9 @@ import heapq
 import itertools
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import Any
 
 from curation.fetch.urls import Target
-from curation.schema import Status
+from curation.schema import SampleRow, Status
 
 MAX_FAILURES, MAX_FAILURES_ONCE_REACHED = 16, 64
 """Requests in a row that reach nothing, to an origin that never answered and to one that did: then its other rows are
@@ -34,7 +33,7 @@ FIRST = 1 << 40
 class Item:
     """A row on its way: what to ask for now, and what was spent on it."""
 
-    sample: dict[str, Any]
+    sample: SampleRow
     target: Target
     hops: int = 0
     """Redirects that were followed in this try."""
@@ -87,7 +86,7 @@ class Host:
 
 
 class Schedule:
-    """Add items, then `take()` them from many workers; each ends with `done`, `later` or `move`."""
+    """Add items, then `take()` them from many workers; each ends with `finish`, `retry_later` or `move`."""
 
     def __init__(self, max_per_host: int, interval_s: float) -> None:
         self._max_per_host, self._interval_s = max_per_host, interval_s
@@ -213,7 +212,7 @@ class Schedule:
         self._ring()
         self._wake()
 
-    def rest(self, item: Item) -> None:
+    def release_host(self, item: Item) -> None:
         """`item` needs its host no more, though it has not ended: the next one may ask."""
         host = self.hosts[item.target.host]
         host.active -= 1
@@ -226,7 +225,7 @@ class Schedule:
         host.num_items -= 1
         return host
 
-    def done(self, item: Item) -> str | None:
+    def finish(self, item: Item) -> str | None:
         """`item` has ended; the name of its host when that was its last, and no redirect leads there."""
         host = self._leave(item)
         self._num_items -= 1
@@ -244,7 +243,7 @@ class Schedule:
             del self.hosts[self._rowless.popitem(last=False)[0]]
         return None if host.redirected else host.name
 
-    def later(self, item: Item, seconds: float) -> None:
+    def retry_later(self, item: Item, seconds: float) -> None:
         """Try `item` again, not before `seconds` have passed."""
         host = self.hosts[item.target.host]
         host.active -= 1
@@ -253,7 +252,7 @@ class Schedule:
         self._offer(host)
 
     def move(self, item: Item, target: Target, seconds: float = 0.0) -> str | None:
-        """`item` asks for `target` next, in `seconds`; the name of the host that it left, as from `done`."""
+        """`item` asks for `target` next, in `seconds`; the name of the host that it left, as from `finish`."""
         left = self._leave(item)
         item.target = target
         host = self._host(target.host, FIRST)
@@ -272,7 +271,7 @@ class Schedule:
         if host is not None:
             host.not_before = max(host.not_before, self._now() + seconds)
 
-    def reached(self, item: Item, end: tuple[Status, str], answered: bool, busy: bool) -> None:
+    def record_end(self, item: Item, end: tuple[Status, str], answered: bool, busy: bool) -> None:
         """How the latest request to the item's host ended; whether it was answered, and with a plea to come later."""
         host = self.hosts[item.target.host]
         key = item.target.scheme, item.target.port

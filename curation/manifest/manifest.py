@@ -1,9 +1,10 @@
 """The manifest: DuckDB views over the tables of a root, read in place and read-only.
 
-    Manifest("s3://bucket/run").query("select source, count(*) from manifest where kept group by source")
+    with Manifest("s3://bucket/run") as manifest:
+        manifest.query("select source, count(*) from manifest where kept group by source").show()
 
-A view lists the files that stood when the manifest was opened; jobs only ever add files under new names, so a query
-is safe while a job writes.
+A view lists the files that stood when the manifest was opened. Jobs only add files under new names, so a query is safe
+while a job writes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ VERSIONED_TABLES = {
 
 
 class Manifest:
-    """Views samples, rejects, downloads, duplicates, scores, selection, train_index and the wide `manifest`."""
+    """Views samples, rejects, downloads, duplicates, scores, selection, train_index and the wide `manifest`.
+
+    Use it as a context manager, or call `close()` when no relation of it is needed any more.
+    """
 
     def __init__(self, root: Root | str | Path) -> None:
         self.root = root if isinstance(root, Root) else Root(root)
@@ -67,8 +71,14 @@ class Manifest:
         except duckdb.Error as error:
             raise UserError(f"DuckDB refuses the query: {reason(error)}") from error
 
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """End DuckDB's connections, and with them its threads: before this process forks, say."""
+        """Close DuckDB's connections and end their threads, before this process forks, for example."""
         self.connection.close()
         self._parser.close()
 

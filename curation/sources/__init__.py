@@ -40,25 +40,25 @@ class SourceFormat:
         return all(m in lower for m in self.marks) and not any(a in lower for a in self.absent)
 
 
-def names() -> list[str]:
+def list_formats() -> list[str]:
     """Every known format, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def get(name: str) -> SourceFormat:
+def load_format(name: str) -> SourceFormat:
     """The format called `name`. Raises UserError naming the known ones."""
-    if name not in names():
-        raise UserError(f"There is no source format {name!r}; known: auto, {', '.join(names())}.")
+    if name not in list_formats():
+        raise UserError(f"There is no source format {name!r}; known: auto, {', '.join(list_formats())}.")
     return importlib.import_module(f"{__name__}.{name}").FORMAT
 
 
-def detect(columns: Sequence[str], file: str) -> str:
+def detect_format(columns: Sequence[str], file: str) -> str:
     """The format with the most marks among `columns`. Raises UserError when none fits."""
-    fitting = [(len(get(name).marks), name) for name in names() if get(name).matches(columns)]
+    fitting = [(len(load_format(name).marks), name) for name in list_formats() if load_format(name).matches(columns)]
     if not fitting:
         raise UserError(
             f"{file} fits no known metadata schema (columns: {', '.join(columns)}); "
-            f"name its format in [[sources]]: {', '.join(names())}."
+            f"name its format in [[sources]]: {', '.join(list_formats())}."
         )
     return max(fitting)[1]
 
@@ -71,13 +71,13 @@ def _found(schema: pa.Schema, candidates: Sequence[str]) -> pa.Field | None:
     return None
 
 
-def expressions(name: str, schema: pa.Schema, file: str) -> dict[str, str]:
+def column_expressions(name: str, schema: pa.Schema, file: str) -> dict[str, str]:
     """SQL over the file's own columns for each column of `samples` but uid, source and domain.
 
     Sizes below 1, cosines outside [-1, 1] and probabilities outside [0, 1] (all seen in the published sets) become
     NULL. Raises UserError when the file lacks a required column.
     """
-    source = get(name)
+    source = load_format(name)
     result = {}
     for target in SAMPLES.names:
         if target in ("uid", "source", "domain"):

@@ -37,7 +37,7 @@ from curation.images.probe import PictureError, check_whole
 from curation.images.process import inspect
 from curation.recipe.config import DownloadConfig, host_port
 from curation.schema import Status
-from jobs.engines.img2dataset_refusals import RefusedError, refused_for
+from jobs.engines.img2dataset_refusals import RefusedError, refuse_for
 
 CHUNK_BYTES = 64 << 10
 MAX_LOOKUPS = 32
@@ -185,7 +185,7 @@ class Guard:
                         return _parsed(location.strip(), target)
                     return self._body(response) if text_bytes is None else _text(response, text_bytes)
         except Exception as error:  # whatever the web makes the libraries raise must end the row with a status
-            refused = error if isinstance(error, RefusedError) else refused_for(error)
+            refused = error if isinstance(error, RefusedError) else refuse_for(error)
             if clock.left_s <= 0 and refused.status in TEMPORARY:
                 detail = f"no whole picture within {self._config.timeout_s:g} s"
                 raise RefusedError(Status.TIMEOUT, detail) from error

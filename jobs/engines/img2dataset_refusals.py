@@ -1,4 +1,4 @@
-"""How a fetch through the guard ends without a picture, and its way through a message of img2dataset's."""
+"""The exception with which the guard ends a fetch, and its text, which comes back in img2dataset's error message."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ MARK = "clip-curation "
 
 
 class RefusedError(Exception):
-    """The end of one fetch. `wait_s` is how long to wait before another try, which `final` says is of no use."""
+    """A fetch that ended without a picture. `wait_s` is the wait before another try; `final`: none can help."""
 
     def __init__(self, status: Status, detail: str = "", wait_s: float | None = None, final: bool = False) -> None:
         super().__init__(f"{MARK}{status}: {detail}")
         self.status, self.detail, self.wait_s, self.final = status, detail, wait_s, final
 
 
-def ended(message: str | None) -> tuple[Status, str] | None:
-    """Status and detail of a refusal that img2dataset wrote down; None for a message of its own."""
+def parse_refusal(message: str | None) -> tuple[Status, str] | None:
+    """Status and detail of a RefusedError that img2dataset wrote down; None for a message of its own."""
     status, _, detail = (message or "").removeprefix(MARK).partition(": ")
     return (Status(status), detail) if (message or "").startswith(MARK) and status in set(Status) else None
 
 
-def refused_for(error: Exception) -> RefusedError:
-    """What Python raises while connecting and reading, as a status."""
+def refuse_for(error: Exception) -> RefusedError:
+    """The RefusedError for an exception that Python raises while it connects and reads."""
     if isinstance(error, HttpError):
         return RefusedError(error.status, error.detail)
     if isinstance(error, ssl.SSLError):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from curation.schema import UID_SQL, uid
+from curation.schema import DOWNLOADS, SAMPLES, UID_SQL, DownloadRow, SampleRow, uid
 
 TEXT = st.one_of(st.none(), st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), max_size=20))
 AWKWARD = [
@@ -36,3 +36,8 @@ def test_same_in_duckdb(url: str | None, caption: str | None) -> None:
 def test_same_in_spark(spark: SparkSession) -> None:
     rows = spark.createDataFrame(AWKWARD, "url string, caption string").selectExpr(UID_SQL).collect()
     assert [r[0] for r in rows] == [uid(*pair) for pair in AWKWARD]
+
+
+def test_typed_rows_have_the_columns_of_their_tables() -> None:
+    assert list(DownloadRow.__annotations__) == DOWNLOADS.names
+    assert set(SampleRow.__annotations__) <= set(SAMPLES.names)

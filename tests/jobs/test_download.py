@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from curation.download.progress import summary
+from curation.download.progress import summarise
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
 from curation.recipe.config import DownloadConfig, load
@@ -118,11 +118,11 @@ def test_a_round_that_died_before_its_row_file_stands_is_done_again(
         with monkeypatch.context() as patch:
             patch.setattr(Root, "publish_parquet", die)
             with pytest.raises(OSError, match="No space left"):
-                unit_download.download_unit(root, unit, unit_download.resolved(config), 1)
+                unit_download.download_unit(root, unit, unit_download.resolve_opt_out_paths(config), 1)
         assert rows(root) == before and verify(root) is None
-        unit_download.download_unit(root, unit, unit_download.resolved(config), 1)
+        unit_download.download_unit(root, unit, unit_download.resolve_opt_out_paths(config), 1)
         assert not unit_is_due(root, unit) and verify(root) is None
-        assert not list(root.scratch().glob("*.spool"))
+        assert not list(root.scratch().glob("*.journal"))
 
 
 def unit_is_due(root: Root, unit: str) -> bool:
@@ -141,8 +141,8 @@ def test_lanes_of_a_large_domain_share_what_a_host_may_bear() -> None:
 
 def test_the_bar_names_the_share_that_came_and_the_chief_reasons() -> None:
     counts = {"ok": 70, "http_404": 15, "dns": 9, "timeout": 5, "tls": 1}
-    assert summary(counts) == "ok 70 % · http_404 15 %, dns 9 %, timeout 5 %"
-    assert summary({}) == "" and summary({"ok": 3}) == "ok 100 %"
+    assert summarise(counts) == "ok 70 % · http_404 15 %, dns 9 %, timeout 5 %"
+    assert summarise({}) == "" and summarise({"ok": 3}) == "ok 100 %"
 
 
 def test_no_plan_is_one_sentence(spark: SparkSession, root: Root, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from curation.adopt import adopt
-from curation.adopt.messages import status_of
+from curation.adopt.messages import classify_message
 from curation.demo.altered import huge_png
 from curation.download.unit import download_unit
 from curation.errors import UserError
@@ -333,11 +333,11 @@ def test_a_round_fetches_what_img2dataset_missed(root: Root, made: tuple[Path, i
     ],
 )  # fmt: skip
 def test_messages_become_statuses(message: str | None, status: Status) -> None:
-    assert status_of("failed_to_download", message) is status
+    assert classify_message("failed_to_download", message) is status
 
 
 def test_an_unknown_failure_of_resizing_is_a_corrupt_picture() -> None:
-    assert status_of("failed_to_resize", "OpenCV(4.11) error: (-215:Assertion failed)") is Status.CORRUPT
+    assert classify_message("failed_to_resize", "OpenCV(4.11) error: (-215:Assertion failed)") is Status.CORRUPT
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from curation.demo.faults import FAULTS
 from curation.demo.web import FOLDER, picture_bytes, picture_size, pictures
 from curation.recipe.config import load
 from curation.schema import Status, uid
-from curation.sources import detect
+from curation.sources import detect_format
 
 # CURATION.md: LAION-2B joined, COYO-700M, CommonPool.
 COLUMNS = {
@@ -41,7 +41,7 @@ def test_the_files_have_the_true_columns_and_are_recognised(tmp_path: Path) -> N
         names = pq.read_schema(tmp_path / file).names
         wanted = "laion2b" if name == "laion" else name
         assert names == COLUMNS[wanted].split()
-        assert detect(names, file) == wanted
+        assert detect_format(names, file) == wanted
 
 
 def test_two_writes_give_the_same_bytes_and_a_second_one_leaves_files_alone(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.download import opt_out
-from curation.download.opt_out import OptOut, load
+from curation.download.opt_out import OptOut, load_opt_out
 from curation.errors import UserError
 from curation.fetch.urls import parse
 
@@ -44,7 +44,7 @@ ftp://c.example/never.jpg
 def loaded(folder: Path, text: str) -> OptOut:
     file = folder / "list.txt"
     file.write_text(text, encoding="utf-8")
-    return load([str(file)], folder)
+    return load_opt_out([str(file)], folder)
 
 
 @pytest.fixture(scope="module")
@@ -144,22 +144,22 @@ def test_lists_add_up(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     first.write_text(LIST)
     second.write_text("ff" * 32 + "\r\nmore.example\r\n")
-    found = load([str(first), str(second)], tmp_path)
+    found = load_opt_out([str(first), str(second)], tmp_path)
     assert found.refuses_sha256(SHA256) and found.refuses_sha256("ff" * 32)
     assert found.refuses_url("http://more.example/") and found.refuses_url("http://host.example/")
 
 
 def test_no_list_refuses_nothing(tmp_path: Path) -> None:
-    for nothing in (load([], tmp_path), loaded(tmp_path, ""), loaded(tmp_path, "# nobody yet\n")):
+    for nothing in (load_opt_out([], tmp_path), loaded(tmp_path, ""), loaded(tmp_path, "# nobody yet\n")):
         assert not nothing.refuses_url("http://a.example/") and not nothing.refuses_sha256(SHA256)
 
 
 def test_a_list_is_read_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, reads = opt_out._read, []
-    monkeypatch.setattr(opt_out, "_read", lambda path: reads.append(path) or read(path))
+    read, reads = opt_out._read_hashes, []
+    monkeypatch.setattr(opt_out, "_read_hashes", lambda path: reads.append(path) or read(path))
     file = tmp_path / "list.txt"
     file.write_text("a.example")
-    threads = [threading.Thread(target=load, args=([str(file)], tmp_path)) for _ in range(8)]
+    threads = [threading.Thread(target=load_opt_out, args=([str(file)], tmp_path)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -168,14 +168,14 @@ def test_a_list_is_read_once_and_again_when_it_changes(tmp_path: Path, monkeypat
     before = os.stat(file)
     file.write_text("b.example")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert load([str(file)], tmp_path).refuses_url("http://b.example/")
+    assert load_opt_out([str(file)], tmp_path).refuses_url("http://b.example/")
     assert len(reads) == 2
 
 
 def test_a_list_may_lie_elsewhere(tmp_path: Path) -> None:
     with fsspec.open("memory://opt-out.txt", "w") as f:
         f.write("a.example\n")
-    assert load(["memory://opt-out.txt"], tmp_path).refuses_url("http://a.example/")
+    assert load_opt_out(["memory://opt-out.txt"], tmp_path).refuses_url("http://a.example/")
 
 
 def test_a_process_beside_gets_the_file_and_not_its_bytes(tmp_path: Path) -> None:
@@ -197,4 +197,4 @@ def test_a_list_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for path in (str(tmp_path / "missing.txt"), str(tmp_path / "binary"), "nothing://such/list"):
         with pytest.raises(UserError, match="cannot be read"):
-            load([path], tmp_path)
+            load_opt_out([path], tmp_path)

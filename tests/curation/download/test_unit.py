@@ -18,8 +18,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from curation.download import unit as download
-from curation.download.unit import Job, content_config, download_unit, fetch_rows
+from curation.download.native_engine import fetch_rows
+from curation.download.rows import MAX_DETAIL, failed_row
+from curation.download.unit import content_config, download_unit
+from curation.download.unit_rows import UnitRows
 from curation.fetch.schedule import MAX_REFUSALS
 from curation.recipe.config import DownloadConfig
 from curation.schema import DOWNLOADS, SAMPLES, Status, uid
@@ -113,15 +115,15 @@ def test_a_unit_goes_on_at_the_row_where_it_stopped(
     tmp_path: Path, config: DownloadConfig, server: HostileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = fill(tmp_path)
-    end = Job.end
+    end = UnitRows.end
 
-    def full(self: Job, sample: Row, row: Row, data: bytes = b"") -> None:
-        if len(self.spool.rows) == 12:
+    def full(self: UnitRows, sample: Row, row: Row, data: bytes = b"") -> None:
+        if len(self.journal.rows) == 12:
             raise OSError(28, "No space left on device")
         end(self, sample, row, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "end", full)
+        patch.setattr(UnitRows, "end", full)
         with pytest.raises(OSError, match="No space left"):
             download_unit(root, UNIT, config)
     assert not root.exists(f"downloads/{UNIT}.parquet") and not root.list("raw")
@@ -147,13 +149,13 @@ def test_a_second_attempt_at_once_ends_the_same(tmp_path: Path, config: Download
     root, other = fill(tmp_path / "one"), fill(tmp_path / "two")
     download_unit(other, UNIT, config)
 
-    def twice(job: Job) -> None:
+    def twice(rows: UnitRows) -> None:
         download_unit(root, UNIT, config)
-        fetch_rows(job)
+        fetch_rows(rows)
 
-    download_unit(root, UNIT, config, fetch=twice)
+    download_unit(root, UNIT, config, engine=twice)
     assert rows(root) == rows(other) and root.list("raw") == other.list("raw")
-    assert not list(root.scratch().glob("*.spool*"))
+    assert not list(root.scratch().glob("*.journal*"))
 
 
 def test_a_row_that_breaks_our_own_code_ends_as_internal_error(
@@ -263,7 +265,7 @@ def test_lists_that_grew_after_a_kill_hold_for_rows_of_the_journal(
     opt_out.write_text(f"b.{DOMAIN}\n{listed}\n")
     for lists in ((), (str(opt_out),)):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(download, "publish_unit", killed)
+            patch.setattr("curation.download.unit.publish_unit", killed)
             download_unit(root, UNIT, replace(config, opt_out=lists))
     download_unit(root, UNIT, replace(config, opt_out=(str(opt_out),)))
     urls = {row["uid"]: row["url"] for row in root.read_parquet(f"samples/{UNIT}.parquet").to_pylist()}
@@ -299,5 +301,5 @@ def test_an_empty_unit_is_a_unit(tmp_path: Path, config: DownloadConfig) -> None
 
 
 def test_details_are_cut(tmp_path: Path) -> None:
-    assert len(download.failed("0", Status.DNS, "x" * 1000)["detail"]) == download.MAX_DETAIL
-    assert download.failed("0", Status.DNS, "")["detail"] is None
+    assert len(failed_row("0", Status.DNS, "x" * 1000)["detail"]) == MAX_DETAIL
+    assert failed_row("0", Status.DNS, "")["detail"] is None

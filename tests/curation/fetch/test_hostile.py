@@ -18,6 +18,8 @@ import pyarrow as pa
 import pytest
 
 from curation.download import unit as download
+from curation.download.native_engine import fetch_rows
+from curation.download.unit_rows import UnitRows
 from curation.fetch import politeness
 from curation.recipe.config import DownloadConfig
 from curation.schema import SAMPLES, Status, uid
@@ -79,11 +81,11 @@ def fill(root: Root, unit: str, behaves: list[Behaviour]) -> dict[str, str]:
     return {str(row["uid"]): str(row["caption"]) for row in rows}
 
 
-def fetch_late(server: HostileServer, job: download.Job) -> None:
-    """Fetch the rows of `job` from `server` on a clock that moves when nobody has anything to do but to wait."""
+def fetch_late(server: HostileServer, waiting: UnitRows) -> None:
+    """End the rows of `waiting` from `server` on a clock that moves when nobody has anything to do but to wait."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asyncio, "run", partial(moved_clock.run, connected=server.connected))
-        download.fetch_rows(job)
+        fetch_rows(waiting)
 
 
 def one_pass(folder: Path, server: HostileServer) -> tuple[Root, dict[str, Row]]:
@@ -93,7 +95,7 @@ def one_pass(folder: Path, server: HostileServer) -> tuple[Root, dict[str, Row]]
     late = [b for b in BEHAVES if b.status is Status.TIMEOUT]
     names = fill(root, PROMPT, [b for b in BEHAVES if b not in late]) | fill(root, LATE, late)
     download.download_unit(root, PROMPT, config_of(server, folder, GENEROUS_S))
-    download.download_unit(root, LATE, config_of(server, folder, TIMEOUT_S), fetch=partial(fetch_late, server))
+    download.download_unit(root, LATE, config_of(server, folder, TIMEOUT_S), engine=partial(fetch_late, server))
     rows = [row for unit in (PROMPT, LATE) for row in root.read_parquet(f"downloads/{unit}.parquet").to_pylist()]
     return root, {names[row["uid"]]: row for row in rows}
 

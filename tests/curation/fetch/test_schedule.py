@@ -70,30 +70,30 @@ def test_every_item_ends_once_and_limits_hold(
                 assert active[host] <= limit
                 await asyncio.sleep(0)
                 active[host] -= 1
-                schedule.reached(one, *dice.choice(outcomes))
+                schedule.record_end(one, *dice.choice(outcomes))
                 if dice.random() < gives_up:
                     schedule.give_up(host, BUSY[0])
             else:
-                over.append(schedule.done(one))
+                over.append(schedule.finish(one))
                 ended[one.sample["uid"]] += 1
                 continue
             choice = dice.random()
             if choice < 0.15 and one.tries < 3:
                 one.tries += 1
-                schedule.later(one, 0.001)
+                schedule.retry_later(one, 0.001)
                 continue
             if choice < 0.3 and one.hops < 3:
                 one.hops += 1
                 to = one.target._replace(host=dice.choice("abcdefgh"), port=dice.choice([80, 81]))
                 left = schedule.move(one, to)
             elif choice < 0.5:
-                schedule.rest(one)
+                schedule.release_host(one)
                 await asyncio.sleep(0)
                 ended[one.sample["uid"]] += 1
-                left = schedule.done(one)
+                left = schedule.finish(one)
             else:
                 ended[one.sample["uid"]] += 1
-                left = schedule.done(one)
+                left = schedule.finish(one)
             over.append(left)
 
     async def main() -> None:
@@ -116,13 +116,13 @@ def test_a_paused_host_holds_no_worker() -> None:
         order, paused, started = [], False, asyncio.get_running_loop().time()
         while (one := await schedule.take()) is not None:
             order.append(one.target.host)
-            schedule.reached(one, *ANSWERED)
+            schedule.record_end(one, *ANSWERED)
             if one.target.host == "slow" and not paused:
                 paused = True
                 schedule.pause("slow", 20.0)
-                schedule.later(one, 20.0)
+                schedule.retry_later(one, 20.0)
             else:
-                schedule.done(one)
+                schedule.finish(one)
         assert asyncio.get_running_loop().time() - started == pytest.approx(20.0, abs=0.01)
         return order
 
@@ -138,8 +138,8 @@ def test_the_interval_lies_between_two_requests_to_a_host_and_only_there() -> No
         async def work() -> None:
             while (one := await schedule.take()) is not None:
                 times[one.target.host].append(asyncio.get_running_loop().time())
-                schedule.reached(one, *ANSWERED)
-                schedule.done(one)
+                schedule.record_end(one, *ANSWERED)
+                schedule.finish(one)
 
         await asyncio.gather(*(work() for _ in range(8)))
         return times
@@ -159,7 +159,7 @@ def test_a_host_is_asked_by_one_until_it_has_answered() -> None:
         waiting = asyncio.create_task(schedule.take())
         await asyncio.sleep(0.01)
         assert not waiting.done()
-        schedule.reached(first, *ANSWERED)
+        schedule.record_end(first, *ANSWERED)
         others = [await waiting, await schedule.take(), await schedule.take()]
         assert len({one.sample["uid"] for one in others if one}) == 3
 
@@ -176,9 +176,9 @@ async def outcomes(ends: Callable[[str, int], tuple[tuple[Status, str], bool, bo
         if schedule.verdict(one) is not None:
             seen[f"{host} {schedule.verdict(one)[0]}"] += 1  # type: ignore[index]  # it is not None
         else:
-            schedule.reached(one, *ends(host, seen[host]))
+            schedule.record_end(one, *ends(host, seen[host]))
             seen[host] += 1
-        schedule.done(one)
+        schedule.finish(one)
     return seen
 
 
@@ -214,7 +214,7 @@ def test_nothing_to_do_ends_at_once(number: int) -> None:
             assert one is not None
             waiting = [asyncio.create_task(schedule.take()) for _ in range(3)]
             await asyncio.sleep(0)
-            assert schedule.done(one) == "a"
+            assert schedule.finish(one) == "a"
             assert await asyncio.gather(*waiting) == [None, None, None]
         assert await schedule.take() is None
 
@@ -233,13 +233,13 @@ def test_a_host_that_only_redirects_lead_to_is_remembered_between_its_rows() -> 
         schedule.start(items(a=3))
         started, times = asyncio.get_running_loop().time(), []
         while (one := await schedule.take()) is not None:
-            schedule.reached(one, *ANSWERED)
+            schedule.record_end(one, *ANSWERED)
             if one.target.host == "a":
                 schedule.move(one, elsewhere(one, "cdn"))
             else:
                 times.append(asyncio.get_running_loop().time() - started)
                 schedule.pause("cdn", 0.05)
-                assert schedule.done(one) is None
+                assert schedule.finish(one) is None
         assert schedule.hosts["cdn"].origins["http", 80].answered
         return times
 
@@ -255,11 +255,11 @@ def test_only_so_many_hosts_without_rows_are_remembered(monkeypatch: pytest.Monk
         schedule = Schedule(1, 0.0)
         schedule.start(items(a=20))
         while (one := await schedule.take()) is not None:
-            schedule.reached(one, *ANSWERED)
+            schedule.record_end(one, *ANSWERED)
             if one.target.host == "a":
                 schedule.move(one, elsewhere(one, f"b{one.target.path[1:]}"))
             else:
-                schedule.done(one)
+                schedule.finish(one)
         return set(schedule.hosts)
 
     left = moved_clock.run(main())
@@ -277,9 +277,9 @@ def test_a_broken_scheme_or_port_says_nothing_about_another() -> None:
         while (one := await schedule.take()) is not None:
             tried = schedule.verdict(one) is None
             if tried:
-                schedule.reached(one, *(UNREACHED if one.target.scheme == "https" else ANSWERED))
+                schedule.record_end(one, *(UNREACHED if one.target.scheme == "https" else ANSWERED))
             seen[one.target.scheme, "tried" if tried else "left"] += 1
-            schedule.done(one)
+            schedule.finish(one)
         return seen
 
     found = moved_clock.run(main())
@@ -294,8 +294,8 @@ def test_a_dead_host_is_given_up_however_many_ports_its_rows_name() -> None:
         while (one := await schedule.take()) is not None:
             if schedule.verdict(one) is None:
                 number += 1
-                schedule.reached(one, *UNREACHED)
-            schedule.done(one)
+                schedule.record_end(one, *UNREACHED)
+            schedule.finish(one)
         return number
 
     assert moved_clock.run(main()) == MAX_FAILURES_OF_HOST
@@ -315,7 +315,7 @@ def test_rows_that_are_not_tried_do_not_wait_for_their_host() -> None:
             if schedule.verdict(one) is None:
                 schedule.give_up("a", (Status.HTTP_429, "HTTP 429"))
             number += 1
-            schedule.done(one)
+            schedule.finish(one)
         assert asyncio.get_running_loop().time() == started
         return number
 

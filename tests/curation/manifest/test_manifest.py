@@ -403,3 +403,10 @@ def test_a_store_that_answers_503_is_an_error_that_says_so(s3: str) -> None:
         with pytest.raises(OSError, match="Service Unavailable|reduce your request rate") as caught:
             Manifest(root)
         assert moody.num_refused > 2 and caught.value.errno, "the command line says it in one sentence"
+
+
+def test_a_manifest_is_closed_behind_its_context(made: SmallRoot) -> None:
+    with Manifest(made.root) as manifest:
+        assert manifest.query("select count(*) from samples").fetchall() == [(40,)]
+    with pytest.raises(duckdb.ConnectionException):
+        manifest.connection.execute("select 1")

@@ -70,10 +70,10 @@ def test_rates_leave_out_what_a_journal_brought_back(root: Root, monkeypatch: py
     def wait(_: float) -> bool:
         step = next(waits, None)
         for _ in range(20 if step is not None and not seen._snapshots else 3):
-            seen.ended("a.test", ended)
+            seen.count_row("a.test", ended)
         return step is None
 
-    monkeypatch.setattr(seen._over, "wait", wait)
+    monkeypatch.setattr(seen._stopped, "wait", wait)
     with seen:
         seen._thread.join()
     written = root.read_json(f"{FOLDER}/a-000000.0.json")

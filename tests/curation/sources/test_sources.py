@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.errors import UserError
-from curation.sources import detect, expressions, get, names
+from curation.sources import column_expressions, detect_format, list_formats, load_format
 
 COLUMNS = {
     "laion400m": "SAMPLE_ID URL TEXT HEIGHT WIDTH LICENSE NSFW similarity",
@@ -27,21 +27,21 @@ COLUMNS = {
 
 
 def test_every_shipped_format_is_tested_here() -> None:
-    assert set(COLUMNS) == set(names())
+    assert set(COLUMNS) == set(list_formats())
 
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_detects(name: str) -> None:
     columns = COLUMNS[name].split()
-    assert detect(columns, "f") == name
-    assert detect([c.swapcase() for c in columns] + ["extra"], "f") == name
+    assert detect_format(columns, "f") == name
+    assert detect_format([c.swapcase() for c in columns] + ["extra"], "f") == name
 
 
 def test_refuses_an_unknown_schema() -> None:
     with pytest.raises(UserError, match="fits no known metadata schema .columns: a, b"):
-        detect(["a", "b"], "f.parquet")
+        detect_format(["a", "b"], "f.parquet")
     with pytest.raises(UserError, match="no source format 'laion5b'; known: auto, commonpool, coyo"):
-        get("laion5b")
+        load_format("laion5b")
 
 
 def test_a_missing_column_is_named() -> None:
@@ -49,12 +49,12 @@ def test_a_missing_column_is_named() -> None:
     with pytest.raises(
         UserError, match=r"f.parquet has no column for caption \(expected TEXT; it has URL, similarity\)"
     ):
-        expressions("laion2b", schema, "f.parquet")
+        column_expressions("laion2b", schema, "f.parquet")
 
 
 def normalise(name: str, rows: list[dict[str, Any]], schema: pa.Schema) -> list[dict[str, Any]]:
     table = pa.Table.from_pylist(rows, schema=schema)
-    selected = ", ".join(f"{sql} as {target}" for target, sql in expressions(name, schema, "f").items())
+    selected = ", ".join(f"{sql} as {target}" for target, sql in column_expressions(name, schema, "f").items())
     relation = duckdb.connect().from_arrow(table)
     result = relation.query("t", f"select {selected.replace('`', chr(34))} from t").to_arrow_table()
     return result.to_pylist()
@@ -81,7 +81,7 @@ def test_dirt_becomes_null(size_type: pa.DataType) -> None:
 @pytest.mark.parametrize(("file", "name"), [("laion400m_rows", "laion400m"), ("coyo_700m_rows", "coyo")])
 def test_real_rows(shared_data: Path, file: str, name: str) -> None:
     table = pq.read_table(shared_data / f"{file}.parquet")
-    assert detect(table.schema.names, file) == name
+    assert detect_format(table.schema.names, file) == name
     found = normalise(name, table.to_pylist(), table.schema)
     assert len(found) == table.num_rows
     assert all(r["url"].startswith("http") and r["clip_similarity"] is not None for r in found)

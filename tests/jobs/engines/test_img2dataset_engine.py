@@ -17,7 +17,8 @@ from PIL import Image
 from curation.demo.faults import FAULTS, Fault
 from curation.demo.web import LOOPBACK, Web, picture_bytes
 from curation.demo.web import pictures as demo_pictures
-from curation.download.unit import download_unit, fetch_rows
+from curation.download.native_engine import fetch_rows
+from curation.download.unit import download_unit
 from curation.errors import UserError
 from curation.fetch.domains import registered_domain
 from curation.manifest.manifest import Manifest
@@ -28,7 +29,7 @@ from curation.storage import Root
 from curation.verify import verify
 from jobs import download, ingest
 from jobs.engines.img2dataset_engine import fetch_rows as by_img2dataset
-from jobs.engines.img2dataset_refusals import RefusedError, ended
+from jobs.engines.img2dataset_refusals import RefusedError, parse_refusal
 from tests.support.small_web import pictures, recipe, serve
 
 if TYPE_CHECKING:
@@ -188,9 +189,9 @@ def test_a_poisoned_row_is_found_and_named(
 
 
 def test_refusals_survive_the_way_through_a_message() -> None:
-    assert ended(str(RefusedError(Status.ROBOTS, "a: b"))) == (Status.ROBOTS, "a: b")
-    assert ended("HTTP Error 404: Not Found") is None
-    assert ended("clip-curation strange: x") is None and ended(None) is None
+    assert parse_refusal(str(RefusedError(Status.ROBOTS, "a: b"))) == (Status.ROBOTS, "a: b")
+    assert parse_refusal("HTTP Error 404: Not Found") is None
+    assert parse_refusal("clip-curation strange: x") is None and parse_refusal(None) is None
 
 
 def test_without_img2dataset_the_engine_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from curation.download.opt_out import OptOut, load
+from curation.download.opt_out import OptOut, load_opt_out
 from curation.fetch import clock, politeness
 from curation.recipe.config import DownloadConfig
 from curation.schema import Status
@@ -180,7 +180,7 @@ def test_pictures_are_refused_by_sha256_and_decoded_from_gzip(tmp_path: Path) ->
         url = f"http://g.{DOMAIN}/1.jpg"
         assert ends(guard(server), [url]) == {url: "ok"}
         listed.write_text(hashlib.sha256(PICTURE).hexdigest())
-        assert ends(guard(server, load([str(listed)], tmp_path)), [url]) == {url: "opted_out"}
+        assert ends(guard(server, load_opt_out([str(listed)], tmp_path)), [url]) == {url: "opted_out"}
 
 
 def test_the_dot_at_the_end_of_a_name_is_no_part_of_it() -> None:
