@@ -17,12 +17,12 @@ from benchmarks.altered import ALTERATIONS
 from benchmarks.dedupe_pictures import MODEL, Entry, Pictures, load, prepare
 from curation.duplicates.blocks import BLOCK, Search
 from curation.duplicates.clustering import normalised
-from curation.duplicates.components import Guard, components
+from curation.duplicates.components import RemovalSelector, components
 from curation.duplicates.hamming import near_values
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.duplicates.vectors import near_pairs
 from curation.recipe.config import DedupeConfig
-from jobs import embedders
+from jobs.embedders import find_embedder
 
 __all__ = ["prepare", "tables"]
 NATURAL = Path(__file__).with_name("natural_pairs.tsv")
@@ -85,7 +85,7 @@ def _group(entries: list[Entry], groups: tuple[str, ...]) -> np.ndarray:
 
 def _tiers(pictures: Pictures, members: np.ndarray) -> Table:
     truth, config = Truth(pictures.entries, members), DedupeConfig()
-    min_cosine = embedders.kind(MODEL).min_cosine
+    min_cosine = find_embedder(MODEL).min_cosine
     assert min_cosine is not None
     left, right, _ = near_pairs(pictures.vectors[members], Search(min_cosine=min_cosine))
     found = {
@@ -121,7 +121,7 @@ def _removals(edges: Edges, truth: Truth) -> tuple[int, int]:
     rows, names = components(edges[:, 0], edges[:, 1])
     component = names[np.searchsorted(rows, edges[:, 0])]
     order = np.lexsort((edges[:, 1], edges[:, 0], component))
-    mask = Guard().removing(component[order], edges[order, 0], edges[order, 1])
+    mask = RemovalSelector().select(component[order], edges[order, 0], edges[order, 1])
     return int(mask.sum()), int((~truth.right(edges[order][mask])).sum())
 
 

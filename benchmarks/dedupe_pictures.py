@@ -17,8 +17,8 @@ from benchmarks.altered import ALTERATIONS, altered
 from curation.images.process import process
 from curation.progress import bar
 from curation.recipe.config import DownloadConfig
-from jobs import embedders
-from jobs.embed import half
+from jobs.embed import to_half
+from jobs.embedders import load_embedder
 
 NUM_TEST, NUM_CALIBRATION = 1_500, 700
 """Photographs that get copies: those that the table is about, and those that τ is chosen on. The rest get none."""
@@ -98,7 +98,7 @@ def _block(photographs: Path, folder: Path, wanted: list[Entry], start: int) -> 
     vectors = _embedded([picture.data for picture in stored])
     np.savez(
         _path(folder, start),
-        vectors=half(vectors),
+        vectors=to_half(vectors),
         phash=np.array([int(picture.phash or "0", 16) for picture in stored], np.uint64),
         entropy=np.array([picture.entropy for picture in stored], np.float32),
         sha256=np.array(sha256),
@@ -108,4 +108,4 @@ def _block(photographs: Path, folder: Path, wanted: list[Entry], start: int) -> 
 
 def _embedded(pictures: list[bytes]) -> np.ndarray:
     parts = [pictures[start : start + 25] for start in range(0, len(pictures), 25)]
-    return np.concatenate([embedders.loaded(MODEL).embed([""] * len(part), part) for part in parts])
+    return np.concatenate([load_embedder(MODEL).embed([""] * len(part), part) for part in parts])

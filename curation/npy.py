@@ -11,7 +11,7 @@ from curation.errors import UserError
 from curation.storage import Root
 
 
-def vectors_in(root: Root, rel: str, remedy: str) -> tuple[int, int]:
+def read_vectors_shape(root: Root, rel: str, remedy: str) -> tuple[int, int]:
     """Rows and dimension of the floating-point vectors in the .npy file `rel`, read from its header alone.
 
     Raises UserError, which ends in `remedy`, when it is missing, no .npy file, cut short, or holds something else.

@@ -1,17 +1,16 @@
-"""Near-duplicates of three tiers as one graph, and which row of each group stays.
+"""Near-duplicates of three tiers as one graph, and which row of each group is kept.
 
     curate dedupe --recipe R.toml --root ROOT
     spark-submit jobs/dedupe.py --recipe R.toml --root ROOT
 
-Rows are numbered in the order of the recipe's keep rule, so "better" is "smaller number" everywhere. Exact copies are
-folded into their best row first; perceptual and embedding edges between those rows are united over all units and
-sources; a row goes only when it has an edge to a row that stays (jobs/duplicates/graph.py).
+Rows are numbered in the order of the recipe's keep rule, so the better row is the one with the smaller number. Exact
+copies are folded into their best row first. Perceptual and embedding edges between these best rows are united over all
+units and sources. A row is removed only when it has an edge to a row that is kept (jobs/duplicates/graph.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from curation.duplicates.blocks import Search
 from curation.duplicates.clustering import usable
 from curation.duplicates.keep import order_sql
 from curation.duplicates.phash import NUM_SET_BITS
@@ -29,29 +27,16 @@ from curation.errors import UserError
 from curation.recipe.config import DedupeConfig, Recipe
 from curation.schema import DUPLICATES, Status
 from curation.settings import to_dict
-from curation.storage import Root, fingerprint
-from curation.tables import (
-    METADATA,
-    downloads_file,
-    duplicates_file,
-    embedded_units,
-    fingerprint_table,
-    metadata_file,
-    samples_file,
-    vectors_file,
-)
-from jobs import embedders
+from curation.storage import Root
+from curation.tables import downloads_file, duplicates_file, metadata_file, samples_file, vectors_file
 from jobs.duplicates import graph
-from jobs.duplicates.arrays import load_npy
-from jobs.duplicates.checks import check_vectors, checked_model, remove_stale_work
-from jobs.duplicates.decontaminate import contaminated
-from jobs.duplicates.evaluation_sets import EvaluationSet, evaluation_sets
+from jobs.duplicates.arrays import load_npy, remove_stale_work
+from jobs.duplicates.decontaminate import match_evaluation_sets
 from jobs.duplicates.hashes import PerceptualSearch
+from jobs.duplicates.plan import TABLE, DedupePlan, check_dedupe, plan_dedupe
 from jobs.duplicates.vectors import EmbeddingSearch
-from jobs.embed import model_of
 from jobs.spark.tasks import by_unit, materialise
 
-TABLE = "duplicates"
 ROWS_PER_FILE = 1_000_000
 TIERS = ("exact", "perceptual", "embedding")
 """In the order of their evidence; of two edges between the same rows the earlier tier is recorded."""
@@ -64,91 +49,34 @@ _SCANNED = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What one run compares: `fp` names it, `work` is its scratch, `min_cosine` is set when embeddings are compared."""
-
-    config: DedupeConfig
-    min_cosine: float | None
-    units: list[str]
-    against: list[EvaluationSet]
-    dim: int | None
-    inputs: dict[str, Any]
-    fp: str
-
-    @property
-    def work(self) -> str:
-        return f"{TABLE}/{self.fp}/work"
-
-    @property
-    def search(self) -> Search:
-        """Settings of the embedding tier. Only for a plan with a `min_cosine`."""
-        assert self.min_cosine is not None
-        names = ("num_centroids", "num_probes", "num_passes", "max_cluster_rows", "max_neighbours", "seed")
-        return Search(min_cosine=self.min_cosine, **{name: getattr(self.config, name) for name in names})
+def check(recipe: Recipe, root: Root) -> None:
+    """Raise UserError for a wrong keep rule, model, cosine or evaluation set; writes nothing and needs no tables."""
+    check_dedupe(recipe, root)
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Write the duplicates, unless the current ones have this config and these inputs. Raises UserError."""
-    plan = planned(recipe, root)
+    plan = plan_dedupe(recipe, root)
     remove_stale_work(root, TABLE, plan.fp)
     current = root.current(TABLE)
     if current is not None and current["fingerprint"] == plan.fp:
         return
     root.remove(f"{TABLE}/{plan.fp}")
     try:
-        rows = folded(numbered(spark, root, plan), plan.config).persist(StorageLevel.DISK_ONLY)
-        bad, against = contaminated(spark, recipe, root, plan, rows)
-        removed, rounds = decided(spark, root, plan, rows, bad)
-        files = _written(removed, root, plan.fp)
-        counts = statistics(root, plan, rows, files, against)
-        root.publish_json(f"{TABLE}/{plan.fp}/statistics.json", {**counts, "rounds": rounds})
+        rows = fold_exact_copies(number_rows(spark, root, plan), plan.config).persist(StorageLevel.DISK_ONLY)
+        contaminated, set_counts = match_evaluation_sets(spark, root, plan, rows)
+        removed, rounds = decide_removed(spark, root, plan, rows, contaminated)
+        files = write_removed(removed, root, plan.fp)
+        counts = count_rows(root, plan, rows, files)
+        statistics = {**counts, "against": set_counts, "rounds": rounds}
+        root.publish_json(f"{TABLE}/{plan.fp}/statistics.json", statistics)
     finally:
         spark.catalog.clearCache()
     root.publish_current(TABLE, plan.fp, files, {**to_dict(plan.config), "min_cosine": plan.min_cosine}, plan.inputs)
     root.remove(plan.work)
 
 
-def planned(recipe: Recipe, root: Root) -> Plan:
-    """Check that everything the recipe compares is there. Raises UserError before anything is written."""
-    config, units = recipe.dedupe, root.units("downloads")
-    order_sql(config.keep)
-    if not units or root.missing_units("downloads"):
-        raise UserError(f"{root.base} has {len(root.missing_units('downloads'))} units left to download: "
-                        "run `curate download` first.")  # fmt: skip
-    tables, min_cosine, dim = ["samples", "downloads"], None, None
-    if "embedding" in config.tiers:
-        min_cosine = _min_cosine(recipe, root, units)
-        dim = check_vectors(root, units)
-        tables.append(METADATA)
-    inputs: dict[str, Any] = {table: fingerprint_table(root, table) for table in tables}
-    if min_cosine is not None:
-        vectors = {unit: root.size(vectors_file(unit)) for unit in units}
-        inputs["vectors"] = fingerprint([vectors, checked_model(recipe, root)])
-    against = evaluation_sets(recipe, dim)
-    inputs["against"] = [item.fingerprint for item in against]
-    fp = fingerprint({"config": to_dict(config), "min_cosine": min_cosine, "inputs": inputs})
-    return Plan(config=config, min_cosine=min_cosine, units=units, against=against, dim=dim, inputs=inputs, fp=fp)
-
-
-def _min_cosine(recipe: Recipe, root: Root, units: list[str]) -> float:
-    done = set(embedded_units(root))
-    missing = [unit for unit in units if unit not in done]
-    if missing:
-        raise UserError(f"The embedding tier lacks {len(missing)} units: run `curate embed` first, or leave it out.")
-    checked_model(recipe, root)
-    if recipe.dedupe.min_cosine is not None:
-        return recipe.dedupe.min_cosine
-    calibrated = embedders.kind(model_of(recipe)).min_cosine
-    if calibrated is None:
-        raise UserError(
-            f"No calibrated cosine is known for {recipe.embed.model}: look at `curate dedupe --preview` and set "
-            f"dedupe.min_cosine."
-        )
-    return calibrated
-
-
-def numbered(spark: SparkSession, root: Root, plan: Plan) -> DataFrame:
+def number_rows(spark: SparkSession, root: Root, plan: DedupePlan) -> DataFrame:
     """Every downloaded row with `row`, its place in the order of the keep rule, 0 first."""
     units, embedded = plan.units, plan.min_cosine is not None
 
@@ -177,7 +105,7 @@ def scan_unit(root: Root, unit: str, number: int, embedded: bool) -> pa.Table:
     rows = root.read_parquet(downloads_file(unit), ["uid", "status", *FROM_DOWNLOADS])
     rows = rows.filter(pc.equal(rows["status"], Status.OK.value)).drop_columns("status")
     rows = rows.join(root.read_parquet(samples_file(unit), ["uid", *FROM_SAMPLES]), "uid")
-    rows = rows.join(_places(root, unit, embedded), "uid")
+    rows = rows.join(_locate_vectors(root, unit, embedded), "uid")
     hashes = [None if h is None else int(h, 16) - (int(h, 16) >> 63 << 64) for h in rows["phash"].to_pylist()]
     columns = {name: rows[name] for name in rows.column_names}
     columns |= {"unit": pa.array([number] * len(rows), pa.int32()), "phash": pa.array(hashes, pa.int64())}
@@ -185,7 +113,7 @@ def scan_unit(root: Root, unit: str, number: int, embedded: bool) -> pa.Table:
     return pa.table({name: columns[name] for name in (field.split()[0] for field in _SCANNED.split(", "))})
 
 
-def _places(root: Root, unit: str, embedded: bool) -> pa.Table:
+def _locate_vectors(root: Root, unit: str, embedded: bool) -> pa.Table:
     uids, known = pa.array([], pa.string()), np.zeros(0, bool)
     if embedded:
         uids = root.read_parquet(metadata_file(unit), ["uid"])["uid"]
@@ -198,7 +126,7 @@ def _places(root: Root, unit: str, embedded: bool) -> pa.Table:
     return pa.table({"uid": uids, "place": np.arange(len(uids)), "has_direction": known})
 
 
-def folded(rows: DataFrame, config: DedupeConfig) -> DataFrame:
+def fold_exact_copies(rows: DataFrame, config: DedupeConfig) -> DataFrame:
     """`rows` with `content`, equal for the same bytes or pixels; `best`, the best row of it (and caption, if asked).
 
     `vector` is the row, unit and place of the first usable vector among the rows of one `best`, null without any.
@@ -215,50 +143,64 @@ def folded(rows: DataFrame, config: DedupeConfig) -> DataFrame:
     return kept.join(classes, ["content", "text"])
 
 
-def searches(spark: SparkSession, root: Root, plan: Plan, rows: DataFrame) -> dict[int, graph.Search]:
+def prepare_searches(spark: SparkSession, root: Root, plan: DedupePlan, rows: DataFrame) -> dict[int, graph.Search]:
     """The searches of the recipe's tiers, by position in TIERS."""
-    found: dict[int, graph.Search] = {}
+    searches: dict[int, graph.Search] = {}
     if "perceptual" in plan.config.tiers:
-        telling = rows.where(f"bit_count(phash) = {NUM_SET_BITS} and coalesce(entropy, 8) >= {plan.config.min_entropy}")
-        telling = telling.select("row", "phash", "text")
-        hashes = PerceptualSearch(spark, root, plan.work, telling, plan.config.max_hamming)
-        found[TIERS.index("perceptual")] = hashes.found
+        detailed = f"bit_count(phash) = {NUM_SET_BITS} and coalesce(entropy, 8) >= {plan.config.min_entropy}"
+        hashes = rows.where(detailed).select("row", "phash", "text")
+        by_hash = PerceptualSearch(spark, root, plan.work, hashes, plan.config.max_hamming)
+        searches[TIERS.index("perceptual")] = by_hash.found
     if plan.min_cosine is not None:
         vectors = rows.where("vector is not null").select("row", "uid", "vector.unit", "vector.place", "text")
         limit = plan.config.max_training_rows
-        near = EmbeddingSearch(spark, root, plan.work, vectors, plan.units, plan.search, limit)
-        found[TIERS.index("embedding")] = near.found
-    return found
+        by_vector = EmbeddingSearch(spark, root, plan.work, vectors, plan.units, plan.search, limit)
+        searches[TIERS.index("embedding")] = by_vector.found
+    return searches
 
 
-def decided(
-    spark: SparkSession, root: Root, plan: Plan, rows: DataFrame, bad: DataFrame
+def decide_removed(
+    spark: SparkSession, root: Root, plan: DedupePlan, rows: DataFrame, contaminated: DataFrame
 ) -> tuple[DataFrame, list[dict[str, int]]]:
     """The removed rows as the table has them: uid, kept_uid, tier, similarity, component; and counts of each round."""
-    best = materialise(rows.where("row = best").join(bad.select("row"), "row", "left_anti"))
-    tiers = searches(spark, root, plan, best)
-    gone, labels, rounds = graph.settled(spark, best.select("row"), tiers, plan.config.max_local_edges)
-    names = F.array(*[F.lit(tier) for tier in TIERS])
-    gone = gone.select(F.col("right").alias("best"), F.col("left").alias("kept"), names[F.col("tier")].alias("tier"),
-                       "similarity")  # fmt: skip
+    best = materialise(rows.where("row = best").join(contaminated.select("row"), "row", "left_anti"))
+    searches = prepare_searches(spark, root, plan, best)
+    edges, labels, rounds = graph.find_removing_edges(spark, best.select("row"), searches, plan.config.max_local_edges)
+    by_picture = name_contaminated(rows, contaminated)
+    by_row = name_duplicates(rows, edges, labels).join(by_picture.select("row"), "row", "left_anti")
+    return by_row.unionByName(by_picture).drop("row"), rounds
+
+
+def name_duplicates(rows: DataFrame, edges: DataFrame, labels: DataFrame) -> DataFrame:
+    """Every row that another row removes, itself or as a copy of its best row, with the uids of what the table names.
+
+    `edges` (`left`, `right`, `tier`, `similarity`) remove their right row, a best one; `labels` has the components.
+    """
+    tiers = F.array(*[F.lit(tier) for tier in TIERS])
+    edges = edges.select(F.col("right").alias("best"), F.col("left").alias("kept"),
+                         tiers[F.col("tier")].alias("tier"), "similarity")  # fmt: skip
+    removed = rows.select("row", "uid", "best").join(edges, "best", "left")
+    removed = removed.join(labels.withColumnRenamed("row", "best"), "best", "left")
+    removed = removed.where("row != best or kept is not null")
     uids = rows.select(F.col("row").alias("kept"), F.col("uid").alias("kept_uid"))
-    found = rows.select("row", "uid", "best").join(gone, "best", "left")
-    found = found.join(labels.withColumnRenamed("row", "best"), "best", "left").where("row != best or kept is not null")
-    found = found.withColumn("kept", F.coalesce("kept", "best")).join(uids, "kept")
-    found = found.withColumn("component", F.coalesce("component", "best"))
-    named = uids.withColumnsRenamed({"kept": "component", "kept_uid": "name"})
-    found = found.join(named, "component").selectExpr(
+    removed = removed.withColumn("kept", F.coalesce("kept", "best")).join(uids, "kept")
+    removed = removed.withColumn("component", F.coalesce("component", "best"))
+    component_uids = uids.withColumnsRenamed({"kept": "component", "kept_uid": "component_uid"})
+    return removed.join(component_uids, "component").selectExpr(
         "row", "uid", "kept_uid", "coalesce(tier, 'exact') as tier", "coalesce(similarity, 1D) as similarity",
-        "name as component",
+        "component_uid as component",
     )  # fmt: skip
-    tainted = bad.select(F.col("row").alias("best"), "key", "tier", "similarity")
-    tainted = rows.select("row", "uid", "best").join(tainted, "best").selectExpr(
+
+
+def name_contaminated(rows: DataFrame, contaminated: DataFrame) -> DataFrame:
+    """Every row whose best row matches an evaluation picture, with that picture's key in the place of the uids."""
+    matches = contaminated.select(F.col("row").alias("best"), "key", "tier", "similarity")
+    return rows.select("row", "uid", "best").join(matches, "best").selectExpr(
         "row", "uid", "key as kept_uid", "tier", "similarity", "key as component"
     )  # fmt: skip
-    return found.join(tainted.select("row"), "row", "left_anti").unionByName(tainted).drop("row"), rounds
 
 
-def _written(removed: DataFrame, root: Root, fp: str) -> list[str]:
+def write_removed(removed: DataFrame, root: Root, fp: str) -> list[str]:
     """Publish the table in files that cover equal ranges of uids, sorted by uid; their paths."""
     removed = removed.persist(StorageLevel.DISK_ONLY)
     num_files = -(-removed.count() // ROWS_PER_FILE)
@@ -276,11 +218,9 @@ def _written(removed: DataFrame, root: Root, fp: str) -> list[str]:
     return sorted(row["path"] for row in spread_out.mapInArrow(write, "path string").collect())
 
 
-def statistics(
-    root: Root, plan: Plan, rows: DataFrame, files: list[str], against: dict[str, dict[str, int]]
-) -> dict[str, Any]:
+def count_rows(root: Root, plan: DedupePlan, rows: DataFrame, files: list[str]) -> dict[str, Any]:
     """Counts of what was compared and removed, for people; nothing decides by it."""
-    seen = rows.selectExpr(
+    compared = rows.selectExpr(
         "count(*) as pictures", "count_if(row = best) as different", "count_if(place is null) as without_vector",
         "count_if(not has_direction) as zero_or_nan_vector",
         f"count_if(bit_count(phash) != {NUM_SET_BITS} or entropy < {plan.config.min_entropy}) as too_plain_for_phash",
@@ -289,7 +229,7 @@ def statistics(
     for file in files:
         for entry in root.read_parquet(file, ["tier"])["tier"].value_counts().to_pylist():
             tiers[entry["values"]] = tiers.get(entry["values"], 0) + entry["counts"]
-    return {**(seen.asDict() if seen else {}), "removed": tiers, "against": against}
+    return {**(compared.asDict() if compared else {}), "removed": tiers}
 
 
 if __name__ == "__main__":

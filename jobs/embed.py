@@ -20,43 +20,53 @@ from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.schema import EMBEDDINGS, Status
 from curation.shards import read_member
-from curation.storage import Root, fingerprint
+from curation.storage import CONFIG, Root
 from curation.tables import METADATA, downloads_file, embedded_units, metadata_file, vectors_file
-from jobs import embedders
-from jobs.embedders import folder
+from jobs.embedders import find_embedder, identify_model, load_embedder, resolve_model
 from jobs.spark.tasks import map_units
 
 SMALL = 0.01
 """No row of length 1 in up to 10,000 dimensions has a largest component below this."""
 
 
+def check(recipe: Recipe, root: Root) -> None:
+    """Raise UserError for a model that is unknown, damaged, or another one than the root was embedded with."""
+    model = resolve_model(recipe)
+    find_embedder(model).check(model)
+    if embedded_units(root):
+        check_same_model(root, model)
+
+
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Embed every downloaded unit that has no vectors. Raises UserError before anything is written."""
-    model, batch_size = model_of(recipe), recipe.embed.batch_size
-    if embedders.kind(model) is folder.Folder:
-        folder.check(model)
+    check(recipe, root)
+    model, batch_size = resolve_model(recipe), recipe.embed.batch_size
     downloaded = root.units("downloads")
     if not downloaded:
         raise UserError(f"{root.base} has no downloads to embed: run `curate download` first.")
-    root.begin_stage(METADATA, {"model": identity(model)})
+    root.begin_stage(METADATA, {"model": identify_model(model)})
     done = set(embedded_units(root))
     units = [unit for unit in downloaded if unit not in done]
     map_units(spark, "embed", units, lambda unit: embed_unit(root, unit, model, batch_size))
 
 
-def model_of(recipe: Recipe) -> str:
-    """`embed.model`, in full when it is a path relative to the recipe."""
-    path = recipe.resolve(recipe.embed.model)
-    return path if Path(path).exists() else recipe.embed.model
+def check_same_model(root: Root, model: str) -> str:
+    """What `identify_model` said of the model that made the root's vectors; of `model` where nobody wrote it down.
 
-
-def identity(model: str) -> str:
-    """What the vectors depend on: a name, or a file's or folder's name with its files' sizes."""
-    path = Path(model)
-    if not path.exists():
-        return model.replace("_", "-")
-    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-    return f"{path.name}:{fingerprint([[f.name, f.stat().st_size] for f in files])}"
+    Raises UserError when `model` is another one: its calibrated cosine would say nothing of these vectors.
+    """
+    rel = f"{METADATA}/{CONFIG}"
+    if not root.exists(rel):
+        return identify_model(model)
+    made: str = root.read_json(rel)["config"]["model"]
+    # A file that was deleted since can be told by its name only.
+    is_gone = not Path(model).exists() and made.startswith(f"{Path(model).name}:")
+    if made != identify_model(model) and not is_gone:
+        raise UserError(
+            f"{root.base} was embedded with {made} and the recipe's embed.model is {identify_model(model)}: name the "
+            f"former, or delete {root.url('embeddings')} and run `curate embed`."
+        )
+    return made
 
 
 def embed_unit(root: Root, unit: str, model: str, batch_size: int) -> int:
@@ -65,14 +75,14 @@ def embed_unit(root: Root, unit: str, model: str, batch_size: int) -> int:
     A picture that cannot be decoded gets a row of NaN, which later stages read as "no vector".
     Raises UserError when a shard is missing or truncated.
     """
-    embedder = embedders.loaded(model)
+    embedder = load_embedder(model)
     table = root.read_parquet(downloads_file(unit), ["uid", "status", "shard", "offset", "size"])
     rows = sorted((row for row in table.to_pylist() if row["status"] == Status.OK), key=lambda row: row["uid"])
     vectors = np.zeros((len(rows), embedder.dim), np.float16)
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        made = embedder.embed([row["uid"] for row in batch], (stored_picture(root, row) for row in batch))
-        vectors[start : start + len(batch)] = half(made)
+        made = embedder.embed([row["uid"] for row in batch], (read_stored_picture(root, row) for row in batch))
+        vectors[start : start + len(batch)] = to_half(made)
     sink = io.BytesIO()
     np.save(sink, vectors)
     root.publish(vectors_file(unit), sink.getvalue())
@@ -81,7 +91,7 @@ def embed_unit(root: Root, unit: str, model: str, batch_size: int) -> int:
     return len(rows)
 
 
-def half(vectors: np.ndarray) -> np.ndarray:
+def to_half(vectors: np.ndarray) -> np.ndarray:
     """float16 of `vectors` `[n, d]`; rows too large or too small for half precision are scaled to length 1 first."""
     largest = np.abs(vectors).max(axis=1, initial=0)
     outside = (largest > np.finfo(np.float16).max) | ((largest > 0) & (largest < SMALL))
@@ -89,7 +99,7 @@ def half(vectors: np.ndarray) -> np.ndarray:
     return (vectors / lengths[:, None]).astype(np.float16)
 
 
-def stored_picture(root: Root, row: dict[str, Any]) -> bytes:
+def read_stored_picture(root: Root, row: dict[str, Any]) -> bytes:
     """The picture that `row` of downloads names. Raises UserError when its shard is missing or truncated."""
     try:
         return read_member(root, row["shard"], row["offset"], row["size"])

@@ -1,7 +1,7 @@
-"""From edges to decisions: connected components, who stays, and the guard against chaining.
+"""From edges to decisions: the connected components, and which rows of each are removed.
 
-Rows are numbered in the order of the keep rule, 0 first. Single linkage chains: a ~ b ~ c does not make c like a. So
-a row is removed only by a row that stays and has an edge to it; what is left of a component starts groups of its own.
+Rows are numbered in the order of the keep rule, 0 first. Single linkage chains: a ~ b ~ c does not make c like a. So a
+row is removed only by a row that is kept and has an edge to it. The rest of a component forms groups of its own.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ def components(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndar
     return rows.astype(np.int64), smallest[labels].astype(np.int64)
 
 
-class Guard:
-    """Which edges remove their right row, over a stream of edges sorted by (component, left, right).
+class RemovalSelector:
+    """Selects the edges that remove their right row, from a stream of edges sorted by (component, left, right).
 
-    In order of rank, a row that nobody has removed stays and removes its neighbours that are still there. Holds the
-    removed rows of one component at a time.
+    In the order of the rows, a row that no other row has removed is kept, and removes its neighbours that are not
+    removed yet. Remembers the removed rows of one component at a time.
     """
 
     def __init__(self) -> None:
         self._component = -1
         self._removed: set[int] = set()
 
-    def removing(self, component: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Mask of the edges of the next stretch of the stream that remove their right row; one edge a removed row."""
+    def select(self, component: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Mask of those among the next edges of the stream that remove their right row; one edge a removed row."""
         mask = np.zeros(len(left), bool)
         edges = zip(component.tolist(), left.tolist(), right.tolist(), strict=True)
         for position, (name, a, b) in enumerate(edges):

@@ -47,7 +47,7 @@ class Known:
             self._hashes.add(table["phash"].drop_null().to_numpy().view(np.uint8).reshape(-1, BITS // 8))
         self._embedded, self._vectors = _vectors(table["vector"])
 
-    def matches(
+    def match(
         self,
         rows: pa.Table,
         vectors: np.ndarray | None,

@@ -1,4 +1,4 @@
-"""Scratch of one dedupe run inside ROOT: arrays that tasks hand to each other, gone when the run is done."""
+"""Scratch of one dedupe run inside ROOT: arrays that tasks hand to each other, removed when the run is done."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ def save_npy(root: Root, folder: str, values: np.ndarray) -> str:
 def load_npy(root: Root, path: str) -> np.ndarray:
     """The array at `path`, memory-mapped when ROOT is local. Raises ValueError when it is not a whole .npy file."""
     local = root.local(path)
+    array: np.ndarray
     if local is not None:
-        return np.load(local, mmap_mode="r", allow_pickle=False)
-    return np.load(io.BytesIO(root.read_bytes(path)), allow_pickle=False)
+        array = np.load(local, mmap_mode="r", allow_pickle=False)
+    else:
+        array = np.load(io.BytesIO(root.read_bytes(path)), allow_pickle=False)
+    return array
+
+
+def remove_stale_work(root: Root, table: str, fp: str) -> None:
+    """Remove the scratch that killed runs left in versions of `table` other than `fp`."""
+    if not root.exists(table):
+        return
+    for entry in root.fs.ls(root.full(table), detail=True):
+        name = entry["name"].rstrip("/").rpartition("/")[2]
+        if entry["type"] == "directory" and name != fp:
+            root.remove(f"{table}/{name}/work")

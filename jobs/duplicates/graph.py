@@ -1,10 +1,11 @@
-"""From the edges of all tiers to who goes, searched again until no two rows that stay are found alike.
+"""From the edges of all tiers to the removed rows, searched again until no two kept rows are found alike.
 
-Where pictures crowd, a search remembers some neighbours of a row only, and tells that it was cut short. When all of
-those are removed, the row stays though others like it may. So rows that are still there and were cut short are searched
-again, among what is still there, and components and guard are redone on all edges. When such a round finds nothing, no
-row that stays resembles another one that stays, and every other row has an edge to a better one that stays: the result
-is the one that all edges would have given. Edges only grow, so this ends. Nothing is done twice where nothing crowds.
+Where pictures crowd, a search remembers only some neighbours of a row, and reports that the row was cut short. When all
+of those neighbours are removed, the row is kept though other kept rows may be like it. So the kept rows that were cut
+short are searched again, among all kept rows, and the components and the removed rows are computed again from all
+edges. When such a round finds nothing, no kept row resembles another kept row, and every removed row has an edge to a
+better row that is kept: this is the result that all edges would have given. The set of edges only grows, so this ends.
+Where nothing crowds, nothing is searched twice.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from curation.duplicates import components as local
 from jobs.duplicates import components as spread
 from jobs.spark.tasks import materialise
 
-_FOUND = "left bigint, right bigint, similarity double, cluster bigint, tier int"
+_EDGES_DDL = "left bigint, right bigint, similarity double, cluster bigint, tier int"
 
 
 class Search(Protocol):
@@ -34,58 +35,53 @@ class Search(Protocol):
     def __call__(self, kept: DataFrame | None = None, cut: DataFrame | None = None) -> DataFrame: ...
 
 
-def settled(
+def find_removing_edges(
     spark: SparkSession, rows: DataFrame, searches: Mapping[int, Search], max_local_edges: int
 ) -> tuple[DataFrame, DataFrame, list[dict[str, int]]]:
     """The edges that remove their right row (`left`, `right`, `tier`, `similarity`), then `row` and `component`.
 
     `rows` (`row`) is everything that was compared, `searches` has each tier's place in the order of evidence. Also
-    counts of each round: the edges known after it, and the rows that were then searched again, being there still though
+    counts of each round: the edges known after it, and the kept rows that were searched again because they had been
     cut short.
     """
-    found = _together(spark, {tier: search() for tier, search in searches.items()})
-    edges, cut, rounds = _edges(found), found.where("left = right"), list[dict[str, int]]()
+    results = _unite_results(spark, {tier: search() for tier, search in searches.items()})
+    edges, cut, rounds = _strongest_edges(results), results.where("left = right"), list[dict[str, int]]()
     num_edges = edges.count()
     while True:
-        labels = materialise(labelled(spark, edges, num_edges, max_local_edges))
-        gone = materialise(guarded(edges.join(labels.withColumnRenamed("row", "left"), "left")))
+        labels = materialise(label_rows(spark, edges, num_edges, max_local_edges))
+        removing = materialise(select_removing_edges(edges.join(labels.withColumnRenamed("row", "left"), "left")))
+        removed = removing.select(F.col("right").alias("row"))
         num_cut = 0
         if not cut.isEmpty():
-            still_cut = materialise(
-                cut.selectExpr("left as row", "cluster", "tier").join(_rows(gone), "row", "left_anti")
-            )
+            still_cut = materialise(cut.selectExpr("left as row", "cluster", "tier").join(removed, "row", "left_anti"))
             num_cut = still_cut.select("row").distinct().count()
         rounds.append({"edges": num_edges, "searched_again": num_cut})
         if not num_cut:
-            return gone, labels, rounds
-        kept = materialise(rows.join(_rows(gone), "row", "left_anti"))
+            return removing, labels, rounds
+        kept = materialise(rows.join(removed, "row", "left_anti"))
         tiers = sorted(row["tier"] for row in still_cut.select("tier").distinct().collect())
-        found = _together(spark, {n: searches[n](kept, still_cut.where(F.col("tier") == n)) for n in tiers})
-        more = _edges(found)
+        results = _unite_results(spark, {n: searches[n](kept, still_cut.where(F.col("tier") == n)) for n in tiers})
+        more = _strongest_edges(results)
         if not (num_more := more.count()):
-            return gone, labels, rounds
+            return removing, labels, rounds
         num_edges += num_more
-        edges, cut = edges.unionByName(more), cut.unionByName(found.where("left = right"))
+        edges, cut = edges.unionByName(more), cut.unionByName(results.where("left = right"))
 
 
-def _rows(gone: DataFrame) -> DataFrame:
-    return gone.select(F.col("right").alias("row"))
-
-
-def _together(spark: SparkSession, found: Mapping[int, DataFrame]) -> DataFrame:
-    parts = [spark.createDataFrame([], _FOUND)]
-    parts += [part.withColumn("tier", F.lit(tier)) for tier, part in found.items()]
+def _unite_results(spark: SparkSession, results: Mapping[int, DataFrame]) -> DataFrame:
+    parts = [spark.createDataFrame([], _EDGES_DDL)]
+    parts += [part.withColumn("tier", F.lit(tier)) for tier, part in results.items()]
     return materialise(reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), parts))
 
 
-def _edges(found: DataFrame) -> DataFrame:
+def _strongest_edges(results: DataFrame) -> DataFrame:
     """One edge a pair: of the earliest tier, and of its similarities the largest."""
     strongest = F.min(F.struct("tier", (-F.col("similarity")).alias("distance"))).alias("e")
-    united = found.where("left < right").groupBy("left", "right").agg(strongest)
+    united = results.where("left < right").groupBy("left", "right").agg(strongest)
     return materialise(united.selectExpr("left", "right", "e.tier", "-e.distance as similarity"))
 
 
-def labelled(spark: SparkSession, edges: DataFrame, num_edges: int, max_local_edges: int) -> DataFrame:
+def label_rows(spark: SparkSession, edges: DataFrame, num_edges: int, max_local_edges: int) -> DataFrame:
     """`row`, `component` of every row with an edge, by scipy here or by Spark above `max_local_edges`."""
     if num_edges > max_local_edges:
         return spread.components(edges)
@@ -96,14 +92,14 @@ def labelled(spark: SparkSession, edges: DataFrame, num_edges: int, max_local_ed
     return spark.createDataFrame(pa.table({"row": rows, "component": names}))
 
 
-def guarded(edges: DataFrame) -> DataFrame:
-    """The edges that remove their right row: to a row that stays itself. Wants `component`, `left`, `right`."""
+def select_removing_edges(edges: DataFrame) -> DataFrame:
+    """Those of `edges` (`component`, `left`, `right` …) that remove their right row: their left row is kept."""
 
     def choose(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        guard = local.Guard()
+        selector = local.RemovalSelector()
         for batch in batches:
             columns = [batch[name].to_numpy() for name in ("component", "left", "right")]
-            yield batch.filter(pa.array(guard.removing(*columns)))
+            yield batch.filter(pa.array(selector.select(*columns)))
 
     ordered = edges.repartition("component").sortWithinPartitions("component", "left", "right")
     return ordered.mapInArrow(choose, edges.schema)

@@ -5,6 +5,7 @@ Compares all pairs of the rows of jobs/duplicates/preview_sample.py, well below 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.storage import Root, whole_file
 from curation.tables import embedded_units
-from jobs import embedders
-from jobs.duplicates.checks import check_vectors, checked_model
+from jobs.duplicates.checks import check_vectors
+from jobs.duplicates.plan import check_embedded
 from jobs.duplicates.preview_sample import sample
-from jobs.embed import model_of, stored_picture
+from jobs.embed import check_same_model, read_stored_picture
+from jobs.embedders import find_embedder, resolve_model
 
 PAIRS_PER_BIN = 12
 COSINE_BIN = 0.025
@@ -31,18 +33,27 @@ LOWEST_COSINE = 0.5
 MAX_HAMMING = 16
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreviewPlan:
+    """What a preview compares, and where the recipe cuts: pairs of at least `min_cosine` or at most `max_hamming`."""
+
+    embedded: bool
+    """Whether vectors are compared beside hashes."""
+    min_cosine: float | None
+    """None where no vectors are compared, or where nobody knows a cosine yet."""
+    max_hamming: int
+    min_entropy: float
+
+
 def preview(spark: SparkSession, recipe: Recipe, root: Root, output: str) -> None:
     """Write the contact sheet of `root` to `output`. Raises UserError for what is missing or damaged."""
     with whole_file(Path(output)) as file:
-        limit = recipe.dedupe.min_cosine
-        embedded = _is_embedded(recipe, root)
-        if embedded and limit is None:
-            limit = embedders.kind(model_of(recipe)).min_cosine
-        rows, vectors, how = sample(spark, root, embedded, recipe.dedupe.min_entropy)
+        plan = plan_preview(recipe, root)
+        rows, vectors, how = sample(spark, root, plan.embedded, plan.min_entropy)
         if len(rows) < 2:
             raise UserError(f"{root.base} has {len(rows)} pictures to compare: run `curate download` first.")
-        bins = [] if vectors is None else _vector_bins(root, rows, vectors, limit)
-        bins += _hash_bins(root, rows, recipe.dedupe.max_hamming, recipe.dedupe.min_entropy)
+        bins = [] if vectors is None else _vector_bins(root, rows, vectors, plan.min_cosine)
+        bins += _hash_bins(root, rows, plan.max_hamming, plan.min_entropy)
         note = (
             f"{len(rows):,} of the root's pictures ({how}), of exact copies one each, compared with each other. The "
             f"red line is where the recipe cuts; where the pairs above it are not the same picture, move it up."
@@ -50,18 +61,20 @@ def preview(spark: SparkSession, recipe: Recipe, root: Root, output: str) -> Non
         file.write(page(f"Near-duplicates in {root.base}", note, bins).encode())
 
 
-def _is_embedded(recipe: Recipe, root: Root) -> bool:
-    """Whether vectors can be compared; without any, hashes are. Raises UserError for what the tier would refuse."""
-    done = set(embedded_units(root))
-    if "embedding" not in recipe.dedupe.tiers or not done:
-        return False
-    units = root.units("downloads")
-    missing = [unit for unit in units if unit not in done]
-    if missing:
-        raise UserError(f"The embedding tier lacks {len(missing)} units: run `curate embed` first, or leave it out.")
-    check_vectors(root, units)
-    checked_model(recipe, root)
-    return True
+def plan_preview(recipe: Recipe, root: Root) -> PreviewPlan:
+    """What to compare: hashes always, vectors where there are any. Raises UserError for what the tier would refuse."""
+    config = recipe.dedupe
+    embedded = "embedding" in config.tiers and bool(embedded_units(root))
+    limit = config.min_cosine
+    if embedded:
+        model, units = resolve_model(recipe), root.units("downloads")
+        check_embedded(root, units)
+        check_vectors(root, units)
+        check_same_model(root, model)
+        limit = find_embedder(model).min_cosine if limit is None else limit
+    return PreviewPlan(
+        embedded=embedded, min_cosine=limit, max_hamming=config.max_hamming, min_entropy=config.min_entropy
+    )
 
 
 class Draw:
@@ -113,7 +126,8 @@ def _edges(min_cosine: float | None) -> np.ndarray:
     anchor = 1.0 if min_cosine is None else min_cosine
     above, below = (int((end - anchor) / COSINE_BIN) for end in (1.0, LOWEST_COSINE))
     inner = anchor + np.arange(above, below - 1, -1) * COSINE_BIN
-    return np.r_[1.0, inner[inner < 1 - COSINE_BIN / 100]]
+    edges: np.ndarray = np.r_[1.0, inner[inner < 1 - COSINE_BIN / 100]]
+    return edges
 
 
 def _hash_bins(root: Root, rows: pa.Table, max_hamming: int, min_entropy: float) -> list[Bin]:
@@ -139,7 +153,7 @@ def _bin(
     root: Root, rows: pa.Table, title: str, total: int, drawn: list[tuple[int, int, float]], is_removed: bool
 ) -> Bin:
     def picture(i: int) -> bytes:
-        return stored_picture(root, rows.slice(i, 1).to_pylist()[0])
+        return read_stored_picture(root, rows.slice(i, 1).to_pylist()[0])
 
     uids = rows["uid"]
     pairs = tuple(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from curation.errors import UserError
+from curation.recipe.config import Recipe
+from curation.storage import fingerprint
 
 
 class Embedder(Protocol):
@@ -28,27 +31,51 @@ class Embedder(Protocol):
         """Whether `embed.model = model` means this embedder."""
         ...
 
+    @staticmethod
+    def check(model: str) -> int:
+        """The dimension of the vectors of `model`, found out without embedding anything.
+
+        Raises UserError when a package or a file that the embedder needs is missing or damaged.
+        """
+        ...
+
     def embed(self, uids: Sequence[str], pictures: Iterable[bytes]) -> np.ndarray:
         """Encoded pictures → float32 `[n, dim]`; NaN rows for those that cannot be decoded or found."""
         ...
 
 
-def kind(model: str) -> type[Embedder]:
-    """The class of the embedder that `model` means: a name, or a path. Raises UserError naming what there is."""
+def resolve_model(recipe: Recipe) -> str:
+    """`embed.model` of `recipe`: a full path when there is such a file or folder beside the recipe, else as it is."""
+    path = recipe.resolve(recipe.embed.model)
+    return path if Path(path).exists() else recipe.embed.model
+
+
+def identify_model(model: str) -> str:
+    """What the vectors depend on: a name, or the name of a file or folder with its files' sizes."""
+    path = Path(model)
+    if not path.exists():
+        return model.replace("_", "-")
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    return f"{path.name}:{fingerprint([[f.name, f.stat().st_size] for f in files])}"
+
+
+def find_embedder(model: str) -> type[Embedder]:
+    """The class of the embedder that `model` means: a name, or a path. Raises UserError when there is none."""
     for module in sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")):
-        found: type[Embedder] = importlib.import_module(f"{__name__}.{module}").EMBEDDER
-        if found.accepts(model):
-            return found
+        embedder: type[Embedder] = importlib.import_module(f"{__name__}.{module}").EMBEDDER
+        if embedder.accepts(model):
+            return embedder
     raise UserError(
-        f"embed.model: {model!r} is no known embedder, and no ONNX file, EVA-CLIP checkpoint or folder of embeddings."
+        f"embed.model: {model!r} is no known embedder, and no ONNX file, EVA-CLIP checkpoint or folder of embeddings: "
+        f"name efficientnet-lite0, or the path of one of those from the recipe's folder."
     )
 
 
 _loaded: dict[str, Embedder] = {}
 
 
-def loaded(model: str) -> Embedder:
+def load_embedder(model: str) -> Embedder:
     """The embedder of this process, built once for all the units that it gets."""
     if model not in _loaded:
-        _loaded[model] = kind(model)(model)
+        _loaded[model] = find_embedder(model)(model)
     return _loaded[model]

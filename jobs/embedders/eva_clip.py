@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from curation.errors import UserError
+
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
 
@@ -35,13 +37,25 @@ class EvaClip:
         path = Path(model)
         return path.suffix in SUFFIXES and path.is_file() or (path.is_dir() and (path / "config.json").is_file())
 
+    @staticmethod
+    def check(model: str) -> int:
+        """See `jobs.embedders.Embedder.check`. Reads names and shapes of the tensors only."""
+        try:
+            import torch  # noqa: F401
+        except ImportError as error:
+            raise UserError(f"{model} needs torch: pip install 'clip-curation[train]'.") from error
+        from trainer.weight_files import WeightFile
+        from trainer.weights import infer_config
+
+        return infer_config(WeightFile(Path(model))).embed_dim
+
     def embed(self, uids: Sequence[str], pictures: Iterable[bytes]) -> np.ndarray:
         """See `jobs.embedders.Embedder.embed`; rows have length 1."""
         import torch
 
-        from jobs.embedders._clip_pixels import decoded
+        from jobs.embedders._clip_pixels import decode_pictures
 
-        batch, known = decoded(pictures, self._transform)
+        batch, known = decode_pictures(pictures, self._transform)
         vectors = np.full((len(uids), self.dim), np.nan, np.float32)
         if known:
             with torch.inference_mode():

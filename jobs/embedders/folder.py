@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.errors import UserError
-from curation.npy import vectors_in
+from curation.npy import read_vectors_shape
 from curation.schema import uid
 from curation.storage import Root
 
@@ -31,57 +31,55 @@ class Folder:
     reads_pictures = False
 
     def __init__(self, model: str) -> None:
-        self.dim = check(model)
-        pairs = _parts(model)
-        self._parts = [np.load(array, mmap_mode="r", allow_pickle=False) for _, array in pairs]
-        keys = [_keys(_uids(metadata)) for metadata, _ in pairs]
-        self._firsts = np.cumsum([0, *(len(part) for part in self._parts)])
-        together = np.concatenate(keys)
-        self._order = np.argsort(together, kind="stable")
-        self._sorted = together[self._order]
+        self.dim = Folder.check(model)
+        pairs = _find_pairs(model)
+        self._arrays = [np.load(array, mmap_mode="r", allow_pickle=False) for _, array in pairs]
+        self._first_rows = np.cumsum([0, *(len(array) for array in self._arrays)])
+        keys = np.concatenate([_as_keys(_read_uids(metadata)) for metadata, _ in pairs])
+        self._order = np.argsort(keys, kind="stable")
+        self._sorted_keys = keys[self._order]
 
     @staticmethod
     def accepts(model: str) -> bool:
         return Path(model, "img_emb").is_dir()
 
+    @staticmethod
+    def check(model: str) -> int:
+        """See `jobs.embedders.Embedder.check`. Reads headers and footers, and names the file that is at fault."""
+        dims = set()
+        for metadata, array in _find_pairs(model):
+            num_vectors, dim = read_vectors_shape(Root(array.parent), array.name, "fetch it again")
+            with _open_metadata(metadata) as file:
+                num_rows = file.metadata.num_rows
+                _key_columns(metadata, file.schema_arrow.names)
+            if num_rows != num_vectors:
+                raise UserError(
+                    f"{array} has {num_vectors} vectors and {metadata.name} {num_rows} rows: they must match."
+                )
+            dims.add(dim)
+        if len(dims) > 1:
+            raise UserError(f"{model} mixes vectors of {', '.join(map(str, sorted(dims)))} dimensions: keep one kind.")
+        return dims.pop()
+
     def embed(self, uids: Sequence[str], pictures: Iterable[bytes]) -> np.ndarray:
         """See `jobs.embedders.Embedder.embed`; NaN for a uid that the folder lacks. No picture is read."""
         vectors = np.full((len(uids), self.dim), np.nan, np.float32)
-        wanted = _keys(uids)
-        found = np.searchsorted(self._sorted, wanted)
-        for i in np.flatnonzero(found < len(self._sorted)).tolist():
-            if self._sorted[found[i]] == wanted[i]:
-                row = self._order[found[i]]
-                part = int(np.searchsorted(self._firsts, row, side="right")) - 1
-                vectors[i] = self._parts[part][row - self._firsts[part]]
+        wanted = _as_keys(uids)
+        places = np.searchsorted(self._sorted_keys, wanted)
+        for i in np.flatnonzero(places < len(self._sorted_keys)).tolist():
+            if self._sorted_keys[places[i]] == wanted[i]:
+                row = self._order[places[i]]
+                number = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+                vectors[i] = self._arrays[number][row - self._first_rows[number]]
         return vectors
 
 
-def _keys(uids: Sequence[str]) -> np.ndarray:
+def _as_keys(uids: Sequence[str]) -> np.ndarray:
     """16 bytes a uid, sortable; a folder of a billion rows then takes 24 GB in each worker."""
     return np.frombuffer(bytes.fromhex("".join(uids)), "S16")
 
 
-def check(model: str) -> int:
-    """The dimension of the vectors in folder `model`, by headers and footers alone.
-
-    Raises UserError naming the file that is missing, damaged or does not fit the others.
-    """
-    dims = set()
-    for metadata, array in _parts(model):
-        rows, dim = vectors_in(Root(array.parent), array.name, "fetch it again")
-        with _opened(metadata) as file:
-            count = file.metadata.num_rows
-            _columns(metadata, file.schema_arrow.names)
-        if count != rows:
-            raise UserError(f"{array} has {rows} vectors and {metadata.name} {count} rows: they must match.")
-        dims.add(dim)
-    if len(dims) > 1:
-        raise UserError(f"{model} mixes vectors of {', '.join(map(str, sorted(dims)))} dimensions: keep one kind.")
-    return dims.pop()
-
-
-def _parts(model: str) -> list[tuple[Path, Path]]:
+def _find_pairs(model: str) -> list[tuple[Path, Path]]:
     """Each file of metadata with its file of vectors. Raises UserError for a half without the other."""
     pairs = []
     for metadata in sorted(Path(model, "metadata").glob("*.parquet")):
@@ -97,14 +95,14 @@ def _parts(model: str) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def _opened(metadata: Path) -> pq.ParquetFile:
+def _open_metadata(metadata: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(metadata)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{metadata} is not a readable parquet file ({error}): fetch it again.") from error
 
 
-def _columns(metadata: Path, names: list[str]) -> list[str]:
+def _key_columns(metadata: Path, names: list[str]) -> list[str]:
     """The columns to join by: the uid, or url and caption."""
     by_lower = {name.lower(): name for name in names}
     if "uid" in by_lower and not set(URL_COLUMNS) & set(by_lower):
@@ -116,9 +114,9 @@ def _columns(metadata: Path, names: list[str]) -> list[str]:
     return [url, caption]
 
 
-def _uids(metadata: Path) -> list[str]:
-    with _opened(metadata) as file:
-        columns = _columns(metadata, file.schema_arrow.names)
+def _read_uids(metadata: Path) -> list[str]:
+    with _open_metadata(metadata) as file:
+        columns = _key_columns(metadata, file.schema_arrow.names)
         table = file.read(columns=columns)
     if len(columns) == 2:
         urls, captions = (table[name].to_pylist() for name in columns)
@@ -127,7 +125,8 @@ def _uids(metadata: Path) -> list[str]:
     wrong = len(uids) - (pc.sum(pc.match_substring_regex(uids, UID)).as_py() or 0)
     if wrong:
         raise UserError(f"{metadata} has {wrong} rows whose {columns[0]} is not 32 hexadecimal digits: write them so.")
-    return uids.to_pylist()
+    values: list[str] = uids.to_pylist()
+    return values
 
 
 EMBEDDER = Folder

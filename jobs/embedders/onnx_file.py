@@ -27,7 +27,13 @@ class OnnxFile:
             import onnxruntime
         except ImportError as error:
             raise UserError(f"{model} needs onnxruntime: pip install onnxruntime.") from error
-        self._session = onnxruntime.InferenceSession(model, providers=onnxruntime.get_available_providers())
+        try:
+            self._session = onnxruntime.InferenceSession(model, providers=onnxruntime.get_available_providers())
+        except Exception as error:  # onnxruntime has no public base class for what it raises
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{model} is no ONNX model that onnxruntime can load ({reason}): fetch it again."
+            ) from error
         shape = self._session.get_inputs()[0].shape
         if len(shape) != 4:
             raise UserError(f"{model} takes an input of shape {shape}, not pictures [n, 3, height, width].")
@@ -42,12 +48,17 @@ class OnnxFile:
     def accepts(model: str) -> bool:
         return model.endswith(".onnx") and Path(model).is_file()
 
+    @staticmethod
+    def check(model: str) -> int:
+        """See `jobs.embedders.Embedder.check`. Loads the model."""
+        return OnnxFile(model).dim
+
     def embed(self, uids: Sequence[str], pictures: Iterable[bytes]) -> np.ndarray:
         """See `jobs.embedders.Embedder.embed`."""
-        from jobs.embedders._clip_pixels import decoded
+        from jobs.embedders._clip_pixels import decode_pictures
         from trainer.data.transforms import EvalTransform
 
-        batch, known = decoded(pictures, EvalTransform(self._side))
+        batch, known = decode_pictures(pictures, EvalTransform(self._side))
         vectors = np.full((len(uids), self.dim), np.nan, np.float32)
         step = self._batch_size or max(1, len(batch))
         name = self._session.get_inputs()[0].name

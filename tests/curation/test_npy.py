@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from curation.errors import UserError
-from curation.npy import vectors_in
+from curation.npy import read_vectors_shape
 from curation.storage import Root
 
 
@@ -19,8 +19,8 @@ def npy(array: np.ndarray) -> bytes:
 def test_the_header_is_read(tmp_path: Path, kind: type) -> None:
     (tmp_path / "a.npy").write_bytes(npy(np.asfortranarray(np.ones((3, 4), kind))))
     (tmp_path / "none.npy").write_bytes(npy(np.ones((0, 4), kind)))
-    assert vectors_in(Root(tmp_path), "a.npy", "x") == (3, 4)
-    assert vectors_in(Root(tmp_path), "none.npy", "x") == (0, 4)
+    assert read_vectors_shape(Root(tmp_path), "a.npy", "x") == (3, 4)
+    assert read_vectors_shape(Root(tmp_path), "none.npy", "x") == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,4 @@ def test_what_holds_no_vectors_is_refused(tmp_path: Path, data: bytes | None, wo
     if data is not None:
         (tmp_path / "a.npy").write_bytes(data)
     with pytest.raises(UserError, match=rf"^{tmp_path}/a.npy .*{words}.*: make it again\.$"):
-        vectors_in(Root(tmp_path), "a.npy", "make it again")
+        read_vectors_shape(Root(tmp_path), "a.npy", "make it again")

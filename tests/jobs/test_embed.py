@@ -13,10 +13,9 @@ from curation.errors import UserError
 from curation.recipe.config import EmbedConfig, Recipe
 from curation.storage import Root
 from curation.tables import metadata_file, samples_file, vectors_file
-from jobs import embedders
-from jobs.embed import embed_unit, half, identity, run
-from jobs.embedders import efficientnet_lite0
-from jobs.embedders.efficientnet_lite0 import trimmed
+from jobs.embed import embed_unit, run, to_half
+from jobs.embedders import efficientnet_lite0, find_embedder, identify_model, load_embedder
+from jobs.embedders.efficientnet_lite0 import trim_frame
 from jobs.embedders.folder import Folder
 from tests.support.picture_root import Fetched, fill, scene
 
@@ -48,7 +47,7 @@ def test_a_unit_is_embedded_in_order_of_uid_whatever_the_batch_size(root: Root) 
 
 
 def test_copies_lie_above_the_calibrated_cosine_and_broken_bytes_give_nan() -> None:
-    embedder = embedders.loaded("efficientnet-lite0")
+    embedder = load_embedder("efficientnet-lite0")
     pictures = [encoded(1, 95), encoded(1, 30), b"no picture", b""]
     vectors = embedder.embed(list("abcd"), pictures)
     assert embedder.min_cosine is not None
@@ -63,23 +62,23 @@ def test_a_frame_is_cut_off_before_a_picture_is_embedded(colour: str, monkeypatc
     plain, framed = io.BytesIO(), io.BytesIO()
     picture.save(plain, "JPEG", quality=90)
     ImageOps.expand(picture, 21, colour).save(framed, "JPEG", quality=80)
-    height, width = trimmed(cv2.imdecode(np.frombuffer(framed.getvalue(), np.uint8), cv2.IMREAD_COLOR)).shape[:2]
+    height, width = trim_frame(cv2.imdecode(np.frombuffer(framed.getvalue(), np.uint8), cv2.IMREAD_COLOR)).shape[:2]
     assert 188 <= height <= 208 and 188 <= width <= 208, "all but the ringing beside the picture is cut"
     pictures = [plain.getvalue(), framed.getvalue()]
-    vectors = embedders.loaded("efficientnet-lite0").embed(["a", "b"], pictures)
-    monkeypatch.setattr(efficientnet_lite0, "trimmed", lambda image: image)
-    untrimmed = embedders.loaded("efficientnet-lite0").embed(["a", "b"], pictures)
+    vectors = load_embedder("efficientnet-lite0").embed(["a", "b"], pictures)
+    monkeypatch.setattr(efficientnet_lite0, "trim_frame", lambda image: image)
+    untrimmed = load_embedder("efficientnet-lite0").embed(["a", "b"], pictures)
     assert vectors[0] @ vectors[1] > untrimmed[0] @ untrimmed[1] + 0.02
 
 
 def test_what_is_no_frame_stays() -> None:
     picture = np.asarray(scene(1))
-    assert trimmed(picture) is not picture and np.array_equal(trimmed(picture), picture)
+    assert trim_frame(picture) is not picture and np.array_equal(trim_frame(picture), picture)
     plain = np.full((80, 60, 3), 7, np.uint8)
-    assert trimmed(plain).shape == (40, 30, 3)
+    assert trim_frame(plain).shape == (40, 30, 3)
     one_line = picture.copy()
     one_line[0] = 0
-    assert trimmed(one_line).shape == picture.shape
+    assert trim_frame(one_line).shape == picture.shape
 
 
 def test_a_missing_or_short_shard_is_named(root: Root) -> None:
@@ -121,7 +120,7 @@ def test_a_folder_of_embeddings_is_joined_by_url_and_caption(spark: SparkSession
     for uid, vector in seen.items():
         number = int(captions[uid] or 5)
         assert np.isnan(vector).all() if number == 4 else np.array_equal(vector, vectors[number])
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UserError, match=r"was embedded with emb:.* embed\.model is efficientnet-lite0"):
         run(spark, Recipe(), root)
 
 
@@ -189,7 +188,7 @@ def test_an_eva_clip_checkpoint_embeds_as_the_model_does(tmp_path: Path) -> None
     name = next(name for name in names() if "debug" in name)
     model = build(name).eval()
     torch.save(model.state_dict(), tmp_path / "tiny.pt")
-    embedder = embedders.kind(str(tmp_path / "tiny.pt"))(str(tmp_path / "tiny.pt"))
+    embedder = find_embedder(str(tmp_path / "tiny.pt"))(str(tmp_path / "tiny.pt"))
     data = encoded(3)
     vectors = embedder.embed(["a", "b"], [b"broken", data])
     with torch.inference_mode():
@@ -208,7 +207,7 @@ def test_an_onnx_file_embeds_as_its_graph_says(tmp_path: Path) -> None:
     graph = onnx.helper.make_graph([node], "mean", ends[:1], ends[1:])
     made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
     onnx.save(made, str(tmp_path / "mean.onnx"))
-    embedder = embedders.kind(str(tmp_path / "mean.onnx"))(str(tmp_path / "mean.onnx"))
+    embedder = find_embedder(str(tmp_path / "mean.onnx"))(str(tmp_path / "mean.onnx"))
     vectors = embedder.embed(list("abc"), [encoded(1), b"", encoded(1)])
     assert np.isfinite(vectors[0]).all() and np.array_equal(vectors[0], vectors[2])
     assert np.isnan(vectors[1]).all()
@@ -217,15 +216,15 @@ def test_an_onnx_file_embeds_as_its_graph_says(tmp_path: Path) -> None:
 def test_identity_covers_the_files_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "emb").mkdir()
     (tmp_path / "emb" / "a.npy").write_bytes(b"123")
-    before = identity(str(tmp_path / "emb"))
+    before = identify_model(str(tmp_path / "emb"))
     (tmp_path / "emb" / "a.npy").write_bytes(b"1234")
-    assert identity(str(tmp_path / "emb")) != before
-    assert identity("efficientnet_lite0") == identity("efficientnet-lite0")
+    assert identify_model(str(tmp_path / "emb")) != before
+    assert identify_model("efficientnet_lite0") == identify_model("efficientnet-lite0")
 
 
 def test_half_precision_keeps_directions_and_nan() -> None:
     vectors = np.array([[1e6, 1e6], [3, 4], [np.nan, 1], [3e-9, 4e-9], [0, 0]], np.float32)
-    kept = half(vectors).astype(np.float32)
+    kept = to_half(vectors).astype(np.float32)
     assert np.allclose(kept[0], [0.7071, 0.7071], atol=1e-3)
     assert np.array_equal(kept[1], [3, 4])
     assert np.isnan(kept[2]).any()
@@ -238,4 +237,4 @@ def test_every_embedder_is_found_by_what_it_accepts(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"")
     wanted = {"efficientnet_lite0": "EfficientNetLite0", str(tmp_path): "Folder"}
     wanted |= {str(tmp_path / "x.onnx"): "OnnxFile", str(tmp_path / "x.safetensors"): "EvaClip"}
-    assert {model: embedders.kind(model).__name__ for model in wanted} == wanted
+    assert {model: find_embedder(model).__name__ for model in wanted} == wanted

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.duplicates.components import Guard, components
+from curation.duplicates.components import RemovalSelector, components
 from tests.support.graphs import SHAPES, Edges, brute_force, random_graph
 
 
@@ -30,9 +30,9 @@ def decide(edges: Edges, cuts: list[int]) -> list[tuple[int, int]]:
     directed = sorted({(min(e), max(e)) for e in edges})
     names = labels(edges)
     stream = np.array(sorted((names[a], a, b) for a, b in directed), np.int64).reshape(-1, 3)
-    guard, removed = Guard(), []
+    selector, removed = RemovalSelector(), []
     for piece in np.split(stream, sorted(cuts)):
-        mask = guard.removing(piece[:, 0], piece[:, 1], piece[:, 2])
+        mask = selector.select(piece[:, 0], piece[:, 1], piece[:, 2])
         removed += [(int(b), int(a)) for _, a, b in piece[mask]]
     return removed
 

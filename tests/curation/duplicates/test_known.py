@@ -30,7 +30,7 @@ def asked(*rows: dict[str, object]) -> pa.Table:
 
 
 def matches(of: Known, rows: pa.Table, vectors: np.ndarray | None = None) -> dict[int, tuple[str, float]]:
-    found = of.matches(rows, vectors, 6, 4.0, 0.9 if vectors is not None else None).to_pylist()
+    found = of.match(rows, vectors, 6, 4.0, 0.9 if vectors is not None else None).to_pylist()
     assert all(match["tier"] == "decontamination:coco" for match in found)
     return {match["row"]: (match["key"], match["similarity"]) for match in found}
 

@@ -14,9 +14,9 @@ from curation.errors import UserError
 from curation.recipe.config import DedupeConfig, EmbedConfig, Recipe
 from curation.storage import Root
 from curation.tables import METADATA, metadata_file, vectors_file
-from jobs.dedupe import planned
-from jobs.duplicates.checks import remove_stale_work
-from jobs.embed import identity
+from jobs.duplicates.arrays import remove_stale_work
+from jobs.duplicates.plan import plan_dedupe
+from jobs.embedders import identify_model
 from tests.support.picture_root import fill, scene, set_vectors
 
 RECIPE = Recipe(dedupe=DedupeConfig(min_cosine=0.9, tiers=("embedding",)))
@@ -46,27 +46,27 @@ def test_vectors_of_another_model_are_refused(embedded: Root, min_cosine: float 
     signed(embedded, "clip.onnx:abcdef")
     made = Recipe(dedupe=DedupeConfig(min_cosine=min_cosine))
     with pytest.raises(UserError, match=r"embedded with clip\.onnx:abcdef .*embed\.model is efficientnet-lite0: "):
-        planned(made, embedded)
+        plan_dedupe(made, embedded)
 
 
 def test_a_model_counts_by_what_its_file_holds_and_by_its_name_when_it_is_gone(embedded: Root, tmp_path: Path) -> None:
     file = tmp_path / "clip_v1.onnx"
     file.write_bytes(b"123")
-    signed(embedded, identity(str(file)))
-    first = planned(with_model(file), embedded)
+    signed(embedded, identify_model(str(file)))
+    first = plan_dedupe(with_model(file), embedded)
     file.write_bytes(b"1234")
     with pytest.raises(UserError, match=r"clip_v1\.onnx"):
-        planned(with_model(file), embedded)
+        plan_dedupe(with_model(file), embedded)
     file.unlink()
-    assert planned(with_model(file), embedded).fp == first.fp
+    assert plan_dedupe(with_model(file), embedded).fp == first.fp
     with pytest.raises(UserError, match=r"clip_v1\.onnx"):
-        planned(with_model(tmp_path / "clip_v2.onnx"), embedded)
+        plan_dedupe(with_model(tmp_path / "clip_v2.onnx"), embedded)
 
 
 def test_another_model_is_another_table_where_nobody_signed_the_vectors(embedded: Root, tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(b"1")
-    assert planned(RECIPE, embedded).fp != planned(with_model(tmp_path / "other.onnx"), embedded).fp
-    assert planned(RECIPE, embedded).fp == planned(RECIPE, embedded).fp
+    assert plan_dedupe(RECIPE, embedded).fp != plan_dedupe(with_model(tmp_path / "other.onnx"), embedded).fp
+    assert plan_dedupe(RECIPE, embedded).fp == plan_dedupe(RECIPE, embedded).fp
 
 
 def spoil(root: Root, unit: str, fault: str) -> None:
@@ -99,7 +99,7 @@ def test_damaged_vectors_are_named(embedded: Root, fault: str, words: str) -> No
     unit = embedded.units("downloads")[1]
     spoil(embedded, unit, fault)
     with pytest.raises(UserError, match=words.format(unit=unit)):
-        planned(RECIPE, embedded)
+        plan_dedupe(RECIPE, embedded)
 
 
 def test_scratch_of_killed_runs_goes_and_tables_stay(root: Root) -> None:

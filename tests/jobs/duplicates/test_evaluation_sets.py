@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 from pathlib import Path
@@ -12,8 +11,7 @@ import numpy as np
 import pytest
 
 from curation.errors import UserError
-from curation.recipe.config import DedupeConfig, EmbedConfig, Recipe
-from jobs.duplicates.evaluation_sets import EvaluationSet, evaluation_sets
+from jobs.duplicates.evaluation_sets import EvaluationSet, find_evaluation_sets
 from tests.support.s3_server import CREDENTIALS, s3
 
 JPEG = b"\xff\xd8\xff picture"
@@ -31,12 +29,15 @@ def npy(folder: Path, path: str, array: np.ndarray) -> None:
     write(folder, path, data=sink.getvalue())
 
 
-def recipe(folder: Path, *against: str, **options: Any) -> Recipe:
-    return Recipe(dedupe=DedupeConfig(against=against, **{"min_cosine": 0.9, **options}), folder=str(folder))
+ALL = ("exact", "perceptual", "embedding")
+MODEL = "efficientnet-lite0"
 
 
-def found(folder: Path, *against: str, dim: int | None = None, **options: Any) -> list[EvaluationSet]:
-    return evaluation_sets(recipe(folder, *against, **options), dim)
+def found(
+    folder: Path, *against: str, tiers: tuple[str, ...] = ALL, model: str = MODEL, dim: int | None = None
+) -> list[EvaluationSet]:
+    urls = [entry if "://" in entry else str(folder / entry) for entry in against]
+    return find_evaluation_sets(urls, tiers, model, dim)
 
 
 def paths(folder: Path, spec: str) -> tuple[str, list[str]]:
@@ -86,7 +87,6 @@ EXACT = ("exact", "perceptual")
         ("pictures/{0..2}.jpg", {}, "nothing is at .*pictures/2.jpg"),
         ("pictures/*.tar", {}, "nothing is at .*"),
         ("notes", {}, "holds no pictures, no .tar and no img_emb"),
-        (" ", {}, "empty path"),
         ("{0..", {}, "nothing is at|cannot be read"),
         ("{{a},b", {}, "cannot be read"),
         ("foo://x", {}, r"foo://x cannot be read \(Protocol not known: foo\)"),
@@ -113,12 +113,11 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, spec: str, options: 
 def test_pictures_need_a_tier_that_sees_them(tmp_path: Path) -> None:
     write(tmp_path, "pictures/0.jpg")
     npy(tmp_path, "laion/img_emb/img_emb_0.npy", np.ones((3, 4), np.float16))
-    made = recipe(tmp_path, "pictures", tiers=("embedding",))
-    assert evaluation_sets(made, 1280)
-    made = dataclasses.replace(made, embed=EmbedConfig(model="laion"))
+    assert found(tmp_path, "pictures", tiers=("embedding",), dim=1280)
+    folder = str(tmp_path / "laion")
     with pytest.raises(UserError, match="holds pictures, which .*laion cannot embed"):
-        evaluation_sets(made, 4)
-    assert evaluation_sets(dataclasses.replace(made, dedupe=recipe(tmp_path, "pictures").dedupe), 4)
+        found(tmp_path, "pictures", tiers=("embedding",), model=folder, dim=4)
+    assert found(tmp_path, "pictures", model=folder, dim=4)
 
 
 def test_two_sets_of_one_name_are_refused(tmp_path: Path) -> None:

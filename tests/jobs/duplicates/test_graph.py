@@ -19,7 +19,7 @@ from curation.schema import DOWNLOADS, SAMPLES, uid
 from curation.storage import Root
 from jobs.dedupe import run
 from jobs.duplicates import hashes as hash_edges
-from jobs.duplicates.graph import settled
+from jobs.duplicates.graph import find_removing_edges
 from jobs.duplicates.hashes import PerceptualSearch
 
 HASH = 0x0F0F0F0F0F0F0F0F
@@ -54,7 +54,7 @@ def test_hashes_in_a_crowd_leave_what_all_pairs_would(
     rows = list(zip(range(len(hashes)), hashes.view(np.int64).tolist(), texts.tolist(), strict=True))
     frame = spark.createDataFrame(rows, "row bigint, phash bigint, text bigint").repartition(3)
     search = PerceptualSearch(spark, root, "work", frame, 3)
-    gone, _, rounds = settled(spark, frame.select("row"), {1: search.found}, 10**6)
+    gone, _, rounds = find_removing_edges(spark, frame.select("row"), {1: search.found}, 10**6)
     removing = [(row["left"], row["right"]) for row in gone.collect()]
     removed = {right for _, right in removing}
     kept = kept_by_all_pairs(len(hashes), zip(*(axis.tolist() for axis in np.nonzero(np.triu(near, 1))), strict=True))

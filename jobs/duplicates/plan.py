@@ -1,0 +1,145 @@
+"""What one run of dedupe compares and how, decided from the recipe and the root before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from curation.duplicates.blocks import Search
+from curation.duplicates.keep import order_sql
+from curation.errors import UserError
+from curation.recipe.config import DedupeConfig, DownloadConfig, Recipe
+from curation.settings import to_dict
+from curation.storage import Root, fingerprint
+from curation.tables import DUPLICATES, METADATA, embedded_units, fingerprint_table, vectors_file
+from jobs.duplicates.checks import check_vectors
+from jobs.duplicates.evaluation_sets import EvaluationSet, find_evaluation_sets
+from jobs.embed import check_same_model
+from jobs.embedders import find_embedder, resolve_model
+
+TABLE = DUPLICATES
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupePlan:
+    """Everything that a run needs of the recipe and the root, resolved. `fp` names the version that it writes."""
+
+    config: DedupeConfig
+    download: DownloadConfig
+    """How the root's pictures were stored; those of evaluation sets are stored so before they are hashed."""
+    model: str
+    """The embedder's name, or the full path of its file or folder."""
+    batch_size: int
+    """Pictures that are embedded at once."""
+    min_cosine: float | None
+    """The cosine from which on two pictures are linked; None when embeddings are not compared."""
+    dim: int | None
+    """Dimension of the root's vectors; None when embeddings are not compared or there are none."""
+    units: list[str]
+    sets: list[EvaluationSet]
+    """The entries of `dedupe.against`."""
+    inputs: dict[str, Any]
+    """Fingerprints of what is compared."""
+    fp: str
+
+    @property
+    def work(self) -> str:
+        """Folder of the run's scratch, relative to ROOT."""
+        return f"{TABLE}/{self.fp}/work"
+
+    @property
+    def search(self) -> Search:
+        """Settings of the embedding tier. Only for a plan with a `min_cosine`."""
+        assert self.min_cosine is not None
+        names = ("num_centroids", "num_probes", "num_passes", "max_cluster_rows", "max_neighbours", "seed")
+        return Search(min_cosine=self.min_cosine, **{name: getattr(self.config, name) for name in names})
+
+
+def check_dedupe(recipe: Recipe, root: Root) -> None:
+    """Raise UserError for whatever is known to be wrong before the earlier stages have run."""
+    config, model, dim = recipe.dedupe, resolve_model(recipe), None
+    order_sql(config.keep)
+    if "embedding" in config.tiers:
+        units = embedded_units(root)
+        if units:
+            check_same_model(root, model)
+        resolve_min_cosine(config, model)
+        if config.against:
+            dim = check_vectors(root, units[:1]) if units else find_embedder(model).check(model)
+    sets = find_evaluation_sets(_resolve_sets(recipe), config.tiers, model, dim)
+    _check_picture_vectors(sets, config, model, dim)
+
+
+def plan_dedupe(recipe: Recipe, root: Root) -> DedupePlan:
+    """Check that everything the recipe compares is there. Raises UserError before anything is written."""
+    config, model, units = recipe.dedupe, resolve_model(recipe), root.units("downloads")
+    order_sql(config.keep)
+    missing = root.missing_units("downloads")
+    if not units or missing:
+        raise UserError(f"{root.base} has {len(missing)} units left to download: run `curate download` first.")
+    tables, inputs = ["samples", "downloads"], dict[str, Any]()
+    min_cosine, dim = None, None
+    if "embedding" in config.tiers:
+        check_embedded(root, units)
+        made = check_same_model(root, model)
+        min_cosine = resolve_min_cosine(config, model)
+        dim = check_vectors(root, units)
+        sizes = {unit: root.size(vectors_file(unit)) for unit in units}
+        inputs["vectors"] = fingerprint([sizes, made])
+        tables.append(METADATA)
+    inputs |= {table: fingerprint_table(root, table) for table in tables}
+    sets = find_evaluation_sets(_resolve_sets(recipe), config.tiers, model, dim)
+    _check_picture_vectors(sets, config, model, dim)
+    inputs["against"] = [item.fingerprint for item in sets]
+    return DedupePlan(
+        config=config,
+        download=recipe.download,
+        model=model,
+        batch_size=recipe.embed.batch_size,
+        min_cosine=min_cosine,
+        dim=dim,
+        units=units,
+        sets=sets,
+        inputs=inputs,
+        fp=fingerprint({"config": to_dict(config), "min_cosine": min_cosine, "inputs": inputs}),
+    )
+
+
+def check_embedded(root: Root, units: Sequence[str]) -> None:
+    """Raise UserError when one of `units` has no vectors."""
+    missing = set(units) - set(embedded_units(root))
+    if missing:
+        raise UserError(f"The embedding tier lacks {len(missing)} units: run `curate embed` first, or leave it out.")
+
+
+def resolve_min_cosine(config: DedupeConfig, model: str) -> float:
+    """The recipe's cosine, else the calibrated one of `model`. Raises UserError when neither is known."""
+    if config.min_cosine is not None:
+        return config.min_cosine
+    calibrated = find_embedder(model).min_cosine
+    if calibrated is None:
+        raise UserError(
+            f"No calibrated cosine is known for {model}: look at `curate dedupe --preview` and set dedupe.min_cosine."
+        )
+    return calibrated
+
+
+def _resolve_sets(recipe: Recipe) -> list[str]:
+    """The entries of `dedupe.against` as full paths and URLs."""
+    if not all(entry.strip() for entry in recipe.dedupe.against):
+        raise UserError("dedupe.against holds an empty path: name a folder, a file or a pattern.")
+    return [recipe.resolve(entry) for entry in recipe.dedupe.against]
+
+
+def _check_picture_vectors(sets: Sequence[EvaluationSet], config: DedupeConfig, model: str, dim: int | None) -> None:
+    """Raise UserError when `model` cannot embed the pictures of `sets` into vectors of the root's dimension `dim`."""
+    with_pictures = next((item for item in sets if item.has_pictures), None)
+    if with_pictures is None or "embedding" not in config.tiers or not find_embedder(model).reads_pictures:
+        return
+    own_dim = find_embedder(model).check(model)
+    if dim is not None and own_dim != dim:
+        raise UserError(
+            f"dedupe.against: {model} gives {with_pictures.base} vectors of {own_dim} dimensions, the root has those "
+            f"of {dim}: name the model that the root was embedded with."
+        )
