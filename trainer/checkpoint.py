@@ -6,6 +6,9 @@
 trainer.json says what the run was and how far it came, and holds the loader's state, one for all ranks. Random
 numbers need no state: each forward is seeded from (seed, step, rank, micro-batch), and the schedule is a function of
 the step.
+
+torch and deepspeed are imported where they are used: what a checkpoint says is read before the environment that both
+read on import is prepared.
 """
 
 from __future__ import annotations

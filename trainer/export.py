@@ -50,6 +50,7 @@ def _join_partitions(source: Path, stage: int) -> dict[str, Tensor]:
         # DeepSpeed's files hold more than tensors; this one is a run's own.
         return dict(torch.load(file, map_location="cpu", weights_only=False)["module"])
     launch.prepare_environment(launch.Rank())
+    # deepspeed reads the environment on import, and only partitions need it.
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     with contextlib.redirect_stdout(sys.stderr):

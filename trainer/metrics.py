@@ -1,4 +1,7 @@
-"""What a step tells: one line, one JSON record in metrics.jsonl, and TensorBoard and wandb where asked for."""
+"""What a step tells: one line, one JSON record in metrics.jsonl, and TensorBoard and wandb where asked for.
+
+torch is imported where it is used: a dry run reads the table of GPUs without it.
+"""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ def _assign(
         return
     with torch.no_grad():
         if hasattr(parameter, "ds_id"):
-            import deepspeed
+            import deepspeed  # only where it has sharded the parameters
 
             with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
                 if torch.distributed.get_rank() == 0:

@@ -1,4 +1,7 @@
-"""DeepSpeed's configuration, derived from ours, and the engine made with it."""
+"""DeepSpeed's configuration, derived from ours, and the engine made with it.
+
+deepspeed is imported where it is used: `trainer.launch` must have prepared the environment that it reads on import.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch.distributed as dist
+
 from trainer.config import Config
+from trainer.optim import bind_to_zero
 
 NEVER = 10**9
 """A number of steps that no run reaches: DeepSpeed's own progress lines stay away."""
@@ -78,9 +84,6 @@ def shard_while_building(config: Config, settings: dict[str, Any]) -> AbstractCo
 def make_engine(module: Any, optimizer: Any, settings: dict[str, Any]) -> Any:
     """The DeepSpeed engine of `module`, with our optimizers told how their parameters were cut up."""
     import deepspeed
-    import torch.distributed as dist
-
-    from trainer.optim import bind_to_zero
 
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     bind_to_zero(engine)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from curation.errors import UserError
 from tests.support.trainer.ranks import launch
+from trainer import loop
+from trainer.loop import set_position
 
 
 @pytest.mark.slow
@@ -17,3 +22,40 @@ def test_nan_gradients_and_the_temperature_bound_at_every_stage(tmp_path: Path) 
     launch(
         1, [sys.executable, "-m", "tests.support.trainer.ranks", "tests.support.trainer.loop_worker:every_stage", what]
     )
+
+
+class Place:
+    """A loader that only says where it stands."""
+
+    def __init__(self, order: str) -> None:
+        self.order, self.position = order, 0
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As `trainer.data.Loader`: a state of another order is refused."""
+        if state["order"] != self.order:
+            raise UserError("The loader's state belongs to another order of samples.")
+        self.position = state["position"]
+
+
+def test_a_phase_goes_on_where_the_same_order_left_off() -> None:
+    loader = Place("laion")
+    set_position(loader, {"order": "laion", "position": 7}, required=False)
+    assert loader.position == 7
+
+
+def test_another_order_starts_anew_unless_the_position_is_required() -> None:
+    loader = Place("coyo")
+    set_position(loader, {"order": "laion", "position": 7}, required=False)
+    assert loader.position == 0
+    with pytest.raises(UserError, match="another order"):
+        set_position(loader, {"order": "laion", "position": 7}, required=True)
+
+
+def test_a_sigterm_is_told_and_the_handler_before_it_comes_back() -> None:
+    told: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyError), loop._on_sigterm(lambda: told.append("stop")):
+        signal.raise_signal(signal.SIGTERM)
+        assert told == ["stop"]
+        raise KeyError
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -313,6 +313,6 @@ def _make_stream(index: Index, weights: Mapping[str, float], seed: int, shuffle:
 
 
 def _default_tokenizer() -> Tokenizer:
-    from trainer.data.tokenizer import tokenize
+    from trainer.data.tokenizer import tokenize  # compiles the word pattern, which loaders of raw captions do without
 
     return tokenize

@@ -77,8 +77,9 @@ def plan_reads(shard: np.ndarray, start: np.ndarray, stop: np.ndarray, max_gap: 
     shard, start, stop = shard[order], start[order], stop[order]
     same = shard[1:] == shard[:-1]
     gap = start[1:] - stop[:-1]
-    limit = _longest_gap(np.sort(gap[same & (gap > 0)]), int((stop - start).sum()), max_gap, max_ratio)
-    first = np.concatenate([[True], ~same | (gap > limit)])
+    most_between = (max_ratio - 1) * int((stop - start).sum())
+    joined = _choose_joined(np.where(same, gap, max_gap + 1), max_gap, most_between)
+    first = np.concatenate([[True], ~joined])
     first |= _find_splits(start, stop, first)
     span_sorted = np.cumsum(first) - 1
     opens = np.flatnonzero(first)
@@ -88,10 +89,15 @@ def plan_reads(shard: np.ndarray, start: np.ndarray, stop: np.ndarray, max_gap: 
     return ReadPlan(shard[opens], start[opens], np.maximum.reduceat(stop, opens), span, inside)
 
 
-def _longest_gap(gaps: np.ndarray, needed: int, max_gap: int, max_ratio: float) -> int:
-    allowed = int(np.searchsorted(np.cumsum(gaps), (max_ratio - 1) * needed, side="right"))
-    allowed = min(allowed, int(np.searchsorted(gaps, max_gap, side="right")))
-    return int(gaps[allowed - 1]) if allowed else 0
+def _choose_joined(gap: np.ndarray, max_gap: int, most_between: float) -> np.ndarray:
+    """Which gaps are read, bool: all without a byte, and of the others the smallest, up to `most_between` bytes."""
+    candidates = np.flatnonzero((gap > 0) & (gap <= max_gap))
+    smallest_first = candidates[np.argsort(gap[candidates], kind="stable")]
+    # Chosen one by one, not by a largest gap: in tars, whose members are padded, many gaps are equally large.
+    allowed = int(np.searchsorted(np.cumsum(gap[smallest_first]), most_between, side="right"))
+    joined: np.ndarray = gap <= 0
+    joined[smallest_first[:allowed]] = True
+    return joined
 
 
 def _find_splits(start: np.ndarray, stop: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -6,15 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from curation.errors import UserError
+from trainer.config import Config
+from trainer.data import Loader
 from trainer.evaluation import tars
 from trainer.evaluation.encoder import Picture
-
-if TYPE_CHECKING:
-    from trainer.config import Config
-    from trainer.launch import Rank
+from trainer.launch import Rank
 
 CLASS_NAMES, TEMPLATES = "classes.tsv", "templates.txt"
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"})
@@ -174,8 +172,6 @@ def read_pairs(settings: Config, rank: Rank) -> tuple[list[Picture], list[str]]:
     Raises:
         UserError: when eval.where (data.where by default) finds nothing.
     """
-    from trainer.data import Loader
-
     where = settings.data.where if settings.eval.where is None else settings.eval.where
     loader = Loader(
         settings.data.root,

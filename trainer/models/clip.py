@@ -49,7 +49,7 @@ class Clip(nn.Module):
         self.text.blocks.grad_checkpointing = enabled
 
     def set_patch_drop(self, share: float) -> None:
-        """Drop this share of the patches, in [0, 1), from now on when training."""
+        """Drop this share of the patches, in [0, 1), in every training forward that follows."""
         self.visual.patch_drop = share
 
     def layer_groups(self) -> dict[str, "LayerGroup"]:

@@ -94,7 +94,7 @@ def _gather_whole(parameter: nn.Parameter) -> Iterator[None]:
     if not hasattr(parameter, "ds_id"):
         yield
         return
-    import deepspeed
+    import deepspeed  # only where it has sharded the parameters
 
     with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
         yield

@@ -27,11 +27,17 @@ from trainer.data import Loader, Shuffle, TrainTransform, batches
 
 LAYOUTS = st.tuples(st.integers(1, 4), st.integers(1, 9))
 """(world size, batch size of a rank)"""
+
+
 SHUFFLES = st.sampled_from(
     [False, Shuffle(block_rows=4, window_rows=32), Shuffle(block_rows=6, window_rows=6, run_rows=3)]
 )
+
+
 NUMS = st.sampled_from([1, 20, 37, 128, NUM_ROWS])
 """Rows selected; few enough that their indexes stay in the cache."""
+
+
 SELECTIONS: dict[str, Callable[[int], bool]] = {
     "true": lambda k: True,
     "score < 37": lambda k: k < 37,
@@ -41,6 +47,8 @@ SELECTIONS: dict[str, Callable[[int], bool]] = {
     "caption is null or score between 100 and 131": lambda k: k % 10 == 9 or 100 <= k <= 131,
 }
 """Condition → which of the rows it keeps: dense, sparse, one row, scattered over the shards."""
+
+
 SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 
 
@@ -253,20 +261,6 @@ def test_mixing_keeps_its_shares_in_every_stretch(packed: Packed) -> None:
     # A mix leaves out what it does not name.
     only = _loader(packed, mix={"coyo": 1.0})
     assert {source[uid] for batch in only for uid in batch["uid"]} == {"coyo"}
-
-
-def test_several_roots_at_once_and_mixed(packed: Packed, tmp_path: Path) -> None:
-    other = Root(tmp_path / "other")
-    theirs = roots.packed(other, 30, seed=1)
-    loader = Loader([packed.root, other], batch_size=7, transform=None, tokenizer=None, index_folder=packed.cache)
-    assert sorted(_sequence([loader])) == sorted(packed.uids + theirs)
-    named = {"big": packed.root, "small": other}
-    options: dict[str, Any] = {"batch_size": 10, "transform": None, "tokenizer": None, "index_folder": packed.cache}
-    mixed = Loader(named, mix={"big": 1, "small": 1}, epoch_samples=200, **options)
-    for batch in mixed:
-        assert sum(uid in set(theirs) for uid in batch["uid"]) in (4, 5, 6)
-    # The same root twice holds no sample twice.
-    assert sorted(_sequence([Loader([packed.root, packed.root], **options)])) == packed.uids
 
 
 def test_captions_beside_the_picture_and_from_columns(packed: Packed) -> None:

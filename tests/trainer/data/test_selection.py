@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,7 +17,10 @@ from curation.adopt import adopt
 from curation.storage import Root
 from tests.support import small_root
 from tests.support.trainer import roots
-from trainer.data import Loader
+from tests.trainer.data.conftest import Packed
+from trainer.data import Loader, selection
+from trainer.data.index import META, Index
+from trainer.data.selection import Query, open_index
 
 
 def test_raw_shards_by_the_manifest(tmp_path: Path) -> None:
@@ -94,3 +100,65 @@ def test_an_adopted_img2dataset_folder(tmp_path: Path) -> None:
     some = Loader(root, where="clip_similarity > 0.25", batch_size=6, transform=None, tokenizer=None)
     (only,) = list(some)
     assert sorted(set(only["tokens"])) == sorted(c for c in pictures if c[-1] in "35")
+
+
+def test_several_roots_at_once_and_mixed(packed: Packed, tmp_path: Path) -> None:
+    other = Root(tmp_path / "other")
+    theirs = roots.packed(other, 30, seed=1)
+    loader = Loader([packed.root, other], batch_size=7, transform=None, tokenizer=None, index_folder=packed.cache)
+    assert sorted(_uids(loader)) == sorted(packed.uids + theirs)
+    named = {"big": packed.root, "small": other}
+    options: dict[str, Any] = {"batch_size": 10, "transform": None, "tokenizer": None, "index_folder": packed.cache}
+    mixed = Loader(named, mix={"big": 1, "small": 1}, epoch_samples=200, **options)
+    for batch in mixed:
+        assert sum(uid in set(theirs) for uid in batch["uid"]) in (4, 5, 6)
+    # The same root twice holds no sample twice.
+    assert sorted(_uids(Loader([packed.root, packed.root], **options))) == packed.uids
+
+
+def _uids(loader: Loader) -> list[str]:
+    """One epoch without padding."""
+    return [uid for batch in loader for uid in batch["uid"][: len(batch["uid"]) - batch["padding"]]]
+
+
+def _open(packed: Packed, folder: Path, **options: Any) -> Index:
+    return open_index(Query(roots={"root": packed.root}, **options), folder)
+
+
+def test_an_index_is_built_once_and_found_again(packed: Packed, tmp_path: Path) -> None:
+    first = _open(packed, tmp_path, where="score < 50")
+    built = (first.folder / "size.bin").stat().st_ino
+    again = _open(packed, tmp_path, where="score < 50")
+    assert again.folder == first.folder and (again.folder / "size.bin").stat().st_ino == built
+    (first.folder / META).unlink()  # as after a build that was killed
+    rebuilt = _open(packed, tmp_path, where="score < 50")
+    assert rebuilt.folder == first.folder and len(rebuilt) == 50
+
+
+def test_a_file_that_the_condition_names_counts_with_its_content(packed: Packed, tmp_path: Path) -> None:
+    listed = tmp_path / "uids.csv"
+    where = f"uid in (select uid from read_csv('{listed}', header = true))"
+    for count in (3, 5):
+        listed.write_text("uid\n" + "\n".join(packed.uids[:count]) + "\n")
+        assert len(_open(packed, tmp_path, where=where)) == count
+
+
+def test_the_indexes_unused_for_longest_are_deleted(packed: Packed, tmp_path: Path) -> None:
+    folders = []
+    for number in range(selection.KEPT_INDEXES + 2):
+        folders.append(_open(packed, tmp_path, where=f"score <= {number}").folder)
+        age = (number + 1) * 1_000_000_000
+        os.utime(folders[-1] / META, ns=(age, age))
+    _open(packed, tmp_path, where="score <= 0")
+    kept = [folder.exists() for folder in folders]
+    assert kept == [True, False, False] + [True] * (selection.KEPT_INDEXES - 1)
+
+
+def test_rows_lie_in_the_order_of_shard_and_offset_whatever_the_table_says(packed: Packed, tmp_path: Path) -> None:
+    index = _open(packed, tmp_path, groups=("coyo", "laion"))
+    assert [name for name, _, _ in index.meta.groups] == ["coyo", "laion"]
+    for name, start, stop in index.meta.groups:
+        places = list(zip(index.shard[start:stop].tolist(), index.offset[start:stop].tolist(), strict=True))
+        assert places == sorted(places) and places
+        numbers = [packed.uids.index(uid) for uid in index.uids(np.arange(start, stop))]
+        assert {roots.SOURCES[(k % 6 > 2) + (k % 6 > 4)] for k in numbers} == {name}
