@@ -104,6 +104,8 @@ class TrainConfig:
     micro_batch_size: int | None = None
     """Samples a rank holds activations of at once; by default its whole share of the batch."""
     loss: Literal["infonce", "siglip"] = "infonce"
+    loss_chunk_rows: int = 1024
+    """Rows of the loss's logits that a rank holds at once, each as long as the whole batch."""
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     temperature: float | None = None
     """Fixed temperature; None learns it."""
@@ -119,6 +121,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require(self.batch_size > 0, f"batch_size must be positive, not {self.batch_size}")
+        _require(self.loss_chunk_rows > 0, f"loss_chunk_rows must be positive, not {self.loss_chunk_rows}")
         _require(self.micro_batch_size is None or self.micro_batch_size > 0, "micro_batch_size must be positive")
         for name in ("temperature", "initial_temperature", "min_temperature"):
             value = getattr(self, name)

@@ -142,8 +142,8 @@ def estimate_activations(settings: Config, num_gpus: int) -> float:
         if settings.distill is None:
             one += sizes.text_activations(config, recompute=recompute, num_bytes=num_bytes)
         most = max(most, one)
-    # Both directions' float32 logits and their gradients: this rank's rows against the whole batch.
-    logits = 0 if settings.distill else 4 * 4 * share * train.batch_size
+    # Similarities, logits and a temporary of them in float32: some of this rank's rows against the whole batch.
+    logits = 0 if settings.distill else 3 * 4 * min(share, train.loss_chunk_rows) * train.batch_size
     return micro * most + logits
 
 

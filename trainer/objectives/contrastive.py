@@ -71,7 +71,8 @@ class Contrastive:
 
     def step(self, engine: Any, batches: list[Batch], seed: Seeder, is_sound: Judge) -> tuple[Tensor, Tensor | None]:
         """See `trainer.objectives.contrastive_step.contrastive_step`."""
-        return contrastive_step(engine, batches, self.config.train.loss, seed, is_sound)
+        train = self.config.train
+        return contrastive_step(engine, batches, train.loss, seed, is_sound, train.loss_chunk_rows)
 
     def sample_flops(self, image_size: int | None, patch_drop: float, batch: Batch) -> float:
         """Of one pair, with captions as long as this batch's are after trimming."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainer.data.feed import Batch
 from trainer.objectives.contrastive_model import Outputs
-from trainer.objectives.loss import LOSSES
+from trainer.objectives.loss import CHUNK_ROWS, LOSSES
 from trainer.objectives.protocol import Judge, Seeder
 
 
@@ -27,6 +27,7 @@ def contrastive_step(
     loss_name: str,
     seed: Seeder,
     is_sound: Judge,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> tuple[Tensor, Tensor]:
     """Forward and backward of one step of this rank's micro-batches; the caller steps the optimizer.
 
@@ -35,6 +36,7 @@ def contrastive_step(
         micro_batches: "pixels" and "tokens" on the engine's device, all of one size.
         loss_name: of `trainer.objectives.loss.LOSSES`.
         seed, is_sound: see `trainer.objectives.protocol`.
+        chunk_rows: rows of the loss's logits that are in memory at once.
 
     Returns:
         This rank's loss, `[]`, and the inverse temperature, `[1]`, both detached.
@@ -43,13 +45,13 @@ def contrastive_step(
     if len(micro_batches) == 1:
         seed(0)
         outputs = _forward(engine, micro_batches[0])
-        loss = loss_of(*outputs)
+        loss = loss_of(*outputs, chunk_rows)
         if is_sound(loss.detach()):
             engine.set_gradient_accumulation_boundary(True)
             engine.backward(loss)
         return loss.detach(), outputs.scale.detach()
     cached = _encode_without_gradients(engine, micro_batches, seed)
-    loss = loss_of(*cached)
+    loss = loss_of(*cached, chunk_rows)
     if is_sound(loss.detach()):
         loss.backward()
         _backpropagate_features(engine, micro_batches, cached, seed)
