@@ -36,7 +36,7 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """Of the GPU."""
+        """All bytes on the GPU."""
         return self.weights + self.gradients + self.optimizer + self.buffers + self.activations
 
 

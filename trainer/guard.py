@@ -1,4 +1,4 @@
-"""Which steps count: non-finite and spiking losses are skipped and counted, and too many in a row end the run."""
+"""Which steps are applied: those of non-finite or spiking losses are skipped, and too many in a row end the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOMENTUM = 0.98
 
 
 class SpikeGuard:
-    """The same decisions on every rank, since all of them are told the same mean loss."""
+    """Decides which steps are skipped; the same on every rank, since all of them get the same mean loss."""
 
     def __init__(self, config: TrainConfig, *, num_skipped: int = 0, mean_loss: float | None = None) -> None:
         self.config = config

@@ -63,7 +63,7 @@ class StepRecord:
     """Share of the step that the slowest rank waited for its batch."""
 
     def line(self) -> str:
-        """For people."""
+        """The record as one line for people."""
         parts = [
             f"step {self.step}",
             f"samples {self.samples:,}",

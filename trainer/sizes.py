@@ -57,7 +57,7 @@ class BytesPerParameter:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of the three."""
         return self.weights + self.gradients + self.optimizer
 
 
