@@ -30,7 +30,7 @@ from benchmarks.process_tree import ProcessTree
 from benchmarks.table import write
 from curation.demo.metadata import LAION
 from curation.manifest.manifest import Manifest
-from jobs.cli import STAGES
+from jobs.stages import STAGES
 
 NUM_HOSTS = 211
 PORT = 8_196

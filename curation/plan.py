@@ -44,7 +44,7 @@ class Input:
     schema: pa.Schema
 
 
-def inputs(recipe: Recipe) -> list[Input]:
+def find_inputs(recipe: Recipe) -> list[Input]:
     """Every metadata file that the recipe names, in its order. Raises UserError for what cannot be read."""
     if not recipe.sources:
         raise UserError("The recipe names no [[sources]]: add one with a name and paths.")

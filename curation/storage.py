@@ -137,11 +137,15 @@ class Root:
         names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
         return sorted(n for n in names if not n.startswith("."))
 
+    @property
+    def scratch_path(self) -> Path:
+        """Where `scratch` is, whether it exists or not."""
+        return Path(self.path, SCRATCH) if self.is_local else Path(tempfile.gettempdir())
+
     def scratch(self) -> Path:
         """A local folder for files on their way to `publish`, on the root's own disk: moving them is a rename."""
-        folder = Path(self.path, SCRATCH) if self.is_local else Path(tempfile.gettempdir())
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        self.scratch_path.mkdir(parents=True, exist_ok=True)
+        return self.scratch_path
 
     def open(self, rel: str) -> BinaryIO:
         """A seekable binary reader."""
@@ -260,12 +264,16 @@ class Root:
 
     def create(self) -> None:
         """Mark this folder as a root of this version; UserError when it is another version's, or no root at all."""
+        self.check_can_create()
+        if not self.exists("root.json"):
+            self.publish_json("root.json", {"format": ROOT_FORMAT, "version": __version__})
+
+    def check_can_create(self) -> None:
+        """UserError unless this is a root of this version, or a folder that is empty or does not exist yet."""
         if self.exists("root.json"):
             self.check()
-            return
-        if self.exists("") and self.fs.ls(self.full("")):
+        elif self.exists("") and self.fs.ls(self.full("")):
             raise UserError(f"{self.base} is not empty and has no root.json: name a new folder for the root.")
-        self.publish_json("root.json", {"format": ROOT_FORMAT, "version": __version__})
 
     def check(self) -> None:
         """UserError unless this is a root that this version can read."""

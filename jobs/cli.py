@@ -6,24 +6,15 @@ Each stage is the same function as `spark-submit jobs/STAGE.py --recipe R.toml -
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from curation import __version__
 from curation.storage import Root
-from jobs.spark.stage import add_arguments, guarded, run_stage, run_stages
+from jobs.spark.stage import add_arguments, guarded, run_stages
+from jobs.stages import STAGES, load_stages
 
-STAGES = {
-    "ingest": ("jobs.ingest", "metadata rows into samples, planned into units"),
-    "download": ("jobs.download", "fetch, check, resize and store pictures"),
-    "embed": ("jobs.embed", "one embedding a picture"),
-    "dedupe": ("jobs.dedupe", "exact, perceptual and embedding near-duplicates"),
-    "score": ("jobs.score", "one table of scores a filter"),
-    "select": ("jobs.selection", "the recipe's rules in order; the first no is the reason"),
-    "pack": ("jobs.pack", "train shards and their index"),
-}
-"""Stage → (module, what it does), in the order of a run; the flow of docs/architecture.md."""
 ROOT_HELP = "folder or URL that a run has filled"
 
 
@@ -102,22 +93,17 @@ def _add_export(commands: Commands) -> None:
     export.set_defaults(action=_export)
 
 
-def stage_function(name: str) -> Callable[..., None]:
-    """`run(spark, recipe, root)` of the stage called `name`."""
-    return importlib.import_module(STAGES[name][0]).run
-
-
 def _stage(arguments: argparse.Namespace) -> None:
+    (stage,) = load_stages([arguments.command])
     if getattr(arguments, "preview", None):
-        from jobs.duplicates.preview import preview
+        from jobs.duplicates.preview import preview  # it imports pyspark
 
-        run_stage("dedupe", lambda spark, recipe, root: preview(spark, recipe, root, arguments.preview), arguments)
-        return
-    run_stage(arguments.command, stage_function(arguments.command), arguments)
+        stage = replace(stage, run=lambda spark, recipe, root: preview(spark, recipe, root, arguments.preview))
+    run_stages([stage], arguments)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    run_stages({name: stage_function(name) for name in STAGES}, arguments)
+    run_stages(load_stages(), arguments)
 
 
 def _opened(url: str) -> Root:

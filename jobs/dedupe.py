@@ -235,4 +235,4 @@ def count_rows(root: Root, plan: DedupePlan, rows: DataFrame, files: list[str]) 
 if __name__ == "__main__":
     from jobs.spark.stage import main
 
-    main("dedupe", run)
+    main("dedupe", check, run)

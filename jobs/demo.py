@@ -23,6 +23,7 @@ from curation.storage import Root
 from curation.verify import verify
 from jobs.spark.session import check_java
 from jobs.spark.stage import run_stages
+from jobs.stages import load_stages
 
 WHERE = "aspect_ratio <= 2.5"
 NUM_RANKS = 2
@@ -58,11 +59,9 @@ def demo(root: str, *, train: bool = True) -> int:
 
 
 def _curate(folder: Path) -> None:
-    from jobs.cli import STAGES, stage_function
-
     with Web() as web:
         arguments = argparse.Namespace(recipe="demo", root=str(folder), set=settings(folder / "demo", web))
-        run_stages({name: stage_function(name) for name in STAGES}, arguments)
+        run_stages(load_stages(), arguments)
 
 
 def settings(meta: Path, web: Web) -> list[str]:

@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from curation.adopt import list_unfinished
 from curation.download.native_engine import fetch_rows
-from curation.download.opt_out import load_opt_out
+from curation.download.opt_out import check_opt_out, load_opt_out
 from curation.download.progress import DownloadBar
 from curation.download.rounds import units_due
 from curation.download.unit import content_config, download_unit, resolve_opt_out_paths
@@ -29,13 +29,19 @@ from curation.storage import Root
 from jobs.spark.tasks import watched
 
 
+def check(recipe: Recipe, root: Root) -> None:
+    """Raise UserError for opt-out lists that cannot be read and an engine that is not installed."""
+    check_opt_out(resolve_opt_out_paths(recipe).opt_out, root.scratch_path)
+    load_engine(recipe.download.engine)
+
+
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Download every unit that is not done, then the rounds. Raises UserError before anything is fetched."""
     if not root.list("plans", ".json"):
         raise UserError(f"{root.base} has no finished plan: run `curate ingest` first.")
     config = resolve_opt_out_paths(recipe)
     load_opt_out(config.opt_out, root.scratch())
-    engine(config.engine)
+    load_engine(config.engine)
     missing = set(root.missing_units("downloads"))
     unread = missing & set(list_unfinished(root))
     if unread:
@@ -62,7 +68,7 @@ def _due(root: Root, config: DownloadConfig) -> dict[str, int]:
     return units_due(root, root.units("samples"), config.rounds) if config.rounds else {}
 
 
-def engine(name: str) -> Engine:
+def load_engine(name: str) -> Engine:
     """What ends the rows of a unit. Raises UserError when the engine's package is not installed."""
     if name == "native":
         return fetch_rows
@@ -90,7 +96,7 @@ def download(
     def work(lane: Lane) -> None:
         shared = share(config, lane.share)
         for unit in lane.units:
-            download_unit(root, unit, shared, fetch_round, engine(config.engine))
+            download_unit(root, unit, shared, fetch_round, load_engine(config.engine))
 
     with DownloadBar(root, fetch_round, units) as show:
         watched(spark, "download", queue, work, show)
@@ -105,4 +111,4 @@ def share(config: DownloadConfig, parts: int) -> DownloadConfig:
 if __name__ == "__main__":
     from jobs.spark.stage import main
 
-    main("download", run)
+    main("download", check, run)

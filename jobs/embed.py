@@ -110,4 +110,4 @@ def read_stored_picture(root: Root, row: dict[str, Any]) -> bytes:
 if __name__ == "__main__":
     from jobs.spark.stage import main
 
-    main("embed", run)
+    main("embed", check, run)

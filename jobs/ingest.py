@@ -18,19 +18,27 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from curation.errors import UserError
 from curation.fetch.domains import registered_domain
-from curation.plan import Input, Spread, batch_name, describe_spread, inputs, least_placed, new_inputs, plans, spread
+from curation.plan import (
+    Input,
+    Spread,
+    batch_name,
+    describe_spread,
+    find_inputs,
+    least_placed,
+    new_inputs,
+    plans,
+    spread,
+)
 from curation.recipe.config import Recipe
+from curation.recipe.rules import parse_where
 from curation.schema import REJECTS, SAMPLES, UID_SQL, RejectReason
 from curation.sources import column_expressions
 from curation.storage import Root
 from curation.tables import plan_file, rejects_file, samples_file
-from jobs.spark.session import sql_reason
 from jobs.spark.tasks import by_unit
 
 NUM_LARGEST = 20
@@ -39,45 +47,35 @@ REASONS = (RejectReason.NO_URL, RejectReason.WHERE, RejectReason.REPEATED)
 WRITTEN = "unit long, samples long, " + ", ".join(f"`{reason}` long" for reason in REASONS)
 
 
+def check(recipe: Recipe, root: Root) -> None:
+    """Raise UserError for sources that cannot be read or understood, and for a root that cannot take them."""
+    found = find_inputs(recipe)
+    for source in recipe.sources:
+        parse_where(source.name, source.where)
+    root.check_can_create()
+    new_inputs(root, found)
+
+
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Ingest what the recipe names and `root` does not hold yet. Raises UserError before anything is written."""
-    found = inputs(recipe)
-    check_where(spark, recipe)
+    found = find_inputs(recipe)
+    conditions = {source.name: parse_where(source.name, source.where) for source in recipe.sources}
     root.create()
     fresh = new_inputs(root, found)
     if not fresh:
         return
     number = len(plans(root))
-    wheres = {s.name: s.where for s in recipe.sources}
+    wheres = {source.name: source.where for source in recipe.sources}
     size = recipe.download.num_rows_per_unit
     batch = batch_name(fresh, wheres, size, number)
     forget_unfinished(root, batch)
-    rows = normalised(spark, fresh, wheres)
+    rows = normalise(spark, fresh, conditions)
     planned, hosts = plan_units(rows, size)
     tagged = tag_repeats(rows, earlier_uids(spark, root))
     written = write_units(spark, tagged, planned, root, batch)
     plan = {"batch": batch, "hosts": hosts} | describe(fresh, written, planned, number, size)
     root.publish_json(plan_file(batch), plan)
     sys.stderr.write(describe_spread(plan))
-
-
-def check_where(spark: SparkSession, recipe: Recipe) -> None:
-    """Raise UserError when a source's `where` is no SQL condition on the columns of samples."""
-    empty = spark.createDataFrame([], _ddl())
-    for source in recipe.sources:
-        if not source.where:
-            continue
-        try:
-            empty.filter(source.where).schema  # noqa: B018  # analysed when the schema is asked for
-        except (AnalysisException, ParseException) as error:
-            raise UserError(
-                f"where of source {source.name!r} is no condition on samples: {sql_reason(error)}."
-            ) from error
-
-
-def _ddl() -> str:
-    types = {pa.string(): "string", pa.int32(): "int", pa.float32(): "float"}
-    return ", ".join(f"`{f.name}` {types[f.type]}" for f in SAMPLES)
 
 
 def forget_unfinished(root: Root, batch: str) -> None:
@@ -89,16 +87,19 @@ def forget_unfinished(root: Root, batch: str) -> None:
                 root.remove(f"{table}/{name}")
 
 
-def normalised(spark: SparkSession, fresh: list[Input], wheres: dict[str, str]) -> DataFrame:
-    """All rows in the columns of samples, with file, row, a rank for repeats, and reason no_url or where or null."""
+def normalise(spark: SparkSession, fresh: list[Input], conditions: dict[str, str]) -> DataFrame:
+    """All rows in the columns of samples, with file, row, a rank for repeats, and reason no_url or where or null.
+
+    `conditions` has the SQL of each source's `where`, over alias `m`.
+    """
     groups: dict[tuple[str, str, str], list[tuple[int, Input]]] = {}
     for position, item in enumerate(fresh):
         groups.setdefault((item.source, item.format, str(item.schema)), []).append((position, item))
-    parts = [_read(spark, members, wheres[source]) for (source, _, _), members in groups.items()]
+    parts = [_read(spark, members, conditions[source]) for (source, _, _), members in groups.items()]
     return reduce(DataFrame.unionByName, parts)
 
 
-def _read(spark: SparkSession, members: list[tuple[int, Input]], where: str) -> DataFrame:
+def _read(spark: SparkSession, members: list[tuple[int, Input]], condition: str) -> DataFrame:
     item = members[0][1]
     exprs = column_expressions(item.format, item.schema, item.path)
     positions = F.create_map(*[F.lit(v) for p, i in members for v in (_file_key(i.path), p)])
@@ -116,9 +117,9 @@ def _read(spark: SparkSession, members: list[tuple[int, Input]], where: str) -> 
     rows = rows.withColumn("file", F.element_at(F.split("path", "/"), -1)).drop("path")
     rows = rows.withColumn("domain", domain(F.coalesce("url", F.lit(""))))
     no_url = F.expr("coalesce(trim(url), '') = ''")
-    refused = F.expr(f"not coalesce(({where or 'true'}), false)")
+    refused = F.expr(f"not coalesce({condition}, false)")
     reason = F.when(no_url, RejectReason.NO_URL.value).when(refused, RejectReason.WHERE.value)
-    return rows.withColumn("reason", reason)
+    return rows.alias("m").withColumn("reason", reason)
 
 
 def _spark_path(path: str) -> str:
@@ -240,4 +241,4 @@ def describe(
 if __name__ == "__main__":
     from jobs.spark.stage import main
 
-    main("ingest", run)
+    main("ingest", check, run)

@@ -42,6 +42,7 @@ from curation.tables import (
     train_summary_file,
     unit_file,
 )
+from jobs.score import score_schemas
 from jobs.spark.tasks import by_unit
 
 ROWS_PER_BUCKET = 100_000
@@ -78,6 +79,15 @@ class Bucket:
     num_rows: int = 0
     num_bytes: int = 0
     max_bytes: int = 0
+
+
+def check(recipe: Recipe, root: Root) -> None:
+    """Raise UserError for caption columns that are no columns of text of samples, downloads and scores.
+
+    Scores are those of the recipe's filters and those that `root` has.
+    """
+    scores = score_schemas(recipe) | score_columns(root, root.units("samples"))
+    index_columns(scores, recipe.pack.captions)
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
@@ -355,4 +365,4 @@ def _uids(root: Root, files: Iterable[str]) -> np.ndarray:
 if __name__ == "__main__":
     from jobs.spark.stage import main
 
-    main("pack", run)
+    main("pack", check, run)

@@ -30,7 +30,7 @@ ROWS_PER_BATCH = {True: MAX_BATCH // 4, False: 16_384}
 """Rows of one batch, with pictures (their bytes are held) and without."""
 
 
-def configured(recipe: Recipe) -> dict[str, Filter]:
+def build_filters(recipe: Recipe) -> dict[str, Filter]:
     """The recipe's filters by name. Raises UserError for bad options or two filters that write one column."""
     built = {name: filters.build(name, options, recipe.resolve) for name, options in recipe.filters.items()}
     owners: dict[str, str] = {}
@@ -41,9 +41,21 @@ def configured(recipe: Recipe) -> dict[str, Filter]:
     return built
 
 
+def check(recipe: Recipe, root: Root) -> None:
+    """Raise UserError for filters that are unknown, badly configured, or lack a file or a package."""
+    for item in build_filters(recipe).values():
+        item.config()
+        item.check_ready()
+
+
+def score_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
+    """Score tables of the recipe's filters and the columns they add. Raises UserError for a bad filter."""
+    return {scores_table(name): item.writes for name, item in build_filters(recipe).items()}
+
+
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Score every downloaded unit that lacks a filter of the recipe. Raises UserError before anything is written."""
-    wanted = configured(recipe)
+    wanted = build_filters(recipe)
     downloaded = root.units("downloads")
     if not downloaded:
         raise UserError(f"{root.base} has no downloads to score: run `curate download` first.")
@@ -132,4 +144,4 @@ def _embeddings(root: Root, unit: str, uids: list[str]) -> pa.Array:
 if __name__ == "__main__":
     from jobs.spark.stage import main
 
-    main("score", run)
+    main("score", check, run)

@@ -22,12 +22,17 @@ from curation.recipe.expressions import Quantile
 from curation.recipe.rules import DUPLICATE_COLUMNS, Rule
 from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES, SELECTION
 from curation.storage import Root, fingerprint
-from curation.tables import fingerprint_table, samples_file, scores_table, selection_file, unit_file
-from jobs.score import configured
+from curation.tables import fingerprint_table, samples_file, selection_file, unit_file
+from jobs.score import score_schemas
 from jobs.spark.tasks import by_unit
 
 _DDL = {pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.bool_(): "boolean"}
 TABLE = "selection"
+
+
+def check(recipe: Recipe, root: Root) -> None:
+    """Raise UserError for a filter or rule that is wrong."""
+    rule_language.parse(recipe.rules, rule_language.manifest_columns(score_schemas(recipe).values()))
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
@@ -52,16 +57,6 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     known = [{"column": column, "share": share, "value": value} for (column, share), value in sorted(values.items())]
     config = {"rules": dict(recipe.rules), "order": list(recipe.rules), "quantiles": known}
     root.publish_current(TABLE, fp, [selection_file(fp, unit) for unit in units], config, inputs)
-
-
-def score_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
-    """Score tables of the recipe's filters and the columns they add. Raises UserError for a bad filter."""
-    return {scores_table(name): item.writes for name, item in configured(recipe).items()}
-
-
-def check(recipe: Recipe) -> None:
-    """Raise UserError for a bad filter or rule; needs no root, so a run can ask before it fetches anything."""
-    rule_language.parse(recipe.rules, rule_language.manifest_columns(score_schemas(recipe).values()))
 
 
 def _quantiles(rules: Iterable[Rule]) -> list[Quantile]:
@@ -176,4 +171,4 @@ def write_units(decided: DataFrame, root: Root, fp: str, units: list[str], writt
 if __name__ == "__main__":
     from jobs.spark.stage import main
 
-    main("select", run)
+    main("select", check, run)

@@ -7,12 +7,13 @@ look-ups of what is on no list is refused by mistake: one in 10^11 with a hundre
 
 from __future__ import annotations
 
+import collections
 import fcntl
 import functools
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -70,7 +71,7 @@ class OptOut:
         return bool((hashes[np.searchsorted(hashes, wanted)] == wanted).any())
 
 
-def load_opt_out(paths: Iterable[str], folder: Path) -> OptOut:
+def load_opt_out(paths: Sequence[str], folder: Path) -> OptOut:
     """Load the lists at `paths`; their hashes are kept in `folder` until one of the lists changes.
 
     A line holds one entry: a URL, which stands for itself and, without a path, for its host; a host, also written
@@ -78,16 +79,29 @@ def load_opt_out(paths: Iterable[str], folder: Path) -> OptOut:
     URLs with a scheme that is never fetched are skipped. Raises UserError when a list cannot be read, or when a line
     would match nothing.
     """
-    lists = [(path, _describe_state(path)) for path in paths]
-    if not lists:
+    file = _hashes_file(paths, folder)
+    if file is None:
         return OptOut()
-    file = folder / f"opt-out-{fingerprint([__version__, os.getuid(), lists])}.npy"
     if not file.exists():
         with open(file.with_suffix(".lock"), "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the tasks of a node start together: one reads the lists, the others wait
             if not file.exists():
-                _write_hashes(file, (path for path, _ in lists))
+                _write_hashes(file, paths)
     return OptOut(file)
+
+
+def check_opt_out(paths: Sequence[str], folder: Path) -> None:
+    """Raise UserError for lists that `load_opt_out` would refuse. Writes nothing, and reads no list that it has read."""
+    file = _hashes_file(paths, folder)
+    if file is not None and not file.exists():
+        for path in paths:
+            collections.deque(_read_hashes(path), maxlen=0)
+
+
+def _hashes_file(paths: Sequence[str], folder: Path) -> Path | None:
+    """Where the hashes of the lists' entries stand once they have been read; None for no lists."""
+    lists = [(path, _describe_state(path)) for path in paths]
+    return folder / f"opt-out-{fingerprint([__version__, os.getuid(), lists])}.npy" if lists else None
 
 
 def _describe_state(path: str) -> str:

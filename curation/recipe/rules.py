@@ -71,6 +71,26 @@ def _parse_one(
     return Rule(name, text, sql, frozenset(parser.used), frozenset(parser.wanted), parser.is_global)
 
 
+def parse_where(source: str, text: str) -> str:
+    """`where` of one source as SQL over alias `m`, whose columns are those of samples; `true` when it says nothing.
+
+    Raises UserError naming the source and what is wrong, the closest column for an unknown one.
+    """
+    if not text.strip():
+        return "true"
+    subject = f"where of source {source!r} is no condition on samples ({text.strip()!r})"
+    try:
+        parser = Parser(text, {field.name: field.type for field in SAMPLES})
+        sql = parser.condition()
+    except ExpressionError as error:
+        raise UserError(f"{subject}: {error}.") from error
+    except RecursionError as error:
+        raise UserError(f"{subject}: it is nested too deeply.") from error
+    if parser.is_global or parser.wanted:
+        raise UserError(f"{subject}: it asks about other rows; only rules can, once pictures came.")
+    return sql
+
+
 def passes_sql(rule: Rule) -> str:
     """`rule` as SQL that is true or false, never null."""
     return f"coalesce({rule.sql}, false)"

@@ -41,12 +41,6 @@ def check_java() -> None:
         raise UserError(f"Spark needs Java {MIN_JAVA} or later and found Java {version}: {INSTALL_JAVA}.")
 
 
-def sql_reason(error: Exception) -> str:
-    """What Spark says of a bad SQL text, in one sentence without its codes and plans."""
-    first = str(error).strip().splitlines()[0]
-    return re.sub(r"^\[[A-Z_.0-9]+\] | SQLSTATE: \w+.*$", "", first).rstrip(" .")
-
-
 def session(app_name: str, **conf: str) -> SparkSession:
     """The active session, or a new one named `app_name`.
 

@@ -1,13 +1,13 @@
-"""What every stage shares on the command line: its arguments, and one sentence with exit status 2 for bad input."""
+"""What every stage shares on the command line: its arguments, its checks, and one sentence for bad input."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from curation.errors import UserError
@@ -16,7 +16,20 @@ from curation.storage import Root
 
 BROKEN_PIPE = 141
 """What a shell shows of a program that SIGPIPE ended."""
+Check = Callable[[Recipe, Root], None]
 Run = Callable[[Any, Recipe, Root], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage, as its module defines it."""
+
+    name: str
+    check: Check
+    """`check(recipe, root)` raises UserError for whatever is known to be wrong before any stage has run. It starts no
+    Spark session and writes nothing. The root need not exist yet: an earlier stage may make it."""
+    run: Run
+    """`run(spark, recipe, root)` does what is left to do. Raises UserError before anything is written."""
 
 
 def guarded(action: Callable[[], int | None]) -> int:
@@ -47,44 +60,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="section.key=value", help="override the recipe")
 
 
-def run_stages(stages: dict[str, Run], arguments: argparse.Namespace) -> None:
-    """Check recipe and root once, start Spark once, run `stages` in order, saying which one is at work."""
+def run_stages(stages: Sequence[Stage], arguments: argparse.Namespace) -> None:
+    """Check recipe and root for all `stages`, start Spark once, and run them in order, saying which one is at work.
+
+    Raises UserError before Spark starts and before anything is written, for whatever can be known by then.
+    """
     recipe = load(arguments.recipe, arguments.set)
     root = Root(arguments.root)
-    if "ingest" not in stages:
-        root.check()
-    # Spark starts only once recipe and root are known to be good, and looking at a root never needs it.
-    from pyspark.errors import PythonException
-
+    check_stages(stages, recipe, root)
+    # Looking at a root, and being told of a mistake in the recipe, should not wait for pyspark.
+    from jobs.spark.errors import unwrap_task_errors
     from jobs.spark.session import session
 
     spark = session("curate")
-    for name, run in stages.items():
+    for stage in stages:
         started = time.monotonic()
-        try:
-            run(spark, recipe, root)
-        except PythonException as error:
-            raise _from_task(error) from error
-        sys.stderr.write(f"{name:9} done in {time.monotonic() - started:6.1f} s\n")
+        with unwrap_task_errors():
+            stage.run(spark, recipe, root)
+        sys.stderr.write(f"{stage.name:9} done in {time.monotonic() - started:6.1f} s\n")
 
 
-def _from_task(error: Exception) -> Exception:
-    """The UserError or OSError that a Spark task raised, which arrives as text; otherwise `error` itself."""
-    user = re.search(r"curation\.errors\.UserError: (.*)", str(error))
-    if user:
-        return UserError(user[1])
-    system = re.search(r"^OSError: \[Errno (\d+)\] ([^:\n]*)(?:: '(.*)')?$", str(error), re.MULTILINE)
-    return OSError(int(system[1]), system[2], system[3]) if system else error
+def check_stages(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
+    """Raise UserError for the first thing that any of `stages` knows to be wrong."""
+    if all(stage.name != "ingest" for stage in stages):
+        root.check()
+    for stage in stages:
+        stage.check(recipe, root)
 
 
-def run_stage(name: str, run: Run, arguments: argparse.Namespace) -> None:
-    """`run_stages` of one stage."""
-    run_stages({name: run}, arguments)
-
-
-def main(name: str, run: Run) -> None:
+def main(name: str, check: Check, run: Run) -> None:
     """Entry of `spark-submit jobs/NAME.py --recipe … --root …`; exits."""
     parser = argparse.ArgumentParser(prog=f"jobs/{name}.py")
     add_arguments(parser)
     arguments = parser.parse_args()
-    sys.exit(guarded(lambda: run_stage(name, run, arguments)))
+    sys.exit(guarded(lambda: run_stages([Stage(name, check, run)], arguments)))

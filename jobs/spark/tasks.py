@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import pyarrow as pa
-from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from curation.errors import UserError
 from curation.progress import bar
+from jobs.spark.errors import unwrap_task_errors
 
 POLL_S = 0.5
-_USER_ERROR = re.compile(r"curation\.errors\.UserError: (.+)")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -28,8 +24,8 @@ def map_units(
 ) -> list[Result]:
     """`function` of each of `items`, in their order; each is a task of its own, scheduled as executors become free.
 
-    `toLocalIterator` would show progress too, but runs two tasks at a time. Raises UserError when a task
-    did, and what Spark raises for any other failed task.
+    `toLocalIterator` would show progress too, but runs two tasks at a time. Raises UserError or
+    OSError when a task did, and what Spark raises for any other failed task.
     """
     finished = spark.sparkContext.accumulator(0)
 
@@ -67,18 +63,8 @@ def watched(
         except BaseException:  # an interrupt must not leave the tasks running
             context.cancelJobGroup(group)
             raise
-        return _result(job)
-
-
-def _result(job: Future[list[Result]]) -> list[Result]:
-    """What `job` gave; a UserError that a task raised is a UserError here, without Spark's trace around it."""
-    try:
-        return job.result()
-    except (Py4JJavaError, PySparkException) as error:
-        sentence = _USER_ERROR.search(str(error))
-        if sentence:
-            raise UserError(sentence[1]) from error
-        raise
+        with unwrap_task_errors():
+            return job.result()
 
 
 def by_unit(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:

@@ -10,7 +10,8 @@ import pytest
 
 from curation import __version__
 from curation.storage import Root
-from jobs.cli import STAGES, parser, stage_function
+from jobs.cli import parser
+from jobs.stages import STAGES, load_stages
 from tests.support import small_root
 from tests.support.command import Command, contents
 from tests.support.small_root import SmallRoot
@@ -48,8 +49,8 @@ def test_help_of_the_whole_names_every_command(command: Command) -> None:
 
 
 def test_every_stage_has_its_job() -> None:
+    assert [stage.name for stage in load_stages()] == list(STAGES)
     for name in STAGES:
-        assert callable(stage_function(name))
         arguments = parser().parse_args([name, "--recipe", "r", "--root", "x", "--set", "a.b=1", "--set", "c.d=2"])
         assert (arguments.recipe, arguments.root, arguments.set) == ("r", "x", ["a.b=1", "c.d=2"])
 

@@ -11,8 +11,8 @@ from curation.demo.web import Web
 from curation.manifest.manifest import Manifest
 from curation.storage import Root
 from curation.verify import verify
-from jobs.cli import STAGES
 from jobs.demo import settings
+from jobs.stages import STAGES
 from tests.support.cluster import Cluster
 from tests.support.demo_run import DemoRun, contents
 

@@ -153,12 +153,14 @@ def test_bad_rules_and_missing_stages_are_refused(
     assert not made.root.exists("selection")
 
 
-def test_a_recipe_is_checked_without_a_root() -> None:
-    selection.check(_recipe(**RULES))
+def test_rules_are_checked_before_there_is_a_root(tmp_path: Path) -> None:
+    root = Root(tmp_path / "new")
+    selection.check(_recipe(**RULES), root)
     with pytest.raises(UserError, match="did you mean aspect_ratio"):
-        selection.check(_recipe(r="aspct_ratio < 3"))
+        selection.check(_recipe(r="aspct_ratio < 3"), root)
     with pytest.raises(UserError, match="did you mean blur"):
-        selection.check(Recipe(filters={"blurr": {}}))
+        selection.check(Recipe(filters={"blurr": {}}), root)
+    assert not Path(root.path).exists()
 
 
 def test_units_without_downloads_are_refused(spark: SparkSession, made: SmallRoot) -> None:

@@ -197,7 +197,7 @@ def test_refusals_survive_the_way_through_a_message() -> None:
 def test_without_img2dataset_the_engine_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "img2dataset", None)
     with pytest.raises(UserError, match="needs img2dataset: pip install img2dataset"):
-        download.engine("img2dataset")
+        download.load_engine("img2dataset")
 
 
 def test_an_img2dataset_that_does_not_start_is_one_sentence(

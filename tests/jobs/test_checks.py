@@ -1,0 +1,196 @@
+"""Every key of the recipe with a wrong value: `curate run` refuses it before Spark starts and writes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import filters
+from curation.recipe.config import Recipe
+from jobs.spark import session
+from tests.support.command import Command, contents
+
+RECIPE = """
+[[sources]]
+name = "laion"
+paths = ["part-*.parquet"]
+where = "clip_similarity >= 0.2"
+
+[rules]
+small = "width > 10"
+"""
+WRONG: dict[str, str] = {
+    "sources": '"laion"',
+    "sources.0.name": "7",
+    "sources.0.paths": '["other-*.parquet"]',
+    "sources.0.format": '"laion6b"',
+    "sources.0.where": '"similarty > 0.3"',
+    "download": "7",
+    "download.engine": '"wget"',
+    "download.image_size": "0",
+    "download.resize_mode": '"stretch"',
+    "download.only_if_bigger": '"yes"',
+    "download.encode_format": '"bmp"',
+    "download.encode_quality": "101",
+    "download.max_bytes": "0",
+    "download.max_pixels": "0",
+    "download.max_frames": "0",
+    "download.formats": '["svg"]',
+    "download.timeout_s": "0",
+    "download.connect_timeout_s": "nan",
+    "download.first_byte_timeout_s": "-1",
+    "download.retries": "-1",
+    "download.rounds": "1001",
+    "download.max_redirects": "1.5",
+    "download.obey_robots": "0",
+    "download.user_agent": '"ünïcode"',
+    "download.contact": '"two\\nlines"',
+    "download.allow_addresses": '["home"]',
+    "download.connect_to": '{"*.test" = "localhost:80"}',
+    "download.opt_out": '["nowhere.txt"]',
+    "download.max_concurrency": "0",
+    "download.max_per_host": "0",
+    "download.host_interval_s": "-0.1",
+    "download.num_decoders": "0",
+    "download.measure": '"no"',
+    "download.num_rows_per_unit": "0",
+    "embed": "7",
+    "embed.model": '"efficientnet_lite9"',
+    "embed.batch_size": "0",
+    "dedupe": "7",
+    "dedupe.tiers": '["exakt"]',
+    "dedupe.max_hamming": "13",
+    "dedupe.min_entropy": "9.0",
+    "dedupe.min_cosine": "1.5",
+    "dedupe.same_caption": "1",
+    "dedupe.against": '["nowhere"]',
+    "dedupe.keep": '["prettiness desc"]',
+    "dedupe.num_centroids": "0",
+    "dedupe.num_probes": "0",
+    "dedupe.num_passes": "0",
+    "dedupe.max_training_rows": "0",
+    "dedupe.max_cluster_rows": "0",
+    "dedupe.max_neighbours": "0",
+    "dedupe.max_local_edges": "-1",
+    "dedupe.seed": "-1",
+    "filters": "7",
+    "filters.aesthetic_head.head": '"nowhere.npz"',
+    "filters.blur.max_side": "0",
+    "filters.concept_match.entries": '"nowhere.txt"',
+    "filters.entropy.max_side": "0",
+    "filters.language.max_characters": "0",
+    "filters.language.lower_shouting": '"yes"',
+    "filters.nearest_centroid.centroids": '"nowhere.npy"',
+    "filters.nearest_centroid.targets": '"nowhere.npy"',
+    "filters.opennsfw.model": '"nowhere.onnx"',
+    "filters.text_overlap.min_confidence": "2.0",
+    "rules": "7",
+    "rules.small": '"widht > 10"',
+    "pack": "7",
+    "pack.num_samples_per_shard": "0",
+    "pack.num_bytes_per_shard": "0",
+    "pack.captions": '{"width" = 1.0}',
+    "pack.seed": '"x"',
+    "folder": "7",
+}
+"""A wrong value for each key, as TOML."""
+ALSO_WRONG = [
+    ("filters.blurr", "{}", "blurr"),
+    ("filters.blur.max_sides", "3", "max_sides"),
+    ("rules.rare", '"quantile(aesthetick, 0.5) < aesthetic"', "aesthetick"),
+    ("rules.bad name", '"width > 1"', "bad name"),
+    ("pack.captions", '{"better_caption" = 1.0}', "better_caption"),
+    ("sources.0.where", '"count(*) over (partition by url) > 1"', "other rows"),
+    ("sources.0.where", '"aesthetic > quantile(aesthetic, 0.5)"', "other rows"),
+    ("download.image_size", "65000", "max_pixels"),
+    ("dedupe.keep", '["resolution upwards"]', "upwards"),
+]
+BESIDE = {"filters.nearest_centroid.targets": ['filters.nearest_centroid.centroids="centroids.npy"']}
+"""What else a key needs before it can be wrong by itself."""
+
+
+def keys() -> Iterator[str]:
+    """Every key that a recipe may have."""
+    for field in dataclasses.fields(Recipe):
+        yield field.name
+        kind = typing.get_type_hints(Recipe)[field.name]
+        if field.name == "sources":
+            yield from (f"sources.0.{one.name}" for one in dataclasses.fields(typing.get_args(kind)[0]))
+        elif dataclasses.is_dataclass(kind):
+            yield from (f"{field.name}.{one.name}" for one in dataclasses.fields(kind))
+    for name in filters.names():
+        options: Any = importlib.import_module(f"filters.{name}").FILTER
+        yield from (f"filters.{name}.{one.name}" for one in dataclasses.fields(options))
+    yield "rules.small"
+
+
+def test_every_key_has_a_wrong_value_here() -> None:
+    assert sorted(WRONG) == sorted(keys())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a recipe and its metadata, in which Spark must not start."""
+
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("Spark was started")
+
+    monkeypatch.setattr(session, "session", start)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.toml").write_text(RECIPE)
+    rows = [{"URL": f"http://h.test/{i}.jpg", "TEXT": f"{i}", "similarity": 0.3} for i in range(10)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "part-0.parquet")
+    np.save(tmp_path / "centroids.npy", np.eye(8, dtype=np.float32))
+    return tmp_path
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(capsys)
+
+
+def run(*overrides: str) -> list[str]:
+    flags = [word for override in overrides for word in ("--set", override)]
+    return ["run", "--recipe", "r.toml", "--root", "new", *flags]
+
+
+def test_the_recipe_itself_passes_every_check(folder: Path, command: Command) -> None:
+    before = contents(folder)
+    with pytest.raises(AssertionError, match="Spark was started"):
+        command(*run())
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_a_wrong_value_is_refused_before_anything_runs(folder: Path, command: Command, key: str) -> None:
+    before = contents(folder)
+    said = command.refuses(*run(*BESIDE.get(key, []), f"{key}={WRONG[key]}"))
+    assert contents(folder) == before
+    value = WRONG[key].strip('"[]')
+    assert key.rpartition(".")[2] in said or value.split(" ")[0] in said, said
+
+
+@pytest.mark.parametrize(("key", "value", "word"), ALSO_WRONG)
+def test_what_only_fits_together_wrongly_is_refused_too(
+    folder: Path, command: Command, key: str, value: str, word: str
+) -> None:
+    before = contents(folder)
+    said = command.refuses(*run(f"{key}={value}"))
+    assert contents(folder) == before
+    assert word in said
+
+
+def test_a_folder_that_is_no_root_is_refused(folder: Path, command: Command) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / "photo.jpg").write_bytes(b"x")
+    said = command.refuses("run", "--recipe", "r.toml", "--root", "mine")
+    assert "mine is not empty" in said
