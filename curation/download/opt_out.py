@@ -91,7 +91,7 @@ def load_opt_out(paths: Sequence[str], folder: Path) -> OptOut:
 
 
 def check_opt_out(paths: Sequence[str], folder: Path) -> None:
-    """Raise UserError for lists that `load_opt_out` would refuse. Writes nothing; what that has read is not read again."""
+    """Raise UserError for lists that `load_opt_out` would refuse; does not write or read again what that has kept."""
     file = _hashes_file(paths, folder)
     if file is not None and not file.exists():
         for path in paths:

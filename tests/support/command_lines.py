@@ -13,6 +13,7 @@ from curation.recipe.config import Recipe
 from curation.settings import apply_overrides, from_dict, read_toml
 from jobs import cli
 from jobs.spark import stage
+from jobs.stages import STAGES
 from tests.support.documents import PROJECT
 from trainer.config import Config
 
@@ -108,7 +109,7 @@ def _check_spark_submit(words: Sequence[str], whole: bool) -> argparse.Namespace
 
 def stage_modules() -> list[str]:
     """Dotted names of the stages' modules, in the order of a run."""
-    return [module for module, _ in cli.STAGES.values()]
+    return [module for module, _ in STAGES.values()]
 
 
 def _parse(parser: argparse.ArgumentParser, words: Sequence[str], whole: bool) -> argparse.Namespace:
