@@ -17,8 +17,6 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,6 @@ from trainer.config import CheckpointConfig, Config
 META = "trainer.json"
 LATEST = "latest"
 FOLDERS = "step-" + "[0-9]" * 8
-UNIVERSAL = "-universal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +55,6 @@ class Progress:
 def checkpoint_name(step: int) -> str:
     """Folder of the checkpoint after `step` steps; names sort by step."""
     return f"step-{step:08d}"
-
-
-def universal_path(checkpoint: Path) -> Path:
-    """Where its copy in DeepSpeed's universal layout stands."""
-    return checkpoint.with_name(checkpoint.name + UNIVERSAL)
 
 
 def list_whole(folder: Path) -> list[Path]:
@@ -123,45 +115,19 @@ def require_same_run(progress: Progress, config: Config, checkpoint: Path) -> No
             )
 
 
-def needs_universal(progress: Progress, config: Config, world_size: int) -> bool:
-    """Whether partitions differ, so that DeepSpeed can read the checkpoint in its universal layout only."""
+def is_cut_alike(progress: Progress, config: Config, world_size: int) -> bool:
+    """Whether the partitions are those of this run, or there are none, so that DeepSpeed itself reads them."""
     same = (progress.world_size, progress.zero_stage) == (world_size, config.zero.stage)
-    return not same and config.zero.stage > 0
+    return same or config.zero.stage == 0
 
 
-def require_loadable(progress: Progress, config: Config, world_size: int, checkpoint: Path) -> None:
-    """Raise UserError for what DeepSpeed's checkpoints, universal ones included, cannot be loaded into."""
-    # Stages 1 and 2 cut optimizer states alike; nothing else converts into one another (deepspeed 0.19).
-    alike = {progress.zero_stage, config.zero.stage}
-    if len(alike) > 1 and alike != {1, 2}:
+def require_loadable(progress: Progress, config: Config, checkpoint: Path) -> None:
+    """Raise UserError for a change of ZeRO stage that `trainer.partitions` cannot read: to or from 0."""
+    if (progress.zero_stage == 0) != (config.zero.stage == 0):
         raise UserError(
             f"{checkpoint} was saved at ZeRO stage {progress.zero_stage} and cannot go on at {config.zero.stage}: "
             f"set zero.stage={progress.zero_stage}, or start from its consolidated weights with model.weights."
         )
-    if config.optim.name == "lion" and config.zero.stage == 3 and needs_universal(progress, config, world_size):
-        raise UserError(
-            f"Lion at ZeRO stage 3 goes on with the {progress.world_size} ranks it was saved with only: DeepSpeed's "
-            "universal checkpoint wants Adam's second moment."
-        )
-
-
-def convert_to_universal(checkpoint: Path) -> Path:
-    """Convert to DeepSpeed's universal layout beside the checkpoint, once; no GPU or process group needed.
-
-    Raises UserError when DeepSpeed's converter fails (stage 0 has no partitions to convert).
-    """
-    target = universal_path(checkpoint)
-    if (target / META).exists():
-        return target
-    shutil.rmtree(target, ignore_errors=True)
-    module = "deepspeed.checkpoint.ds_to_universal"
-    command = [sys.executable, "-m", module, "--input_folder", str(checkpoint), "--output_folder", str(target)]
-    done = subprocess.run([*command, "--inject_missing_state"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"{checkpoint} cannot be converted for another number of ranks or stage: {last}")
-    shutil.copy(checkpoint / META, target / META)
-    return target
 
 
 class Checkpoints:
@@ -238,20 +204,23 @@ class Checkpoints:
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
-    """Delete a checkpoint, whole or not, and its universal copy."""
-    for folder in (checkpoint, universal_path(checkpoint)):
-        # First the file that makes it one: a removal that is cut short leaves no half checkpoint.
-        (folder / META).unlink(missing_ok=True)
-        if folder.exists():
-            shutil.rmtree(folder)
+    """Delete a checkpoint, whole or not."""
+    # First the file that makes it one: a removal that is cut short leaves no half checkpoint.
+    (checkpoint / META).unlink(missing_ok=True)
+    if checkpoint.exists():
+        shutil.rmtree(checkpoint)
 
 
-def restore_engine(engine: Any, checkpoint: Path) -> None:
+def restore_engine(engine: Any, checkpoint: Path, progress: Progress, *, cut_alike: bool) -> None:
     """Load weights, moments and loss scale into the engine; every rank calls this.
 
-    Rates and decays stay those of the configuration. DeepSpeed 0.19 loads them from the checkpoint, and from a
-    universal one at stage 3 it gives every group those of the first, and all groups one and the same step counter.
+    Rates and decays stay those of the configuration, although DeepSpeed 0.19 loads them from the checkpoint.
     """
+    if not cut_alike:
+        from trainer.partitions import restore_partitions  # imports torch, which a dry run does without
+
+        restore_partitions(engine, checkpoint, progress.zero_stage, progress.world_size)
+        return
     optimizer = engine.basic_optimizer
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     loaded, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name, load_lr_scheduler_states=False)
@@ -259,9 +228,6 @@ def restore_engine(engine: Any, checkpoint: Path) -> None:
         raise UserError(f"DeepSpeed found nothing to load in {checkpoint}.")
     for group, ours in zip(optimizer.param_groups, groups, strict=True):
         group.update(ours)
-    for state in optimizer.state.values():
-        if hasattr(state.get("step"), "clone"):
-            state["step"] = state["step"].clone()
 
 
 def gather_weights(engine: Any, dtype: str) -> dict[str, Any]:

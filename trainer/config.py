@@ -164,7 +164,9 @@ class OptimConfig:
 
     image: TowerConfig
     text: TowerConfig
-    name: Literal["adamw", "lamb", "lion"] = "adamw"
+    name: Literal["adamw", "lamb", "lamb-eva", "lion"] = "adamw"
+    """"lamb" adapts the rate of every tensor, as the paper does (arXiv 1904.00962, algorithm 2); "lamb-eva" is the
+    optimizer of EVA's code: it adapts only where weight decay is not 0, without an upper bound, and clips at norm 1."""
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     scale_lr: float | None = None
@@ -175,7 +177,12 @@ class OptimConfig:
     clip_norm: float = 0.0
     """Global gradient norm above which gradients are scaled down; 0 never."""
     max_trust_ratio: float = 10.0
-    """LAMB's upper bound of ‖w‖ / ‖update‖."""
+    """Upper bound of ‖w‖ / ‖update‖ in "lamb"."""
+
+    @property
+    def gradient_clip(self) -> float:
+        """The norm to clip at, which is `clip_norm` but at most 1 in "lamb-eva"; 0 never clips."""
+        return min(self.clip_norm or 1.0, 1.0) if self.name == "lamb-eva" else self.clip_norm
 
     def __post_init__(self) -> None:
         _require(all(0 <= beta < 1 for beta in self.betas), f"betas lie in [0, 1), not {self.betas}")

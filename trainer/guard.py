@@ -25,18 +25,31 @@ class SpikeGuard:
             return False
         if not self.config.spike_factor or self.mean_loss is None:
             return True
-        # The distance above the mean, not the ratio to it: a cosine loss is negative.
-        return loss - self.mean_loss <= (self.config.spike_factor - 1) * abs(self.mean_loss)
+        return loss <= self._highest_sound(self.mean_loss)
+
+    def start_phase(self) -> None:
+        """Forget the mean: other data, patch drop or resolution have another loss, which is no spike."""
+        self.mean_loss = None
 
     def count_step(self, applied: bool, loss: float) -> None:
-        """Note how the step ended; only applied ones enter the mean."""
-        if applied:
-            self.skipped_in_a_row = 0
-            old = loss if self.mean_loss is None else self.mean_loss
-            self.mean_loss = MOMENTUM * old + (1 - MOMENTUM) * loss
-        else:
-            self.skipped_in_a_row += 1
-            self.num_skipped += 1
+        """Note how the step ended.
+
+        The loss of a skipped step enters the mean too, but as no more than the highest sound one. So one spike moves
+        the mean by little, and a loss that stays higher (harder data) is sound after some steps.
+        """
+        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
+        self.num_skipped += not applied
+        if not math.isfinite(loss):
+            return
+        if self.mean_loss is None:
+            self.mean_loss = loss
+        elif self.config.spike_factor:
+            loss = min(loss, self._highest_sound(self.mean_loss))
+        self.mean_loss = MOMENTUM * self.mean_loss + (1 - MOMENTUM) * loss
+
+    def _highest_sound(self, mean: float) -> float:
+        # A distance above the mean, not a ratio to it: a cosine loss is negative.
+        return mean + (self.config.spike_factor - 1) * abs(mean)
 
     def require_progress(self, where: str) -> None:
         """Raise UserError once train.max_skipped_steps in a row were skipped; `where` names the checkpoints."""

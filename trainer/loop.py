@@ -117,14 +117,8 @@ class Loop:
 
     def _build_engine(self, resume: Path | None, progress: Progress | None, weights: Path | None = None) -> Any:
         """Build the model for the current resolution and give it to DeepSpeed."""
-        universal = progress is not None and checkpoint.needs_universal(progress, self.config, self.rank.world_size)
-        if resume and universal:
-            if self.rank.is_first:
-                checkpoint.convert_to_universal(resume)
-            dist.barrier()
-            resume = checkpoint.universal_path(resume)
         on_gpu = self.device.type == "cuda"
-        settings = zero.make_zero_config(self.config, self.rank.world_size, on_gpu=on_gpu, load_universal=universal)
+        settings = zero.make_zero_config(self.config, self.rank.world_size, on_gpu=on_gpu)
         if self.rank.is_first:
             logger.info("deepspeed configuration: %s", json.dumps(settings))
         torch.manual_seed(self.config.train.seed)
@@ -132,13 +126,16 @@ class Loop:
             module = self.objective.build(self.image_size, weights)
         optimizer = optim.build_optimizer(self.objective.parameter_groups(module), self.config.optim)
         engine = zero.make_engine(module, optimizer, settings)
-        if resume:
-            checkpoint.restore_engine(engine, resume)
+        if resume and progress:
+            cut_alike = checkpoint.is_cut_alike(progress, self.config, self.rank.world_size)
+            checkpoint.restore_engine(engine, resume, progress, cut_alike=cut_alike)
             logger.info("resumed %s at step %d", resume, self.step)
         return engine
 
     def _run_phase(self, index: int, begin: int, end: int, progress: Any) -> None:
         phase = self.config.phases[index]
+        if self.step == begin:
+            self.guard.start_phase()
         self._set_resolution(phase)
         self.objective.set_patch_drop(self.engine.module, phase.patch_drop)
         loader = self.make_loader(phase)

@@ -18,7 +18,7 @@ NEVER = 10**9
 """A number of steps that no run reaches: DeepSpeed's own progress lines stay away."""
 
 
-def make_zero_config(config: Config, world_size: int, *, on_gpu: bool, load_universal: bool = False) -> dict[str, Any]:
+def make_zero_config(config: Config, world_size: int, *, on_gpu: bool) -> dict[str, Any]:
     """The dictionary that `deepspeed.initialize` gets; printed at the start of a run.
 
     Accumulation is ours (`trainer.objectives.contrastive`), so DeepSpeed sees micro-batches and one boundary a step.
@@ -29,14 +29,13 @@ def make_zero_config(config: Config, world_size: int, *, on_gpu: bool, load_univ
         "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": 1,
         "train_batch_size": micro * world_size,
-        "gradient_clipping": config.optim.clip_norm,
+        "gradient_clipping": config.optim.gradient_clip,
         "steps_per_print": NEVER,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": precision == "bf16"},
         "fp16": {"enabled": precision == "fp16"},
         "zero_optimization": _zero_section(config, on_gpu=on_gpu),
-        "checkpoint": {"load_universal": load_universal},
     }
     if config.zero.gradients == "fp32" and precision != "fp32":
         result["data_types"] = {"grad_accum_dtype": "fp32"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,17 +95,6 @@ def test_a_removal_cut_short_leaves_no_half_checkpoint(tmp_path: Path, monkeypat
     assert checkpoint.find_newest(tmp_path) == tmp_path / "step-00000001"
 
 
-def test_a_universal_copy_is_no_checkpoint_and_goes_with_its_original(tmp_path: Path) -> None:
-    _save(tmp_path, 1)
-    copy = tmp_path / "step-00000001-universal"
-    copy.mkdir()
-    (copy / "trainer.json").write_text(json.dumps({}))
-    (tmp_path / "latest").unlink()
-    assert checkpoint.find_newest(tmp_path) == tmp_path / "step-00000001"
-    _save(tmp_path, 2, keep_last=1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000002"]
-
-
 def test_a_staged_save_counts_once_it_is_copied(tmp_path: Path) -> None:
     staging, folder = tmp_path / "fast", tmp_path / "slow"
     saver = _saver(folder, staging=str(staging))
@@ -151,12 +139,14 @@ def test_a_checkpoint_of_another_run_is_refused(change: dict[str, Any], message:
         checkpoint.require_same_run(replace(PROGRESS, **change), config.load_config("debug"), tmp_path)
 
 
-def test_another_world_size_needs_the_universal_layout(tmp_path: Path) -> None:
+def test_deepspeed_reads_partitions_of_the_same_ranks_and_stage_only(tmp_path: Path) -> None:
     settings = config.load_config("debug")
-    assert not checkpoint.needs_universal(PROGRESS, settings, 2)
-    assert checkpoint.needs_universal(PROGRESS, settings, 1)
-    with pytest.raises(UserError, match="cannot go on at 3"):
-        checkpoint.require_loadable(PROGRESS, config.load_config("debug", ["zero.stage=3"]), 2, tmp_path)
+    assert checkpoint.is_cut_alike(PROGRESS, settings, 2)
+    assert not checkpoint.is_cut_alike(PROGRESS, settings, 1)
+    assert not checkpoint.is_cut_alike(PROGRESS, config.load_config("debug", ["zero.stage=2"]), 2)
+    checkpoint.require_loadable(PROGRESS, config.load_config("debug", ["zero.stage=3"]), tmp_path)
+    with pytest.raises(UserError, match="cannot go on at 0"):
+        checkpoint.require_loadable(PROGRESS, config.load_config("debug", ["zero.stage=0"]), tmp_path)
 
 
 def test_a_damaged_meta_file_is_told(tmp_path: Path) -> None:

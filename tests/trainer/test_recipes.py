@@ -16,6 +16,8 @@ PUBLISHED = {
     "eva02-e-14-plus": (144 * 1000, 4e-4, 4e-5, 0.9, 0.75, 0.5, 9e9, "bf16", 144, LAION),
     "eva01-g-14-plus": (112 * 1024, 4e-4, 4e-5, 0.85, 0.75, 0.5, 11e9, "fp16", 112, M2B),
     "eva-clip-8b": (384 * 464, 4e-4, 4e-5, 0.9, 0.75, 0.5, 9e9, "bf16", 384, M2B),
+    "eva-clip-8b-448": (384 * 64, 2e-4, 2e-5, 0.85, 0.75, 0.0, 8e8, "bf16", 384, M2B),
+    "eva-clip-18b-336": (360 * 64, 2e-4, 2e-5, 0.85, 0.75, 0.0, 4e8, "bf16", 360, M2B),
 }
 
 
@@ -41,13 +43,22 @@ def test_every_model_has_a_recipe_that_sizes_on_one_node() -> None:
 
 def test_the_18b_recipe_has_three_phases_and_a_fixed_temperature() -> None:
     recipe = config.load_config("eva-clip-18b")
-    assert [(phase.samples, phase.patch_drop) for phase in recipe.phases] == [(54e8, 0.5), (6e8, 0.0), (24e6, 0.5)]
+    assert [(phase.samples, phase.patch_drop) for phase in recipe.phases] == [(54e8, 0.5), (62e7, 0.0), (24e6, 0.5)]
     assert recipe.train.batch_size == 360 * 300 and recipe.zero.stage == 3 and recipe.model.grad_checkpointing
     optim = recipe.optim
     assert (optim.name, optim.betas, optim.eps) == ("lamb", (0.9, 0.95), 1e-6)
     assert (optim.image.weight_decay, optim.text.weight_decay, optim.final_lr_ratio) == (0.0, 0.0, 0.0)
     assert recipe.train.temperature == 0.01
     assert len({phase.where for phase in recipe.phases}) == 3
+    mix = recipe.phases[1].mix
+    assert mix is not None and mix["laion-coco"] / sum(mix.values()) * recipe.phases[1].samples == pytest.approx(20e6)
+    assert mix["laion"] == 4 * mix["coyo"] and recipe.phases[0].mix is recipe.phases[2].mix is None
+
+
+def test_the_18b_goes_on_at_336_px() -> None:
+    recipe = config.load_config("eva-clip-18b-336")
+    assert (recipe.model.name, recipe.model.image_size) == ("eva-clip-18b", 336)
+    assert "eva-clip-18b at 336 px" in dry_run.describe_run(recipe, 360)
 
 
 def test_every_shipped_file_loads_and_names_its_source() -> None:

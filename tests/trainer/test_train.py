@@ -46,7 +46,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(settings: list[str], gap: flo
     run(2, killed, settings)
     assert losses(killed) == wanted
     assert_exported(killed, "step-00000006")
-    # Half the ranks: the same batches in other shares, through the universal checkpoint.
+    # Half the ranks: the same batches in other shares, from partitions that were cut for two.
     run(1, tmp_path / "alone", [*settings, f"folder={tmp_path / 'alone'}"])
     found = losses(tmp_path / "alone")
     assert sorted(found) == sorted(wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,9 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.
         optimizer = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=True)
     elif config.name == "lamb":
         optimizer = Lamb(groups, betas=config.betas, eps=config.eps, max_trust_ratio=config.max_trust_ratio)
+    elif config.name == "lamb-eva":
+        # Its clipping at norm 1 is the engine's (OptimConfig.gradient_clip), which knows the gradients of all ranks.
+        optimizer = Lamb(groups, betas=config.betas, eps=config.eps, max_trust_ratio=math.inf, always_adapt=False)
     else:
         optimizer = Lion(groups, betas=config.betas)
     optimizer.register_step_post_hook(_clamp)

@@ -33,7 +33,8 @@ class Segments:
 class Lamb(torch.optim.Optimizer):
     """Layer-wise adaptive Adam with decoupled weight decay inside the trust ratio.
 
-    A ratio is 1 where the weight's or the update's norm is zero, and at most `max_trust_ratio`.
+    A ratio is 1 where the weight's or the update's norm is zero, and at most `max_trust_ratio`. Without `always_adapt`
+    it is 1 in groups of no weight decay too, so that those are trained by Adam (the rule of NVIDIA's FusedLAMB).
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class Lamb(torch.optim.Optimizer):
         eps: float = 1e-6,
         weight_decay: float = 0.0,
         max_trust_ratio: float = 10.0,
+        always_adapt: bool = True,
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "always_adapt": always_adapt}
         super().__init__(params, {**defaults, "max_trust_ratio": max_trust_ratio})
         self._segments: dict[Tensor, Segments] = {}
 
@@ -68,15 +70,20 @@ class Lamb(torch.optim.Optimizer):
 
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
         update = self._direction(parameter, group)
+        if group["weight_decay"] or group["always_adapt"]:
+            self._adapt(parameter, update, group["max_trust_ratio"])
+        parameter.add_(update, alpha=-group["lr"])
+
+    def _adapt(self, parameter: Tensor, update: Tensor, highest: float) -> None:
+        """Scale the update of every whole tensor by its trust ratio."""
         segments = self._segments.get(parameter)
         if segments is None:
             segments = Segments(spans=((0, parameter.numel(), 0),), num_parameters=1)
         # Flat views: a whole tensor is handled as a partition with one span.
         weights, steps = parameter.view(-1), update.view(-1)
-        ratios = _trust_ratios(weights, steps, segments, group["max_trust_ratio"])
+        ratios = _trust_ratios(weights, steps, segments, highest)
         for start, length, index in segments.spans:
             steps.narrow(0, start, length).mul_(ratios[index])
-        weights.add_(steps, alpha=-group["lr"])
 
     def _direction(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
         """Adam's bias-corrected direction plus weight decay: r of algorithm 2."""

@@ -6,6 +6,8 @@ rank's fp32 partition as `_hp_mapping`; stage 3 keeps (sub-group, offset, length
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,43 +17,74 @@ from torch import Tensor
 from trainer.optim.lamb import Segments
 
 
-def zero_segments(engine: Any) -> dict[Tensor, Segments]:
-    """Segments of every flat fp32 partition that the engine's optimizer updates; empty where nothing is flattened."""
+@dataclass(frozen=True)
+class Stretch:
+    """`length` elements of parameter `index` of a group, from its element `begin` on, at `start` of a partition."""
+
+    index: int
+    begin: int
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """What one flat partition holds of the parameters of its group, which are all listed, in the order of the group."""
+
+    parameters: list[torch.nn.Parameter]
+    items: tuple[Stretch, ...]
+    process_group: Any
+
+
+def list_stretches(engine: Any) -> Iterator[tuple[Tensor, Stretches]]:
+    """Every flat fp32 partition that the engine's optimizer updates; none where nothing is flattened."""
     wrapper = engine.optimizer
     if hasattr(wrapper, "fp32_partitioned_groups_flat"):
-        return _stage3_segments(wrapper)
-    if hasattr(wrapper, "single_partition_of_fp32_groups"):
-        return _linked_segments(wrapper.single_partition_of_fp32_groups, wrapper.bit16_groups, wrapper)
-    if hasattr(wrapper, "fp32_groups_flat_partition"):
-        return _linked_segments(wrapper.fp32_groups_flat_partition, wrapper.bf16_groups, wrapper)
-    return {}
+        yield from _list_sharded(wrapper)
+    elif hasattr(wrapper, "single_partition_of_fp32_groups"):
+        yield from _list_linked(wrapper.single_partition_of_fp32_groups, wrapper.bit16_groups, wrapper)
+    elif hasattr(wrapper, "fp32_groups_flat_partition"):
+        yield from _list_linked(wrapper.fp32_groups_flat_partition, wrapper.bf16_groups, wrapper)
 
 
-def _linked_segments(
+def zero_segments(engine: Any) -> dict[Tensor, Segments]:
+    """Segments of every flat partition, as `Lamb` wants them."""
+    return {
+        partition: Segments(
+            tuple((item.start, item.length, item.index) for item in found.items),
+            len(found.parameters),
+            found.process_group,
+        )
+        for partition, found in list_stretches(engine)
+    }
+
+
+def _list_linked(
     partitions: list[Tensor], groups: list[list[torch.nn.Parameter]], wrapper: Any
-) -> dict[Tensor, Segments]:
-    found = {}
+) -> Iterator[tuple[Tensor, Stretches]]:
     for partition, parameters, process_group in zip(partitions, groups, wrapper.real_dp_process_group, strict=True):
         links = [(index, vars(parameter)["_hp_mapping"]) for index, parameter in enumerate(parameters)]
-        addresses = [(index, link.get_hp_fragment_address()) for index, link in links if link is not None]
-        spans = tuple((address.start, address.numel, index) for index, address in addresses)
-        found[partition] = Segments(spans, len(parameters), process_group)
-    return found
+        items = tuple(
+            Stretch(
+                index, link.lp_fragment_address.start, link.hp_fragment_address.start, link.hp_fragment_address.numel
+            )
+            for index, link in links
+            if link is not None
+        )
+        yield partition, Stretches(parameters, items, process_group)
 
 
-def _stage3_segments(wrapper: Any) -> dict[Tensor, Segments]:
-    found = {}
+def _list_sharded(wrapper: Any) -> Iterator[tuple[Tensor, Stretches]]:
     for sub_group, (partition, parameters) in enumerate(
         zip(wrapper.fp32_partitioned_groups_flat, wrapper.fp16_groups, strict=True)
     ):
         process_group = wrapper.sub_group_process_groups[sub_group]
         rank = dist.get_rank(process_group)
-        spans = []
+        items = []
         for index, parameter in enumerate(parameters):
             _, start, length = wrapper.grad_position[wrapper.get_param_id(parameter)]
             # The tail of a parameter's last part is padding that ZeRO leaves uninitialised.
             real = min(length, parameter.ds_numel - rank * length)
             if real > 0:
-                spans.append((start, real, index))
-        found[partition] = Segments(tuple(spans), len(parameters), process_group)
-    return found
+                items.append(Stretch(index, rank * length, start, real))
+        yield partition, Stretches(parameters, tuple(items), process_group)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +56,42 @@ def test_a_trust_ratio_is_one_at_zero_weights_and_bounded() -> None:
     optimizer.step()
     torch.testing.assert_close(fresh.data, torch.full((4,), -1.0), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(small.data, torch.full((4,), 90.0), rtol=1e-4, atol=1e-4)
+
+
+def _eva_lamb_by_hand(weight: torch.Tensor, gradients: list[torch.Tensor], decay: float) -> torch.Tensor:
+    """The update rule of EVA-CLIP's training code for one tensor, at rate 0.1, β (.9, .95), eps 1e-6."""
+    first, second, weight = torch.zeros_like(weight), torch.zeros_like(weight), weight.clone()
+    for step, gradient in enumerate(gradients, 1):
+        clipped = gradient / max(1.0, float(gradient.norm()))
+        first = 0.9 * first + 0.1 * clipped
+        second = 0.95 * second + 0.05 * clipped**2
+        update = (first / (1 - 0.9**step)) / ((second / (1 - 0.95**step)).sqrt() + 1e-6) + decay * weight
+        weight = weight - 0.1 * (float(weight.norm() / update.norm()) if decay else 1.0) * update
+    return weight
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_evas_lamb_adapts_only_decayed_tensors_without_bound_and_clips(decay: float) -> None:
+    tower = TowerConfig(lr=0.1, weight_decay=decay)
+    config = OptimConfig(image=tower, text=tower, name="lamb-eva", betas=(0.9, 0.95))
+    start = torch.tensor([300.0, -400.0])
+    gradients = [torch.tensor([2.0, -1.0]), torch.tensor([0.1, 0.2]), torch.tensor([-30.0, 1.0])]
+    weight = nn.Parameter(start.clone())
+    layers = {"w": LayerGroup("visual", 0, 0, True)}
+    optimizer = build_optimizer(parameter_groups({"w": weight}, layers, config), config)
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        nn.utils.clip_grad_norm_([weight], config.gradient_clip)
+        optimizer.step()
+    torch.testing.assert_close(weight.data, _eva_lamb_by_hand(start, gradients, decay), rtol=1e-4, atol=1e-4)
+
+
+def test_evas_lamb_clips_at_one_or_less_and_the_others_as_told() -> None:
+    def clip(name: Any, norm: float) -> float:
+        return OptimConfig(image=TowerConfig(lr=1.0), text=TowerConfig(lr=1.0), name=name, clip_norm=norm).gradient_clip
+
+    assert [clip("lamb-eva", norm) for norm in (0.0, 0.5, 3.0)] == [1.0, 0.5, 1.0]
+    assert [clip("lamb", norm) for norm in (0.0, 0.5, 3.0)] == [0.0, 0.5, 3.0]
 
 
 def test_flat_partitions_without_segments_would_be_another_optimizer() -> None:

@@ -1,0 +1,42 @@
+"""A run goes on at another number of ranks or another ZeRO stage with exactly the state that it had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from curation.errors import UserError
+from tests.support.trainer.ranks import run_ranks
+from trainer import partitions
+
+WORKER = "tests.support.trainer.partitions_worker"
+
+
+def test_more_ranks_than_the_temperature_has_elements(tmp_path: Path) -> None:
+    few = {"optimizers": ["adamw"], "temperatures": ["learned"], "precision": "fp32", "folder": str(tmp_path)}
+    run_ranks(1, f"{WORKER}:save", stages=[1], **few)
+    run_ranks(2, f"{WORKER}:restore", stages=[2], **few)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb", "lion"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_number_of_ranks_and_stage_goes_on_at_every_other(optimizer: str, precision: str, tmp_path: Path) -> None:
+    arguments = {
+        "folder": str(tmp_path), "precision": precision, "stages": [1, 2, 3], "optimizers": [optimizer],
+        "temperatures": ["learned", "fixed"],
+    }  # fmt: skip
+    for num_ranks in (1, 2, 3):
+        run_ranks(num_ranks, f"{WORKER}:save", **arguments)
+    assert len(list(tmp_path.glob("*/latest"))) == 3 * 3 * 2
+    for num_ranks in (1, 2, 3):
+        run_ranks(num_ranks, f"{WORKER}:restore", **arguments)
+
+
+def test_a_missing_rank_is_told(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    with pytest.raises(UserError, match="the optimizer's file of rank 1 is missing"):
+        partitions.read_pieces(tmp_path, stage=1, world_size=2)

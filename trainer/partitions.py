@@ -1,0 +1,168 @@
+"""Restore an engine from partitions that were cut for another number of ranks or another ZeRO stage.
+
+A checkpoint holds, for each rank that saved it, flat partitions of masters and moments, and says which stretch of which
+parameter stands where. Every rank maps those files into memory and copies the stretches that its own partitions want,
+so nothing is converted or written first. DeepSpeed's universal checkpoint, which does that, fails when a partition
+holds no parameter (a group of fewer elements than ranks, as a learned temperature is), and knows Adam's moments only.
+
+Read against deepspeed 0.19.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curation.errors import UserError
+from trainer.optim.segments import list_stretches
+
+MASTER = "fp32"
+"""Name of the weights beside the optimizer's own names of its moments."""
+_SAVED = re.compile(r"zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt$")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The elements of one parameter's flat form from `begin` on, as one partition held them.
+
+    `values` has the masters under "fp32" and every moment under its own name, all of one length; `others` what the
+    optimizer keeps once a partition, as its count of steps.
+    """
+
+    begin: int
+    values: dict[str, Tensor]
+    others: dict[str, Any]
+
+    @property
+    def end(self) -> int:
+        """The element after the last."""
+        return self.begin + self.values[MASTER].numel()
+
+
+def read_pieces(checkpoint: Path, stage: int, world_size: int) -> dict[str, list[Piece]]:
+    """Parameter's name → its pieces, in their order; the tensors stay in the files until something reads them.
+
+    Raises:
+        UserError: when the file of a rank is missing.
+    """
+    pieces: dict[str, list[Piece]] = defaultdict(list)
+    for rank, saved in enumerate(_read_ranks(checkpoint, world_size)):
+        cut = _cut_sharded(saved, checkpoint, rank, world_size) if stage == 3 else _cut_flat(saved, pieces)
+        for name, piece in cut:
+            pieces[name].append(piece)
+    return dict(pieces)
+
+
+def restore_partitions(engine: Any, checkpoint: Path, stage: int, world_size: int) -> None:
+    """Fill masters, moments, weights and loss scale from what `world_size` ranks saved at `stage`, 1 to 3.
+
+    Every rank calls this. Parameters that are not trained stay as they were built.
+
+    Raises:
+        UserError: when a file is missing, or a parameter of the engine is in none.
+    """
+    wrapper, pieces = engine.optimizer, read_pieces(checkpoint, stage, world_size)
+    names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
+    everything = [piece for found in pieces.values() for piece in found]
+    moments = {key: None for piece in everything for key in piece.values if key != MASTER}
+    counts = everything[0].others
+    state = engine.basic_optimizer.state
+    for partition, stretches in list_stretches(engine):
+        state[partition] = {key: torch.zeros_like(partition) for key in moments} | _copy_counts(counts)
+        targets = {MASTER: partition.data, **{key: state[partition][key] for key in moments}}
+        for stretch in stretches.items:
+            name = names[id(stretches.parameters[stretch.index])]
+            if name not in pieces:
+                raise UserError(f"{checkpoint} is of another model: it has no {name}.")
+            for key, target in targets.items():
+                _fill(target.narrow(0, stretch.start, stretch.length), stretch.begin, pieces[name], key)
+    _spread_weights(wrapper)
+    _restore_loss_scale(wrapper, next(_read_ranks(checkpoint, world_size)))
+
+
+def _copy_counts(counts: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.clone() if isinstance(value, Tensor) else value for key, value in counts.items()}
+
+
+def _fill(target: Tensor, begin: int, pieces: list[Piece], key: str) -> None:
+    """Copy the elements from `begin` on, as many as `target` has, out of the pieces that hold them."""
+    end = begin + target.numel()
+    for piece in pieces:
+        first, last = max(begin, piece.begin), min(end, piece.end)
+        if first < last:
+            values = piece.values[key].narrow(0, first - piece.begin, last - first)
+            target.narrow(0, first - begin, last - first).copy_(values)
+
+
+def _read_ranks(checkpoint: Path, world_size: int) -> Iterator[dict[str, Any]]:
+    """What each rank saved of its optimizer, in the order of ranks."""
+    files = {int(match[1]): file for file in checkpoint.iterdir() if (match := _SAVED.search(file.name))}
+    missing = [rank for rank in range(world_size) if rank not in files]
+    if missing:
+        raise UserError(f"{checkpoint} is not whole: the optimizer's file of rank {missing[0]} is missing.")
+    for rank in range(world_size):
+        yield _load(files[rank])["optimizer_state_dict"]
+
+
+def _load(file: Path) -> dict[str, Any]:
+    # DeepSpeed's files hold more than tensors; these are a run's own. mmap: a rank needs a small part of each.
+    loaded: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
+    return loaded
+
+
+def _cut_flat(saved: dict[str, Any], before: dict[str, list[Piece]]) -> Iterator[tuple[str, Piece]]:
+    """Pieces of one rank at stages 1 and 2; `before` has those of the ranks below it, which come first."""
+    states = saved["base_optimizer_state"]["state"]
+    masters = saved["single_partition_of_fp32_groups"]
+    for group, addresses in enumerate(saved["param_slice_mappings"]):
+        for name, address in addresses.items():
+            begin = before[name][-1].end if before.get(name) else 0
+            yield name, _make_piece(masters[group], states.get(group, {}), begin, address.start, address.numel)
+
+
+def _cut_sharded(saved: dict[str, Any], checkpoint: Path, rank: int, world_size: int) -> Iterator[tuple[str, Piece]]:
+    """Pieces of one rank at stage 3, where every parameter is cut into equal parts by itself."""
+    states, masters = saved["optimizer_state_dict"]["state"], saved["fp32_flat_groups"]
+    (file,) = checkpoint.glob("*zero_pp_rank_0_mp_rank_00_model_states.pt")
+    for group, shapes in enumerate(_load(file)["param_shapes"]):
+        start = 0
+        for name, shape in shapes.items():
+            part = math.ceil(shape.numel() / world_size)
+            length = min(part, shape.numel() - rank * part)
+            if length > 0:
+                yield name, _make_piece(masters[group], states.get(group, {}), rank * part, start, length)
+            start += part
+
+
+def _make_piece(master: Tensor, state: dict[str, Any], begin: int, start: int, length: int) -> Piece:
+    flat = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.dim()}
+    values = {key: value.narrow(0, start, length) for key, value in {MASTER: master, **flat}.items()}
+    return Piece(begin, values, {key: value for key, value in state.items() if key not in flat})
+
+
+def _spread_weights(wrapper: Any) -> None:
+    """Write the masters into the weights that the model computes with, on all ranks."""
+    if hasattr(wrapper, "update_lp_params"):
+        wrapper.update_lp_params()
+        return
+    wrapper.checkpoint_event_prologue()
+    for index, master in enumerate(wrapper.fp32_partitioned_groups_flat):
+        flat, parts = wrapper.fp16_partitioned_groups_flat[index], wrapper.fp16_partitioned_groups[index]
+        flat.data.copy_(master.data)
+        for part, values in zip(parts, wrapper.unflatten(flat, parts), strict=True):
+            part.data = values.data
+    wrapper.checkpoint_event_epilogue()
+
+
+def _restore_loss_scale(wrapper: Any, saved: dict[str, Any]) -> None:
+    for key in ("loss_scaler", "dynamic_loss_scale"):
+        if key in saved and hasattr(wrapper, key):
+            setattr(wrapper, key, saved[key])
