@@ -108,7 +108,7 @@ def _emptied(job: Job) -> Path:
 
 def spark(job: Job) -> Counter[str]:
     """`curate download` as it is, on a Spark session that runs already."""
-    from curation.recipe.config import load
+    from curation.recipe.config import load_recipe
     from jobs import download, ingest
     from jobs.spark.session import session
 
@@ -120,7 +120,7 @@ def spark(job: Job) -> Counter[str]:
     mode = {f"download.{key}": json.dumps(value) for key, value in MODES[job["mode"]].items()}
     mode |= {"download.allow_addresses": '["127.0.0.0/8"]', "download.max_per_host": "64", "download.rounds": "0"}
     mode |= {"download.num_rows_per_unit": str(-(-len(job["urls"]) // NUM_PROCESSES))}
-    made, root = load(recipe, [f"{key}={value}" for key, value in mode.items()]), Root(folder / "root")
+    made, root = load_recipe(recipe, [f"{key}={value}" for key, value in mode.items()]), Root(folder / "root")
     running = session("bench")
     ingest.run(running, made, root)
     running.range(NUM_PROCESSES).rdd.map(lambda n: time.sleep(1)).count()  # Python workers are up

@@ -18,6 +18,41 @@ from typing import Any, TypeVar
 from curation.errors import UserError
 
 T = TypeVar("T")
+Range = tuple[float, float]
+
+
+def setting(default: T, *, content: bool, between: Range | None = None) -> T:
+    """A field of a section of the recipe. A dict as default is copied for each section.
+
+    `content` says whether it decides what a stage writes: a table that was begun with one value is then not continued
+    with another, and a version that was made with another is made again. The other settings say how fast and how
+    patiently a stage works, and may change between runs. A value outside `between` (both ends included; None and
+    every value of another type are none) is refused by `check_ranges`.
+    """
+    metadata = {"content": content, "between": between}
+    if isinstance(default, dict):
+        found: T = dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    else:
+        found = dataclasses.field(default=default, metadata=metadata)
+    return found
+
+
+def required_setting(*, content: bool) -> Any:
+    """As `setting`, for a field that has no default."""
+    return dataclasses.field(metadata={"content": content, "between": None})
+
+
+def check_ranges(section: Any) -> None:
+    """Raise ValueError for a setting of `section` that lies outside its range."""
+    for field in dataclasses.fields(section):
+        value, between = getattr(section, field.name), field.metadata.get("between")
+        if between is not None and value is not None and not between[0] <= value <= between[1]:  # nan lies in none
+            raise ValueError(f"{field.name} must lie in {between[0]}..{between[1]}, not {value}")
+
+
+def content_settings(section: Any) -> dict[str, Any]:
+    """Those settings of `section` that decide content, as plain values."""
+    return {f.name: to_dict(getattr(section, f.name)) for f in dataclasses.fields(section) if f.metadata["content"]}
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

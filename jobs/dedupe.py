@@ -26,7 +26,7 @@ from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
 from curation.recipe.config import DedupeConfig, Recipe
 from curation.schema import DUPLICATES, Status
-from curation.settings import to_dict
+from curation.settings import content_settings
 from curation.storage import Root
 from curation.tables import downloads_file, duplicates_file, metadata_file, samples_file, vectors_file
 from jobs.duplicates import graph
@@ -72,7 +72,8 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
         root.publish_json(f"{TABLE}/{plan.fp}/statistics.json", statistics)
     finally:
         spark.catalog.clearCache()
-    root.publish_current(TABLE, plan.fp, files, {**to_dict(plan.config), "min_cosine": plan.min_cosine}, plan.inputs)
+    config = {**content_settings(plan.config), "min_cosine": plan.min_cosine}
+    root.publish_current(TABLE, plan.fp, files, config, plan.inputs)
     root.remove(plan.work)
 
 

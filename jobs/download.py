@@ -20,11 +20,12 @@ from curation.download.native_engine import fetch_rows
 from curation.download.opt_out import check_opt_out, load_opt_out
 from curation.download.progress import DownloadBar
 from curation.download.rounds import units_due
-from curation.download.unit import content_config, download_unit, resolve_opt_out_paths
+from curation.download.unit import download_unit, resolve_opt_out_paths
 from curation.download.unit_rows import Engine
 from curation.errors import UserError
 from curation.plan import Lane, lanes, plans
 from curation.recipe.config import DownloadConfig, Recipe
+from curation.settings import content_settings
 from curation.storage import Root
 from jobs.spark.tasks import watched
 
@@ -51,7 +52,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     due = {} if missing else _due(root, config)
     if not missing and not due:
         return
-    root.begin_stage("downloads", content_config(config))
+    root.begin_stage("downloads", content_settings(config))
     found = plans(root)
     rows = {f"{p['batch']}-{unit}": count for p in found for unit, count in p["units"].items()}
     # One plan after the other: two plans may name the same host, the units of one never do at the same time.

@@ -30,7 +30,7 @@ from pyspark.sql import functions as F
 from curation.errors import UserError
 from curation.recipe.config import PackConfig, Recipe
 from curation.schema import DOWNLOADS, SAMPLES, TRAIN_INDEX
-from curation.settings import to_dict
+from curation.settings import content_settings
 from curation.shards import BLOCK, ShardWriter, file_sha256, picture_extension, read_member
 from curation.storage import Root, fingerprint
 from curation.tables import (
@@ -98,7 +98,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     scores = score_columns(root, root.units("samples"))
     inputs = {name: fingerprint_table(root, name) for name in ("samples", "downloads", *scores)}
     inputs["selection"] = selection["fingerprint"]
-    config = to_dict(recipe.pack)
+    config = content_settings(recipe.pack)
     fp = fingerprint({"pack": config, "inputs": inputs})
     previous = root.current("train_index")
     if previous is not None and previous["fingerprint"] == fp and stands(root, previous):

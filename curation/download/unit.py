@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from curation.download import rounds
 from curation.download.journal import Journal
@@ -23,32 +22,12 @@ from curation.download.publish import publish_unit
 from curation.download.unit_rows import Engine, UnitRows
 from curation.recipe.config import DownloadConfig, Recipe
 from curation.schema import DownloadRow, SampleRow
-from curation.settings import to_dict
+from curation.settings import content_settings
 from curation.storage import Root, fingerprint
 from curation.tables import downloads_file, samples_file
 
 COLLECT_AFTER = 20_000
 """Objects that may be created between two searches for cycles."""
-CONTENT_KEYS = (
-    "engine",
-    "image_size",
-    "resize_mode",
-    "only_if_bigger",
-    "encode_format",
-    "encode_quality",
-    "max_bytes",
-    "max_pixels",
-    "max_frames",
-    "formats",
-    "obey_robots",
-    "measure",
-)
-"""Settings that decide what is stored; the others say how fast and how patiently, and may change between runs."""
-
-
-def content_config(config: DownloadConfig) -> dict[str, Any]:
-    """What is recorded beside the table, and must not change while it grows."""
-    return {key: value for key, value in to_dict(config).items() if key in CONTENT_KEYS}
 
 
 def resolve_opt_out_paths(recipe: Recipe) -> DownloadConfig:
@@ -87,7 +66,7 @@ def download_unit(
     samples: list[SampleRow] = root.read_parquet(samples_file(unit), columns).to_pylist()
     tried = [sample for sample in samples if sample["uid"] in due] if earlier else samples
     kept = [row for row in earlier if row["uid"] not in due]
-    key = fingerprint([root.base, content_config(config), fetch_round])
+    key = fingerprint([root.base, content_settings(config), fetch_round])
     with _open_journal(root, f"{unit}-{key}.journal") as journal, UnitLog(root, unit, fetch_round, len(tried)) as log:
         engine(UnitRows(tried, journal, config, load_opt_out(config.opt_out, root.scratch()), log))
         publish_unit(root, unit, tried, journal, kept, fetch_round)

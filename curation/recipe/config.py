@@ -1,13 +1,14 @@
 """The recipe: one TOML file that names everything a run needs, as frozen dataclasses.
 
-`load(path, overrides)` reads it; unknown keys are refused. Each stage's section is hashed into what the stage writes.
+`load_recipe(path, overrides)` reads it; unknown keys are refused. Each setting says in which range it lies, and whether
+it decides content, which is then recorded and hashed into what its stage writes (curation/settings.py).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,15 @@ from typing import Any, Literal
 from curation import __version__
 from curation.errors import UserError
 from curation.fetch.robots import product_token
-from curation.settings import apply_overrides, find_config, from_dict, read_toml
+from curation.settings import (
+    apply_overrides,
+    check_ranges,
+    find_config,
+    from_dict,
+    read_toml,
+    required_setting,
+    setting,
+)
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 DEFAULT_USER_AGENT = f"clip-curation/{__version__} (+https://github.com/clip-curation; image-text data set builder)"
@@ -25,15 +34,6 @@ EXTENSIONS = {"jpg": "jpeg", "tif": "tiff"}
 """What formats are also called."""
 MAX_COUNT = 2**31 - 1
 DAY_S = 86_400.0
-Ranges = Mapping[str, tuple[float, float]]
-
-
-def _within(section: Any, ranges: Ranges) -> None:
-    """Raise ValueError for an option outside its range, both ends included; None is none, and so in range."""
-    for name, (low, high) in ranges.items():
-        value = getattr(section, name)
-        if value is not None and not low <= value <= high:  # nan lies in no range
-            raise ValueError(f"{name} must lie in {low}..{high}, not {value}")
 
 
 def host_port(target: str) -> tuple[str, int]:
@@ -53,34 +53,14 @@ def host_port(target: str) -> tuple[str, int]:
 class SourceConfig:
     """One set of metadata files. `where` is SQL on the columns of `samples`, before anything is fetched."""
 
-    name: str
-    paths: tuple[str, ...]
-    format: str = "auto"
-    where: str = ""
+    name: str = required_setting(content=True)
+    paths: tuple[str, ...] = required_setting(content=True)
+    format: str = setting("auto", content=True)
+    where: str = setting("", content=True)
 
     def __post_init__(self) -> None:
         if not self.paths:
             raise ValueError(f"source {self.name!r} names no paths")
-
-
-DOWNLOAD_RANGES: Ranges = {
-    "image_size": (1, 65_500),
-    "encode_quality": (1, 100),
-    "max_bytes": (1, MAX_COUNT),
-    "max_pixels": (1, 2**30),  # OpenCV's own limit
-    "max_frames": (1, MAX_COUNT),
-    "timeout_s": (0.001, DAY_S),
-    "connect_timeout_s": (0.001, DAY_S),
-    "first_byte_timeout_s": (0.001, DAY_S),
-    "retries": (0, 100),
-    "rounds": (0, 1_000),
-    "max_redirects": (0, 100),
-    "max_concurrency": (1, 65_536),  # each takes a descriptor
-    "max_per_host": (1, MAX_COUNT),
-    "host_interval_s": (0.0, MAX_COUNT),  # a day and more, of hosts that several units share
-    "num_decoders": (1, 1_000),
-    "num_rows_per_unit": (1, MAX_COUNT),
-}
 
 
 def _known_formats(names: Sequence[str]) -> tuple[str, ...]:
@@ -97,47 +77,49 @@ def _known_formats(names: Sequence[str]) -> tuple[str, ...]:
 class DownloadConfig:
     """How pictures are fetched and stored. Sizes in bytes or pixels, times in seconds."""
 
-    engine: Literal["native", "img2dataset"] = "native"
-    image_size: int = 224
-    resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"
-    only_if_bigger: bool = False
-    encode_format: Literal["jpg", "png", "webp"] = "jpg"
-    encode_quality: int = 95
-    max_bytes: int = 20_000_000
-    max_pixels: int = 100_000_000
-    max_frames: int = 1_000
+    engine: Literal["native", "img2dataset"] = setting("native", content=True)
+    image_size: int = setting(224, content=True, between=(1, 65_500))
+    resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = setting(
+        "keep_ratio", content=True
+    )
+    only_if_bigger: bool = setting(False, content=True)
+    encode_format: Literal["jpg", "png", "webp"] = setting("jpg", content=True)
+    encode_quality: int = setting(95, content=True, between=(1, 100))
+    max_bytes: int = setting(20_000_000, content=True, between=(1, MAX_COUNT))
+    max_pixels: int = setting(100_000_000, content=True, between=(1, 2**30))  # OpenCV's own limit
+    max_frames: int = setting(1_000, content=True, between=(1, MAX_COUNT))
     """Frames of an animated picture; the first one is kept."""
-    formats: tuple[str, ...] = ("jpeg", "png", "webp", "gif")
+    formats: tuple[str, ...] = setting(("jpeg", "png", "webp", "gif"), content=True)
     """Decoders that may run; anything else is `unsupported_format`."""
-    timeout_s: float = 30.0
+    timeout_s: float = setting(30.0, content=False, between=(0.001, DAY_S))
     """Deadline of a whole picture, redirects and retries' own waits excluded."""
-    connect_timeout_s: float = 10.0
-    first_byte_timeout_s: float = 15.0
+    connect_timeout_s: float = setting(10.0, content=False, between=(0.001, DAY_S))
+    first_byte_timeout_s: float = setting(15.0, content=False, between=(0.001, DAY_S))
     """From the request to the end of the answer's headers."""
-    retries: int = 2
-    rounds: int = 1
+    retries: int = setting(2, content=False, between=(0, 100))
+    rounds: int = setting(1, content=False, between=(0, 1_000))
     """How often temporary failures are tried again after the whole plan is through; may be raised on a later day."""
-    max_redirects: int = 5
-    obey_robots: bool = True
-    user_agent: str = DEFAULT_USER_AGENT
-    contact: str = ""
+    max_redirects: int = setting(5, content=False, between=(0, 100))
+    obey_robots: bool = setting(True, content=True)
+    user_agent: str = setting(DEFAULT_USER_AGENT, content=False)
+    contact: str = setting("", content=False)
     """A URL or mail address appended to the user agent, so that site owners can reach you."""
-    allow_addresses: tuple[str, ...] = ()
+    allow_addresses: tuple[str, ...] = setting((), content=False)
     """Networks (CIDR) allowed besides the public internet."""
-    connect_to: dict[str, str] = field(default_factory=dict)
+    connect_to: dict[str, str] = setting({}, content=False)
     """Host pattern → "address:port", as curl's --connect-to; the address is checked like any other."""
-    opt_out: tuple[str, ...] = ()
+    opt_out: tuple[str, ...] = setting((), content=False)
     """Files with one URL, host or sha256 a line that must not be fetched or kept."""
-    max_concurrency: int = 128
+    max_concurrency: int = setting(128, content=False, between=(1, 65_536))  # each takes a descriptor
     """Requests in flight in one task."""
-    max_per_host: int = 8
-    host_interval_s: float = 0.0
-    """Least time between two requests to one host."""
-    num_decoders: int = 1
+    max_per_host: int = setting(8, content=False, between=(1, MAX_COUNT))
+    host_interval_s: float = setting(0.0, content=False, between=(0.0, MAX_COUNT))
+    """Least time between two requests to one host; units that share a host multiply it."""
+    num_decoders: int = setting(1, content=False, between=(1, 1_000))
     """Decoding processes of one task."""
-    measure: bool = True
+    measure: bool = setting(True, content=True)
     """Perceptual hash, pixel identity, sharpness and entropy of what is stored; without, what stays is not decoded."""
-    num_rows_per_unit: int = 10_000
+    num_rows_per_unit: int = setting(10_000, content=False, between=(1, MAX_COUNT))
 
     @property
     def agent(self) -> str:
@@ -145,7 +127,7 @@ class DownloadConfig:
         return f"{self.user_agent} {self.contact}".strip()
 
     def __post_init__(self) -> None:
-        _within(self, DOWNLOAD_RANGES)
+        check_ranges(self)
         if self.resize_mode != "no" and self.image_size**2 > self.max_pixels:
             raise ValueError(
                 f"image_size² may be max_pixels at most: {self.image_size}² is more than {self.max_pixels}"
@@ -168,51 +150,50 @@ class DownloadConfig:
 class EmbedConfig:
     """The embedder: a name in jobs/embedders, an EVA-CLIP checkpoint, an ONNX file or a folder of embeddings."""
 
-    model: str = "efficientnet_lite0"
-    batch_size: int = 32
+    model: str = setting("efficientnet_lite0", content=True)
+    batch_size: int = setting(32, content=False, between=(1, MAX_COUNT))
 
     def __post_init__(self) -> None:
-        _within(self, {"batch_size": (1, MAX_COUNT)})
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DedupeConfig:
     """Near-duplicate removal. `min_cosine` None means the embedder's own calibrated value."""
 
-    tiers: tuple[Literal["exact", "perceptual", "embedding"], ...] = ("exact", "perceptual", "embedding")
-    max_hamming: int = 6
+    tiers: tuple[Literal["exact", "perceptual", "embedding"], ...] = setting(
+        ("exact", "perceptual", "embedding"), content=True
+    )
+    max_hamming: int = setting(6, content=True, between=(0, 12))
     """Bits in which two perceptual hashes may differ; above 12 their search would take longer than all pairs."""
-    min_entropy: float = 4.0
+    min_entropy: float = setting(4.0, content=True, between=(0.0, 8.0))
     """Perceptual hashes of pictures with less entropy (bits) are ignored: plain pictures share them by accident. Of
     4,700 photographs one lies below 4, of openclipart's drawings nine in ten."""
-    min_cosine: float | None = None
-    same_caption: bool = False
+    min_cosine: float | None = setting(None, content=True)
+    same_caption: bool = setting(False, content=True)
     """Only pictures with the same caption replace each other, as in COYO's unique (image_phash, text)."""
-    against: tuple[str, ...] = ()
+    against: tuple[str, ...] = setting((), content=True)
     """Evaluation sets whose pictures must not be trained on: folders of pictures, webdatasets, embedding folders."""
-    keep: tuple[str, ...] = ("resolution desc", "clip_similarity desc", "aesthetic desc", "uid")
-    num_centroids: int | None = None
+    keep: tuple[str, ...] = setting(("resolution desc", "clip_similarity desc", "aesthetic desc", "uid"), content=True)
+    num_centroids: int | None = setting(None, content=True, between=(1, MAX_COUNT))
     """Clusters of the embedding tier; None means one for every 50 rows."""
-    num_probes: int = 12
+    num_probes: int = setting(12, content=True, between=(1, MAX_COUNT))
     """Clusters that each vector belongs to: more finds more of the pairs that lie across boundaries. Two vectors are
     compared where one's i-th nearest cluster is the other's j-th and i × j is at most this."""
-    num_passes: int = 2
+    num_passes: int = setting(2, content=True, between=(1, MAX_COUNT))
     """Clusterings, each with its own seed, whose pairs are united: what one separates the next one finds."""
-    max_training_rows: int = 2_000_000
+    max_training_rows: int = setting(2_000_000, content=True, between=(1, MAX_COUNT))
     """Vectors that the driver trains the clusters on."""
-    max_cluster_rows: int = 20_000
+    max_cluster_rows: int = setting(20_000, content=True, between=(1, MAX_COUNT))
     """Rows of a cluster up to which all its pairs are compared."""
-    max_neighbours: int = 64
+    max_neighbours: int = setting(64, content=True, between=(1, MAX_COUNT))
     """Better-ranked neighbours that are remembered of a row in each comparison inside a cluster."""
-    max_local_edges: int = 20_000_000
+    max_local_edges: int = setting(20_000_000, content=True, between=(0, MAX_COUNT))
     """Edges up to which the driver finds the components; Spark does above."""
-    seed: int = 0
+    seed: int = setting(0, content=True, between=(0, MAX_COUNT))
 
     def __post_init__(self) -> None:
-        for name in ("num_probes", "num_passes", "max_training_rows", "max_cluster_rows", "max_neighbours"):
-            _within(self, {name: (1, MAX_COUNT)})
-        _within(self, {"max_hamming": (0, 12), "min_entropy": (0.0, 8.0)})
-        _within(self, {"num_centroids": (1, MAX_COUNT), "max_local_edges": (0, MAX_COUNT), "seed": (0, MAX_COUNT)})
+        check_ranges(self)
         if self.min_cosine is not None and not 0 < self.min_cosine <= 1:
             raise ValueError(f"min_cosine must lie in (0, 1], not {self.min_cosine}")
 
@@ -221,15 +202,15 @@ class DedupeConfig:
 class PackConfig:
     """Train shards, cut by count, or by bytes where `num_bytes_per_shard` is given."""
 
-    num_samples_per_shard: int = 10_000
-    num_bytes_per_shard: int | None = None
+    num_samples_per_shard: int = setting(10_000, content=True, between=(1, MAX_COUNT))
+    num_bytes_per_shard: int | None = setting(None, content=True, between=(1, math.inf))
     """Bytes of a shard, headers included, met to within one sample."""
-    captions: dict[str, float] = field(default_factory=lambda: {"caption": 1.0})
+    captions: dict[str, float] = setting({"caption": 1.0}, content=True)
     """Text column → weight with which a sample's caption is taken from it; where it is empty, from the next by name."""
-    seed: int = 0
+    seed: int = setting(0, content=True)
 
     def __post_init__(self) -> None:
-        _within(self, {"num_samples_per_shard": (1, MAX_COUNT), "num_bytes_per_shard": (1, math.inf)})
+        check_ranges(self)
         if not self.captions or not all(math.isfinite(w) and w > 0 for w in self.captions.values()):
             raise ValueError(f"captions must give columns positive weights, not {self.captions}")
 
@@ -242,10 +223,10 @@ class Recipe:
     download: DownloadConfig = field(default_factory=DownloadConfig)
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     dedupe: DedupeConfig = field(default_factory=DedupeConfig)
-    filters: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rules: dict[str, str] = field(default_factory=dict)
+    filters: dict[str, dict[str, Any]] = setting({}, content=True)
+    rules: dict[str, str] = setting({}, content=True)
     pack: PackConfig = field(default_factory=PackConfig)
-    folder: str = "."
+    folder: str = setting(".", content=False)
     """Where relative paths start: the recipe's own folder."""
 
     def __post_init__(self) -> None:
@@ -259,14 +240,12 @@ class Recipe:
         return path if "://" in path else str(Path(self.folder, path))
 
 
-def find(path: str | Path) -> Path:
-    """The recipe file: `path` itself, or a shipped recipe of that name. Raises UserError."""
-    return find_config(path, SHIPPED, "recipe")
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read the recipe at `path`, a file or the name of a shipped recipe, with `section.key=value` overrides applied.
 
-
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read the recipe at `path` with `section.key=value` overrides applied. Raises UserError."""
-    file = find(path)
+    Raises UserError for a file that is not there and for a key or value that is wrong.
+    """
+    file = find_config(path, SHIPPED, "recipe")
     data = apply_overrides(read_toml(file), overrides)
     if isinstance(data.get("sources"), dict):
         raise UserError(f"sources in {file} must be written as [[sources]], one a set.")

@@ -10,7 +10,7 @@ from curation.duplicates.blocks import Search
 from curation.duplicates.keep import order_sql
 from curation.errors import UserError
 from curation.recipe.config import DedupeConfig, DownloadConfig, Recipe
-from curation.settings import to_dict
+from curation.settings import content_settings
 from curation.storage import Root, fingerprint
 from curation.tables import DUPLICATES, METADATA, embedded_units, fingerprint_table, vectors_file
 from jobs.duplicates.checks import check_vectors
@@ -102,7 +102,7 @@ def plan_dedupe(recipe: Recipe, root: Root) -> DedupePlan:
         units=units,
         sets=sets,
         inputs=inputs,
-        fp=fingerprint({"config": to_dict(config), "min_cosine": min_cosine, "inputs": inputs}),
+        fp=fingerprint({"config": content_settings(config), "min_cosine": min_cosine, "inputs": inputs}),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.errors import UserError
-from curation.recipe.config import Recipe, load
+from curation.recipe.config import Recipe, load_recipe
 from curation.storage import Root
 
 BROKEN_PIPE = 141
@@ -65,7 +65,7 @@ def run_stages(stages: Sequence[Stage], arguments: argparse.Namespace) -> None:
 
     Raises UserError before Spark starts and before anything is written, for whatever can be known by then.
     """
-    recipe = load(arguments.recipe, arguments.set)
+    recipe = load_recipe(arguments.recipe, arguments.set)
     root = Root(arguments.root)
     check_stages(stages, recipe, root)
     # Looking at a root, and being told of a mistake in the recipe, should not wait for pyspark.

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.errors import UserError
-from curation.recipe.config import find, host_port, load
+from curation.recipe.config import SHIPPED, host_port, load_recipe
 from curation.settings import apply_overrides, find_config, from_dict, parse_value, to_dict
 
 
@@ -123,14 +123,14 @@ def test_bad_recipes(tmp_path: Path, text: str, said: str) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(text)
     with pytest.raises(UserError, match=said) as caught:
-        load(recipe)
+        load_recipe(recipe)
     assert "\n" not in str(caught.value)
 
 
 def test_formats_go_by_their_extensions_too(tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text('[download]\nformats = ["JPG", "png", "jpeg", "tif"]\n')
-    assert load(recipe).download.formats == ("jpeg", "png", "tiff")
+    assert load_recipe(recipe).download.formats == ("jpeg", "png", "tiff")
 
 
 def test_targets_of_connect_to() -> None:
@@ -145,18 +145,18 @@ def test_a_number_of_more_digits_than_python_reads() -> None:
 def test_a_folder_named_like_a_shipped_recipe_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert find("demo").name == "demo.toml"
+    assert find_config("demo", SHIPPED, "recipe").name == "demo.toml"
 
 
 def test_missing_recipe_names_the_shipped_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="shipped recipe .*demo"):
-        load(tmp_path / "none.toml")
+        load_recipe(tmp_path / "none.toml")
 
 
 def test_relative_paths_start_at_the_recipe(tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text('[[sources]]\nname = "x"\npaths = ["meta/*.parquet"]\n')
-    loaded = load(recipe, ["download.image_size=96"])
+    loaded = load_recipe(recipe, ["download.image_size=96"])
     assert loaded.resolve("meta/a.parquet") == str(tmp_path / "meta/a.parquet")
     assert loaded.resolve("s3://bucket/a") == "s3://bucket/a"
     assert loaded.download.image_size == 96

@@ -16,7 +16,7 @@ import pytest
 
 import filters
 from curation.recipe import rules
-from curation.recipe.config import SHIPPED, load
+from curation.recipe.config import SHIPPED, load_recipe
 from curation.schema import DOWNLOADS, SAMPLES
 from filters import opennsfw, text_overlap
 from filters.base import IMAGE, IMAGE_EMBEDDING, READABLE
@@ -116,7 +116,7 @@ def _recipes() -> list[Path]:
 
 def all_rules() -> dict[str, str]:
     """Every rule of every shipped recipe, and every construct of the language."""
-    shipped = {f"{p.stem}.{name}": text for p in _recipes() for name, text in load(p).rules.items()}
+    shipped = {f"{p.stem}.{name}": text for p in _recipes() for name, text in load_recipe(p).rules.items()}
     return shipped | {f"language.{name}": text for name, text in LANGUAGE.items()}
 
 

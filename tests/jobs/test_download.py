@@ -11,7 +11,7 @@ import pytest
 from curation.download.progress import summarise
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
-from curation.recipe.config import DownloadConfig, load
+from curation.recipe.config import DownloadConfig, load_recipe
 from curation.storage import Root
 from curation.verify import verify
 from jobs import download, ingest, score, selection
@@ -45,7 +45,7 @@ def test_rounds_try_again_only_what_failed_for_the_moment(spark: SparkSession, t
     root = Root(tmp_path / "root")
     with serve(moody) as (port, asked):
         file = recipe(tmp_path, port, 90)
-        first = load(file, ["download.rounds=0"])
+        first = load_recipe(file, ["download.rounds=0"])
         ingest.run(spark, first, root)
         download.run(spark, first, root)
         before = rows(root)
@@ -58,7 +58,7 @@ def test_rounds_try_again_only_what_failed_for_the_moment(spark: SparkSession, t
         download.run(spark, first, root)
         assert dict(asked) == requests  # no round, no request
 
-        second = load(file, ["download.rounds=1"])
+        second = load_recipe(file, ["download.rounds=1"])
         download.run(spark, second, root)
         after = rows(root)
         tried = {key[1] for key in asked if asked[key] > requests.get(key, 0)} - {"/robots.txt"}
@@ -78,7 +78,7 @@ def test_rounds_try_again_only_what_failed_for_the_moment(spark: SparkSession, t
         requests = dict(asked)
         download.run(spark, second, root)
         assert dict(asked) == requests  # the round is over: the table says so
-        download.run(spark, load(file, ["download.rounds=2"]), root)
+        download.run(spark, load_recipe(file, ["download.rounds=2"]), root)
     statuses = Counter(r["status"] for r in rows(root).values())
     assert statuses == {"ok": 81, "http_404": 9}
     assert Manifest(root).query("select count(*) from manifest").fetchall() == [(90,)]
@@ -88,7 +88,7 @@ def test_two_runs_give_the_same_bytes(spark: SparkSession, tmp_path: Path) -> No
     found = []
     with serve(pictures) as (port, _):
         for name in ("one", "two"):
-            made = load(recipe(tmp_path / "meta", port, 60))
+            made = load_recipe(recipe(tmp_path / "meta", port, 60))
             root = Root(tmp_path / name)
             ingest.run(spark, made, root)
             download.run(spark, made, root)
@@ -106,7 +106,7 @@ def test_a_round_that_died_before_its_row_file_stands_is_done_again(
     root, file = Root(tmp_path / "root"), None
     with serve(moody) as (port, _):
         file = recipe(tmp_path, port, 60)
-        config = load(file, ["download.rounds=0"])
+        config = load_recipe(file, ["download.rounds=0"])
         ingest.run(spark, config, root)
         download.run(spark, config, root)
         before = rows(root)
@@ -147,7 +147,7 @@ def test_the_bar_names_the_share_that_came_and_the_chief_reasons() -> None:
 
 def test_no_plan_is_one_sentence(spark: SparkSession, root: Root, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no finished plan: run `curate ingest` first"):
-        download.run(spark, load(recipe(tmp_path, 1, 3)), root)
+        download.run(spark, load_recipe(recipe(tmp_path, 1, 3)), root)
 
 
 def test_a_root_of_an_earlier_layout_is_one_sentence(

@@ -12,7 +12,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from curation.errors import UserError
-from curation.recipe.config import Recipe, load
+from curation.recipe.config import Recipe, load_recipe
 from curation.schema import SAMPLES, uid
 from curation.storage import Root
 from jobs import ingest
@@ -61,7 +61,7 @@ def recipe(tmp_path: Path) -> Recipe:
         [download]
         num_rows_per_unit = 20
     """)
-    return load(file)
+    return load_recipe(file)
 
 
 def samples(root: Root) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ def test_what_a_killed_ingest_of_another_recipe_left_is_no_sample(
     root = Root(tmp_path / "root")
     ingest.run(spark, recipe, root)
     root.remove(f"plans/{root.list('plans')[0]}")
-    narrowed = load(tmp_path / "r.toml", ["sources.0.where=claimed_width > 0"])
+    narrowed = load_recipe(tmp_path / "r.toml", ["sources.0.where=claimed_width > 0"])
     ingest.run(spark, narrowed, root)
     fresh = Root(tmp_path / "fresh")
     ingest.run(spark, narrowed, fresh)
@@ -184,7 +184,7 @@ def test_bad_input_writes_nothing(
     write(tmp_path / "meta", "strange.parquet", [{"a": 1}], pa.schema([("a", pa.int32())]))
     if override.startswith('sources.0.format="coyo"'):
         write(tmp_path / "meta", "a/part1.parquet", [{"URL": "u"}], pa.schema([("URL", pa.string())]))
-    changed = load(tmp_path / "r.toml", [override])
+    changed = load_recipe(tmp_path / "r.toml", [override])
     with pytest.raises(UserError, match=said) as caught:
         ingest.run(spark, changed, Root(tmp_path / "root"))
     assert "\n" not in str(caught.value)

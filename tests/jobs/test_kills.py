@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from curation.download.unit import download_unit, resolve_opt_out_paths
-from curation.recipe.config import load
+from curation.recipe.config import load_recipe
 from curation.storage import Root
 from curation.verify import verify
 from tests.support.cluster import Cluster, environment, kill
@@ -129,7 +129,7 @@ def test_twenty_kills_lose_and_double_no_row(tmp_path: Path) -> None:
             kill(driver)
         requests = sum(count for (_, path), count in asked.items() if path != "/robots.txt")
         root, other = Root(killed), Root(undisturbed)
-        config = resolve_opt_out_paths(load(file, settings))
+        config = resolve_opt_out_paths(load_recipe(file, settings))
         other.begin_stage("downloads", root.read_json("downloads/_config.json")["config"])
         for unit in other.units("samples"):
             download_unit(other, unit, config)

@@ -22,7 +22,7 @@ from curation.demo.altered import huge_png
 from curation.download.unit import download_unit
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
-from curation.recipe.config import DownloadConfig, load
+from curation.recipe.config import DownloadConfig, load_recipe
 from curation.schema import Status, uid
 from curation.shards import read_member
 from curation.storage import Root
@@ -120,7 +120,7 @@ def test_adopting_again_changes_nothing_and_a_kill_loses_nothing(root: Root, fol
     with pytest.raises(UserError, match="1 adopted shards left to read: run the same `curate adopt` again"):
         from jobs import download
 
-        download.run(None, load_recipe(folder.parent), root)  # type: ignore[arg-type]
+        download.run(None, small_recipe(folder.parent), root)  # type: ignore[arg-type]
     adopt(root, [str(folder)])
     assert snapshot(root) == whole
     root.remove(f"plans/{root.list('plans')[0]}")
@@ -130,8 +130,8 @@ def test_adopting_again_changes_nothing_and_a_kill_loses_nothing(root: Root, fol
     assert snapshot(root) == whole
 
 
-def load_recipe(folder: Path) -> Any:
-    return load(recipe(folder / "meta", 1, 3))
+def small_recipe(folder: Path) -> Any:
+    return load_recipe(recipe(folder / "meta", 1, 3))
 
 
 def test_shards_that_come_later_are_a_plan_of_their_own(root: Root, folder: Path) -> None:
@@ -386,7 +386,7 @@ def test_the_other_stages_go_on_from_an_adopted_folder(spark: SparkSession, root
 
     adopt(root, [str(made[0])])
     overrides = ['dedupe.tiers=["exact", "perceptual"]', "download.rounds=0"]
-    settings = load(recipe(Path(root.path).parent / "meta", 1, 3), overrides)
+    settings = load_recipe(recipe(Path(root.path).parent / "meta", 1, 3), overrides)
     for stage in (download, dedupe, score, selection, pack):
         stage.run(spark, settings, root)
     assert verify(root) is None

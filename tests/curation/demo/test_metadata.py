@@ -12,7 +12,7 @@ import pytest
 from curation.demo import metadata
 from curation.demo.faults import FAULTS
 from curation.demo.web import FOLDER, picture_bytes, picture_size, pictures
-from curation.recipe.config import load
+from curation.recipe.config import load_recipe
 from curation.schema import Status, uid
 from curation.sources import detect_format
 
@@ -104,7 +104,7 @@ def test_every_fault_has_a_row_whose_end_is_known(rows: Rows) -> None:
 
 
 def test_the_recipe_of_the_demo_names_its_sources() -> None:
-    assert [source.name for source in load("demo").sources] == list(metadata.FILES)
+    assert [source.name for source in load_recipe("demo").sources] == list(metadata.FILES)
 
 
 def test_two_hundred_pictures_are_small_and_attributed() -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from curation.demo import faults, metadata
 from curation.demo.web import CLOSED, LOOPBACK, Web, picture_bytes, pictures
 from curation.download.unit import download_unit, resolve_opt_out_paths
-from curation.recipe.config import load
+from curation.recipe.config import load_recipe
 from curation.schema import SAMPLES, Status, uid
 from curation.settings import to_dict
 from curation.storage import Root
@@ -168,7 +168,7 @@ def test_our_engine_ends_every_fault_as_expected(root: Root, web: Web) -> None:
     for unit, timeout_s, keys in (("u-000000", 60.0, prompt), ("u-000001", 1.0, set(rows) - prompt)):
         ordered = [rows[key] for key in sorted(keys)]
         root.publish_parquet(f"samples/{unit}.parquet", pa.Table.from_pylist(ordered, SAMPLES))
-        config = load("demo", [*overrides, f"download.timeout_s={timeout_s}"])
+        config = load_recipe("demo", [*overrides, f"download.timeout_s={timeout_s}"])
         assert to_dict(config)["download"]["allow_addresses"] == [LOOPBACK]
         download_unit(root, unit, resolve_opt_out_paths(config), 0)
         found += root.read_parquet(f"downloads/{unit}.parquet").to_pylist()

@@ -20,11 +20,12 @@ from PIL import Image
 
 from curation.download.native_engine import fetch_rows
 from curation.download.rows import MAX_DETAIL, failed_row
-from curation.download.unit import content_config, download_unit
+from curation.download.unit import download_unit
 from curation.download.unit_rows import UnitRows
 from curation.fetch.schedule import MAX_REFUSALS
 from curation.recipe.config import DownloadConfig
 from curation.schema import DOWNLOADS, SAMPLES, Status, uid
+from curation.settings import content_settings
 from curation.storage import Root
 from tests.support.hostile_pictures import jpeg
 from tests.support.hostile_server import DOMAIN, Exchange, HostileServer
@@ -141,7 +142,7 @@ def test_a_unit_goes_on_at_the_row_where_it_stopped(
 def test_other_settings_do_not_take_over_the_journal(tmp_path: Path, config: DownloadConfig) -> None:
     patient = DownloadConfig(**(vars(config) | {"timeout_s": 90.0, "max_concurrency": 3}))
     larger = DownloadConfig(**(vars(config) | {"image_size": 33}))
-    assert content_config(config) == content_config(patient) != content_config(larger)
+    assert content_settings(config) == content_settings(patient) != content_settings(larger)
 
 
 def test_a_second_attempt_at_once_ends_the_same(tmp_path: Path, config: DownloadConfig) -> None:

@@ -22,7 +22,7 @@ from curation.download.unit import download_unit
 from curation.errors import UserError
 from curation.fetch.domains import registered_domain
 from curation.manifest.manifest import Manifest
-from curation.recipe.config import DownloadConfig, load
+from curation.recipe.config import DownloadConfig, load_recipe
 from curation.schema import SAMPLES, Status, uid
 from curation.shards import read_member
 from curation.storage import Root
@@ -218,7 +218,7 @@ def test_the_stage_runs_it_in_spark_tasks(spark: SparkSession, tmp_path: Path) -
     ends = []
     with serve(pictures) as (port, _):
         for name in ("native", "img2dataset"):
-            made = load(recipe(tmp_path / "meta", port, 60, rows_per_unit=30), [f"download.engine={name}"])
+            made = load_recipe(recipe(tmp_path / "meta", port, 60, rows_per_unit=30), [f"download.engine={name}"])
             root = Root(tmp_path / name)
             ingest.run(spark, made, root)
             download.run(spark, made, root)
