@@ -19,9 +19,10 @@ from torch import Tensor
 from curation.errors import UserError
 from trainer import checkpoint, launch, layouts, models, weights
 from trainer.models.config import ClipConfig
+from trainer.objectives.contrastive import strip_prefix
 from trainer.precision import DTYPES
+from trainer.weight_files import WeightFile
 
-_CLIP = "clip."
 _TOWER_LAYOUTS = ("native", "mim", "timm")
 
 
@@ -36,12 +37,12 @@ def read_source(source: Path, name: str | None) -> tuple[dict[str, Tensor], Clip
         UserError: when `source` is neither.
     """
     if not (source / checkpoint.META).exists():
-        model = models.load(source, name)
-        return dict(model.state_dict()), model.config
+        model, file = models.load(source, name), WeightFile(source)
+        bias = {weights.LOGIT_BIAS: file.tensor(weights.LOGIT_BIAS)} if weights.LOGIT_BIAS in file.shapes else {}
+        return dict(model.state_dict()) | bias, model.config
     progress = checkpoint.read_progress(source)
     tensors = _join_partitions(source, progress.zero_stage)
-    clip = {key.removeprefix(_CLIP): tensor for key, tensor in tensors.items() if key.startswith(_CLIP)}
-    return clip or tensors, models.config(progress.model, image_size=progress.image_size or None)
+    return strip_prefix(tensors), models.config(progress.model, image_size=progress.image_size or None)
 
 
 def _join_partitions(source: Path, stage: int) -> dict[str, Tensor]:

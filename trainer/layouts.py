@@ -42,6 +42,7 @@ class Layout:
     transposed: Collection[str] = ()
     squeezed: Collection[str] = ()
     zero_head_bias: bool = False
+    has_logit_bias: bool = False
 
     def source(self, name: str, vision: VisionConfig) -> Source:
         """Where this layout keeps our parameter `name` of a model with this image tower."""
@@ -87,7 +88,7 @@ _CLIP_TEXT_BLOCK: Names = {
     "mlp.fc2": ("mlp.c_proj",),
 }
 
-NATIVE = Layout(name="native")
+NATIVE = Layout(name="native", has_logit_bias=True)
 
 BAAI = Layout(
     name="baai",
@@ -143,8 +144,9 @@ OPEN_CLIP = Layout(
     text_blocks="transformer.resblocks.",
     text_block=_CLIP_TEXT_BLOCK,
     transposed=("text.head.weight",),
-    squeezed=("logit_scale",),
+    squeezed=("logit_scale", "logit_bias"),
     zero_head_bias=True,
+    has_logit_bias=True,
 )
 
 _HUGGING_FACE_BLOCK: Names = {

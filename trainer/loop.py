@@ -26,6 +26,7 @@ from trainer.guard import SpikeGuard
 from trainer.launch import Rank
 from trainer.metrics import Metrics, StepRecord, memory_gb, peak_tflops, training_bar
 from trainer.objectives.protocol import Objective
+from trainer.partitions import fill_masters
 
 logger = logging.getLogger("trainer")
 
@@ -44,7 +45,7 @@ def run_loop(
         finished = loop.run()
         if finished:
             path = Path(settings.folder) / "model.safetensors"
-            loop.save_weights(path)
+            loop.save_weights(path, settings.checkpoint.export_dtype)
             logger.info("wrote %s", path)
             if at_end is not None:
                 at_end(settings, loop, rank)
@@ -102,9 +103,9 @@ class Loop:
         """Close the log."""
         self.metrics.close()
 
-    def save_weights(self, path: Path) -> None:
+    def save_weights(self, path: Path, dtype: str) -> None:
         """Write the consolidated model; every rank calls this."""
-        tensors = checkpoint.gather_weights(self.engine, self.config.checkpoint.export_dtype)
+        tensors = checkpoint.gather_weights(self.engine, dtype)
         if self.rank.is_first:
             self.objective.export(tensors, self.image_size, path)
         dist.barrier()
@@ -152,15 +153,20 @@ class Loop:
                     self._save(index)
 
     def _set_resolution(self, phase: PhaseConfig) -> None:
-        """Build the model anew from its own weights when the phase has another image size."""
+        """Build the model anew from its own masters when the phase has another image size."""
         wanted = self._phase_image_size(phase)
         if wanted == self.image_size:
             return
-        weights = self.folder / f"before-{wanted}.safetensors"
-        self.save_weights(weights)
+        passed = self.folder / f"before-{wanted}.safetensors"
+        self.save_weights(passed, "fp32")
         self.engine.destroy()
         self.image_size = wanted
-        self.engine = self._build_engine(None, None, weights)
+        self.engine = self._build_engine(None, None, passed)
+        # DeepSpeed makes the masters out of the weights that it has rounded to the model's precision.
+        fill_masters(self.engine, self.objective.list_readers(self.engine.module, passed))
+        dist.barrier()
+        if self.rank.is_first:
+            passed.unlink()
 
     def _save(self, phase: int) -> None:
         config = self.config

@@ -1,4 +1,4 @@
-"""Restore an engine from partitions that were cut for another number of ranks or another ZeRO stage.
+"""Fill an engine's partitions from what was cut otherwise: for other ranks, another ZeRO stage, or not at all.
 
 A checkpoint holds, for each rank that saved it, flat partitions of masters and moments, and says which stretch of which
 parameter stands where. Every rank maps those files into memory and copies the stretches that its own partitions want,
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,21 @@ def restore_partitions(engine: Any, checkpoint: Path, stage: int, world_size: in
                 _fill(target.narrow(0, stretch.start, stretch.length), stretch.begin, pieces[name], key)
     _spread_weights(wrapper)
     _restore_loss_scale(wrapper, next(_read_ranks(checkpoint, world_size)))
+
+
+def fill_masters(engine: Any, readers: Mapping[str, Callable[[], Tensor]]) -> None:
+    """Fill the masters of a new engine, and the weights by them, in full precision; every rank calls this.
+
+    `readers` gives each parameter whole, by its name. Nothing is done where the engine has no flat partitions.
+    """
+    names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
+    found = list(list_stretches(engine))
+    for partition, stretches in found:
+        for item in stretches.items:
+            whole = readers[names[id(stretches.parameters[item.index])]]().flatten()
+            partition.data.narrow(0, item.start, item.length).copy_(whole.narrow(0, item.begin, item.length))
+    if found:
+        _spread_weights(engine.optimizer)
 
 
 def _copy_counts(counts: dict[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class WeightFile:
         renames = {name: _strip_prefixes(name) for name in self._shapes}
         bare_text = "positional_embedding" in renames.values()
         for old, name in renames.items():
-            if bare_text and not name.startswith("visual.") and name != "logit_scale":
+            if bare_text and not name.startswith("visual.") and name not in ("logit_scale", "logit_bias"):
                 name = f"text.{name}"
             name = "logit_scale" if name == "text.logit_scale" else name
             self._shapes[name] = self._shapes.pop(old)

@@ -37,6 +37,8 @@ _ZEROS = re.compile(r"(k_bias|[qkv]_proj\.bias|head\.bias|visual_projection\.bia
 # What a pre-trained image tower carries that a CLIP has no use for.
 _MIM_ONLY = ("mask_token", "lm_head.weight", "lm_head.bias")
 _POSITION = "visual.pos_embed"
+LOGIT_BIAS = "logit_bias"
+"""SigLIP's bias: no part of a `Clip`, but of the loss that goes on training one (`trainer.objectives`)."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,7 @@ def fill_model(
     """
     layout = _detect_layout(file)
     parameters = {name: parameter for name, parameter in model.named_parameters() if name.startswith(tower)}
-    plan = {
-        name: _Piece(layout.source(name, model.config.vision), _whole_shape(parameter))
-        for name, parameter in parameters.items()
-    }
+    plan = _plan_pieces(model, layout, parameters)
     fresh = tuple(name for name in plan if tower and _is_foreign_head(name, plan, file))
     set_aside = [part for name in fresh for part in plan.pop(name).source.names]
     known = {*set_aside, *(part for piece in plan.values() for part in piece.source.names)}
@@ -123,11 +122,26 @@ def fill_model(
     return Report(file.path, layout.name, tuple(plan), resized, fresh, tuple(ignored))
 
 
+def list_readers(model: Clip | MaskedImageModel, file: WeightFile) -> dict[str, Callable[[], Tensor]]:
+    """How to read every parameter of `model` whole, in the file's own precision; a position embedding is resized."""
+    plan = _plan_pieces(model, _detect_layout(file), dict(model.named_parameters()))
+    return {name: partial(piece.read, file) for name, piece in plan.items()}
+
+
+def _plan_pieces(
+    model: Clip | MaskedImageModel, layout: Layout, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, "_Piece"]:
+    return {
+        name: _Piece(layout.source(name, model.config.vision), _whole_shape(parameter))
+        for name, parameter in parameters.items()
+    }
+
+
 def export_state(state: Mapping[str, Tensor], config: ClipConfig, layout: str = "native") -> dict[str, Tensor]:
     """Rename and split our tensors for another layout; what a layout has no place for is left out.
 
     Args:
-        state: a `state_dict` of `Clip`, or of `MaskedImageModel` for "mim".
+        state: a `state_dict` of `Clip`, perhaps with SigLIP's bias, or of `MaskedImageModel` for "mim".
         layout: one of `trainer.layouts.LAYOUTS`; "mim" and "timm" hold the image tower only.
 
     Raises:
@@ -140,6 +154,8 @@ def export_state(state: Mapping[str, Tensor], config: ClipConfig, layout: str = 
     out: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if only_image and not name.startswith(("visual.", *_MIM_ONLY)):
+            continue
+        if name == LOGIT_BIAS and not target.has_logit_bias:
             continue
         source = target.source(name, config.vision)
         tensor = tensor.squeeze() if source.squeeze else tensor
@@ -231,7 +247,7 @@ def _is_foreign_head(name: str, plan: Mapping[str, _Piece], file: WeightFile) ->
 
 
 def _require_known(names: list[str], file: WeightFile) -> None:
-    unknown = [name for name in names if name not in _MIM_ONLY and not _COMPUTED.search(name)]
+    unknown = [name for name in names if name not in (*_MIM_ONLY, LOGIT_BIAS) and not _COMPUTED.search(name)]
     unknown = [name for name in unknown if not (_ZEROS.search(name) and not file.tensor(name).any())]
     if unknown:
         raise UserError(f"{file.path} is of another model: this one has no {_name_first(unknown)}.")

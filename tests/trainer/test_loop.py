@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from curation.errors import UserError
-from tests.support.trainer.ranks import launch
+from tests.support.trainer.ranks import launch, run_ranks
 from trainer import loop
 from trainer.loop import set_position
 
@@ -22,6 +22,11 @@ def test_nan_gradients_and_the_temperature_bound_at_every_stage(tmp_path: Path) 
     launch(
         1, [sys.executable, "-m", "tests.support.trainer.ranks", "tests.support.trainer.loop_worker:every_stage", what]
     )
+
+
+@pytest.mark.slow
+def test_a_new_resolution_keeps_the_masters_and_siglips_bias_and_leaves_no_file(tmp_path: Path) -> None:
+    run_ranks(2, "tests.support.trainer.loop_worker:change_resolution", folder=str(tmp_path))
 
 
 class Place:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from trainer.models import flops
 from trainer.models.clip import Clip
 from trainer.models.compiling import compile_blocks
 from trainer.models.config import ClipConfig
-from trainer.objectives.contrastive_model import ContrastiveModel, set_temperature
+from trainer.objectives.contrastive_model import ContrastiveModel, set_bias, set_temperature
 from trainer.objectives.contrastive_step import contrastive_step
 from trainer.objectives.protocol import Judge, Seeder
 from trainer.weight_files import WeightFile
+
+_CLIP = "clip."
 
 
 class Contrastive:
@@ -48,9 +52,10 @@ class Contrastive:
         """The model, filled from `weights_file` or from what [model] names."""
         model = self.config.model
         clip = Clip(self.clip_config(image_size))
-        whole = weights_file or (Path(model.weights) if model.weights else None)
+        path = weights_file or (Path(model.weights) if model.weights else None)
+        whole = WeightFile(path) if path else None
         if whole:
-            weights.fill_model(clip, WeightFile(whole))
+            weights.fill_model(clip, whole)
         image, text = (Path(path) if path else None for path in (model.image_weights, model.text_weights))
         if not weights_file:
             weights.fill_towers(clip, image=image, text=text)
@@ -58,7 +63,16 @@ class Contrastive:
         clip.set_grad_checkpointing(model.grad_checkpointing)
         if model.compile:
             compile_blocks(clip.visual, clip.text)
-        return ContrastiveModel(clip, self.config.train)
+        module = ContrastiveModel(clip, self.config.train)
+        if whole:
+            set_bias(module, whole)
+        return module
+
+    def list_readers(self, module: ContrastiveModel, weights_file: Path) -> dict[str, Callable[[], Tensor]]:
+        """Of the CLIP's parameters and SigLIP's bias."""
+        file = WeightFile(weights_file)
+        readers = {_CLIP + name: read for name, read in weights.list_readers(module.clip, file).items()}
+        return {**readers, weights.LOGIT_BIAS: partial(file.tensor, weights.LOGIT_BIAS)}
 
     def parameter_groups(self, module: ContrastiveModel) -> list[dict[str, Any]]:
         """Rates by tower and depth; the temperature by itself, under its bound."""
@@ -79,7 +93,10 @@ class Contrastive:
         return flops.step_flops(self.clip_config(image_size), patch_drop, batch["tokens"].shape[1])
 
     def export(self, tensors: dict[str, Tensor], image_size: int | None, path: Path) -> None:
-        """Write the CLIP in our own layout; the loss's bias is no part of it."""
-        prefix = "clip."
-        clip = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        weights.write_tensors(clip, self.clip_config(image_size), path)
+        """Write the CLIP, and SigLIP's bias beside it, in our own layout."""
+        weights.write_tensors(strip_prefix(tensors), self.clip_config(image_size), path)
+
+
+def strip_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a `ContrastiveModel` by the names that a `Clip` has for them."""
+    return {name.removeprefix(_CLIP): tensor for name, tensor in tensors.items()}

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.config import TrainConfig
+from trainer.weights import LOGIT_BIAS
 
 if TYPE_CHECKING:
     from trainer.models.clip import Clip, LayerGroup
+    from trainer.weight_files import WeightFile
 
 INITIAL_TEMPERATURE = {"infonce": 0.07, "siglip": 0.1}
 INITIAL_BIAS = -10.0
@@ -87,6 +89,13 @@ def set_temperature(clip: Clip, config: TrainConfig, *, pretrained: bool) -> Non
     if wanted is not None:
         with torch.no_grad(), _gather_whole(clip.logit_scale):
             clip.logit_scale.fill_(-math.log(wanted))
+
+
+def set_bias(model: ContrastiveModel, file: WeightFile) -> None:
+    """Take SigLIP's bias out of a checkpoint that has one."""
+    if hasattr(model, "logit_bias") and LOGIT_BIAS in file.shapes:
+        with torch.no_grad(), _gather_whole(model.logit_bias):
+            model.logit_bias.copy_(file.tensor(LOGIT_BIAS).reshape(1))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ is frozen, and is sharded over the ranks where the student is.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,10 @@ class Distillation:
         if self.config.model.compile:
             compile_blocks(module.visual)
         return module
+
+    def list_readers(self, module: MaskedImageModel, weights_file: Path) -> dict[str, Callable[[], Tensor]]:
+        """Of the student's parameters."""
+        return weights.list_readers(module, WeightFile(weights_file))
 
     def parameter_groups(self, module: MaskedImageModel) -> list[dict[str, Any]]:
         """Everything at the image tower's rate; the mask token and the head stand above the last layer."""

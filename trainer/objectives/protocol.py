@@ -25,6 +25,9 @@ class Objective(Protocol):
     def build(self, image_size: int | None, weights_file: Path | None) -> nn.Module:
         """The module to train; `weights_file` is a consolidated file of this run's earlier resolution."""
 
+    def list_readers(self, module: Any, weights_file: Path) -> dict[str, Callable[[], Tensor]]:
+        """How to read each parameter whole, by its name in `module`, from a consolidated file of this run."""
+
     def parameter_groups(self, module: Any) -> list[dict[str, Any]]:
         """Groups of parameters for `trainer.optim.build_optimizer`."""
 

@@ -11,7 +11,9 @@ import torch
 
 from tests.support.trainer.toy import configuration, prepare_loaders, records
 from trainer import checkpoint, launch
+from trainer.config import PhaseConfig
 from trainer.launch import read_rank
+from trainer.models.position import resize_position_embedding
 
 POISONED_STEP = 2
 BOUND = 0.02
@@ -60,6 +62,47 @@ def every_stage(folder: str) -> None:
             _check(here, loop)
             loop.close()
             loop.engine.destroy()
+
+
+def change_resolution(folder: str) -> None:
+    """A new resolution keeps every master to the last bit, and leaves no file behind."""
+    from trainer.loop import Loop
+    from trainer.objectives.contrastive import Contrastive
+
+    rank = read_rank()
+    launch.prepare_environment(rank)
+    with launch.process_group(rank) as device:
+        for stage in (1, 2, 3):
+            here = Path(folder, str(stage))
+            wanted = [f"zero.stage={stage}", "train.precision=bf16", "train.loss=siglip", "optim.scale_lr=0.1"]
+            wanted += ["phases.0.samples=32", "checkpoint.export_dtype=bf16"]
+            settings = configuration(here, wanted)
+            loop = Loop(
+                settings,
+                Contrastive(settings),
+                prepare_loaders(settings, rank),
+                rank=rank,
+                device=device,
+                resume=None,
+            )
+            loop.run()
+            before = checkpoint.gather_weights(loop.engine, "fp32")
+            loop._set_resolution(PhaseConfig(samples=16, image_size=32))
+            after = checkpoint.gather_weights(loop.engine, "fp32")
+            if rank.is_first:
+                _compare_resolutions(before, after, f"stage {stage}")
+            assert not list(here.rglob("*.safetensors"))
+            loop.close()
+            loop.engine.destroy()
+
+
+def _compare_resolutions(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], where: str) -> None:
+    assert abs(before["logit_bias"].item() + 10) > 0.05, "it was trained"
+    name = "clip.visual.pos_embed"
+    resized = {**before, name: resize_position_embedding(before[name], 4)}
+    assert after.keys() == resized.keys()
+    for key, tensor in resized.items():
+        torch.testing.assert_close(after[key], tensor, rtol=0, atol=0, msg=f"{where}: {key}")
 
 
 def _check(folder: Path, loop: Any) -> None:
