@@ -222,7 +222,9 @@ class CheckpointConfig:
     """Saving and resuming, below `folder`/checkpoints."""
 
     every_steps: int = 0
-    """0 saves at the end and on SIGTERM only."""
+    """0 saves by time, at the end of each phase and on SIGTERM only."""
+    every_minutes: float = 30.0
+    """Save after this long since the last time, at the end of a step; 0 never by time."""
     keep_last: int = 3
     resume: str = "auto"
     """"auto" goes on from the newest checkpoint of this folder if there is one, "never" starts afresh and refuses a
@@ -234,6 +236,7 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         _require(self.every_steps >= 0, f"every_steps must not be negative, not {self.every_steps}")
+        _require(self.every_minutes >= 0, f"every_minutes must not be negative, not {self.every_minutes}")
         _require(self.keep_last > 0, f"keep_last must be positive, not {self.keep_last}")
 
 
@@ -320,6 +323,11 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(bool(self.phases), "there is no [[phases]], so nothing to train")
+        _require(
+            not (self.model.compile and self.zero.stage == 3),
+            "model.compile and zero.stage = 3 do not go together (torch would compile DeepSpeed's hooks again at every "
+            "step): choose one of the two",
+        )
 
     @property
     def total_steps(self) -> int:

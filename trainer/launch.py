@@ -20,6 +20,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
+logger = logging.getLogger("trainer")
+TIMEOUT = timedelta(minutes=60)
+"""Of a collective; evaluation and large checkpoints keep ranks waiting for one another."""
+_CPU_OPERATOR = "deepspeed_shm_comm"
+
 
 @dataclass(frozen=True)
 class Rank:
@@ -81,11 +86,15 @@ def process_group(rank: Rank) -> Iterator[Any]:
     device = torch.device("cuda", rank.local_rank) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)
+        # DeepSpeed takes this group over. It would make its own without saying which device a rank has.
+        dist.init_process_group("nccl", timeout=TIMEOUT, rank=rank.rank, world_size=rank.world_size, device_id=device)
+    elif rank.local_rank == 0:
+        warn_of_lock()
     deepspeed.init_distributed(
         dist_backend="nccl" if gpu else "gloo",
         auto_mpi_discovery=False,
         verbose=False,
-        timeout=timedelta(minutes=60),
+        timeout=TIMEOUT,
         rank=rank.rank,
         world_size=rank.world_size,
     )
@@ -95,15 +104,27 @@ def process_group(rank: Rank) -> Iterator[Any]:
     dist.destroy_process_group()
 
 
+def warn_of_lock() -> None:
+    """Say so when DeepSpeed's operator for CPUs is locked: whoever finds that lock waits without a word."""
+    from torch.utils.cpp_extension import _get_build_directory  # DeepSpeed builds it there
+
+    lock = Path(_get_build_directory(_CPU_OPERATOR, verbose=False), "lock")
+    if lock.exists():
+        logger.warning(
+            "%s exists: another process builds DeepSpeed's operator, which takes about a minute, or was killed "
+            "while it did; if nothing happens for minutes, stop this run, delete that file and start again.",
+            lock,
+        )
+
+
 def end_process(status: int) -> NoReturn:
     """End this process with `status` after its other threads and exit handlers, but without Python's own clean-up.
 
     DeepSpeed keeps process groups past their destruction. A thread of theirs that drops the tensors of its last
     collective while Python is on its way out ends the process with abort(), and a run that went well with status -6.
     """
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    # As Python at its end: it tells the pools of concurrent.futures to stop, and waits for threads that are no daemons.
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     logging.shutdown()
     sys.stdout.flush()

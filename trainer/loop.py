@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import random
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -84,6 +87,9 @@ class Loop:
         """Set by a signal, at any moment and on any rank."""
         self.stopping = False
         """What all ranks agreed on in the last step, so that they leave the loop together."""
+        self.saved_at = time.monotonic()
+        self.save_is_due = False
+        """Agreed on in the last step too: checkpoint.every_minutes have passed."""
         # A checkpoint at the end of a phase has that phase's resolution, not the next one's.
         self.image_size = (progress.image_size or None) if progress else self._phase_image_size(config.phases[0])
         self.engine = self._build_engine(resume, progress)
@@ -149,7 +155,7 @@ class Loop:
                 self._step(index, phase, feed)
                 progress.update()
                 self.loader_state = loader.state_dict()
-                if self.step == end or self.stopping or (every and self.step % every == 0):
+                if self.step == end or self.stopping or self.save_is_due or (every and self.step % every == 0):
                     self._save(index)
 
     def _set_resolution(self, phase: PhaseConfig) -> None:
@@ -187,6 +193,7 @@ class Loop:
             loader=self.loader_state,
         )
         self.checkpoints.save(self.engine, progress)
+        self.saved_at = time.monotonic()
 
     def _step(self, phase_index: int, phase: PhaseConfig, feed: Feed) -> None:
         start = time.perf_counter()
@@ -215,13 +222,15 @@ class Loop:
         self.guard.require_progress(str(self.checkpoints.folder))
 
     def _exchange(self, loss: Tensor, waited_s: float) -> dict[str, float]:
-        """One exchange a step: the mean loss, whether any rank was told to stop, the longest wait for data."""
-        mine = torch.tensor([float(self.told_to_stop), waited_s], device=loss.device, dtype=torch.float32)
+        """One exchange a step: the mean loss, whether to stop, whether to save by time, the longest wait for data."""
+        minutes = self.config.checkpoint.every_minutes
+        is_due = bool(minutes) and time.monotonic() - self.saved_at >= 60 * minutes
+        mine = torch.tensor([self.told_to_stop, is_due, waited_s], device=loss.device, dtype=torch.float32)
         total = loss.detach().float().reshape(1).clone()
         dist.all_reduce(total)
         dist.all_reduce(mine, op=dist.ReduceOp.MAX)
-        stop, waited = mine.tolist()
-        self.stopping = bool(stop)
+        stop, due, waited = mine.tolist()
+        self.stopping, self.save_is_due = bool(stop), bool(due)
         return {"loss": total.item() / self.rank.world_size, "waited_s": waited}
 
     def _apply_gradients(self) -> float | None:
@@ -294,9 +303,29 @@ def set_position(loader: Any, state: Any, *, required: bool) -> None:
 
 @contextmanager
 def _on_sigterm(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on SIGTERM, which slurm and Kubernetes send ahead of a kill."""
+    """Call `stop` on SIGTERM, which slurm and Kubernetes send ahead of a kill; a second one ends the process at once.
+
+    A handler runs between two instructions of Python, so not while a first step compiles or waits for other ranks. The
+    second signal is therefore counted by a thread, which the interpreter's wake-up file tells of every signal.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
     before = signal.signal(signal.SIGTERM, lambda *_: stop())
+    file_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_end_at_second_sigterm, args=(reading,), name="sigterm", daemon=True).start()
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.set_wakeup_fd(file_before)
+        os.close(writing)
+
+
+def _end_at_second_sigterm(reading: int) -> None:
+    with os.fdopen(reading, "rb", buffering=0) as file:
+        num_signals = 0
+        while received := file.read(1):
+            num_signals += received[0] == signal.SIGTERM
+            if num_signals == 2:
+                sys.stderr.write("A second SIGTERM ends this process without saving.\n")
+                os._exit(128 + signal.SIGTERM)

@@ -31,6 +31,7 @@ from trainer.config import TrainConfig
         ("phases.0.samples=0", "samples must be positive"),
         ("phases.0.patch_drop=1.0", r"share in \[0, 1\)"),
         ("checkpoint.keep_last=0", "keep_last must be positive"),
+        ("checkpoint.every_minutes=-1", "every_minutes must not be negative"),
         ("model.drop_path=1.5", "drop_path is a share"),
     ],
 )
@@ -43,6 +44,12 @@ def test_a_wrong_value_gets_one_sentence(override: str, message: str) -> None:
 def test_an_unknown_recipe_names_the_known_ones() -> None:
     with pytest.raises(UserError, match="eva-clip-18b"):
         config.load_config("eva-clip-19b")
+
+
+def test_compiled_blocks_and_sharded_parameters_are_refused() -> None:
+    with pytest.raises(UserError, match="do not go together"):
+        config.load_config("debug", ["model.compile=true", "zero.stage=3"])
+    assert config.load_config("debug", ["model.compile=true"]).model.compile
 
 
 def test_weights_fill_both_towers_or_one_each() -> None:

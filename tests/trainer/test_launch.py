@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from trainer.launch import Rank, has_gpu, prepare_environment, read_rank
+from trainer.launch import Rank, has_gpu, prepare_environment, read_rank, warn_of_lock
 
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_SIZE")
 SLURM = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")
@@ -44,3 +48,28 @@ def test_a_machine_without_a_gpu_trains_on_its_cores(monkeypatch: pytest.MonkeyP
     prepare_environment(Rank(0, 0, 2, 2))
     assert not has_gpu()
     assert int(os.environ["OMP_NUM_THREADS"]) == max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+def test_a_process_ends_although_a_pool_was_never_told_to_stop() -> None:
+    lines = (
+        "from concurrent.futures import ThreadPoolExecutor",
+        "from trainer import launch",
+        "pool = ThreadPoolExecutor(1)",
+        "pool.submit(int).result()",
+        "launch.end_process(3)",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], timeout=60, check=False)
+    assert done.returncode == 3
+
+
+def test_the_lock_of_a_build_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    with caplog.at_level(logging.WARNING, "trainer"):
+        warn_of_lock()
+        assert not caplog.messages
+        (tmp_path / "deepspeed_shm_comm" / "lock").touch()
+        warn_of_lock()
+    (message,) = caplog.messages
+    assert str(tmp_path) in message and "delete that file" in message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,26 @@ def test_a_sigterm_is_told_and_the_handler_before_it_comes_back() -> None:
         assert told == ["stop"]
         raise KeyError
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_second_sigterm_ends_a_process_that_python_cannot_interrupt() -> None:
+    lines = (
+        "import hashlib",
+        "from trainer import loop",
+        "with loop._on_sigterm(lambda: None):",
+        "    print('ready', flush=True)",
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGTERM and "without saving" in told
+    finally:
+        process.kill()

@@ -116,6 +116,13 @@ def _scalars(folder: Path) -> dict[str, list[float]]:
 
 
 @pytest.mark.slow
+def test_checkpoints_by_time_are_of_the_same_step_on_every_rank(tmp_path: Path) -> None:
+    run(2, tmp_path, ["checkpoint.every_minutes=1e-6", "checkpoint.keep_last=9", "phases.0.samples=48"])
+    names = sorted(path.parent.name for path in (tmp_path / "checkpoints").glob("step-*/trainer.json"))
+    assert names == ["step-00000001", "step-00000002", "step-00000003"]
+
+
+@pytest.mark.slow
 def test_offload_and_siglip_and_staged_saves(tmp_path: Path) -> None:
     settings = [
         "zero.stage=2", "zero.offload_optimizer=true", "train.loss=siglip", "optim.name=lion",
