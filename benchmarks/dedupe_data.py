@@ -34,13 +34,13 @@ def vectors(folder: Path, num_rows: int) -> np.ndarray:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         _make(path, folder / f"planted-{num_rows}.npy", num_rows)
-    return np.load(path, mmap_mode="r")
+    return np.asarray(np.load(path, mmap_mode="r"))
 
 
 def planted(folder: Path, num_rows: int) -> np.ndarray:
     """int64 `[copies, 2]`: the row of each copy and the row that it was made of."""
     vectors(folder, num_rows)
-    return np.load(folder / f"planted-{num_rows}.npy")
+    return np.asarray(np.load(folder / f"planted-{num_rows}.npy"))
 
 
 def _make(path: Path, planted_path: Path, num_rows: int) -> None:
@@ -104,4 +104,4 @@ def codes(a: np.ndarray, b: np.ndarray, num_rows: int) -> np.ndarray:
     """int64 code of each pair of different rows, whichever comes first."""
     different = a != b
     a, b = a[different].astype(np.int64), b[different].astype(np.int64)
-    return np.minimum(a, b) * num_rows + np.maximum(a, b)
+    return np.asarray(np.minimum(a, b) * num_rows + np.maximum(a, b))

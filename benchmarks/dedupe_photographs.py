@@ -63,7 +63,7 @@ class Truth:
     def right(self, edges: Edges) -> np.ndarray:
         """Mask of the pairs that show the same."""
         a, b = self.photograph[edges[:, 0]], self.photograph[edges[:, 1]]
-        same = a == b
+        same = np.asarray(a == b)
         for position in np.flatnonzero(~same).tolist():
             pair = int(min(a[position], b[position])), int(max(a[position], b[position]))
             same[position] = pair in self._natural
@@ -175,7 +175,7 @@ def _limit(words: np.ndarray, known: np.ndarray, members: np.ndarray, truth: Tru
 
 def _telling(pictures: Pictures, config: DedupeConfig) -> np.ndarray:
     """Mask of the pictures whose hash the perceptual tier compares."""
-    return (np.bitwise_count(pictures.phash) == NUM_SET_BITS) & (pictures.entropy >= config.min_entropy)
+    return np.asarray((np.bitwise_count(pictures.phash) == NUM_SET_BITS) & (pictures.entropy >= config.min_entropy))
 
 
 def _near_hashes(pictures: Pictures, members: np.ndarray, config: DedupeConfig) -> Edges:

@@ -25,10 +25,10 @@ import simplejpeg
 
 from curation.download.unit import download_unit
 from curation.fetch.client import Client
-from curation.fetch.urls import parse
+from curation.fetch.urls import parse_url
 from curation.images.probe import PictureError
 from curation.images.process import inspect
-from curation.images.resize import plan, resize
+from curation.images.resize import plan_layout, resize
 from curation.recipe.config import DownloadConfig
 from curation.schema import SAMPLES, uid
 from curation.storage import Root
@@ -183,7 +183,7 @@ def _fetch(job: Job) -> float:
 
         async def worker(client: Client) -> None:
             for url in urls:
-                (await client.ask(parse(url))).give_back()
+                (await client.ask(parse_url(url))).give_back()
 
         async with Client(config) as client, asyncio.TaskGroup() as group:
             for _ in range(64):
@@ -205,7 +205,7 @@ def _decode(job: Job) -> float:
             header = inspect(data, config)
         except PictureError:
             continue
-        layout = plan(header.width, header.height, config)
+        layout = plan_layout(header.width, header.height, config)
         if header.format == "jpeg":
             sides = {}
             if layout.reduction > 1:

@@ -114,7 +114,8 @@ def measured(folder: Path, name: str, line: list[str]) -> dict[str, Any]:
     """Seconds, CPU seconds and peak bytes of one command; as recorded when it has been measured before."""
     record = folder / f"{name}.json"
     if record.exists():
-        return json.loads(record.read_text())
+        recorded: dict[str, Any] = json.loads(record.read_text())
+        return recorded
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     environment["PATH"] = os.pathsep.join((str(BIN), environment.get("PATH", "")))
     with open(folder / f"{name}.log", "w") as log:

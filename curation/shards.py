@@ -23,7 +23,7 @@ BLOCK = 512
 MEMBER_MODE = 0o644
 WRITE_BYTES = 256 << 10
 """Small enough to be summed and written while they are in a core's cache."""
-SEND_ON_BYTES = 8 << 20
+DISK_WRITE_BYTES = 8 << 20
 NAME_BYTES = 100
 MAX_OCTAL = 8**11
 
@@ -96,7 +96,7 @@ class ShardWriter:
         self._digest = hashlib.sha256()
         self._last_key = ""
         self._pending: list[bytes] = []
-        self._num_written = self._num_sent_on = 0
+        self._num_written = self._num_handed_to_disk = 0
 
     def __enter__(self) -> ShardWriter:
         self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115  # closed by __exit__
@@ -109,7 +109,7 @@ class ShardWriter:
             if kind is None:
                 end = 2 * BLOCK
                 self._pending.append(bytes(end + -(self.num_bytes + end) % tarfile.RECORDSIZE))
-                self._grow(len(self._pending[-1]))
+                self._count_pending(len(self._pending[-1]))
                 self._flush()
         finally:
             self._file.close()
@@ -132,11 +132,11 @@ class ShardWriter:
         member = Member(name, self.num_bytes + BLOCK, size)
         padding = -size % BLOCK
         self._pending += (header(name, size), data, _EMPTY_BLOCK[:padding])
-        self._grow(BLOCK + size + padding)
+        self._count_pending(BLOCK + size + padding)
         self.members.append(member)
         return member
 
-    def _grow(self, num_bytes: int) -> None:
+    def _count_pending(self, num_bytes: int) -> None:
         """Count what was appended to `_pending`."""
         self.num_bytes += num_bytes
         if self.num_bytes - self._num_written >= WRITE_BYTES:
@@ -150,15 +150,15 @@ class ShardWriter:
         self._num_written = self.num_bytes
         while data:
             data = data[self._file.write(data) :]
-        if self._num_written - self._num_sent_on >= SEND_ON_BYTES:
-            self._send_on()
+        if self._num_written - self._num_handed_to_disk >= DISK_WRITE_BYTES:
+            self._start_disk_writes()
 
-    def _send_on(self) -> None:
+    def _start_disk_writes(self) -> None:
         """Let the disk begin, which `publish` would otherwise have to wait for: a sixth of its time."""
         if sys.platform == "linux":  # where this advice means just that while pages are not on disk yet
-            size = self._num_written - self._num_sent_on
-            os.posix_fadvise(self._file.fileno(), self._num_sent_on, size, os.POSIX_FADV_DONTNEED)
-        self._num_sent_on = self._num_written
+            size = self._num_written - self._num_handed_to_disk
+            os.posix_fadvise(self._file.fileno(), self._num_handed_to_disk, size, os.POSIX_FADV_DONTNEED)
+        self._num_handed_to_disk = self._num_written
 
 
 def index(root: Root, rel: str) -> Iterator[Member]:

@@ -271,12 +271,12 @@ class Root:
     def check_can_create(self) -> None:
         """UserError unless this is a root of this version, or a folder that is empty or does not exist yet."""
         if self.exists("root.json"):
-            self.check()
+            self.check_format()
         elif self.exists("") and self.fs.ls(self.full("")):
             raise UserError(f"{self.base} is not empty and has no root.json: name a new folder for the root.")
 
-    def check(self) -> None:
-        """UserError unless this is a root that this version can read."""
+    def check_format(self) -> None:
+        """Raise UserError unless this is a root that this version can read."""
         if not self.exists("root.json"):
             raise UserError(f"{self.base} is no root (it has no root.json): run `curate ingest` first.")
         try:

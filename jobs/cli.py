@@ -108,7 +108,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _opened(url: str) -> Root:
     root = Root(url)
-    root.check()
+    root.check_format()
     return root
 
 

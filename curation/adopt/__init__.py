@@ -37,7 +37,7 @@ def adopt(root: Root, folders: Sequence[str]) -> None:
     """Adopt every shard of `folders` that `root` does not hold yet. Raises UserError before anything is written."""
     shards = [shard for folder in dict.fromkeys(folders) for shard in list_shards(root, folder)]
     if root.exists("root.json"):
-        root.check()
+        root.check_format()
     fresh = _list_new_shards(root, shards)
     root.create()
     if fresh:

@@ -16,59 +16,59 @@ def _open(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
-def _saved(image: Image.Image, name: str, **options: object) -> bytes:
+def _encode(image: Image.Image, name: str, **options: object) -> bytes:
     sink = io.BytesIO()
     image.save(sink, name, **options)
     return sink.getvalue()
 
 
-def recompressed(data: bytes) -> bytes:
+def recompress(data: bytes) -> bytes:
     """The same picture as a weaker JPEG."""
-    return _saved(_open(data), "JPEG", quality=60)
+    return _encode(_open(data), "JPEG", quality=60)
 
 
-def shrunk(data: bytes) -> bytes:
+def shrink(data: bytes) -> bytes:
     """The same picture at three quarters of its size."""
     image = _open(data)
-    return _saved(image.resize((image.width * 3 // 4, image.height * 3 // 4)), "JPEG", quality=90)
+    return _encode(image.resize((image.width * 3 // 4, image.height * 3 // 4)), "JPEG", quality=90)
 
 
-def cropped(data: bytes) -> bytes:
+def crop(data: bytes) -> bytes:
     """The middle of the picture, nine tenths of each side."""
     image = _open(data)
     dx, dy = image.width // 20, image.height // 20
-    return _saved(image.crop((dx, dy, image.width - dx, image.height - dy)), "JPEG", quality=90)
+    return _encode(image.crop((dx, dy, image.width - dx, image.height - dy)), "JPEG", quality=90)
 
 
-def turned(data: bytes) -> bytes:
+def turn(data: bytes) -> bytes:
     """A JPEG that lies on its side, and whose EXIF says so."""
     image = _open(data)
     exif = Image.Exif()
     exif[0x0112] = 6
-    return _saved(image.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=90, exif=exif)
+    return _encode(image.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=90, exif=exif)
 
 
-def cmyk(data: bytes) -> bytes:
+def to_cmyk(data: bytes) -> bytes:
     """A JPEG in the colours of print."""
-    return _saved(_open(data).convert("CMYK"), "JPEG", quality=90)
+    return _encode(_open(data).convert("CMYK"), "JPEG", quality=90)
 
 
-def palette(data: bytes) -> bytes:
+def to_palette(data: bytes) -> bytes:
     """A PNG of 64 colours, one of them transparent."""
     image = _open(data).quantize(64)
-    return _saved(image, "PNG", transparency=0)
+    return _encode(image, "PNG", transparency=0)
 
 
-def animated(data: bytes) -> bytes:
+def animate(data: bytes) -> bytes:
     """A GIF of three frames."""
     image = _open(data)
     frames = [image.rotate(angle, fillcolor="white") for angle in (120, 240)]
-    return _saved(image, "GIF", save_all=True, append_images=frames, duration=100)
+    return _encode(image, "GIF", save_all=True, append_images=frames, duration=100)
 
 
-def webp(data: bytes) -> bytes:
+def to_webp(data: bytes) -> bytes:
     """A WebP."""
-    return _saved(_open(data), "WEBP", quality=80)
+    return _encode(_open(data), "WEBP", quality=80)
 
 
 @cache

@@ -135,27 +135,27 @@ async def huge_png(request: web.Request, data: bytes) -> web.StreamResponse:
 
 @fault(Status.OK)
 async def exif_rotated(request: web.Request, data: bytes) -> web.StreamResponse:
-    return picture(altered.turned(data))
+    return picture(altered.turn(data))
 
 
 @fault(Status.OK)
 async def cmyk_jpeg(request: web.Request, data: bytes) -> web.StreamResponse:
-    return picture(altered.cmyk(data))
+    return picture(altered.to_cmyk(data))
 
 
 @fault(Status.OK)
 async def transparent_palette(request: web.Request, data: bytes) -> web.StreamResponse:
-    return picture(altered.palette(data), "image/png")
+    return picture(altered.to_palette(data), "image/png")
 
 
 @fault(Status.OK)
 async def animated_gif(request: web.Request, data: bytes) -> web.StreamResponse:
-    return picture(altered.animated(data), "image/gif")
+    return picture(altered.animate(data), "image/gif")
 
 
 @fault(Status.OK)
 async def webp(request: web.Request, data: bytes) -> web.StreamResponse:
-    return picture(altered.webp(data), "image/webp")
+    return picture(altered.to_webp(data), "image/webp")
 
 
 @fault(Status.EMPTY)
@@ -177,4 +177,4 @@ async def disallowed(request: web.Request, data: bytes) -> web.StreamResponse:
 @fault(Status.HASH_MISMATCH)
 async def other_bytes(request: web.Request, data: bytes) -> web.StreamResponse:
     """A picture, but not the one whose sha256 the metadata recorded."""
-    return picture(altered.recompressed(data))
+    return picture(altered.recompress(data))

@@ -1,6 +1,7 @@
 """Metadata of the demo in the true schemas of LAION-2B (joined), COYO-700M and CommonPool, dirt included.
 
-`write(folder)` gives three parquet files, the same bytes on every run; `expected()` says how each faulty row must end.
+`write_metadata(folder)` writes three parquet files, with the same bytes on every run; `expected_statuses()` is how each
+faulty row must end.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def _share(*key: object) -> float:
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:4], "big") / 2**32
 
 
-def _laion(url: str | None, caption: str | None, **changes: object) -> Row:
+def _laion_row(url: str | None, caption: str | None, **changes: object) -> Row:
     key = f"{url}{caption}"
     digest = hashlib.sha256(key.encode()).digest()
     width, height = _size(url)
@@ -102,7 +103,7 @@ def _laion(url: str | None, caption: str | None, **changes: object) -> Row:
     return row | {"punsafe": 0.1 * _share(key, "u"), "pwatermark": 0.5 * _share(key, "w")} | changes
 
 
-def _coyo(number: int, url: str, caption: str | None, **changes: object) -> Row:
+def _coyo_row(number: int, url: str, caption: str | None, **changes: object) -> Row:
     words = (caption or "").split()
     width, height = _size(url)
     row: Row = {"id": 10_000_000 + number, "url": url, "text": caption, "width": width, "height": height}
@@ -117,28 +118,28 @@ def _coyo(number: int, url: str, caption: str | None, **changes: object) -> Row:
 def laion_rows() -> list[Row]:
     """Two thirds of the pictures, every fault, and the dirt that the real files have."""
     shown = pictures()
-    rows = [_laion(_url(n, f"pictures/{name}"), caption) for n, (name, caption) in enumerate(shown) if n % 3 < 2]
+    rows = [_laion_row(_url(n, f"pictures/{name}"), caption) for n, (name, caption) in enumerate(shown) if n % 3 < 2]
     own = [pair for n, pair in enumerate(shown) if n % 3 < 2]
     # Faults lie on pictures that only the second source shows, so that what comes is new.
     spare = [pair for n, pair in enumerate(shown) if n % 3 == 2]
     for (name, caption), fault in zip(spare, (f for f in FAULTS if f != "other_bytes"), strict=False):
-        rows.append(_laion(_fault_url(fault, name), f"{caption}, {fault.replace('_', ' ')}"))
+        rows.append(_laion_row(_fault_url(fault, name), f"{caption}, {fault.replace('_', ' ')}"))
     first, second, third, fourth, fifth = (f"http://www.dirt.example/pictures/{name}" for name, _ in own[:5])
     rows += [
-        _laion(first, None),
-        _laion(second, own[1][1], similarity=6016.0),
-        _laion(third, own[2][1], WIDTH=0, HEIGHT=0),
-        _laion(fourth, own[3][1], WIDTH=None, HEIGHT=None),
-        _laion(fifth, own[4][1], WIDTH=_size(fifth)[1], HEIGHT=_size(fifth)[0]),
-        _laion(first, "IMG_0001.JPG"),
-        _laion(None, "a row that lost its address"),
-        _laion("", "a row whose address is empty"),
-        _laion("file:///etc/hostname", "a row that points at a local file"),
-        _laion("http://nowhere.invalid/pictures/a.jpg", "a row whose host does not exist"),
-        _laion("http://10.1.2.3/pictures/a.jpg", "a row that points into a private network"),
+        _laion_row(first, None),
+        _laion_row(second, own[1][1], similarity=6016.0),
+        _laion_row(third, own[2][1], WIDTH=0, HEIGHT=0),
+        _laion_row(fourth, own[3][1], WIDTH=None, HEIGHT=None),
+        _laion_row(fifth, own[4][1], WIDTH=_size(fifth)[1], HEIGHT=_size(fifth)[0]),
+        _laion_row(first, "IMG_0001.JPG"),
+        _laion_row(None, "a row that lost its address"),
+        _laion_row("", "a row whose address is empty"),
+        _laion_row("file:///etc/hostname", "a row that points at a local file"),
+        _laion_row("http://nowhere.invalid/pictures/a.jpg", "a row whose host does not exist"),
+        _laion_row("http://10.1.2.3/pictures/a.jpg", "a row that points into a private network"),
     ]
     rows += [dict(row) for row in rows[5:15]]  # the same rows once more
-    rows += [_laion(rows[n]["URL"], text) for n, text in zip((20, 21, 22), FOREIGN, strict=True)]
+    rows += [_laion_row(rows[n]["URL"], text) for n, text in zip((20, 21, 22), FOREIGN, strict=True)]
     for n, column in ((60, "punsafe"), (61, "punsafe"), (62, "pwatermark"), (63, "pwatermark")):
         rows[n][column] = 0.95
     return rows
@@ -147,14 +148,16 @@ def laion_rows() -> list[Row]:
 def coyo_rows() -> list[Row]:
     """The last third of the pictures, and copies of the first source's."""
     shown = pictures()
-    rows = [_coyo(n, _url(n, f"pictures/{name}"), caption) for n, (name, caption) in enumerate(shown) if n % 3 == 2]
+    rows = [_coyo_row(n, _url(n, f"pictures/{name}"), caption) for n, (name, caption) in enumerate(shown) if n % 3 == 2]
     copied = [pair for n, pair in enumerate(shown) if n % 3 < 2][:40]
     for n, (name, caption) in enumerate(copied):
         kind = list(COPIES)[n % len(COPIES)]
-        rows.append(_coyo(1_000 + n, f"http://cdn{n % 5}.mirror.example/copies/{kind}/{name}", f"{caption}, {kind}"))
-    rows.append(_coyo(2_000, f"http://cdn0.mirror.example/pictures/{shown[0][0]}", None))
+        rows.append(
+            _coyo_row(1_000 + n, f"http://cdn{n % 5}.mirror.example/copies/{kind}/{name}", f"{caption}, {kind}")
+        )
+    rows.append(_coyo_row(2_000, f"http://cdn0.mirror.example/pictures/{shown[0][0]}", None))
     url = f"http://cdn0.mirror.example/pictures/{shown[3][0]}"
-    rows.append(_coyo(2_001, url, shown[3][1], width=240, height=25_600))
+    rows.append(_coyo_row(2_001, url, shown[3][1], width=240, height=25_600))
     return rows
 
 
@@ -173,7 +176,7 @@ def commonpool_rows() -> list[Row]:
     return rows
 
 
-def expected() -> dict[str, Status]:
+def expected_statuses() -> dict[str, Status]:
     """uid → status of every row that meets a fault; all others end as ok, or never became a sample."""
     found: dict[str, Status] = {}
     plain = {
@@ -190,7 +193,7 @@ def expected() -> dict[str, Status]:
     return found
 
 
-def write(folder: Path) -> None:
+def write_metadata(folder: Path) -> None:
     """Write the three files into `folder`, those that stand already excepted."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {"laion": (laion_rows, LAION), "coyo": (coyo_rows, COYO), "commonpool": (commonpool_rows, COMMONPOOL)}

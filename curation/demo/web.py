@@ -29,9 +29,9 @@ HOSTS = "*.example"
 CLOSED = "private.example"
 COPIES = {
     "exact": lambda data: data,
-    "recompressed": altered.recompressed,
-    "shrunk": altered.shrunk,
-    "cropped": altered.cropped,
+    "recompressed": altered.recompress,
+    "shrunk": altered.shrink,
+    "cropped": altered.crop,
 }
 FOLDER = files("curation.demo") / "pictures"
 
@@ -91,12 +91,12 @@ class Web:
 
     async def _run(self, ready: threading.Event) -> None:
         self._stop = asyncio.Event()
-        app = web.Application(middlewares=[self._counted])
+        app = web.Application(middlewares=[self._count_request])
         app[SEEN] = set()
-        app.router.add_get("/robots.txt", self._robots)
-        app.router.add_get("/pictures/{file}", self._picture)
-        app.router.add_get("/copies/{kind}/{file}", self._copy)
-        app.router.add_get("/faults/{name}/{file}", self._fault)
+        app.router.add_get("/robots.txt", self._serve_robots)
+        app.router.add_get("/pictures/{file}", self._serve_picture)
+        app.router.add_get("/copies/{kind}/{file}", self._serve_copy)
+        app.router.add_get("/faults/{name}/{file}", self._serve_fault)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self.port)
@@ -107,34 +107,34 @@ class Web:
         await runner.cleanup()
 
     @web.middleware
-    async def _counted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _count_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self.num_requests += 1
         try:
             return await handler(request)
         except ConnectionError:  # whoever asked has had enough of it, and no answer reaches him
             return web.Response()
 
-    async def _robots(self, request: web.Request) -> web.StreamResponse:
+    async def _serve_robots(self, request: web.Request) -> web.StreamResponse:
         if request.host.partition(":")[0] == CLOSED:
             return web.Response(text="User-agent: *\nDisallow: /\n")
         return web.Response(status=404)
 
-    async def _picture(self, request: web.Request) -> web.StreamResponse:
-        return picture(self._data(request))
+    async def _serve_picture(self, request: web.Request) -> web.StreamResponse:
+        return picture(self._requested_bytes(request))
 
-    async def _copy(self, request: web.Request) -> web.StreamResponse:
+    async def _serve_copy(self, request: web.Request) -> web.StreamResponse:
         alter = COPIES.get(request.match_info["kind"])
         if alter is None:
             raise web.HTTPNotFound
-        return picture(alter(self._data(request)))
+        return picture(alter(self._requested_bytes(request)))
 
-    async def _fault(self, request: web.Request) -> web.StreamResponse:
+    async def _serve_fault(self, request: web.Request) -> web.StreamResponse:
         fault = FAULTS.get(request.match_info["name"])
         if fault is None:
             raise web.HTTPNotFound
-        return await fault.handler(request, self._data(request))
+        return await fault.handler(request, self._requested_bytes(request))
 
-    def _data(self, request: web.Request) -> bytes:
+    def _requested_bytes(self, request: web.Request) -> bytes:
         name = request.match_info["file"]
         if name not in self._known:
             raise web.HTTPNotFound

@@ -12,7 +12,7 @@ from curation.fetch import politeness
 from curation.fetch.client import RETRIED, UNREACHED, Client, Fetched
 from curation.fetch.clock import Clock
 from curation.fetch.schedule import Item, Schedule
-from curation.fetch.urls import BadUrlError, Target, parse
+from curation.fetch.urls import BadUrlError, Target, parse_url
 from curation.images.decoder import Decoders
 from curation.images.probe import PictureError
 from curation.images.process import keep
@@ -45,7 +45,7 @@ def _fetchable_items(rows: UnitRows) -> Iterator[Item]:
     """Items for the rows that can be fetched; rows that may not or cannot be fetched end here."""
     for sample in rows.allowed_samples():
         try:
-            yield Item(sample, parse(sample["url"]))
+            yield Item(sample, parse_url(sample["url"]))
         except BadUrlError as error:
             rows.end(sample, failed_row(sample["uid"], error.status, error.detail))
 
@@ -118,7 +118,7 @@ class _Fetcher:
         wait_s = max(politeness.backoff_s(item.tries), fetched.retry_after_s or 0.0)
         if fetched.status is Status.HTTP_429:
             self._schedule.pause(item.target.host, wait_s)
-        first = parse(item.sample["url"])
+        first = parse_url(item.sample["url"])
         if first.host != item.target.host:
             self._close_host(self._schedule.move(item, first, wait_s))
         else:
@@ -153,4 +153,4 @@ class _Fetcher:
     def _close_host(self, host: str | None) -> None:
         """Close the connections to `host`, which no row needs any more; None stands for no host."""
         if host is not None:
-            self._client.forget(host)
+            self._client.close_host(host)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from curation import __version__
 from curation.errors import UserError
-from curation.fetch.urls import BadUrlError, Target, canonical, parse
+from curation.fetch.urls import BadUrlError, Target, canonicalise_path, parse_url
 from curation.schema import Status
 from curation.storage import fingerprint, whole_file
 
@@ -55,7 +55,7 @@ class OptOut:
         if self.file is None:
             return False
         try:
-            target = parse(url)
+            target = parse_url(url)
         except BadUrlError:
             return False
         labels = target.host.rstrip(".").split(".")[-MAX_LABELS:]
@@ -147,7 +147,7 @@ def _parse_entry(entry: str) -> str | None:
     if "://" not in entry:
         return _host_key(_parse_host(entry))
     try:
-        target = parse(entry)
+        target = parse_url(entry)
     except BadUrlError as error:
         if error.status is Status.UNSUPPORTED_SCHEME:
             return None
@@ -160,7 +160,7 @@ def _parse_entry(entry: str) -> str | None:
 def _parse_host(entry: str) -> str:
     """The host that `entry` names."""
     name = entry.removeprefix("*").removeprefix(".")
-    target = parse(f"http://{name}/")
+    target = parse_url(f"http://{name}/")
     if "@" in name or "*" in target.host or target.path not in ("/", "//"):
         raise ValueError("no URL, host or sha256")
     if name == entry and not set(target.host.rstrip(".")) & {".", ":"}:
@@ -169,7 +169,7 @@ def _parse_host(entry: str) -> str:
 
 
 def _url_key(target: Target) -> str:
-    return f"url {target.scheme} {target.host.rstrip('.')} {target.port} {canonical(target.path)}"
+    return f"url {target.scheme} {target.host.rstrip('.')} {target.port} {canonicalise_path(target.path)}"
 
 
 def _host_key(host: str) -> str:

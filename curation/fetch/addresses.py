@@ -38,13 +38,13 @@ NOT_PUBLIC_V4 = [
 UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
 """All that IANA gives out as global unicast (RFC 4291 2.4); nothing outside of it is public."""
 NOT_PUBLIC_V6 = [
-    # IANA IPv6 Special-Purpose Address Registry, what lies inside 2000::/3; for 2002::/16 and Teredo see `embedded`.
+    # IANA IPv6 Special-Purpose Address Registry, inside 2000::/3; for 2002::/16 and Teredo see `unwrap_address`.
     ipaddress.IPv6Network(network)
     for network in ("2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20")
 ]
 
 
-def embedded(address: Address) -> Address:
+def unwrap_address(address: Address) -> Address:
     """The IPv4 address inside a mapped, 6to4, Teredo or NAT64 IPv6 address; otherwise `address` itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
@@ -76,7 +76,7 @@ class AddressPolicy:
             given = ipaddress.ip_address(text.partition("%")[0])
         except ValueError:
             return False
-        inner = embedded(given)
+        inner = unwrap_address(given)
         if any(a.version == network.version and a in network for network in self._allowed for a in (given, inner)):
             return True
         return is_public(inner)

@@ -13,7 +13,7 @@ POOL_BYTES = 64 << 20
 """Bytes of each of the two pools."""
 
 
-class Pool:
+class BytePool:
     """A semaphore of `size` bytes, first come, first served."""
 
     def __init__(self, size: int) -> None:
@@ -50,8 +50,8 @@ class Budget:
     """Two pools, always asked in the same order, so that bodies cannot wait for each other in a circle."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._medium = Pool(POOL_BYTES)
-        self._large = Pool(max(POOL_BYTES, max_bytes))
+        self._medium = BytePool(POOL_BYTES)
+        self._large = BytePool(max(POOL_BYTES, max_bytes))
 
     def share(self) -> Share:
         return Share(self._medium, self._large)
@@ -60,9 +60,9 @@ class Budget:
 class Share:
     """What one body holds of the budget."""
 
-    def __init__(self, medium: Pool, large: Pool) -> None:
+    def __init__(self, medium: BytePool, large: BytePool) -> None:
         self._medium, self._large = medium, large
-        self._taken: list[tuple[Pool, int]] = []
+        self._taken: list[tuple[BytePool, int]] = []
 
     async def grow(self, wanted: int) -> int:
         """Wait until the body may hold more; how many bytes it may hold now, `wanted` at last."""
@@ -75,7 +75,7 @@ class Share:
             await self._take(self._large, wanted)
         return wanted
 
-    async def _take(self, pool: Pool, number: int) -> None:
+    async def _take(self, pool: BytePool, number: int) -> None:
         self._taken.append((pool, await pool.take(number)))
 
     def give_back(self) -> None:

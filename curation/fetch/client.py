@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from curation.fetch import robots
 from curation.fetch.budget import Share
 from curation.fetch.clock import Clock
-from curation.fetch.codings import decoded
-from curation.fetch.exchange import GIVEN, Exchange, redirect
+from curation.fetch.codings import decode_body
+from curation.fetch.exchange import GIVEN, Exchange, redirect_target
 from curation.fetch.http1 import Answer, Connection, HttpError
-from curation.fetch.politeness import asked_for_s
+from curation.fetch.politeness import parse_retry_after
 from curation.fetch.resolve import TEMPORARY_TTL_S, BlockedAddressError, LookupFailedError
-from curation.fetch.rules import Rules
+from curation.fetch.robots_cache import RobotsCache
 from curation.fetch.urls import BadUrlError, Target
 from curation.recipe.config import DownloadConfig
 from curation.schema import Status
@@ -53,12 +53,12 @@ class Fetched:
             self.share.give_back()
 
 
-class _Stop(Exception):
+class _RequestEnd(Exception):
     """Carries the end of a request out of nested steps."""
 
     def __init__(self, status: Status, detail: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(status, detail)
-        self.ended = Fetched(status, detail, retry_after_s=retry_after_s)
+        self.result = Fetched(status, detail, retry_after_s=retry_after_s)
 
 
 def http_status(code: int) -> Status:
@@ -79,35 +79,35 @@ class Client:
 
     async def __aenter__(self) -> Client:
         self._exchange = Exchange(self._config)
-        self._rules = Rules(self._exchange, self._token, self._config.timeout_s)
+        self._robots = RobotsCache(self._exchange, self._token, self._config.timeout_s)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._rules.close()
+        await self._robots.close()
         self._exchange.pool.close()
 
-    def forget(self, host: str) -> None:
+    def close_host(self, host: str) -> None:
         """No row of `host` is left: close its connections."""
-        self._exchange.pool.forget(host)
+        self._exchange.pool.close_host(host)
 
     async def ask(self, target: Target, clock: Clock | None = None) -> Fetched:
         """One request for a picture, in what the clock of its try has left; redirects are the caller's to follow."""
         clock = clock or Clock(self._config.timeout_s)
         try:
             if self._config.obey_robots:
-                rules = self._rules.known(target.origin) or await self._rules.read(target, clock)
+                rules = self._robots.find_cached(target.origin) or await self._robots.read(target, clock)
                 if not rules.allows(target.path):
                     return Fetched(rules.status, rules.reason, final=True)
             return await self._request(target, clock)
-        except (_Stop, HttpError, BlockedAddressError, LookupFailedError, BadUrlError) as error:
-            return _ended(error)
+        except (_RequestEnd, HttpError, BlockedAddressError, LookupFailedError, BadUrlError) as error:
+            return _to_fetched(error)
 
     async def _request(self, target: Target, clock: Clock) -> Fetched:
-        connection, answer = await self._exchange.answered(target, clock)
+        connection, answer = await self._exchange.request(target, clock)
         share = self._exchange.budget.share()
         try:
             if answer.code in GIVEN:
-                body = await self._picture(connection, answer, share)
+                body = await self._read_picture(connection, answer, share)
                 return Fetched(Status.OK, body=body, share=share)
             await self._exchange.drain(connection, answer)
         except BaseException:
@@ -116,32 +116,32 @@ class Client:
         finally:
             self._exchange.pool.give(target, connection)
         status = http_status(answer.code)
-        place = redirect(target, answer)
+        place = redirect_target(target, answer)
         if place is not None:
             return Fetched(status, redirect=place)
-        wait = asked_for_s(answer.get("retry-after")) if answer.code in (429, 503) else None
+        wait = parse_retry_after(answer.get("retry-after")) if answer.code in (429, 503) else None
         return Fetched(status, f"HTTP {answer.code}", retry_after_s=wait)
 
-    async def _picture(self, connection: Connection, answer: Answer, share: Share) -> bytes:
+    async def _read_picture(self, connection: Connection, answer: Answer, share: Share) -> bytes:
         if self._config.obey_robots:
-            refused = robots.refusal(answer.headers, self._token)
+            refused = robots.find_refusal(answer.headers, self._token)
             if refused:
-                raise _Stop(Status.OPTED_OUT, refused)
+                raise _RequestEnd(Status.OPTED_OUT, refused)
         limit = self._config.max_bytes
         if answer.length is not None and answer.length > limit:
-            raise _Stop(Status.TOO_LARGE, f"{answer.length} bytes announced")
-        body = await connection.body(share, limit)
+            raise _RequestEnd(Status.TOO_LARGE, f"{answer.length} bytes announced")
+        body = await connection.read_body(share, limit)
         encoding = answer.get("content-encoding")
         if encoding:
-            body = decoded(body, encoding, limit)
+            body = decode_body(body, encoding, limit)
         if not body:
-            raise _Stop(Status.EMPTY, "no bytes")
+            raise _RequestEnd(Status.EMPTY, "no bytes")
         return body
 
 
-def _ended(error: Exception) -> Fetched:
-    if isinstance(error, _Stop):
-        return error.ended
+def _to_fetched(error: Exception) -> Fetched:
+    if isinstance(error, _RequestEnd):
+        return error.result
     if isinstance(error, HttpError | BadUrlError):
         return Fetched(error.status, error.detail)
     if isinstance(error, LookupFailedError):

@@ -28,7 +28,7 @@ class Clock:
         return self._until - now()
 
     @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
+    def pause(self) -> Iterator[None]:
         """What passes inside is a wait for our own turn, not the host's time."""
         started = now()
         try:

@@ -17,30 +17,30 @@ SHOWN = ("", "identity", "gzip", "x-gzip")
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
-def decoded(body: bytes, encoding: str, max_bytes: int) -> bytes:
+def decode_body(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """A picture's `body` without gzip and deflate. Raises HttpError.
 
     What is a picture already, or is said to be coded as nothing that we know (`none`, `utf-8`, `aws-chunked`, …), stays
     as it came: servers announce what they then do not do, and the decoder says whether it is a picture.
     """
-    for name in _names(encoding):
+    for name in _split_codings(encoding):
         if _is_picture(body):
             break
-        window = _window(name, body)
+        window = _zlib_window(name, body)
         if window is not None:
-            body = _inflated(body, name, window, max_bytes)
+            body = _inflate(body, name, window, max_bytes)
     return body
 
 
-def decoded_text(body: bytes, encoding: str, max_bytes: int) -> bytes:
+def decode_text(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """The first `max_bytes` of a text without gzip and deflate, of a torn one as far as it goes.
 
     Raises HttpError when it is in another coding.
     """
-    for name in _names(encoding):
+    for name in _split_codings(encoding):
         if _is_text(body):
             break
-        window = _window(name, body)
+        window = _zlib_window(name, body)
         if window is None:
             if name not in SHOWN:
                 raise HttpError(Status.BAD_RESPONSE, f"content-encoding: {encoding[:40]}")
@@ -52,12 +52,12 @@ def decoded_text(body: bytes, encoding: str, max_bytes: int) -> bytes:
     return body[:max_bytes]
 
 
-def _names(encoding: str) -> list[str]:
+def _split_codings(encoding: str) -> list[str]:
     """In the order in which to undo them."""
     return [name.strip().lower() for name in reversed(encoding.split(",")[-MAX_CODINGS:])]
 
 
-def _window(name: str, body: bytes) -> int | None:
+def _zlib_window(name: str, body: bytes) -> int | None:
     """The kind of stream that zlib has to expect; None where there is nothing to undo."""
     if name in ("gzip", "x-gzip"):
         return 31 if body.startswith(GZIP) else None
@@ -82,7 +82,7 @@ def _is_picture(body: bytes) -> bool:
     return True
 
 
-def _inflated(body: bytes, name: str, window: int, max_bytes: int) -> bytes:
+def _inflate(body: bytes, name: str, window: int, max_bytes: int) -> bytes:
     inflating = zlib.decompressobj(window)
     try:
         plain = inflating.decompress(body, max_bytes + 1)

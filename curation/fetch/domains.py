@@ -15,7 +15,7 @@ def _extractor() -> tldextract.TLDExtract:
 
 
 @lru_cache(maxsize=100_000)
-def of_host(host: str) -> str:
+def domain_of_host(host: str) -> str:
     """`photos.shop.co.uk` → `shop.co.uk`; under an unlisted suffix the last two labels, an address is itself."""
     found = _extractor().extract_str(host)
     if found.suffix and found.domain:
@@ -31,4 +31,4 @@ def registered_domain(url: str) -> str:
         host = urlsplit(url.strip()).hostname
     except ValueError:
         return ""
-    return of_host(host.rstrip(".")) if host else ""
+    return domain_of_host(host.rstrip(".")) if host else ""

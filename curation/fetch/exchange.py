@@ -6,9 +6,9 @@ from curation.fetch.addresses import AddressPolicy
 from curation.fetch.budget import Budget
 from curation.fetch.clock import Clock
 from curation.fetch.http1 import Answer, Connection, HttpError
-from curation.fetch.pool import Pool
+from curation.fetch.pool import ConnectionPool
 from curation.fetch.resolve import Resolver
-from curation.fetch.urls import Target, join
+from curation.fetch.urls import Target, join_url
 from curation.recipe.config import DownloadConfig
 
 REDIRECTS = {301, 302, 303, 307, 308}
@@ -19,7 +19,7 @@ MAX_DRAINED_BYTES = 64 << 10
 
 
 class Exchange:
-    """`connection, answer = await exchange.answered(target, clock)`, then `exchange.pool.give(target, connection)`."""
+    """`connection, answer = await exchange.request(target, clock)`, then `exchange.pool.give(target, connection)`."""
 
     def __init__(self, config: DownloadConfig) -> None:
         self._config = config
@@ -28,9 +28,9 @@ class Exchange:
         lines = [f"User-Agent: {config.agent}", f"Accept: {accept}", "Accept-Encoding: identity", "", ""]
         self._lines = "\r\n".join(lines).encode()
         resolver = Resolver(AddressPolicy(config.allow_addresses), config.connect_to)
-        self.pool = Pool(resolver, config.connect_timeout_s)
+        self.pool = ConnectionPool(resolver, config.connect_timeout_s)
 
-    async def answered(self, target: Target, clock: Clock) -> tuple[Connection, Answer]:
+    async def request(self, target: Target, clock: Clock) -> tuple[Connection, Answer]:
         """A connection that has sent the request and got the head of an answer.
 
         Raises HttpError, BlockedAddressError or LookupFailedError.
@@ -41,7 +41,7 @@ class Exchange:
             connection = await self.pool.take(target, clock, fresh=not kept)
             kept = connection.requests > 0
             first = min(clock.left_s, self._config.first_byte_timeout_s)
-            connection.deadline(first, f"no answer within {self._config.first_byte_timeout_s:g} s")
+            connection.set_deadline(first, f"no answer within {self._config.first_byte_timeout_s:g} s")
             try:
                 answer = await connection.ask(request)
             except HttpError as error:
@@ -53,7 +53,7 @@ class Exchange:
             except BaseException:
                 connection.close()
                 raise
-            connection.deadline(clock.left_s, f"no whole picture within {self._config.timeout_s:g} s")
+            connection.set_deadline(clock.left_s, f"no whole picture within {self._config.timeout_s:g} s")
             return connection, answer
 
     async def drain(self, connection: Connection, answer: Answer) -> None:
@@ -65,15 +65,15 @@ class Exchange:
             connection.close()
             return
         try:
-            await connection.body(self.budget.share(), MAX_DRAINED_BYTES)
+            await connection.read_body(self.budget.share(), MAX_DRAINED_BYTES)
         except HttpError:
             connection.close()
 
 
-def redirect(target: Target, answer: Answer) -> Target | None:
+def redirect_target(target: Target, answer: Answer) -> Target | None:
     """Where `answer` sends who asked for `target`; None when it is no redirect. Raises BadUrlError."""
     location = answer.get("location") if answer.code in REDIRECTS else None
     if location is None:
         return None
     # A header's bytes as UTF-8, which is what servers mean when they are not ASCII.
-    return join(target, location.encode("latin-1", "replace").decode("utf-8", "replace"))
+    return join_url(target, location.encode("latin-1", "replace").decode("utf-8", "replace"))

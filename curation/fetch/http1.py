@@ -90,7 +90,7 @@ def _take_header(answer: Answer, name: str, value: str) -> None:
 
 
 class Connection(asyncio.Protocol):
-    """`answer = await connection.ask(request)`, then `await connection.body(share)` or `connection.close()`.
+    """`answer = await connection.ask(request)`, then `await connection.read_body(share)` or `connection.close()`.
 
     Every wait raises HttpError on failure. `reusable` says whether another request may follow.
     """
@@ -105,9 +105,9 @@ class Connection(asyncio.Protocol):
         self.requests = 0
         self.closed = False
         self._busy = False
-        self._rest()
+        self._reset()
 
-    def _rest(self) -> None:
+    def _reset(self) -> None:
         self._head = b""
         self._interim = 0
         self._chunks: list[bytes] = []
@@ -283,7 +283,7 @@ class Connection(asyncio.Protocol):
 
     # What the client calls.
 
-    def deadline(self, seconds: float, what: str) -> None:
+    def set_deadline(self, seconds: float, what: str) -> None:
         """Fail with status timeout unless the exchange ends, or gets another deadline, within `seconds`."""
         self._deadline, self._what = self._loop.time() + max(0.0, seconds), what
         # An alarm that comes too early sets itself again: most exchanges end without having set one.
@@ -293,9 +293,9 @@ class Connection(asyncio.Protocol):
     def _set_alarm(self, when: float | None) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = None if when is None else self._loop.call_at(when, self._rang)
+        self._alarm = None if when is None else self._loop.call_at(when, self._on_alarm)
 
-    def _rang(self) -> None:
+    def _on_alarm(self) -> None:
         self._alarm = None
         if self._deadline is None:
             return
@@ -306,7 +306,7 @@ class Connection(asyncio.Protocol):
 
     async def ask(self, request: bytes) -> Answer:
         """Send `request`, wait for the head of the answer."""
-        self._rest()
+        self._reset()
         self._busy = True
         self.requests += 1
         assert self._transport is not None
@@ -319,7 +319,7 @@ class Connection(asyncio.Protocol):
             raise self._error
         return self._answer
 
-    async def body(self, share: Share, max_bytes: int) -> bytes:
+    async def read_body(self, share: Share, max_bytes: int) -> bytes:
         """The whole body. Raises HttpError, with status too_large beyond `max_bytes`."""
         assert self._answer is not None
         length = self._answer.length
@@ -336,7 +336,7 @@ class Connection(asyncio.Protocol):
             raise HttpError(Status.TOO_LARGE, f"more than {max_bytes} bytes")
         return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
-    def so_far(self) -> bytes:
+    def partial_body(self) -> bytes:
         """What has come of the body, after `body` failed."""
         return b"".join(self._chunks)
 
@@ -346,7 +346,7 @@ class Connection(asyncio.Protocol):
         self._deadline = None
         allowed = await share.grow(max(wanted, self._size))
         if left is not None:
-            self.deadline(left, "no whole picture in time")
+            self.set_deadline(left, "no whole picture in time")
         self._paused = False
         if self._transport is not None and not self.closed:
             self._transport.resume_reading()

@@ -13,10 +13,10 @@ MAX_WAIT_S = 60.0
 
 def backoff_s(attempt: int) -> float:
     """Exponential with jitter before try number `attempt` (1 is the first retry), in seconds."""
-    return random.uniform(0.5, 1.0) * min(MAX_WAIT_S, BACKOFF_S * 2 ** (attempt - 1))
+    return random.uniform(0.5, 1.0) * min(MAX_WAIT_S, BACKOFF_S * 2.0 ** (attempt - 1))
 
 
-def asked_for_s(value: str | None) -> float | None:
+def parse_retry_after(value: str | None) -> float | None:
     """Seconds that a Retry-After header asks for (RFC 9110 10.2.3: seconds or a date)."""
     if value is None:
         return None

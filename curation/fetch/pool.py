@@ -1,4 +1,4 @@
-"""Open connections by host: made to checked addresses only, kept while they may be used again."""
+"""Open connections by host: they lead to checked addresses only, and are kept while they may be used again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 
 from curation.fetch.clock import Clock
 from curation.fetch.http1 import Connection, HttpError
-from curation.fetch.resolve import LookupFailedError, Resolver
+from curation.fetch.resolve import Endpoint, LookupFailedError, Resolver
 from curation.fetch.urls import Target
 from curation.schema import Status
 
@@ -18,8 +18,8 @@ MAX_IDLE = 256
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE)
 
 
-class Pool:
-    """`connection = await pool.take(target)`, then `pool.give(target, connection)` in any case."""
+class ConnectionPool:
+    """Use: `connection = await pool.take(target, clock)`, then always `pool.give(target, connection)`."""
 
     def __init__(self, resolver: Resolver, connect_timeout_s: float) -> None:
         self._resolver = resolver
@@ -27,20 +27,20 @@ class Pool:
         self._tls: ssl.SSLContext | None = None
         self._idle: dict[str, list[tuple[str, int, Connection]]] = {}
         self._by_age: OrderedDict[Connection, str] = OrderedDict()
-        """Host of each idle connection, the longest idle first."""
+        """The host of each idle connection; the connection that is idle for the longest time comes first."""
 
     async def take(self, target: Target, clock: Clock, fresh: bool = False) -> Connection:
-        """A kept connection to the target's host and port, or a new one (`fresh`: always), in what `clock` has left.
+        """An idle connection to the target's host and port, or a new one (always if `fresh`), while `clock` runs.
 
         Raises HttpError, BlockedAddressError or LookupFailedError.
         """
         if not fresh:
-            while (connection := self._kept(target)) is not None:
+            while (connection := self._take_idle(target)) is not None:
                 if not connection.closed:
                     return connection
         return await self._connect(target, clock)
 
-    def _kept(self, target: Target) -> Connection | None:
+    def _take_idle(self, target: Target) -> Connection | None:
         kept = self._idle.get(target.host, ())
         for place in range(len(kept) - 1, -1, -1):
             scheme, port, connection = kept[place]
@@ -65,59 +65,71 @@ class Pool:
         self._by_age[connection] = target.host
         if len(self._by_age) > MAX_IDLE:
             oldest, host = next(iter(self._by_age.items()))
-            self._drop(host, oldest, 0)  # of one host, too, the longest idle comes first
+            self._drop(host, oldest, 0)  # the connections of one host are in the same order
             oldest.close()
 
-    def forget(self, host: str) -> None:
-        """Close what is kept to `host`: no row is left that would use it."""
+    def close_host(self, host: str) -> None:
+        """Close the idle connections to `host`, which no row needs any more."""
         for _, _, connection in self._idle.pop(host, ()):
             del self._by_age[connection]
             connection.close()
 
     def close(self) -> None:
         for host in list(self._idle):
-            self.forget(host)
+            self.close_host(host)
         self._resolver.close()
 
-    async def turn(self, target: Target) -> None:
+    async def wait_turn(self, target: Target) -> None:
         """Wait until the look-up of the target's name, if one is needed, has begun."""
-        await self._resolver.turn(target.host)
+        await self._resolver.wait_turn(target.host)
 
-    async def _connect(self, target: Target, clock: Clock) -> Connection:
+    async def _resolve(self, target: Target, clock: Clock) -> list[Endpoint]:
         if clock.left_s <= 0:
             raise HttpError(Status.TIMEOUT, "redirects took the whole time")
-        with clock.stopped():
-            await self.turn(target)
+        with clock.pause():
+            await self.wait_turn(target)
         try:
             async with asyncio.timeout(clock.left_s):
-                endpoints = await self._resolver.resolve(target.host)
+                return await self._resolver.resolve(target.host)
         except TimeoutError as error:
             raise LookupFailedError("the look-up took too long", temporary=True) from error
+
+    async def _connect(self, target: Target, clock: Clock) -> Connection:
+        """A new connection to the first address of the target's host that accepts one."""
+        endpoints = await self._resolve(target, clock)
         loop = asyncio.get_running_loop()
-        # RFC 6066 3: the name goes without the dot that ends it, and no certificate has one.
-        secure = (
-            {"ssl": self._context(), "server_hostname": target.host.rstrip(".")} if target.scheme == "https" else {}
-        )
-        given_s = min(self._timeout_s, clock.left_s)
-        deadline = loop.time() + given_s
-        failed = HttpError(Status.CONNECT, "no address")
-        for place, (address, family, port) in enumerate(endpoints):
-            # Each address gets an equal share of what time is left.
-            until = loop.time() + (deadline - loop.time()) / (len(endpoints) - place)
-            make = partial(loop.create_connection, partial(Connection, loop), address, port or target.port)
+        limit_s = min(self._timeout_s, clock.left_s)
+        deadline = loop.time() + limit_s
+        failure = HttpError(Status.CONNECT, "no address")
+        for number, endpoint in enumerate(endpoints):
+            # Each address gets an equal share of the time that is left.
+            until = loop.time() + (deadline - loop.time()) / (len(endpoints) - number)
             try:
                 async with asyncio.timeout_at(until):
-                    _, connection = await make(family=family, **secure)
-                return connection
+                    return await self._open(target, endpoint)
             except TimeoutError:
-                failed = HttpError(Status.CONNECT, f"no connection within {round(given_s, 1):g} s")
+                failure = HttpError(Status.CONNECT, f"no connection within {round(limit_s, 1):g} s")
             except (ssl.SSLError, ssl.CertificateError) as error:
                 raise HttpError(Status.TLS, f"the certificate or the handshake was refused: {error}") from error
             except (OSError, UnicodeError) as error:
                 if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
                     raise  # this machine's limit, not the host's fault
-                failed = HttpError(Status.CONNECT, getattr(error, "strerror", None) or str(error))
-        raise failed
+                failure = HttpError(Status.CONNECT, getattr(error, "strerror", None) or str(error))
+        raise failure
+
+    async def _open(self, target: Target, endpoint: Endpoint) -> Connection:
+        loop = asyncio.get_running_loop()
+        secure = target.scheme == "https"
+        _, connection = await loop.create_connection(
+            partial(Connection, loop),
+            endpoint.address,
+            endpoint.port or target.port,
+            family=endpoint.family,
+            ssl=self._context() if secure else None,
+            # RFC 6066 3: the name is sent without its final dot, and no certificate has one.
+            server_hostname=target.host.rstrip(".") if secure else None,
+        )
+        return connection
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:

@@ -67,25 +67,25 @@ class Resolver:
         Raises BlockedAddressError or LookupFailedError.
         """
         host = host.rstrip(".")
-        answer = self._known(host)
+        answer = self._find_cached(host)
         if answer is None:
             # Shielded: who asked first may give up, the others still wait for the answer.
-            answer = await asyncio.shield(self._asked(host)[1])
+            answer = await asyncio.shield(self._start_look_up(host)[1])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def turn(self, host: str) -> None:
+    async def wait_turn(self, host: str) -> None:
         """Wait until the look-up of `host`, if it needs one, has begun: that others are slow is not its fault."""
         host = host.rstrip(".")
-        if self._known(host) is None:
-            await self._asked(host)[0].wait()
+        if self._find_cached(host) is None:
+            await self._start_look_up(host)[0].wait()
 
-    def _known(self, host: str) -> Answer | None:
+    def _find_cached(self, host: str) -> Answer | None:
         known = self._cache.get(host)
         return known[1] if known is not None and known[0] > now() else None
 
-    def _asked(self, host: str) -> tuple[asyncio.Event, asyncio.Task[Answer]]:
+    def _start_look_up(self, host: str) -> tuple[asyncio.Event, asyncio.Task[Answer]]:
         if host not in self._pending:
             begun = asyncio.Event()
             self._pending[host] = begun, asyncio.create_task(self._look_up(host, begun))
@@ -93,7 +93,7 @@ class Resolver:
 
     async def _look_up(self, host: str, begun: asyncio.Event) -> Answer:
         try:
-            answer = self._checked(await self._addresses(host, begun))
+            answer = self._select_allowed(await self._find_addresses(host, begun))
         finally:
             begun.set()
             del self._pending[host]
@@ -104,13 +104,13 @@ class Resolver:
         self._cache[host] = (now() + lifetime, answer)
         return answer
 
-    def _checked(self, found: Answer) -> Answer:
+    def _select_allowed(self, found: Answer) -> Answer:
         if isinstance(found, Exception):
             return found
         allowed = [entry for entry in found if self._policy.allows(entry.address)]
         return allowed[:MAX_ADDRESSES] or BlockedAddressError(", ".join(sorted({entry.address for entry in found})))
 
-    async def _addresses(self, host: str, begun: asyncio.Event) -> Answer:
+    async def _find_addresses(self, host: str, begun: asyncio.Event) -> Answer:
         for pattern, (address, port) in self._connect_to.items():
             if fnmatch.fnmatchcase(host, pattern):
                 return [Endpoint(address, socket.AF_INET6 if ":" in address else socket.AF_INET, port)]
@@ -119,7 +119,7 @@ class Resolver:
         await self._turns.acquire()
         begun.set()
         looking = asyncio.get_running_loop().run_in_executor(self._threads, _getaddrinfo, host)
-        looking.add_done_callback(self._looked)
+        looking.add_done_callback(self._finish_look_up)
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
                 # Shielded: the thread goes on when nobody waits any more, and its place is taken until it ends.
@@ -132,7 +132,7 @@ class Resolver:
             return LookupFailedError(str(error), temporary=False)
         return found
 
-    def _looked(self, looking: asyncio.Future[Answer]) -> None:
+    def _finish_look_up(self, looking: asyncio.Future[Answer]) -> None:
         self._turns.release()
         if not looking.cancelled():
             looking.exception()  # asked for, so that asyncio does not complain of a failure that nobody waited for

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from curation.fetch.urls import canonical, quoted
+from curation.fetch.urls import canonicalise_path, quote_path
 from curation.schema import Status
 
 MAX_BYTES = 500 * 1024
@@ -45,11 +45,11 @@ class Robots:
         patterns: dict[tuple[str, bool], bool] = {}
         for pattern, allowed in rules:
             anchored = pattern.endswith("$")
-            body = _path(pattern[:-1] if anchored else pattern, "$")
+            body = _normalise_path(pattern[:-1] if anchored else pattern, "$")
             if "*" in body:
                 patterns[body, anchored] = patterns.get((body, anchored), False) or allowed
             else:
-                _add(self._whole if anchored else self._prefixes, body, allowed)
+                _add_rule(self._whole if anchored else self._prefixes, body, allowed)
         # The longest first, as it decides, and of equals one that allows.
         longest = sorted(
             ((len(body) + anchored, allowed, body, anchored) for (body, anchored), allowed in patterns.items()),
@@ -60,15 +60,15 @@ class Robots:
         ]
         for _, allowed, body, _ in longest[MAX_PATTERNS:]:
             if not allowed:
-                _add(self._prefixes, body.partition("*")[0], allowed)
+                _add_rule(self._prefixes, body.partition("*")[0], allowed)
         self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
 
     def allows(self, path: str) -> bool:
         """RFC 9309 2.2.2: the longest matching pattern decides, allow wins a tie, no match allows."""
         if not (self._prefixes or self._patterns or self._whole):
             return True
-        wanted = _path(path, "$*")
-        length, allowed = self._looked_up(wanted)
+        wanted = _normalise_path(path, "$*")
+        length, allowed = self._look_up(wanted)
         for size, allows, pieces, anchored in self._patterns:
             if size < length:
                 break
@@ -76,7 +76,7 @@ class Robots:
                 return allows or (size == length and allowed)
         return allowed
 
-    def _looked_up(self, path: str) -> tuple[int, bool]:
+    def _look_up(self, path: str) -> tuple[int, bool]:
         """The length of the longest rule without `*` that matches, 0 when none does, and what it says."""
         if path in self._whole:
             # As long as its `$` is, and so longer than any prefix of `path`.
@@ -88,14 +88,14 @@ class Robots:
         return 0, True
 
 
-def _add(rules: dict[str, bool], path: str, allowed: bool) -> None:
+def _add_rule(rules: dict[str, bool], path: str, allowed: bool) -> None:
     rules[path] = rules.get(path, False) or allowed
 
 
 ALLOW_ALL = Robots()
 
 
-def unavailable(status: Status, reason: str) -> Robots:
+def disallow_all(status: Status, reason: str) -> Robots:
     """Rules that allow nothing for now (RFC 9309 2.3.1.4), because of `reason`."""
     return Robots((("/", False),), status, reason)
 
@@ -106,7 +106,7 @@ class _Group:
     rules: list[tuple[str, bool]] = field(default_factory=list)
 
 
-def parse(text: str, token: str) -> Robots:
+def parse_robots(text: str, token: str) -> Robots:
     """The rules for product `token`: those of every group that names it, otherwise of the groups for `*`."""
     groups = _groups(text)
     for name in (token, "*"):
@@ -136,9 +136,9 @@ def _groups(text: str) -> list[_Group]:
     return groups
 
 
-def _path(text: str, literal: str) -> str:
+def _normalise_path(text: str, literal: str) -> str:
     """A path, or a rule's, in the form to compare it in (RFC 9309 2.2.2): `literal` characters stand for themselves."""
-    path = canonical(quoted(text))
+    path = canonicalise_path(quote_path(text))
     for character in literal:
         if character in path:
             path = path.replace(character, f"%{ord(character):02X}")
@@ -159,18 +159,18 @@ def _matches(pieces: list[str], anchored: bool, path: str) -> bool:
     return not anchored or (path.endswith(others[-1]) and len(path) - len(others[-1]) >= position)
 
 
-def refusal(headers: Iterable[tuple[str, str]], token: str) -> str | None:
+def find_refusal(headers: Iterable[tuple[str, str]], token: str) -> str | None:
     """The header that forbids to keep the picture, or None. `headers` as (name, value), repeats included."""
     for name, value in headers:
         lower = name.lower()
         if lower == "tdm-reservation" and "1" in (part.strip() for part in value.split(",")):
             return f"tdm-reservation: {value.strip()}"
-        if lower == "x-robots-tag" and _tag_refuses(value, token):
+        if lower == "x-robots-tag" and _is_refusing_tag(value, token):
             return f"x-robots-tag: {value}"
     return None
 
 
-def _tag_refuses(value: str, token: str) -> bool:
+def _is_refusing_tag(value: str, token: str) -> bool:
     """One X-Robots-Tag: directives, whatever separates them; `agent:` limits those that follow it to that agent."""
     concerned = True
     for word, colon in WORD.findall(VALUED.sub("", value.lower())):

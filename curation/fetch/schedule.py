@@ -22,7 +22,7 @@ MAX_FAILURES_OF_HOST = 128
 """The same for all origins of a host together, however many ports its rows name."""
 MAX_REFUSALS = 16
 """Answers in a row that say to come later; each may have asked for a minute."""
-MAX_ROWLESS = 10_000
+MAX_HOSTS_WITHOUT_ROWS = 10_000
 """Hosts without rows that are remembered, a kilobyte each: a redirect may lead to one of them again."""
 
 FIRST = 1 << 40
@@ -91,9 +91,9 @@ class Schedule:
     def __init__(self, max_per_host: int, interval_s: float) -> None:
         self._max_per_host, self._interval_s = max_per_host, interval_s
         self.hosts: dict[str, Host] = {}
-        self._rowless: OrderedDict[str, None] = OrderedDict()
+        self._hosts_without_rows: OrderedDict[str, None] = OrderedDict()
         """Hosts without rows, the longest without first. A redirect may lead to one that has to be left alone."""
-        self._doomed: deque[Item] = deque()
+        self._untried: deque[Item] = deque()
         """Items that end without being tried: they wait for no host."""
         self._ready: list[tuple[tuple[int, int], Host]] = []
         self._timed: list[tuple[float, int, Host | Item]] = []
@@ -111,11 +111,11 @@ class Schedule:
             host = self._host(name, len(group))
             host.queue.extend(group)
             host.num_items += len(group)
-            self._offer(host)
+            self._list_host(host)
         self._num_items += len(items)
 
     def _host(self, name: str, num_items: int) -> Host:
-        self._rowless.pop(name, None)
+        self._hosts_without_rows.pop(name, None)
         if name not in self.hosts:
             self.hosts[name] = Host(name, (-num_items, next(self._order)))
         return self.hosts[name]
@@ -124,13 +124,13 @@ class Schedule:
         """`item` is the next that `host` is asked for."""
         if host.verdict_on(item.target) is None:
             host.queue.appendleft(item)
-            self._offer(host)
+            self._list_host(host)
         else:
-            self._doom(item)
+            self._end_untried(item)
 
-    def _doom(self, item: Item) -> None:
+    def _end_untried(self, item: Item) -> None:
         item.resting = True
-        self._doomed.append(item)
+        self._untried.append(item)
         self._wake()
 
     async def take(self) -> Item | None:
@@ -145,13 +145,13 @@ class Schedule:
             await future
 
     def _next(self) -> Item | None:
-        self._ring()
-        if self._doomed:
+        self._requeue_due()
+        if self._untried:
             self._wake()  # another worker may find more
-            return self._doomed.popleft()
+            return self._untried.popleft()
         while self._ready:
             host = self._ready[0][1]
-            if host.queue and host.active < host.limit and not self._rests(host):
+            if host.queue and host.active < host.limit and not self._must_wait(host):
                 host.active += 1
                 if self._interval_s:
                     host.not_before = max(self._now(), host.not_before) + self._interval_s
@@ -159,10 +159,10 @@ class Schedule:
                 return host.queue.popleft()
             heapq.heappop(self._ready)
             host.listed = False
-            self._offer(host)
+            self._list_host(host)
         return None
 
-    def _rests(self, host: Host) -> bool:
+    def _must_wait(self, host: Host) -> bool:
         """Whether it may not be asked yet."""
         return host.not_before > 0 and host.not_before > self._now()
 
@@ -170,12 +170,12 @@ class Schedule:
     def _now() -> float:
         return asyncio.get_running_loop().time()
 
-    def _offer(self, host: Host) -> None:
+    def _list_host(self, host: Host) -> None:
         """List the host where it belongs, if it has anything to do."""
         if host.listed or not host.queue or host.active >= host.limit:
             return
         host.listed = True
-        if self._rests(host):
+        if self._must_wait(host):
             heapq.heappush(self._timed, (host.not_before, next(self._order), host))
             return
         heapq.heappush(self._ready, (host.rank, host))
@@ -188,7 +188,7 @@ class Schedule:
                 future.set_result(None)
                 return
 
-    def _ring(self) -> None:
+    def _requeue_due(self) -> None:
         """Put what has had its time back into its queue."""
         if not self._timed or self._timed[0][0] > self._now():
             return
@@ -198,18 +198,18 @@ class Schedule:
                 self._queue(self.hosts[due.target.host], due)
             else:
                 due.listed = False
-                self._offer(due)
+                self._list_host(due)
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         if self._timed:
-            self._alarm = asyncio.get_running_loop().call_at(self._timed[0][0], self._rang)
+            self._alarm = asyncio.get_running_loop().call_at(self._timed[0][0], self._on_alarm)
 
-    def _rang(self) -> None:
+    def _on_alarm(self) -> None:
         self._alarm = None
-        self._ring()
+        self._requeue_due()
         self._wake()
 
     def release_host(self, item: Item) -> None:
@@ -217,9 +217,9 @@ class Schedule:
         host = self.hosts[item.target.host]
         host.active -= 1
         item.resting = True
-        self._offer(host)
+        self._list_host(host)
 
-    def _leave(self, item: Item) -> Host:
+    def _remove_item(self, item: Item) -> Host:
         host = self.hosts[item.target.host]
         host.active -= not item.resting
         host.num_items -= 1
@@ -227,20 +227,20 @@ class Schedule:
 
     def finish(self, item: Item) -> str | None:
         """`item` has ended; the name of its host when that was its last, and no redirect leads there."""
-        host = self._leave(item)
+        host = self._remove_item(item)
         self._num_items -= 1
         if self._num_items == 0:
             while self._waiting:
                 self._wake()
-        return self._over(host)
+        return self._retire_host(host)
 
-    def _over(self, host: Host) -> str | None:
+    def _retire_host(self, host: Host) -> str | None:
         if host.num_items:
-            self._offer(host)
+            self._list_host(host)
             return None
-        self._rowless[host.name] = None
-        if len(self._rowless) > MAX_ROWLESS:
-            del self.hosts[self._rowless.popitem(last=False)[0]]
+        self._hosts_without_rows[host.name] = None
+        if len(self._hosts_without_rows) > MAX_HOSTS_WITHOUT_ROWS:
+            del self.hosts[self._hosts_without_rows.popitem(last=False)[0]]
         return None if host.redirected else host.name
 
     def retry_later(self, item: Item, seconds: float) -> None:
@@ -249,11 +249,11 @@ class Schedule:
         host.active -= 1
         heapq.heappush(self._timed, (self._now() + seconds, next(self._order), item))
         self._set_alarm()
-        self._offer(host)
+        self._list_host(host)
 
     def move(self, item: Item, target: Target, seconds: float = 0.0) -> str | None:
         """`item` asks for `target` next, in `seconds`; the name of the host that it left, as from `finish`."""
-        left = self._leave(item)
+        left = self._remove_item(item)
         item.target = target
         host = self._host(target.host, FIRST)
         host.num_items += 1
@@ -263,7 +263,7 @@ class Schedule:
         else:
             host.redirected = True
             self._queue(host, item)
-        return self._over(left)
+        return self._retire_host(left)
 
     def pause(self, name: str, seconds: float) -> None:
         """No new request to host `name` before `seconds` have passed: Retry-After speaks for the whole host."""
@@ -287,23 +287,23 @@ class Schedule:
             self.give_up(host.name, end)
         elif origin.failures >= (MAX_FAILURES_ONCE_REACHED if origin.answered else MAX_FAILURES):
             origin.verdict = end
-            self._sweep(host)
-        self._offer(host)
+            self._remove_untried(host)
+        self._list_host(host)
 
     def give_up(self, name: str, end: tuple[Status, str]) -> None:
         """All other rows of host `name` end as `end` says, without being tried."""
         host = self.hosts[name]
         host.verdict = end
-        self._sweep(host)
+        self._remove_untried(host)
 
-    def _sweep(self, host: Host) -> None:
+    def _remove_untried(self, host: Host) -> None:
         """Take rows that are not tried out of the host's queue, where they would wait for its time."""
         queued, host.queue = host.queue, deque()
         for item in queued:
             if host.verdict_on(item.target) is None:
                 host.queue.append(item)
             else:
-                self._doom(item)
+                self._end_untried(item)
 
     def verdict(self, item: Item) -> tuple[Status, str] | None:
         """How `item` ends without being tried; None when it is to be tried."""

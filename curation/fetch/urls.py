@@ -56,7 +56,7 @@ class Target(NamedTuple):
         return f"{self.scheme}://{self.netloc}"
 
 
-def parse(url: str) -> Target:
+def parse_url(url: str) -> Target:
     """What `url` asks for, without user name and password. Raises BadUrlError."""
     ordinary = _ORDINARY.fullmatch(url) if len(url) <= MAX_LENGTH else None
     if ordinary is None:
@@ -66,7 +66,7 @@ def parse(url: str) -> Target:
     if not 0 < number < 65_536:
         raise BadUrlError(Status.INVALID_URL, f"port {number}")
     path = path or "/"
-    return Target(scheme, host, number, _without_dots(path) if "/." in path or "/%2" in path else path)
+    return Target(scheme, host, number, _remove_dot_segments(path) if "/." in path or "/%2" in path else path)
 
 
 def _parse_slowly(url: str) -> Target:
@@ -84,18 +84,18 @@ def _parse_slowly(url: str) -> Target:
     try:
         parsed = URL(f"{scheme[1]}://{authority}/")
         host, port = parsed.raw_host, parsed.port
-        path = _without_dots(quoted(f"{path or '/'}{query or ''}"))
+        path = _remove_dot_segments(quote_path(f"{path or '/'}{query or ''}"))
     except (ValueError, UnicodeError) as error:
         raise BadUrlError(Status.INVALID_URL, str(error)) from error
-    return _checked(parsed.scheme, (host or "").lower(), port or 0, path)
+    return _make_target(parsed.scheme, (host or "").lower(), port or 0, path)
 
 
-def quoted(path: str) -> str:
+def quote_path(path: str) -> str:
     """`path` with what is not legal in one percent-encoded as UTF-8; surrogates stand for bytes that were none."""
     return _NOT_LEGAL.sub(lambda found: quote(found[0], safe="", errors="surrogateescape"), path)
 
 
-def canonical(path: str) -> str:
+def canonicalise_path(path: str) -> str:
     """The one form of all spellings of a quoted path that mean the same (RFC 3986 6.2.2), to compare it by."""
     return _ESCAPE.sub(_plain_or_upper, path) if "%" in path else path
 
@@ -105,7 +105,7 @@ def _plain_or_upper(escape: re.Match[str]) -> str:
     return character if character in _UNRESERVED else escape[0].upper()
 
 
-def _without_dots(path: str) -> str:
+def _remove_dot_segments(path: str) -> str:
     """RFC 3986 5.2.4 on the part before the query. As in browsers, `%2e` is a dot in a segment of dots alone."""
     path, mark, query = path.partition("?")
     kept: list[str] = []
@@ -121,7 +121,7 @@ def _without_dots(path: str) -> str:
     return f"/{'/'.join(kept)}{mark}{query}"
 
 
-def _checked(scheme: str, host: str, port: int, path: str) -> Target:
+def _make_target(scheme: str, host: str, port: int, path: str) -> Target:
     if not host.strip("."):
         raise BadUrlError(Status.INVALID_URL, "no host")
     if "%" in host:
@@ -136,10 +136,10 @@ def _checked(scheme: str, host: str, port: int, path: str) -> Target:
     return target
 
 
-def join(base: Target, location: str) -> Target:
+def join_url(base: Target, location: str) -> Target:
     """Where a redirect from `base` leads. Raises BadUrlError."""
     try:
         joined = urljoin(f"{base.origin}{base.path}", location.strip())
     except ValueError as error:
         raise BadUrlError(Status.INVALID_URL, f"redirect: {error}") from error
-    return parse(joined)
+    return parse_url(joined)

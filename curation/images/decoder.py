@@ -38,7 +38,7 @@ ENVIRONMENT = {
 Reply = Stored | PictureError
 
 
-class Process:
+class DecodingProcess:
     """A running decoder as the parent sees it."""
 
     def __init__(self, config: DownloadConfig) -> None:
@@ -71,11 +71,11 @@ class Process:
         self._popen.wait()
 
 
-_idle: list[Process] = []
+_idle: list[DecodingProcess] = []
 """Decoders of finished units, ready for the next unit of this process: starting one costs as much as 300 pictures."""
 
 
-def idle_process(config: DownloadConfig) -> Process | None:
+def take_idle_process(config: DownloadConfig) -> DecodingProcess | None:
     """An idle decoder with the same settings; those with other settings are ended."""
     key = pickle.dumps(config)
     while _idle:
@@ -107,7 +107,7 @@ class Decoder:
     def __init__(self, config: DownloadConfig, timeout_s: float = DECODE_TIMEOUT_S) -> None:
         self._config, self._timeout_s = config, timeout_s
         self._loop = asyncio.get_running_loop()
-        self._process: Process | None = None
+        self._process: DecodingProcess | None = None
         self._pictures: deque[_Waiting] = deque()
         """Sent or to be sent, in order; the first is the one that is being decoded."""
         self._frames = Frames()
@@ -139,7 +139,7 @@ class Decoder:
             self._head_since = self._loop.time()
         self._pictures.append(waiting)
         if self._timer is None:
-            self._timer = self._loop.call_later(self._timeout_s, self._look_at_clock)
+            self._timer = self._loop.call_later(self._timeout_s, self._check_timeout)
         self._send()
         reply = await waiting.future
         if isinstance(reply, PictureError):
@@ -147,7 +147,7 @@ class Decoder:
         return reply
 
     def _start(self) -> None:
-        self._process = idle_process(self._config) or Process(self._config)
+        self._process = take_idle_process(self._config) or DecodingProcess(self._config)
         self._frames = Frames()
         self._loop.add_reader(self._process.link, self._receive)
 
@@ -158,11 +158,11 @@ class Decoder:
             return
         most = 1 if self._num_suspects else min(MAX_IN_FLIGHT, len(self._pictures))
         while self._num_sent < most:
-            if not self._sent(process.link, self._pictures[self._num_sent]):
+            if not self._send_picture(process.link, self._pictures[self._num_sent]):
                 return
             self._num_sent += 1
 
-    def _sent(self, link: socket.socket, waiting: _Waiting) -> bool:
+    def _send_picture(self, link: socket.socket, waiting: _Waiting) -> bool:
         """Whether all of `waiting` is sent now."""
         size = FRAME.size + len(waiting.data)
         while waiting.sent < size:
@@ -174,13 +174,13 @@ class Decoder:
                     waiting.sent += link.send(memoryview(waiting.data)[waiting.sent - FRAME.size :])
             except BlockingIOError:
                 self._writing = True
-                self._loop.add_writer(link, self._send_on)
+                self._loop.add_writer(link, self._continue_sending)
                 return False
             except OSError:
                 return False  # its death is noticed where answers are read
         return True
 
-    def _send_on(self) -> None:
+    def _continue_sending(self) -> None:
         assert self._process is not None
         self._loop.remove_writer(self._process.link)
         self._writing = False
@@ -195,19 +195,19 @@ class Decoder:
         except OSError:
             open_still = False
         if not open_still:
-            self._died("the decoding process died of this picture")
+            self._handle_death("the decoding process died of this picture")
             return
         try:
             while self._take_answer():
                 pass
         except (ValueError, EOFError, TypeError) as error:
-            self._died(f"the decoding process answered what is no answer: {error}")
+            self._handle_death(f"the decoding process answered what is no answer: {error}")
         else:
             self._send()
 
     def _take_answer(self) -> bool:
         """End the first picture if its answer is here."""
-        frame = self._frames.next(len_about=True)
+        frame = self._frames.take(len_about=True)
         if frame is None:
             return False
         _, about, data = frame
@@ -216,7 +216,7 @@ class Decoder:
             self._failed_starts = 0
             self._head_since = self._loop.time()
             return True
-        reply = _reply(marshal.loads(about), data, self._pictures[0].data)
+        reply = _parse_reply(marshal.loads(about), data, self._pictures[0].data)
         waiting = self._pictures.popleft()
         self._num_sent -= 1
         self._num_suspects = max(0, self._num_suspects - 1)
@@ -225,17 +225,17 @@ class Decoder:
             waiting.future.set_result(reply)
         return True
 
-    def _look_at_clock(self) -> None:
+    def _check_timeout(self) -> None:
         self._timer = None
         if not self._pictures:
             return
         left = self._head_since + self._timeout_s - self._loop.time()
         if left > 0:
-            self._timer = self._loop.call_later(left, self._look_at_clock)
+            self._timer = self._loop.call_later(left, self._check_timeout)
         else:
-            self._died(f"no answer in {self._timeout_s:g} s")
+            self._handle_death(f"no answer in {self._timeout_s:g} s")
 
-    def _died(self, why: str) -> None:
+    def _handle_death(self, why: str) -> None:
         """One of the first pictures was the end of the process; a suspect that was alone with it is the one."""
         assert self._process is not None
         ready = self._process.ready
@@ -266,7 +266,7 @@ class Decoder:
             waiting.sent = 0
         self._start()
         self._head_since = self._loop.time()
-        self._timer = self._loop.call_later(self._timeout_s, self._look_at_clock)
+        self._timer = self._loop.call_later(self._timeout_s, self._check_timeout)
         self._send()
 
     def _give_up(self) -> None:
@@ -277,11 +277,11 @@ class Decoder:
 
     def _stop(self) -> None:
         """Let go of the process and end it."""
-        process = self._release()
+        process = self._detach()
         if process is not None:
             process.end()
 
-    def _release(self) -> Process | None:
+    def _detach(self) -> DecodingProcess | None:
         process, self._process = self._process, None
         if process is not None:
             self._loop.remove_reader(process.link)
@@ -295,14 +295,14 @@ class Decoder:
     async def close(self) -> None:
         """Leave the process to the next unit if it is at rest, end it otherwise."""
         at_rest = not self._pictures and not len(self._frames)
-        process = self._release()
+        process = self._detach()
         if process is not None and process.ready and at_rest:
             _idle.append(process)
         elif process is not None:
             process.end()
 
 
-def _reply(about: tuple[Any, ...], data: bytes, fetched: bytes) -> Reply:
+def _parse_reply(about: tuple[Any, ...], data: bytes, fetched: bytes) -> Reply:
     """What the process said: two fields are a failure, those of `Stored` a picture, without data where it stays."""
     if len(about) == 2:
         return PictureError(Status(about[0]), about[1])

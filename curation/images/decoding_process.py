@@ -28,7 +28,7 @@ from curation.schema import Status
 
 BYTES_PER_PIXEL = 8
 """Address space that one pixel may need while it is decoded and flattened."""
-MAX_HELD, MAX_HELD_BYTES, MAX_HELD_S = 8, 256 << 10, 0.02
+MAX_QUEUED, MAX_QUEUED_BYTES, MAX_QUEUED_S = 8, 256 << 10, 0.02
 """Answers that are sent together: so many, so large, so long after the first."""
 NAMES = [field.name for field in fields(Stored) if field.name != "data"]
 """What an answer holds besides the picture."""
@@ -36,14 +36,14 @@ _facts = attrgetter(*NAMES)
 
 
 def limit_memory(max_pixels: int) -> None:
-    """Cap the address space at what is mapped now plus room for one picture of `max_pixels`."""
+    """Cap the address space at what is mapped now plus limit for one picture of `max_pixels`."""
     with open("/proc/self/statm", encoding="ascii") as f:
         mapped = int(f.read().split()[0]) * resource.getpagesize()
-    room = max(256 << 20, max_pixels * BYTES_PER_PIXEL)
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + room, mapped + room))
+    limit = max(256 << 20, max_pixels * BYTES_PER_PIXEL)
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + limit, mapped + limit))
 
 
-def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
+def answer_picture(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
     """The two parts of the answer about the picture `data`."""
     try:
         stored = process(data, config, config.measure)
@@ -70,26 +70,26 @@ class Service:
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self._frames = Frames()
-        self._held: list[bytes] = []
-        self._held_bytes, self._held_since = 0, 0.0
+        self._queued: list[bytes] = []
+        self._queued_bytes, self._queued_since = 0, 0.0
 
     def run(self) -> None:
         """Answer pictures until the socket closes."""
-        first = self._next()
+        first = self._next_frame()
         if first is None:
             return
         config: DownloadConfig = pickle.loads(first[1])
         with contextlib.suppress(OSError, ValueError):
             limit_memory(config.max_pixels)
         self._link.sendall(FRAME.pack(0, 0))
-        while (frame := self._next()) is not None:
-            self._hold(*answer(frame[1], config))
+        while (frame := self._next_frame()) is not None:
+            self._queue_answer(*answer_picture(frame[1], config))
             if frame[0] == ALONE:
                 self._send()
 
-    def _next(self) -> tuple[int, bytes] | None:
+    def _next_frame(self) -> tuple[int, bytes] | None:
         """The next frame; what is held is sent before waiting for it."""
-        while (frame := self._frames.next(len_about=False)) is None:
+        while (frame := self._frames.take(len_about=False)) is None:
             if not self._receive():
                 return None
         return frame[0], frame[2]
@@ -101,20 +101,20 @@ class Service:
             self._send()
             return self._frames.receive(self._link, 0)
 
-    def _hold(self, about: bytes, data: bytes) -> None:
+    def _queue_answer(self, about: bytes, data: bytes) -> None:
         now = time.monotonic()
-        if not self._held:
-            self._held_since = now
-        self._held += (FRAME.pack(len(about), len(data)), about, data)
-        self._held_bytes += len(data)
-        full = len(self._held) >= 3 * MAX_HELD or self._held_bytes >= MAX_HELD_BYTES
-        if full or now - self._held_since >= MAX_HELD_S:
+        if not self._queued:
+            self._queued_since = now
+        self._queued += (FRAME.pack(len(about), len(data)), about, data)
+        self._queued_bytes += len(data)
+        full = len(self._queued) >= 3 * MAX_QUEUED or self._queued_bytes >= MAX_QUEUED_BYTES
+        if full or now - self._queued_since >= MAX_QUEUED_S:
             self._send()
 
     def _send(self) -> None:
-        if self._held:
-            self._link.sendall(b"".join(self._held))
-            self._held, self._held_bytes = [], 0
+        if self._queued:
+            self._link.sendall(b"".join(self._queued))
+            self._queued, self._queued_bytes = [], 0
 
 
 def main() -> None:

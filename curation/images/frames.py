@@ -33,12 +33,12 @@ class Frames:
         if self._start == self._end:
             self._start = self._end = 0
         elif self._end == len(self._buffer):
-            self._make_room()
+            self._make_space()
         number = link.recv_into(memoryview(self._buffer)[self._end :], 0, flags)
         self._end += number
         return number > 0
 
-    def _make_room(self) -> None:
+    def _make_space(self) -> None:
         """Move the frame that is not whole to the front, into a larger buffer if it is all there is."""
         rest = self._buffer[self._start : self._end]
         size = max(SOCKET_BYTES, 2 * len(rest)) if len(rest) > SOCKET_BYTES // 2 else SOCKET_BYTES
@@ -46,7 +46,7 @@ class Frames:
         self._buffer[: len(rest)] = rest
         self._start, self._end = 0, len(rest)
 
-    def next(self, len_about: bool) -> tuple[int, bytes, bytes] | None:
+    def take(self, len_about: bool) -> tuple[int, bytes, bytes] | None:
         """Number, what is said and data of the next whole frame; the number is a length if `len_about`."""
         if len(self) < FRAME.size:
             return None

@@ -91,7 +91,7 @@ def _frequencies(side: int) -> np.ndarray:
     weights /= weights.sum(axis=1, keepdims=True)
     k, n = np.arange(PHASH_KEPT)[:, None], np.arange(PHASH_SIDE)[None, :]
     waves = np.cos(np.pi * k * (2 * n + 1) / (2 * PHASH_SIDE))
-    return (waves @ weights).astype(np.float32)
+    return np.asarray(waves @ weights, np.float32)
 
 
 def sharpness(gray: np.ndarray) -> float:

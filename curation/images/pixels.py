@@ -58,7 +58,7 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 """EXIF orientation (Exif 2.32, tag 274) → what shows the picture upright."""
 
 
-def rare_header(name: str, data: bytes) -> Header:
+def read_rare_header(name: str, data: bytes) -> Header:
     """Header of a format that only Pillow reads."""
     try:
         with Image.open(io.BytesIO(data), formats=[name.upper()]) as image:
@@ -71,7 +71,7 @@ def rare_header(name: str, data: bytes) -> Header:
         raise PictureError(Status.CORRUPT, f"unreadable {name} header: {error}") from error
 
 
-def orientation(header: Header) -> int:
+def read_orientation(header: Header) -> int:
     """EXIF orientation 1 to 8; 1 where there is none or it cannot be read."""
     if not header.exif:
         return 1
@@ -84,12 +84,12 @@ def orientation(header: Header) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def turn(image: np.ndarray, orientation: int) -> np.ndarray:
+def apply_orientation(image: np.ndarray, orientation: int) -> np.ndarray:
     """`image` as EXIF orientation 1 to 8 wants it shown."""
     return _TURNS[orientation](image) if orientation in _TURNS else image
 
 
-def decode(data: bytes, header: Header, reduction: int = 1) -> np.ndarray:
+def decode_pixels(data: bytes, header: Header, reduction: int = 1) -> np.ndarray:
     """BGR pixels `[h, w, 3]` uint8 in the file's own orientation, transparency on white. Raises PictureError.
 
     `reduction` (1, 2, 4 or 8) makes a JPEG that many times smaller, sides rounded up, and other formats when large.
@@ -97,9 +97,9 @@ def decode(data: bytes, header: Header, reduction: int = 1) -> np.ndarray:
     large = header.width * header.height > WITHOUT_REDUCTION
     try:
         if header.plain and header.format == "jpeg":
-            return _jpeg(data, header, reduction)
+            return _decode_jpeg(data, header, reduction)
         if not header.plain or (large and header.format == "png"):  # OpenCV holds a PNG twice
-            return _by_pillow(data, header.format, reduction if large else 1)
+            return _decode_by_pillow(data, header.format, reduction if large else 1)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except BAD_BYTES as error:
         said = str(error).lower()
@@ -113,35 +113,39 @@ def decode(data: bytes, header: Header, reduction: int = 1) -> np.ndarray:
         raise PictureError(Status.CORRUPT, f"{header.format}: {error.err or error}") from error
     if image is None:
         raise PictureError(Status.CORRUPT, f"the {header.format} cannot be decoded")
-    return _on_white(image, reduction if large else 1)
+    return _flatten_on_white(image, reduction if large else 1)
 
 
-def _jpeg(data: bytes, header: Header, reduction: int) -> np.ndarray:
-    sides = {}
+def _decode_jpeg(data: bytes, header: Header, reduction: int) -> np.ndarray:
+    sides: dict[str, int] = {}
     if reduction > 1:
         sides = {"min_height": -(-header.height // reduction), "min_width": -(-header.width // reduction)}
     try:
-        return simplejpeg.decode_jpeg(data, "BGR", **sides)
+        image: np.ndarray = simplejpeg.decode_jpeg(data, "BGR", **sides)
+        return image
     except ValueError as error:
         if HARMLESS in str(error):
-            return simplejpeg.decode_jpeg(data, "BGR", strict=False, **sides)
+            image = simplejpeg.decode_jpeg(data, "BGR", strict=False, **sides)
+            return image
         if UNUSUAL not in str(error):
             raise
     flags = _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if image is None:
+    reduced = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if reduced is None:
         raise ValueError("it cannot be decoded")
-    return image
+    return reduced
 
 
-def _on_white(image: np.ndarray, reduction: int = 1) -> np.ndarray:
+def _flatten_on_white(image: np.ndarray, reduction: int = 1) -> np.ndarray:
     """Grey, BGR or BGRA uint8 as BGR, averaged to 1/`reduction`, sides rounded up."""
     if reduction == 1 and image.ndim == 3 and image.shape[2] == 3:
         return image
-    return _in_strips(lambda top, bottom: _flat(image[top:bottom]), image.shape[1], image.shape[0], reduction)
+    return _flatten_in_strips(
+        lambda top, bottom: _flatten(image[top:bottom]), image.shape[1], image.shape[0], reduction
+    )
 
 
-def _in_strips(part: Callable[[int, int], np.ndarray], width: int, height: int, reduction: int) -> np.ndarray:
+def _flatten_in_strips(part: Callable[[int, int], np.ndarray], width: int, height: int, reduction: int) -> np.ndarray:
     """BGR of the whole from `part(top, bottom)`, its rows as BGR; averaged to 1/`reduction`, sides rounded up.
 
     A large picture must not need its size again for arithmetic.
@@ -160,7 +164,7 @@ def _in_strips(part: Callable[[int, int], np.ndarray], width: int, height: int, 
     return flat
 
 
-def _flat(strip: np.ndarray) -> np.ndarray:
+def _flatten(strip: np.ndarray) -> np.ndarray:
     if strip.ndim == 2:
         return cv2.cvtColor(strip, cv2.COLOR_GRAY2BGR)
     if strip.shape[2] == 3:
@@ -173,20 +177,23 @@ def _flat(strip: np.ndarray) -> np.ndarray:
     return cv2.add(cv2.multiply(colour, cv2.bitwise_not(clear), scale=1 / 255), clear)
 
 
-def _by_pillow(data: bytes, name: str, reduction: int) -> np.ndarray:
-    data = _pixel_chunks(data) if name == "png" else data
+def _decode_by_pillow(data: bytes, name: str, reduction: int) -> np.ndarray:
+    data = _keep_pixel_chunks(data) if name == "png" else data
     with Image.open(io.BytesIO(data), formats=[name.upper()]) as image:
         image.load()
         width, transparent = image.width, image.has_transparency_data
         if name == "png" and data[24] == 16 and isinstance(image.info.get("transparency"), tuple):
             # Of 16-bit colours Pillow keeps the high bytes, but not of the transparent one.
             image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
-        return _in_strips(
-            lambda top, bottom: _strip(image.crop((0, top, width, bottom)), transparent), width, image.height, reduction
+        return _flatten_in_strips(
+            lambda top, bottom: _flatten_strip(image.crop((0, top, width, bottom)), transparent),
+            width,
+            image.height,
+            reduction,
         )
 
 
-def _pixel_chunks(data: bytes) -> bytes:
+def _keep_pixel_chunks(data: bytes) -> bytes:
     """A PNG without texts, profile and animation: over a long compressed one Pillow refuses the whole picture."""
     view, position = memoryview(data), 8
     parts = [view[:position]]
@@ -201,7 +208,7 @@ def _pixel_chunks(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _strip(image: Image.Image, transparent: bool) -> np.ndarray:
+def _flatten_strip(image: Image.Image, transparent: bool) -> np.ndarray:
     """A Pillow picture of any mode as BGR on white."""
     if image.mode.startswith("I"):
         values = np.asarray(image)
@@ -210,5 +217,5 @@ def _strip(image: Image.Image, transparent: bool) -> np.ndarray:
             gray[values == image.info["transparency"]] = 255
         return cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
     if transparent:
-        return _flat(cv2.cvtColor(np.asarray(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA))
+        return _flatten(cv2.cvtColor(np.asarray(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA))
     return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)

@@ -95,7 +95,7 @@ def read_header(name: str, data: bytes) -> Header | None:
 
     Raises PictureError: truncated when the file ends before its header or its last part does, corrupt otherwise.
     """
-    reader = {"jpeg": _jpeg, "png": _png, "gif": _gif, "webp": _webp}.get(name)
+    reader = {"jpeg": _read_jpeg, "png": _read_png, "gif": _read_gif, "webp": _read_webp}.get(name)
     if reader is None:
         return None
     try:
@@ -107,7 +107,7 @@ def read_header(name: str, data: bytes) -> Header | None:
     return header
 
 
-def _jpeg(data: bytes) -> Header:
+def _read_jpeg(data: bytes) -> Header:
     """Segments up to the first scan (ITU T.81 B.1)."""
     position, size, exif, progressive = 2, None, b"", False
     for _ in range(MAX_PARTS):
@@ -159,7 +159,7 @@ def _too_many_parts(name: str) -> PictureError:
     return PictureError(Status.CORRUPT, f"the {name} is in more pieces than any encoder makes")
 
 
-def _png(data: bytes) -> Header:
+def _read_png(data: bytes) -> Header:
     width, height, depth, color = struct.unpack_from(">IIBB", data, 16)
     if data[12:16] != b"IHDR":
         raise PictureError(Status.CORRUPT, f"the PNG begins with {data[12:16]!r}, not with its header")
@@ -191,7 +191,7 @@ def _png(data: bytes) -> Header:
     )
 
 
-def _png_check(data: bytes) -> None:
+def _check_png(data: bytes) -> None:
     """Walk the chunks to IEND (PNG 3rd edition 5.3); the checksum of a chunk that matters must hold."""
     position = 8
     for _ in range(MAX_PARTS):
@@ -211,7 +211,7 @@ def _png_check(data: bytes) -> None:
     raise PictureError(Status.TRUNCATED, "the PNG has no end chunk")
 
 
-def _gif(data: bytes) -> Header:
+def _read_gif(data: bytes) -> Header:
     """Blocks to the trailer, counting frames (GIF89a); nothing is decompressed."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
@@ -237,7 +237,7 @@ def _gif(data: bytes) -> Header:
     return Header(format="gif", width=width, height=height, frames=frames, opaque=False, plain=False)
 
 
-def _webp(data: bytes) -> Header:
+def _read_webp(data: bytes) -> Header:
     """RIFF chunks (WebP container specification); the canvas is VP8X's, else the only frame's."""
     size, alpha, exif, frames = None, False, b"", 0
     position = 12
@@ -283,6 +283,6 @@ def check_whole(header: Header, data: bytes) -> None:
     if header.format == "jpeg" and data.rfind(b"\xff\xd9", header.scan) < 0:
         raise PictureError(Status.TRUNCATED, "the JPEG has no end marker")
     if header.format == "png":
-        _png_check(data)
+        _check_png(data)
     if header.format == "webp" and len(data) < struct.unpack_from("<I", data, 4)[0] + 8:
         raise PictureError(Status.TRUNCATED, "the WebP is shorter than it says")

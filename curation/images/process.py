@@ -16,7 +16,7 @@ import numpy as np
 from curation.images import pixels as decoding
 from curation.images.measure import SHARPNESS_SIDE, Measures, measure
 from curation.images.probe import Header, PictureError, check_whole, has_more_scans, picture_format, read_header
-from curation.images.resize import Layout, check_target, plan, resize
+from curation.images.resize import Layout, check_target, plan_layout, resize
 from curation.recipe.config import DownloadConfig
 from curation.schema import Status
 
@@ -54,7 +54,7 @@ def inspect(data: bytes, config: DownloadConfig) -> Header:
     name = picture_format(data)
     if name not in config.formats:
         raise PictureError(Status.UNSUPPORTED_FORMAT, name)
-    header = read_header(name, data) or decoding.rare_header(name, data)
+    header = read_header(name, data) or decoding.read_rare_header(name, data)
     num_pixels = header.width * header.height
     if num_pixels > config.max_pixels:
         raise PictureError(Status.TOO_MANY_PIXELS, f"{header.width}×{header.height}")
@@ -68,23 +68,23 @@ def inspect(data: bytes, config: DownloadConfig) -> Header:
 
 def process(data: bytes, config: DownloadConfig, measured: bool = True) -> Stored:
     """Check, decode, resize, encode and measure `data`. Raises PictureError."""
-    header, orientation, layout = _look(data, config)
-    width, height = _shown(header, orientation)
-    untouched = _stays(header, orientation, layout, config)
+    header, orientation, layout = _plan_storage(data, config)
+    width, height = _shown_size(header, orientation)
+    untouched = _is_unchanged(header, orientation, layout, config)
     if untouched and not measured:
-        return _as_it_came(data, header, Measures())
+        return _store_as_fetched(data, header, Measures())
     if not untouched:
         check_target(layout, config)
-    reduction = _for_measures(width, height) if untouched else layout.reduction
-    image = decoding.decode(data, header, reduction)
+    reduction = _measuring_reduction(width, height) if untouched else layout.reduction
+    image = decoding.decode_pixels(data, header, reduction)
     reduced = -(-header.height // reduction), -(-header.width // reduction)
     if image.shape[:2] not in (reduced, (header.height, header.width)):
         found = f"{image.shape[1]}×{image.shape[0]}"
         raise PictureError(Status.CORRUPT, f"decodes to {found}, not {header.width}×{header.height}")
     if untouched:
-        return _as_it_came(data, header, measure(image, width, height))
-    image = decoding.turn(resize(image, layout, turned=orientation > 4), orientation)
-    image = layout.framed(image)
+        return _store_as_fetched(data, header, measure(image, width, height))
+    image = decoding.apply_orientation(resize(image, layout, turned=orientation > 4), orientation)
+    image = layout.crop_or_pad(image)
     encoded = encode(image, config)
     sha256 = hashlib.sha256(encoded).hexdigest()
     return Stored(
@@ -107,27 +107,27 @@ def keep(data: bytes, config: DownloadConfig) -> Stored | None:
     """
     if config.measure or config.resize_mode != "no" or picture_format(data) not in KEPT_FORMATS:
         return None
-    header, orientation, layout = _look(data, config)
-    return _as_it_came(data, header, Measures()) if _stays(header, orientation, layout, config) else None
+    header, orientation, layout = _plan_storage(data, config)
+    return _store_as_fetched(data, header, Measures()) if _is_unchanged(header, orientation, layout, config) else None
 
 
-def _look(data: bytes, config: DownloadConfig) -> tuple[Header, int, Layout]:
+def _plan_storage(data: bytes, config: DownloadConfig) -> tuple[Header, int, Layout]:
     header = inspect(data, config)
     check_whole(header, data)
-    orientation = decoding.orientation(header)
-    return header, orientation, plan(*_shown(header, orientation), config)
+    orientation = decoding.read_orientation(header)
+    return header, orientation, plan_layout(*_shown_size(header, orientation), config)
 
 
-def _shown(header: Header, orientation: int) -> tuple[int, int]:
+def _shown_size(header: Header, orientation: int) -> tuple[int, int]:
     """Width and height as a viewer shows the picture."""
     return (header.height, header.width) if orientation > 4 else (header.width, header.height)
 
 
-def _stays(header: Header, orientation: int, layout: Layout, config: DownloadConfig) -> bool:
-    return orientation == 1 and layout.unchanged and _may_stay(header, config)
+def _is_unchanged(header: Header, orientation: int, layout: Layout, config: DownloadConfig) -> bool:
+    return orientation == 1 and layout.unchanged and _has_wanted_format(header, config)
 
 
-def _as_it_came(data: bytes, header: Header, measures: Measures) -> Stored:
+def _store_as_fetched(data: bytes, header: Header, measures: Measures) -> Stored:
     width, height = header.width, header.height
     return Stored(
         data=data,
@@ -140,12 +140,12 @@ def _as_it_came(data: bytes, header: Header, measures: Measures) -> Stored:
     )
 
 
-def _for_measures(width: int, height: int) -> int:
+def _measuring_reduction(width: int, height: int) -> int:
     """How many times smaller a picture may be decoded that is only measured."""
     return next((n for n in (8, 4, 2) if max(width, height) // n >= SHARPNESS_SIDE), 1)
 
 
-def _may_stay(header: Header, config: DownloadConfig) -> bool:
+def _has_wanted_format(header: Header, config: DownloadConfig) -> bool:
     """Whether the fetched bytes are already what the recipe asks for, given that the size is."""
     if config.resize_mode == "no":
         return header.format in KEPT_FORMATS

@@ -32,7 +32,7 @@ class Layout(NamedTuple):
     pad: int = 0
     """Side of the square that white fills up, 0 for none."""
 
-    def framed(self, image: np.ndarray) -> np.ndarray:
+    def crop_or_pad(self, image: np.ndarray) -> np.ndarray:
         """`image` cropped or padded."""
         height, width = image.shape[:2]
         if self.crop:
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
         return image
 
 
-def plan(width: int, height: int, config: DownloadConfig) -> Layout:
+def plan_layout(width: int, height: int, config: DownloadConfig) -> Layout:
     """Layout of a picture shown at `width` × `height`, as img2dataset's modes define it."""
     size, mode = config.image_size, config.resize_mode
     reference = max(width, height) if mode in ("keep_ratio_largest", "border") else min(width, height)

@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from curation import schema
 from curation.errors import UserError
-from curation.manifest.rewrite import Use, rewritten
-from curation.manifest.uid_index import MIN_FILES, UidFilter
+from curation.manifest.rewrite import Use, rewrite_query
+from curation.manifest.uid_index import MIN_FILES, UidIndex
 from curation.storage import Root
 from curation.tables import score_tables
 
@@ -42,13 +42,13 @@ class Manifest:
 
     def __init__(self, root: Root | str | Path) -> None:
         self.root = root if isinstance(root, Root) else Root(root)
-        self.root.check()
+        self.root.check_format()
         self.connection = duckdb.connect()
         if not self.root.is_local:
             self.connection.register_filesystem(self.root.fs)
         # A connection of its own for syntax: the other may have a result that is not read to its end.
         self._parser = duckdb.connect()
-        self._filters: dict[str, UidFilter] = {}
+        self._indexes: dict[str, UidIndex] = {}
         self._create_views()
 
     def query(self, sql: str, parameters: Iterable[Any] | None = None) -> duckdb.DuckDBPyRelation:
@@ -62,14 +62,14 @@ class Manifest:
             statements = self.connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise UserError("The manifest is read-only: ask it with one SELECT.")
-            narrow = rewritten(self._parser, statements[0].query, values, self._views, self._narrower)
+            narrow = rewrite_query(self._parser, statements[0].query, values, self._views, self._narrow_view)
             if narrow is not None:
                 # An error in it would speak of queries that nobody wrote.
                 with contextlib.suppress(duckdb.Error):
                     return self.connection.sql(narrow, params=values)
             return self.connection.sql(sql, params=values)
         except duckdb.Error as error:
-            raise UserError(f"DuckDB refuses the query: {reason(error)}") from error
+            raise UserError(f"DuckDB refuses the query: {explain_error(error)}") from error
 
     def __enter__(self) -> Manifest:
         return self
@@ -114,7 +114,7 @@ class Manifest:
         try:
             self.connection.execute(f'create view "{name}" as {sql}')
         except duckdb.Error as error:
-            raise UserError(f"{self.root.url(name)} cannot be read: {reason(error)}") from error
+            raise UserError(f"{self.root.url(name)} cannot be read: {explain_error(error)}") from error
         lacking = sorted({*(columns.names if columns else ())} - set(self.columns(name)))
         if lacking:
             raise UserError(
@@ -123,36 +123,36 @@ class Manifest:
             )
 
     def _scan(self, files: Iterable[str]) -> str:
-        listed = ", ".join(_quoted(self.root.url(f)) for f in files)
+        listed = ", ".join(_quote(self.root.url(f)) for f in files)
         return f"from read_parquet([{listed}], union_by_name = false)"
 
-    def _narrower(self, use: Use) -> str | None:
+    def _narrow_view(self, use: Use) -> str | None:
         """The query to put in the place of one use of a view; None where the view itself is right."""
         if use.view != "manifest":
-            return None if use.uids is None else self._pruned(use.view, use.uids)
-        tables = self._wide.needed(use.names)
+            return None if use.uids is None else self._prune_scan(use.view, use.uids)
+        tables = self._wide.needed_tables(use.names)
         if use.uids is None:
             return None if use.names is None else self._wide.sql(use.names, {})
-        scans = {table: self._pruned(table, use.uids) for table in tables}
+        scans = {table: self._prune_scan(table, use.uids) for table in tables}
         return self._wide.sql(use.names, {table: scan for table, scan in scans.items() if scan is not None})
 
-    def _pruned(self, table: str, uids: Sequence[str]) -> str | None:
+    def _prune_scan(self, table: str, uids: Sequence[str]) -> str | None:
         """A scan of the files of `table` that can hold `uids`; None where that is no fewer."""
         files = self._files[table]
         if len(files) < MIN_FILES:
             return None
         if table in VERSIONED_TABLES and table != "selection":
-            found = self._filter(table).files_with(uids)
+            found = self._index_of(table).files_with(uids)
         else:
             # A uid is in the same unit in every unit table.
-            units = {f.rpartition("/")[2] for f in self._filter("samples").files_with(uids)}
+            units = {f.rpartition("/")[2] for f in self._index_of("samples").files_with(uids)}
             found = [f for f in files if f.rpartition("/")[2] in units]
         return self._scan(found) if found else f'select * from "{table}" where false'
 
-    def _filter(self, table: str) -> UidFilter:
-        if table not in self._filters:
-            self._filters[table] = UidFilter(self.root, self._files[table])
-        return self._filters[table]
+    def _index_of(self, table: str) -> UidIndex:
+        if table not in self._indexes:
+            self._indexes[table] = UidIndex(self.root, self._files[table])
+        return self._indexes[table]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +181,7 @@ class _Wide:
         found["train_index"] = {"train_shard": "t.shard", "train_offset": 't."offset"', "train_size": "t.size"}
         return found
 
-    def needed(self, names: frozenset[str] | None) -> list[str]:
+    def needed_tables(self, names: frozenset[str] | None) -> list[str]:
         """The tables that a query with the words `names` can need; samples says which rows there are."""
         return [
             table
@@ -191,11 +191,11 @@ class _Wide:
 
     def sql(self, names: frozenset[str] | None, scans: Mapping[str, str]) -> str:
         """The view, or as much of it as `names` need; a table is read by its scan where there is one."""
-        tables = self.needed(names)
+        tables = self.needed_tables(names)
         aliases = {"samples": "s", "downloads": "d", "duplicates": "u", "selection": "l", "train_index": "t"}
         listed = [f'{sql} as "{name}"' for table in tables for name, sql in self.columns[table].items()]
         sources = [
-            f'{f"({scans[table]})" if table in scans else _identifier(table)} as "{aliases.get(table, table)}"'
+            f'{f"({scans[table]})" if table in scans else _quote_identifier(table)} as "{aliases.get(table, table)}"'
             for table in tables
         ]
         joined = " left join ".join([sources[0], *(f"{source} using (uid)" for source in sources[1:])])
@@ -209,18 +209,18 @@ class _Wide:
         return f"select uid{listed} from ({uids}) u {joins}"
 
 
-def reason(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
     """DuckDB's message in one line: what is wrong and its hint, without the marker lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("LINE ", "^"))]
     return " ".join(kept) or "it gives no reason."
 
 
-def _identifier(name: str) -> str:
+def _quote_identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from curation.errors import UserError
-from curation.manifest.manifest import Manifest, reason
+from curation.manifest.manifest import Manifest, explain_error
 from curation.storage import Root, whole_file
 
 MAX_CELL = 60
@@ -30,12 +30,12 @@ def write_query(root: Root, sql: str, form: str, output: str | None) -> None:
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise UserError("Parquet is not for a terminal: name a file with --output.")
     relation = Manifest(root).query(sql)
-    with _sink(output) as sink, _refused():
-        _WRITERS[form](_named_once(relation.to_arrow_reader(10_000)), sink)
+    with _open_sink(output) as sink, _errors_as_user_errors():
+        _WRITERS[form](_rename_repeated(relation.to_arrow_reader(10_000)), sink)
 
 
 @contextlib.contextmanager
-def _refused() -> Iterator[None]:
+def _errors_as_user_errors() -> Iterator[None]:
     """What DuckDB finds wrong only at a row (a value that does not convert, say) as a UserError.
 
     Arrow passes such an error on as an OSError without a number.
@@ -45,10 +45,10 @@ def _refused() -> Iterator[None]:
     except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise UserError(f"DuckDB refuses the query: {reason(error)}") from error
+        raise UserError(f"DuckDB refuses the query: {explain_error(error)}") from error
 
 
-def _named_once(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+def _rename_repeated(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """`reader` with a number after the names of columns that are there twice."""
     names = reader.schema.names
     fresh = [name if name not in names[:i] else f"{name}_{names[:i].count(name)}" for i, name in enumerate(names)]
@@ -58,7 +58,7 @@ def _named_once(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
 
 
 @contextlib.contextmanager
-def _sink(output: str | None) -> Iterator[IO[bytes]]:
+def _open_sink(output: str | None) -> Iterator[IO[bytes]]:
     """Standard output, or a file that appears under its name when it is whole."""
     if output is None:
         yield sys.stdout.buffer
@@ -68,7 +68,7 @@ def _sink(output: str | None) -> Iterator[IO[bytes]]:
             yield sink
 
 
-def _csv(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
+def _write_csv(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
     """Lists, structs, intervals and bytes as JSON text."""
     written = [pa.field(f.name, pa.string() if _lacks_csv(f.type) else f.type) for f in reader.schema]
     with pyarrow.csv.CSVWriter(sink, pa.schema(written)) as writer:
@@ -83,27 +83,27 @@ def _lacks_csv(dtype: pa.DataType) -> bool:
 
 
 def _as_text(column: pa.Array) -> pa.Array:
-    values = (_plain(value) for value in column.to_pylist())
-    texts = [value if value is None or isinstance(value, str) else _dumped(value) for value in values]
+    values = (_to_json_types(value) for value in column.to_pylist())
+    texts = [value if value is None or isinstance(value, str) else _to_json(value) for value in values]
     return pa.array(texts, pa.string())
 
 
-def _json(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
+def _write_json(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
     for batch in reader:
         for row in batch.to_pylist():
-            sink.write(_dumped(_plain(row)).encode() + b"\n")
+            sink.write(_to_json(_to_json_types(row)).encode() + b"\n")
 
 
-def _dumped(value: Any) -> str:
+def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _plain(value: Any) -> Any:
+def _to_json_types(value: Any) -> Any:
     """`value` in JSON's types: whole decimals (DuckDB's sums) as integers, bytes in hex, NaN and infinity as null."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _to_json_types(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_json_types(item) for item in value]
     if isinstance(value, decimal.Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, bytes):
@@ -111,37 +111,37 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _parquet(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
+def _write_parquet(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
     with pq.ParquetWriter(sink, reader.schema, compression="zstd") as writer:
         for batch in reader:
             writer.write_batch(batch)
 
 
 def _is_numeric(dtype: pa.DataType) -> bool:
-    return pa.types.is_integer(dtype) or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)
+    return any(kind(dtype) for kind in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     if value is None:
         return "·"
     text = f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", "⏎")
     return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 
 
-def _table(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
+def _write_table(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
     rows: list[list[str]] = []
     total = 0
     numeric = [_is_numeric(field.type) for field in reader.schema]
     for batch in reader:
         wanted = batch.slice(0, max(0, MAX_ROWS - len(rows)))
-        rows += [[_cell(v) for v in row.values()] for row in wanted.to_pylist()]
+        rows += [[_format_cell(v) for v in row.values()] for row in wanted.to_pylist()]
         total += batch.num_rows
-    sink.write(render(reader.schema.names, rows, numeric).encode())
+    sink.write(render_table(reader.schema.names, rows, numeric).encode())
     if total > len(rows):
         sink.write(f"… {total - len(rows):,} more rows; --format csv, json or parquet gives them all\n".encode())
 
 
-def render(names: list[str], rows: list[list[str]], right: list[bool]) -> str:
+def render_table(names: list[str], rows: list[list[str]], right: list[bool]) -> str:
     """A table in plain text; columns with `right` are aligned to the right."""
     widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(names)]
 
@@ -152,4 +152,4 @@ def render(names: list[str], rows: list[list[str]], right: list[bool]) -> str:
     return line(names) + line(["─" * w for w in widths]) + "".join(map(line, rows))
 
 
-_WRITERS = {"csv": _csv, "json": _json, "parquet": _parquet, "table": _table}
+_WRITERS = {"csv": _write_csv, "json": _write_json, "parquet": _write_parquet, "table": _write_table}

@@ -2,7 +2,7 @@
 
 DuckDB joins every table of the wide view even where a query names columns of one, and a uid says nothing about the file
 it is in. So the query's syntax tree is searched for the columns that it names and for `uid = '…'`, and each view in it
-is replaced by a narrower one. What the tree does not show for certain (`*`, a whole row, PIVOT) keeps the full view.
+is replaced by a narrow one. What the tree does not show for certain (`*`, a whole row, PIVOT) keeps the full view.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ class Use:
     uids: tuple[str, ...] | None
 
 
-def rewritten(
+def rewrite_query(
     parser: duckdb.DuckDBPyConnection,
     sql: str,
     parameters: Sequence[Any] | None,
     views: frozenset[str],
-    narrower: Callable[[Use], str | None],
+    narrow: Callable[[Use], str | None],
 ) -> str | None:
-    """`sql` with each use of a view replaced by the query that `narrower` gives for it; None when all stay.
+    """`sql` with each use of a view replaced by the query that `narrow` gives for it; None when all stay.
 
     `parser` needs no table; it turns SQL into a tree and back.
     """
     try:
-        tree = _tree(parser, sql)
-        if tree is None or not _replace(parser, tree, parameters, views, narrower):
+        tree = _parse(parser, sql)
+        if tree is None or not _replace_views(parser, tree, parameters, views, narrow):
             return None
         text: str = parser.execute("select json_deserialize_sql(?::json)", [json.dumps(tree)]).fetchall()[0][0]
     except duckdb.Error:
@@ -49,33 +49,33 @@ def rewritten(
     return text
 
 
-def _tree(parser: duckdb.DuckDBPyConnection, sql: str) -> Node | None:
+def _parse(parser: duckdb.DuckDBPyConnection, sql: str) -> Node | None:
     """The syntax tree of one SELECT; None for PIVOT and whatever else has none."""
     found: Node = json.loads(parser.execute("select json_serialize_sql(?::varchar)", [sql]).fetchall()[0][0])
     return None if found["error"] else found
 
 
-def _replace(
+def _replace_views(
     parser: duckdb.DuckDBPyConnection,
     tree: Node,
     parameters: Sequence[Any] | None,
     views: frozenset[str],
-    narrower: Callable[[Use], str | None],
+    narrow: Callable[[Use], str | None],
 ) -> bool:
-    nodes = list(_nodes(tree))
+    nodes = list(_walk(tree))
     tables = [n for n in nodes if n.get("type") == "BASE_TABLE" and not n["schema_name"]]
     uses = [n for n in tables if n["table_name"].lower() in views]
     if any(entry["key"].lower() in views for n in nodes for entry in (n.get("cte_map") or {"map": []})["map"]):
         return False  # a name of ours means something else somewhere in this query
-    names = _names(nodes, uses)
-    uids = {id(n["from_table"]): _uids(n, parameters) for n in nodes if n.get("type") == "SELECT_NODE"}
+    names = _collect_words(nodes, uses)
+    uids = {id(n["from_table"]): _find_uids(n, parameters) for n in nodes if n.get("type") == "SELECT_NODE"}
     changed = False
     for node in uses:
         use = Use(view=node["table_name"].lower(), names=names, uids=uids.get(id(node)))
-        query = narrower(use)
+        query = narrow(use)
         if query is not None:
             alias = (node["alias"] or node["table_name"]).replace('"', '""')
-            made = _tree(parser, f'select * from ({query}) as "{alias}"')
+            made = _parse(parser, f'select * from ({query}) as "{alias}"')
             assert made is not None
             fresh = made["statements"][0]["node"]["from_table"]
             fresh |= {key: node[key] for key in ("sample", "column_name_alias")}
@@ -85,17 +85,17 @@ def _replace(
     return changed
 
 
-def _nodes(value: Any) -> Iterator[Node]:
+def _walk(value: Any) -> Iterator[Node]:
     if isinstance(value, dict):
         yield value
         for child in value.values():
-            yield from _nodes(child)
+            yield from _walk(child)
     elif isinstance(value, list):
         for child in value:
-            yield from _nodes(child)
+            yield from _walk(child)
 
 
-def _names(nodes: Sequence[Node], uses: Sequence[Node]) -> frozenset[str] | None:
+def _collect_words(nodes: Sequence[Node], uses: Sequence[Node]) -> frozenset[str] | None:
     """Every word of the query, in lower case: what it can name is among them. None when a whole row is wanted."""
     rows = {(n["alias"] or n["table_name"]).lower() for n in uses}
     for node in nodes:
@@ -110,7 +110,7 @@ def _names(nodes: Sequence[Node], uses: Sequence[Node]) -> frozenset[str] | None
     return frozenset(words)
 
 
-def _uids(select: Node, parameters: Sequence[Any] | None) -> tuple[str, ...] | None:
+def _find_uids(select: Node, parameters: Sequence[Any] | None) -> tuple[str, ...] | None:
     """The uids that WHERE of `select` allows, when one of its conditions lists them."""
     pending = [select["where_clause"]]
     while pending:
@@ -124,13 +124,13 @@ def _uids(select: Node, parameters: Sequence[Any] | None) -> tuple[str, ...] | N
         if node["type"] == "COMPARE_EQUAL":
             sides = sorted([node["left"], node["right"]], key=lambda side: side["class"] != "COLUMN_REF")
         if sides and sides[0]["class"] == "COLUMN_REF" and sides[0]["column_names"][-1].lower() == "uid":
-            found = [_text(side, parameters) for side in sides[1:]]
+            found = [_constant_value(side, parameters) for side in sides[1:]]
             if all(isinstance(text, str) and _UID.fullmatch(text) for text in found):
                 return tuple(str(text) for text in found)
     return None
 
 
-def _text(node: Node, parameters: Sequence[Any] | None) -> Any:
+def _constant_value(node: Node, parameters: Sequence[Any] | None) -> Any:
     """The value of a constant or of a parameter; None for anything else."""
     if node["class"] == "CONSTANT":
         return (node.get("literal") or {}).get("text") or (node.get("value") or {}).get("value")

@@ -38,23 +38,23 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clip-curation")
 
 
-class UidFilter:
+class UidIndex:
     """Asks for uids among `files`: parquet with a column uid, in one folder, relative to `root`."""
 
     def __init__(self, root: Root, files: Sequence[str]) -> None:
         self.files = list(files)
-        self._segments = _segments(root, _sized(root, files)) if len(files) >= MIN_FILES else None
+        self._segments = _cover_files(root, _list_sizes(root, files)) if len(files) >= MIN_FILES else None
 
     def files_with(self, uids: Iterable[str]) -> list[str]:
         """Those of the files that can hold one of `uids` (32 hex digits each)."""
         if self._segments is None:
             return self.files
         wanted = list(uids)
-        found = {name for segment in self._segments for name in segment.holding(wanted)}
+        found = {name for segment in self._segments for name in segment.files_with(wanted)}
         return [name for name in self.files if name in found]
 
 
-def _sized(root: Root, files: Sequence[str]) -> list[Sized]:
+def _list_sizes(root: Root, files: Sequence[str]) -> list[Sized]:
     """Names with sizes, by which a file is known again."""
     folder = files[0].rpartition("/")[0]
     sizes = {e["name"].rsplit("/", 1)[-1]: e["size"] for e in root.fs.ls(root.full(folder), detail=True)}
@@ -69,22 +69,23 @@ class Segment:
         self.files: list[Sized] = [(name, size) for name, size in json.loads(path.with_suffix(".json").read_text())]
         self.bits = np.load(path, mmap_mode="r")
 
-    def holding(self, uids: Sequence[str]) -> list[str]:
+    def files_with(self, uids: Sequence[str]) -> list[str]:
         either = np.zeros(self.bits.shape[1], np.uint8)
-        for rows in _positions(np.frombuffer(bytes.fromhex("".join(uids)), ">u8").reshape(-1, 2), len(self.bits)):
+        for rows in _bit_positions(np.frombuffer(bytes.fromhex("".join(uids)), ">u8").reshape(-1, 2), len(self.bits)):
             either |= np.bitwise_and.reduce(self.bits[rows], axis=0)
         return [self.files[k][0] for k in np.flatnonzero(np.unpackbits(either)[: len(self.files)])]
 
 
-def _positions(halves: np.ndarray, num: int) -> np.ndarray:
+def _bit_positions(halves: np.ndarray, num: int) -> np.ndarray:
     """int64 `[n, NUM_PROBES]` below `num`, from the two halves `[n, 2]` of each uid (a uid is a hash already)."""
     steps = np.arange(NUM_PROBES, dtype=np.uint64)
     first, second = halves.astype(np.uint64).T
     with np.errstate(over="ignore"):
-        return ((first[:, None] + steps * (second[:, None] | np.uint64(1))) % np.uint64(num)).astype(np.int64)
+        positions: np.ndarray = (first[:, None] + steps * (second[:, None] | np.uint64(1))) % np.uint64(num)
+    return positions.astype(np.int64)
 
 
-def _segments(root: Root, files: Sequence[Sized]) -> list[Segment] | None:
+def _cover_files(root: Root, files: Sequence[Sized]) -> list[Segment] | None:
     """The segments that cover `files`, made where they are missing; None where nothing can be kept."""
     folder = cache_folder() / "uids" / fingerprint([FORMAT, root.url(files[0][0].rpartition("/")[0])])
     try:
@@ -92,7 +93,7 @@ def _segments(root: Root, files: Sequence[Sized]) -> list[Segment] | None:
     except OSError:
         return None
     wanted = set(files)
-    found = list(_kept(folder))
+    found = list(_load_segments(folder))
     useful = [segment for segment in found if wanted & set(segment.files)]
     short = sum(len(segment.files) < FILES_PER_SEGMENT for segment in useful)
     if short > MAX_SEGMENTS:
@@ -103,23 +104,23 @@ def _segments(root: Root, files: Sequence[Sized]) -> list[Segment] | None:
             segment.path.with_suffix(".json").unlink(missing_ok=True)
     missing = sorted(wanted - {file for segment in useful for file in segment.files})
     for start in range(0, len(missing), FILES_PER_SEGMENT):
-        useful.append(_build(root, folder, missing[start : start + FILES_PER_SEGMENT]))
+        useful.append(_build_segment(root, folder, missing[start : start + FILES_PER_SEGMENT]))
     return useful
 
 
-def _kept(folder: Path) -> Iterator[Segment]:
+def _load_segments(folder: Path) -> Iterator[Segment]:
     for path in sorted(folder.glob("*.npy")):
         with contextlib.suppress(FileNotFoundError):  # another process has just replaced it
             yield Segment(path)
 
 
-def _build(root: Root, folder: Path, files: Sequence[Sized]) -> Segment:
+def _build_segment(root: Root, folder: Path, files: Sequence[Sized]) -> Segment:
     with ThreadPoolExecutor(NUM_READERS if not root.is_local else 2) as pool:
-        uids = list(pool.map(lambda file: _halves(root, file[0]), files))
+        uids = list(pool.map(lambda file: _read_halves(root, file[0]), files))
     num = BITS_PER_ROW * max(1, *map(len, uids))
     bits = np.zeros((num, -(-len(files) // 8)), np.uint8)
     for k, halves in enumerate(uids):
-        bits[_positions(halves, num).ravel(), k // 8] |= np.uint8(128 >> k % 8)
+        bits[_bit_positions(halves, num).ravel(), k // 8] |= np.uint8(128 >> k % 8)
     path = folder / f"{uuid.uuid4().hex}.npy"
     path.with_suffix(".json").write_text(json.dumps(files))
     temporary = path.with_suffix(".tmp")
@@ -129,7 +130,7 @@ def _build(root: Root, folder: Path, files: Sequence[Sized]) -> Segment:
     return Segment(path)
 
 
-def _halves(root: Root, name: str) -> np.ndarray:
+def _read_halves(root: Root, name: str) -> np.ndarray:
     """uint64 `[n, 2]`: the uids of one file, 32 hex digits each."""
     digits = "".join(root.read_parquet(name, ["uid"])["uid"].to_pylist())
     return np.frombuffer(bytes.fromhex(digits), ">u8").reshape(-1, 2)

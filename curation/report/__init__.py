@@ -9,9 +9,9 @@ from pathlib import Path
 
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
-from curation.report.funnel import FunnelRow, funnel, render
-from curation.report.hosts import hosts_text
-from curation.report.page import page
+from curation.report.funnel import FunnelRow, funnel, render_funnel
+from curation.report.hosts import render_hosts
+from curation.report.page import render_page
 from curation.storage import Root
 
 __all__ = ["FunnelRow", "funnel", "status_text", "write_html"]
@@ -19,8 +19,8 @@ __all__ = ["FunnelRow", "funnel", "status_text", "write_html"]
 
 def status_text(root: Root) -> str:
     """The funnel of `root` as a table in plain text; while a download runs, whom it asks and what comes of it."""
-    live = hosts_text(root)
-    return render(funnel(Manifest(root))) + (f"\n{live}" if live else "")
+    live = render_hosts(root)
+    return render_funnel(funnel(Manifest(root))) + (f"\n{live}" if live else "")
 
 
 def write_html(root: Root, output: str | Path) -> None:
@@ -31,7 +31,7 @@ def write_html(root: Root, output: str | Path) -> None:
     target = Path(output)
     if not target.parent.is_dir():
         raise UserError(f"There is no folder {target.parent} to write {target.name} in: make it first.")
-    html = page(Manifest(root))
+    html = render_page(Manifest(root))
     temporary = target.with_name(f".tmp-{target.name}")
     try:
         temporary.write_text(html, encoding="utf-8")

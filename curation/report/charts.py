@@ -33,19 +33,23 @@ def distributions(manifest: Manifest) -> Iterator[Distribution]:
     """One for each score of the manifest that has at least two different values, over the pictures that came."""
     schema = manifest.query("select * from manifest limit 0").to_arrow_table().schema
     for field in schema:
-        if field.name in _PLUMBING or field.name.startswith("claimed_"):
-            continue
-        numeric = pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
-        found = _binned(manifest, field) if numeric else _categories(manifest, field) if _is_category(field) else None
-        if found is not None and len([count for count in found.counts if count]) > 1:
-            yield found
+        plumbing = field.name in _PLUMBING or field.name.startswith("claimed_")
+        chart = None if plumbing else _distribution(manifest, field)
+        if chart is not None and len([count for count in chart.counts if count]) > 1:
+            yield chart
+
+
+def _distribution(manifest: Manifest, field: pa.Field) -> Distribution | None:
+    if pa.types.is_floating(field.type) or pa.types.is_integer(field.type):
+        return _bin_values(manifest, field)
+    return _count_categories(manifest, field) if _is_category(field) else None
 
 
 def _is_category(field: pa.Field) -> bool:
     return pa.types.is_boolean(field.type) and field.name != "kept" or field.name in ("language", "format", "concept")
 
 
-def _binned(manifest: Manifest, field: pa.Field) -> Distribution | None:
+def _bin_values(manifest: Manifest, field: pa.Field) -> Distribution | None:
     """Equal bins between the 0.5 % and 99.5 % quantiles; what lies outside is counted in the bins at the ends."""
     value = f'"{field.name}"::double'
     known = f"status = 'ok' and isfinite({value})"
@@ -61,18 +65,18 @@ def _binned(manifest: Manifest, field: pa.Field) -> Distribution | None:
         num_bins = math.ceil(span / step)
     bin_sql = f"least(greatest(floor(({value} - {low!r}) / {step!r}), 0), {num_bins - 1})::int"
     labels = [f"{low + i * step:.4g} to {low + (i + 1) * step:.4g}" for i in range(num_bins)]
-    return _filled(manifest, field.name, bin_sql, known, dict(enumerate(labels)))
+    return _count_rows(manifest, field.name, bin_sql, known, dict(enumerate(labels)))
 
 
-def _categories(manifest: Manifest, field: pa.Field) -> Distribution:
+def _count_categories(manifest: Manifest, field: pa.Field) -> Distribution:
     text, known = f'"{field.name}"::varchar', f"status = 'ok' and \"{field.name}\" is not null"
     top = manifest.query(
         f"select {text} as c from manifest where {known} group by c order by count(*) desc, c limit {NUM_CATEGORIES}"
     ).fetchall()
-    return _filled(manifest, field.name, text, known, {row[0]: row[0] for row in top})
+    return _count_rows(manifest, field.name, text, known, {row[0]: row[0] for row in top})
 
 
-def _filled(manifest: Manifest, column: str, key: str, known: str, labels: Mapping[Any, str]) -> Distribution:
+def _count_rows(manifest: Manifest, column: str, key: str, known: str, labels: Mapping[Any, str]) -> Distribution:
     found = manifest.query(
         f"select {key} as k, count(*), count(*) filter (where kept) from manifest where {known} group by k"
     ).fetchall()
@@ -83,7 +87,7 @@ def _filled(manifest: Manifest, column: str, key: str, known: str, labels: Mappi
     return Distribution(column, list(labels.values()), counts, kept, ok - sum(count for count, _ in rows.values()))
 
 
-def svg(chart: Distribution) -> str:
+def render_svg(chart: Distribution) -> str:
     """The distribution as bars with a tooltip each; the first and last label below."""
     top, step = max(chart.counts), WIDTH / len(chart.counts)
     bars = []
@@ -98,11 +102,11 @@ def svg(chart: Distribution) -> str:
     alt = f"Distribution of {chart.column}: all pictures and the kept ones"
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 16}" role="img" aria-label="{escape(alt)}">{"".join(bars)}'
-        f'<line class="axis" x1="0" y1="{HEIGHT}" x2="{WIDTH}" y2="{HEIGHT}"/>{_labels(chart, step)}</svg>'
+        f'<line class="axis" x1="0" y1="{HEIGHT}" x2="{WIDTH}" y2="{HEIGHT}"/>{_render_labels(chart, step)}</svg>'
     )
 
 
-def _labels(chart: Distribution, step: float) -> str:
+def _render_labels(chart: Distribution, step: float) -> str:
     """Both ends of the range, or every category's name while there is room."""
     y = HEIGHT + 12
     if " to " in chart.labels[0]:

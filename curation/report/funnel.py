@@ -32,37 +32,35 @@ def funnel(manifest: Manifest) -> list[FunnelRow]:
 
     Counts add up: a stage's rows are the next stage's rows and all its reasons.
     """
-    counted = list(_counted(manifest))
-    total = counted[0][2]
-    return [
-        FunnelRow(s, reason, count, count / total if total else 0.0, detail) for s, reason, count, detail in counted
-    ]
+    counts = list(_count_stages(manifest))
+    total = counts[0][2]
+    return [FunnelRow(s, reason, count, count / total if total else 0.0, detail) for s, reason, count, detail in counts]
 
 
-def _counted(manifest: Manifest) -> Iterator[tuple[str, str | None, int, str]]:
-    num_samples = _one(manifest, "select count(*) from samples")
+def _count_stages(manifest: Manifest) -> Iterator[tuple[str, str | None, int, str]]:
+    num_samples = _query_int(manifest, "select count(*) from samples")
     totals = [plan["totals"] for plan in plans(manifest.root)]
-    rejected = _sum(reasons for t in totals for reasons in t.items() if reasons[0] != "samples")
+    rejected = _sum_counts(reasons for t in totals for reasons in t.items() if reasons[0] != "samples")
     yield "metadata", None, num_samples + sum(rejected.values()), ""
-    yield from (("metadata", reason, count, "") for reason, count in _most_first(rejected))
+    yield from (("metadata", reason, count, "") for reason, count in _sort_by_count(rejected))
     yield "samples", None, num_samples, ""
-    statuses = _sum(manifest.query("select status, count(*) from downloads group by status").fetchall())
+    statuses = _sum_counts(manifest.query("select status, count(*) from downloads group by status").fetchall())
     if not statuses:
         return
     num_pictures = statuses.pop("ok", 0)
     statuses |= _pending(num_samples - num_pictures - sum(statuses.values()))
-    yield from (("samples", reason, count, "") for reason, count in _most_first(statuses))
+    yield from (("samples", reason, count, "") for reason, count in _sort_by_count(statuses))
     yield "pictures", None, num_pictures, ""
     current = manifest.root.current("selection")
     if current is None:
         return
-    yield from _selected(manifest, num_pictures, current["config"])
+    yield from _count_selection(manifest, num_pictures, current["config"])
 
 
-def _selected(
+def _count_selection(
     manifest: Manifest, num_pictures: int, config: dict[str, Any]
 ) -> Iterator[tuple[str, str | None, int, str]]:
-    decided = _sum(manifest.query("select coalesce(reason, ''), count(*) from selection group by 1").fetchall())
+    decided = _sum_counts(manifest.query("select coalesce(reason, ''), count(*) from selection group by 1").fetchall())
     reasons = {reason: count for reason, count in decided.items() if not reason.startswith(DOWNLOAD)}
     num_kept = reasons.pop("", 0)
     for rule in config.get("order", sorted(reasons)):
@@ -71,16 +69,16 @@ def _selected(
     yield from (("pictures", reason, count, "") for reason, count in pending.items())
     yield "kept", None, num_kept, ""
     if manifest.root.current("train_index") is not None:
-        num_packed = _one(manifest, "select count(*) from train_index")
+        num_packed = _query_int(manifest, "select count(*) from train_index")
         yield from (("kept", reason, count, "") for reason, count in _pending(num_kept - num_packed).items())
         yield "packed", None, num_packed, ""
 
 
-def _one(manifest: Manifest, sql: str) -> int:
+def _query_int(manifest: Manifest, sql: str) -> int:
     return int(manifest.query(sql).fetchall()[0][0])
 
 
-def _sum(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+def _sum_counts(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for key, count in pairs:
         counts[key] = counts.get(key, 0) + int(count)
@@ -91,11 +89,11 @@ def _pending(count: int) -> dict[str, int]:
     return {"pending": count} if count else {}
 
 
-def _most_first(counts: dict[str, int]) -> list[tuple[str, int]]:
+def _sort_by_count(counts: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def render(rows: list[FunnelRow]) -> str:
+def render_funnel(rows: list[FunnelRow]) -> str:
     """The funnel as aligned lines: stages flush left, the reasons of each below it with a minus."""
     cells = [
         (

@@ -42,14 +42,14 @@ class Host:
         return (min(failed)[1], -min(failed)[0] / self.num_rows) if failed else None
 
 
-def running(root: Root) -> list[dict[str, Any]]:
+def read_running_logs(root: Root) -> list[dict[str, Any]]:
     """Logs of the units that are fetched at this moment."""
     logs = [root.read_json(f"{FOLDER}/{name}") for name in root.list(FOLDER, ".json")]
     oldest = time.time() - STALE_S
     return [log for log in logs if log["running"] and log["at"] >= oldest]
 
 
-def hosts(logs: list[dict[str, Any]]) -> list[Host]:
+def merge_hosts(logs: list[dict[str, Any]]) -> list[Host]:
     """Hosts of `logs`, those with most ended rows first."""
     found: dict[str, Host] = {}
     for log in logs:
@@ -60,17 +60,17 @@ def hosts(logs: list[dict[str, Any]]) -> list[Host]:
     return sorted((host for host in found.values() if host.num_rows), key=lambda host: (-host.num_rows, host.name))
 
 
-def hosts_text(root: Root) -> str:
+def render_hosts(root: Root) -> str:
     """The running download in one line and a table of its largest hosts; empty when none runs."""
-    logs = running(root)
+    logs = read_running_logs(root)
     if not logs:
         return ""
-    found = hosts(logs)
-    lines = [_headline(logs, len(found)), *_table(found[:NUM_SHOWN])]
+    found = merge_hosts(logs)
+    lines = [_render_headline(logs, len(found)), *_render_table(found[:NUM_SHOWN])]
     return "\n".join(lines) + "\n"
 
 
-def _headline(logs: list[dict[str, Any]], num_hosts: int) -> str:
+def _render_headline(logs: list[dict[str, Any]], num_hosts: int) -> str:
     statuses = sum((Counter(log["statuses"]) for log in logs), Counter[str]())
     total, planned = statuses.total(), sum(log["rows"] for log in logs)
     rows_per_s, bytes_per_s = (sum(log.get(key) or 0.0 for log in logs) for key in ("rows_per_s", "bytes_per_s"))
@@ -83,14 +83,14 @@ def _headline(logs: list[dict[str, Any]], num_hosts: int) -> str:
     )
 
 
-def _table(found: list[Host]) -> list[str]:
-    cells = [HEADER, *(_cells(host) for host in found)]
+def _render_table(found: list[Host]) -> list[str]:
+    cells = [HEADER, *(_format_host(host) for host in found)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(HEADER))]
     rows = ([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3)), row[4]] for row in cells)
     return [("  " + "  ".join(row)).rstrip() for row in rows]
 
 
-def _cells(host: Host) -> tuple[str, ...]:
+def _format_host(host: Host) -> tuple[str, ...]:
     failure = host.top_failure
     said = f"{failure[0]} {100 * failure[1]:.0f} %" if failure else ""
     name = host.name or "(no host)"

@@ -17,17 +17,17 @@ _SOURCES = """
 """
 
 
-def page(manifest: Manifest) -> str:
+def render_page(manifest: Manifest) -> str:
     """The whole page. Its length grows with the number of rules, not with the rows."""
     rows = funnel(manifest)
     rules = {row.reason: row.detail for row in rows if row.stage == "pictures" and row.reason and row.count}
     counts = {row.reason or row.stage: row.count for row in rows if row.stage in ("pictures", "kept")}
     parts = [
-        _section("Funnel", _funnel(rows)),
-        _section("Sources", _sources(manifest)),
-        _section("Scores", _scores(manifest)),
-        *(_section(_title(reason, counts), html) for reason, html in pictures.galleries(manifest, rules)),
-        _section("Downloads that failed", pictures.failures(manifest)),
+        _render_section("Funnel", _render_funnel(rows)),
+        _render_section("Sources", _render_sources(manifest)),
+        _render_section("Scores", _render_scores(manifest)),
+        *(_render_section(_title(reason, counts), html) for reason, html in pictures.render_galleries(manifest, rules)),
+        _render_section("Downloads that failed", pictures.render_failures(manifest)),
     ]
     style = resources.files("curation.report").joinpath("style.css").read_text(encoding="utf-8")
     name = escape(manifest.root.base.rstrip("/").rsplit("/", 1)[-1])
@@ -39,7 +39,7 @@ def page(manifest: Manifest) -> str:
     )
 
 
-def _section(title: str, html: str) -> str:
+def _render_section(title: str, html: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{html}</section>" if html else ""
 
 
@@ -47,7 +47,7 @@ def _title(reason: str, counts: dict[str, int]) -> str:
     return f"{'Kept' if reason == 'kept' else f'Dropped by {reason}'}: {counts[reason]:,}"
 
 
-def _funnel(rows: list[FunnelRow]) -> str:
+def _render_funnel(rows: list[FunnelRow]) -> str:
     lines = []
     for row in rows:
         kind = "stage" if row.reason is None else "reason"
@@ -63,7 +63,7 @@ def _funnel(rows: list[FunnelRow]) -> str:
     return f'<table class="funnel">{head}{"".join(lines)}</table>'
 
 
-def _sources(manifest: Manifest) -> str:
+def _render_sources(manifest: Manifest) -> str:
     relation = manifest.query(_SOURCES)
     names, rows = list(relation.columns), relation.fetchall()
     head = "".join(f'<th class="{"number" if i else ""}">{name}</th>' for i, name in enumerate(names))
@@ -75,14 +75,14 @@ def _sources(manifest: Manifest) -> str:
     return f'<table>{"<tr>" + head}<th class="number">kept of samples</th></tr>{body}</table>' if rows else ""
 
 
-def _scores(manifest: Manifest) -> str:
+def _render_scores(manifest: Manifest) -> str:
     found = list(charts.distributions(manifest))
     if not found:
         return ""
     figures = "".join(
         f"<figure><figcaption>{escape(chart.column)}"
         f"{f' <small>{chart.num_unknown:,} unknown</small>' if chart.num_unknown else ''}</figcaption>"
-        f"{charts.svg(chart)}</figure>"
+        f"{charts.render_svg(chart)}</figure>"
         for chart in found
     )
     legend = '<p class="legend"><span class="all"></span> all pictures <span class="kept"></span> kept</p>'

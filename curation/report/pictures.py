@@ -23,23 +23,23 @@ _SHOWN = {"caption", "source", "width", "height", "duplicate_of"}
 """Columns that every figure shows in its own way."""
 
 
-def galleries(manifest: Manifest, rules: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def render_galleries(manifest: Manifest, rules: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """(reason, HTML) for the kept pictures ("kept") and then for each of `rules` (name → SQL) that dropped any.
 
     Under each picture stand the values of the columns that the rule names.
     """
     for reason, text in {"kept": "", **rules}.items():
-        condition = "kept" if reason == "kept" else f"reason = {_quoted(reason)}"
-        rows = _rows(manifest, f"{condition} and status = 'ok' order by uid limit {NUM_PICTURES}")
+        condition = "kept" if reason == "kept" else f"reason = {_quote(reason)}"
+        rows = _query_rows(manifest, f"{condition} and status = 'ok' order by uid limit {NUM_PICTURES}")
         if rows:
             named = [column for column in rows[0] if re.search(rf"\b{column}\b", text) and column not in _SHOWN]
-            kept = {row["uid"]: row for row in _kept_instead(manifest, rows)}
-            figures = "".join(_figure(manifest, row, named, kept.get(row["duplicate_of"])) for row in rows)
+            kept = {row["uid"]: row for row in _query_kept_instead(manifest, rows)}
+            figures = "".join(_render_figure(manifest, row, named, kept.get(row["duplicate_of"])) for row in rows)
             note = "<p><small>Right of each bar: the picture that was kept instead.</small></p>" if kept else ""
             yield reason, f'{note}<div class="gallery">{figures}</div>'
 
 
-def failures(manifest: Manifest) -> str:
+def render_failures(manifest: Manifest) -> str:
     """A few URLs of each status that is not ok, as a table; empty when every picture came."""
     rows = manifest.query(
         "select status, url, detail from (select d.status, s.url, d.detail, "
@@ -51,26 +51,31 @@ def failures(manifest: Manifest) -> str:
     return f'<div class="scroll"><table>{head}{cells}</table></div>' if rows else ""
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _rows(manifest: Manifest, condition: str) -> list[dict[str, Any]]:
-    return manifest.query(f"select * from manifest where {condition}").to_arrow_table().to_pylist()
+def _query_rows(manifest: Manifest, condition: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = (
+        manifest.query(f"select * from manifest where {condition}").to_arrow_table().to_pylist()
+    )
+    return rows
 
 
-def _kept_instead(manifest: Manifest, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _query_kept_instead(manifest: Manifest, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows that stand for those of `rows` that are duplicates."""
     wanted = sorted({row["duplicate_of"] for row in rows if row["duplicate_of"]})
-    return _rows(manifest, f"status = 'ok' and uid in ({', '.join(map(_quoted, wanted))})") if wanted else []
+    return _query_rows(manifest, f"status = 'ok' and uid in ({', '.join(map(_quote, wanted))})") if wanted else []
 
 
-def _figure(manifest: Manifest, row: dict[str, Any], named: list[str], instead: dict[str, Any] | None) -> str:
-    pictures = _image(manifest, row)
+def _render_figure(manifest: Manifest, row: dict[str, Any], named: list[str], instead: dict[str, Any] | None) -> str:
+    pictures = _render_image(manifest, row)
     if instead is not None:
-        pictures += f'<span class="instead" title="kept instead: {instead["uid"]}">{_image(manifest, instead)}</span>'
+        pictures += (
+            f'<span class="instead" title="kept instead: {instead["uid"]}">{_render_image(manifest, instead)}</span>'
+        )
     caption = escape(row["caption"] or "(no caption)")
-    values = "".join(f"<br>{column} {escape(_shown(row[column]))}" for column in named)
+    values = "".join(f"<br>{column} {escape(_format_value(row[column]))}" for column in named)
     facts = f"{escape(row['source'] or '')} · {row['width']}×{row['height']}{values}"
     return (
         f'<figure><div class="pair">{pictures}</div>'
@@ -79,14 +84,14 @@ def _figure(manifest: Manifest, row: dict[str, Any], named: list[str], instead: 
     )
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     return "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _image(manifest: Manifest, row: dict[str, Any]) -> str:
+def _render_image(manifest: Manifest, row: dict[str, Any]) -> str:
     try:
         stored = read_member(manifest.root, row["shard"], row["offset"], row["size"])
-        data = thumbnail(stored)
+        data = make_thumbnail(stored)
     except (UserError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return '<div class="missing">unreadable</div>'  # a damaged shard must not hide the rest: `verify` names it
     unsafe = ' class="unsafe"' if (row["punsafe"] or 0) > UNSAFE else ""
@@ -94,7 +99,7 @@ def _image(manifest: Manifest, row: dict[str, Any]) -> str:
     return f'<img{unsafe} alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
 
 
-def thumbnail(stored: bytes) -> bytes:
+def make_thumbnail(stored: bytes) -> bytes:
     """`stored` as a small JPEG. Raises what Pillow raises for bytes that are no picture."""
     with Image.open(io.BytesIO(stored)) as picture:
         picture.draft("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))

@@ -49,7 +49,8 @@ def load_format(name: str) -> SourceFormat:
     """The format called `name`. Raises UserError naming the known ones."""
     if name not in list_formats():
         raise UserError(f"There is no source format {name!r}; known: auto, {', '.join(list_formats())}.")
-    return importlib.import_module(f"{__name__}.{name}").FORMAT
+    source: SourceFormat = importlib.import_module(f"{__name__}.{name}").FORMAT
+    return source
 
 
 def detect_format(columns: Sequence[str], file: str) -> str:

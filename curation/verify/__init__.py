@@ -22,22 +22,24 @@ from curation.verify import plans, tables, train, units
 
 def verify(root: Root) -> str | None:
     """The first difference as one sentence, None when there is none. Raises UserError for what is no root."""
-    root.check()
-    return next(differences(root), None)
+    root.check_format()
+    return next(find_differences(root), None)
 
 
-def differences(root: Root) -> Iterator[str]:
+def find_differences(root: Root) -> Iterator[str]:
     """Every difference, in the order of the stages: plans, units with their shards, whole tables, train shards."""
-    yield from plans.differences(root)
-    yield from _each("verify units", [partial(units.difference, root, unit) for unit in root.units("samples")])
+    yield from plans.find_differences(root)
+    yield from _run_checks(
+        "verify units", [partial(units.find_difference, root, unit) for unit in root.units("samples")]
+    )
     manifest = Manifest(root)
-    yield from tables.differences(manifest)
-    yield from train.differences(manifest)
+    yield from tables.find_differences(manifest)
+    yield from train.find_differences(manifest)
     parts = manifest.files("train_index")
-    yield from _each("verify train shards", [partial(train.difference, root, part) for part in parts])
+    yield from _run_checks("verify train shards", [partial(train.find_difference, root, part) for part in parts])
 
 
-def _each(desc: str, checks: Iterable[Callable[[], str | None]]) -> Iterator[str]:
+def _run_checks(desc: str, checks: Iterable[Callable[[], str | None]]) -> Iterator[str]:
     """Differences that `checks` find, in their order; hashing leaves the interpreter lock, so threads help."""
     listed = list(checks)
     with ThreadPoolExecutor(os.cpu_count()) as pool, bar(len(listed), desc, "file") as progress:

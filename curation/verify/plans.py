@@ -12,20 +12,20 @@ from curation.storage import Root
 from curation.tables import samples_file
 
 
-def differences(root: Root) -> Iterator[str]:
+def find_differences(root: Root) -> Iterator[str]:
     """Differences between what ingest recorded and what stands."""
     found = plans(root)
     for plan in found:
-        yield from _totals(plan)
-        yield from _units(root, plan)
-        yield from _rejects(root, plan)
+        yield from _check_totals(plan)
+        yield from _check_units(root, plan)
+        yield from _check_rejects(root, plan)
     planned = {f"{plan['batch']}-{unit}.parquet" for plan in found for unit in plan["units"]}
     for name in root.list("samples", ".parquet"):
         if name not in planned:
             yield f"samples/{name} belongs to no finished plan: run `curate ingest` again."
 
 
-def _totals(plan: dict[str, Any]) -> Iterator[str]:
+def _check_totals(plan: dict[str, Any]) -> Iterator[str]:
     num_rows, accounted = sum(i["num_rows"] for i in plan["inputs"]), sum(plan["totals"].values())
     if num_rows != accounted:
         yield f"Plan {plan['batch']} read {num_rows} rows of metadata and accounts for {accounted} of them."
@@ -34,7 +34,7 @@ def _totals(plan: dict[str, Any]) -> Iterator[str]:
         yield f"Plan {plan['batch']} counts {plan['totals']['samples']} samples, its units {num_samples}."
 
 
-def _units(root: Root, plan: dict[str, Any]) -> Iterator[str]:
+def _check_units(root: Root, plan: dict[str, Any]) -> Iterator[str]:
     for unit, num_rows in plan["units"].items():
         rel = samples_file(f"{plan['batch']}-{unit}")
         if not root.exists(rel):
@@ -45,7 +45,7 @@ def _units(root: Root, plan: dict[str, Any]) -> Iterator[str]:
             yield f"{rel} has {found} rows, the plan says {num_rows}."
 
 
-def _rejects(root: Root, plan: dict[str, Any]) -> Iterator[str]:
+def _check_rejects(root: Root, plan: dict[str, Any]) -> Iterator[str]:
     counts: Counter[str] = Counter()
     for name in root.list("rejects", ".parquet"):
         if name.startswith(f"{plan['batch']}-"):

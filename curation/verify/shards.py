@@ -27,7 +27,7 @@ class Place:
     prefix: str | None = None
 
 
-def difference(root: Root, shard: str, places: Sequence[Place], sha256: str | None = None) -> str | None:
+def find_difference(root: Root, shard: str, places: Sequence[Place], sha256: str | None = None) -> str | None:
     """What is wrong with `shard`, None when every place holds what it should. Reads the shard once, in chunks.
 
     `sha256` (hex) is that of the whole shard, None where only its name may tell.
@@ -40,10 +40,10 @@ def difference(root: Root, shard: str, places: Sequence[Place], sha256: str | No
             gap = place.offset - f.tell()
             if gap < 0:
                 return f"In {shard}, row {place.uid} at offset {place.offset} lies inside the member before it."
-            before = _read(f, gap, digest)
+            before = _hash_until(f, gap, digest)
             data = f.read(place.size)
             digest.update(data)
-            wrong = _wrong(place, before, data)
+            wrong = _find_fault(place, before, data)
             if wrong:
                 return f"In {shard}, row {place.uid} at offset {place.offset}: {wrong}."
         while chunk := f.read(CHUNK_BYTES):
@@ -56,7 +56,7 @@ def difference(root: Root, shard: str, places: Sequence[Place], sha256: str | No
     return None
 
 
-def _read(f: BinaryIO, size: int, digest: hashlib._Hash) -> bytes:
+def _hash_until(f: BinaryIO, size: int, digest: hashlib._Hash) -> bytes:
     """Hash the next `size` bytes; returns the last block of them."""
     last = b""
     while size > 0:
@@ -69,7 +69,7 @@ def _read(f: BinaryIO, size: int, digest: hashlib._Hash) -> bytes:
     return last
 
 
-def _wrong(place: Place, before: bytes, data: bytes) -> str | None:
+def _find_fault(place: Place, before: bytes, data: bytes) -> str | None:
     if len(data) != place.size:
         return f"the shard ends after {len(data)} of {place.size} bytes"
     try:

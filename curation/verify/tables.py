@@ -78,7 +78,7 @@ _TRAIN = [
 ]
 
 
-def differences(manifest: Manifest) -> Iterator[str]:
+def find_differences(manifest: Manifest) -> Iterator[str]:
     """Differences between whole tables, those that do not stand yet left out."""
     checks = list(_SAMPLES)
     for table, more in (("duplicates", _DUPLICATES), ("selection", _SELECTION), ("train_index", _TRAIN)):

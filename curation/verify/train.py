@@ -15,7 +15,7 @@ from curation.verify import shards
 _COLUMNS = ("uid", "shard", "offset", "size", "sha256", "json_offset", "json_size", "txt_offset", "txt_size", "caption")
 
 
-def differences(manifest: Manifest) -> Iterator[str]:
+def find_differences(manifest: Manifest) -> Iterator[str]:
     """Differences that the tables alone show: which shards there are, and how many samples each has."""
     root = manifest.root
     current, listed = root.current("train"), root.current("train_index")
@@ -38,17 +38,19 @@ def differences(manifest: Manifest) -> Iterator[str]:
             yield f"{rel} counts {sizes.get(name, 0)} samples in {name}, train_index {expected.get(name, 0)}."
 
 
-def difference(root: Root, part: str) -> str | None:
+def find_difference(root: Root, part: str) -> str | None:
     """The first difference between the rows of `part`, one file of train_index, and the shards they lie in."""
     table = root.read_parquet(part)
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in table.select([name for name in _COLUMNS if name in table.column_names]).to_pylist():
         rows.setdefault(row["shard"], []).append(row)
-    return next((wrong for shard, members in rows.items() if (wrong := _shard(root, shard, members))), None)
+    return next((wrong for shard, members in rows.items() if (wrong := _check_shard(root, shard, members))), None)
 
 
-def _shard(root: Root, shard: str, rows: list[dict[str, Any]]) -> str | None:
-    wrong = shards.difference(root, shard, [place for row in rows for place in _places(row)], _sha256(root, shard))
+def _check_shard(root: Root, shard: str, rows: list[dict[str, Any]]) -> str | None:
+    wrong = shards.find_difference(
+        root, shard, [place for row in rows for place in _list_places(row)], _read_recorded_sha256(root, shard)
+    )
     if wrong:
         return wrong
     indexed = {row[column] for row in rows for column in ("offset", "json_offset", "txt_offset")}
@@ -56,16 +58,17 @@ def _shard(root: Root, shard: str, rows: list[dict[str, Any]]) -> str | None:
     return f"{shard} has the member {extra[0]}, which train_index does not name." if extra else None
 
 
-def _sha256(root: Root, shard: str) -> str | None:
+def _read_recorded_sha256(root: Root, shard: str) -> str | None:
     """What pack wrote down of the whole shard: padding and what stands between members count too."""
     folder, _, name = shard.rpartition("/")
     summary = f"{folder}/summary.json"
     if not root.exists(summary):
         return None
-    return root.read_json(summary)["shards"].get(name, {}).get("sha256", "nothing")
+    recorded: str = root.read_json(summary)["shards"].get(name, {}).get("sha256", "nothing")
+    return recorded
 
 
-def _places(row: dict[str, Any]) -> list[shards.Place]:
+def _list_places(row: dict[str, Any]) -> list[shards.Place]:
     """The picture by its checksum, the caption by its text, the JSON by its name."""
     uid = row["uid"]
     text = hashlib.sha256((row["caption"] or "").encode()).hexdigest() if "caption" in row else None

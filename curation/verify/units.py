@@ -19,14 +19,14 @@ _NEEDED = ("width", "height", "shard", "offset", "size", "stored_sha256")
 """Columns that no picture can be without; folders that were adopted may lack the others."""
 
 
-def difference(root: Root, unit: str) -> str | None:
+def find_difference(root: Root, unit: str) -> str | None:
     """The first difference within `unit`, None when its tables agree."""
-    return next(_differences(root, unit), None)
+    return next(_find_differences(root, unit), None)
 
 
-def _differences(root: Root, unit: str) -> Iterator[str]:
+def _find_differences(root: Root, unit: str) -> Iterator[str]:
     samples = root.read_parquet(samples_file(unit))
-    yield from _samples(samples, samples_file(unit))
+    yield from _check_samples(samples, samples_file(unit))
     uids = samples["uid"].to_pylist()
     rel = downloads_file(unit)
     if not root.exists(rel):
@@ -37,15 +37,15 @@ def _differences(root: Root, unit: str) -> Iterator[str]:
     if not downloads.schema.equals(DOWNLOADS):
         yield f"{rel} has not the columns of downloads."
         return
-    yield from _same_uids(rel, downloads["uid"].to_pylist(), uids, "samples")
+    yield from _compare_uids(rel, downloads["uid"].to_pylist(), uids, "samples")
     rows = downloads.to_pylist()
-    yield from (f"{rel}: row {row['uid']} {wrong}." for row in rows if (wrong := _wrong_row(row)))
+    yield from (f"{rel}: row {row['uid']} {wrong}." for row in rows if (wrong := _find_fault(row)))
     ok = [row for row in rows if row["status"] == Status.OK]
-    yield from _shards(root, ok)
-    yield from _derived(root, unit, [row["uid"] for row in ok])
+    yield from _check_shards(root, ok)
+    yield from _check_derived(root, unit, [row["uid"] for row in ok])
 
 
-def _samples(table: pa.Table, rel: str) -> Iterator[str]:
+def _check_samples(table: pa.Table, rel: str) -> Iterator[str]:
     if not table.schema.equals(SAMPLES):
         yield f"{rel} has not the columns of samples."
         return
@@ -55,7 +55,7 @@ def _samples(table: pa.Table, rel: str) -> Iterator[str]:
             yield f"{rel}: uid {found} is not the md5 of its url and caption, {uid(url, caption)}."
 
 
-def _same_uids(rel: str, found: Iterable[str], wanted: Iterable[str], name: str) -> Iterator[str]:
+def _compare_uids(rel: str, found: Iterable[str], wanted: Iterable[str], name: str) -> Iterator[str]:
     """Each of `wanted` exactly once, and nothing else."""
     counts, expected = Counter(found), set(wanted)
     for one, times in counts.items():
@@ -68,7 +68,7 @@ def _same_uids(rel: str, found: Iterable[str], wanted: Iterable[str], name: str)
         yield f"{rel}: uid {missing[0]} of {name} is missing."
 
 
-def _wrong_row(row: dict[str, Any]) -> str | None:
+def _find_fault(row: dict[str, Any]) -> str | None:
     if row["status"] not in set(Status):
         return f"has the unknown status {row['status']!r}"
     if row["status"] == Status.OK:
@@ -78,7 +78,7 @@ def _wrong_row(row: dict[str, Any]) -> str | None:
     return f"is {row['status']} and has a {extra[0]}" if extra else None
 
 
-def _shards(root: Root, ok: list[dict[str, Any]]) -> Iterator[str]:
+def _check_shards(root: Root, ok: list[dict[str, Any]]) -> Iterator[str]:
     places: dict[str, list[shards.Place]] = {}
     for row in ok:
         # Shards of an adopted folder keep the names that their maker gave.
@@ -88,29 +88,29 @@ def _shards(root: Root, ok: list[dict[str, Any]]) -> Iterator[str]:
         )
         places.setdefault(row["shard"], []).append(place)
     for shard, members in places.items():
-        wrong = shards.difference(root, shard, members)
+        wrong = shards.find_difference(root, shard, members)
         if wrong:
             yield wrong
 
 
-def _derived(root: Root, unit: str, ok: list[str]) -> Iterator[str]:
+def _check_derived(root: Root, unit: str, ok: list[str]) -> Iterator[str]:
     rel = metadata_file(unit)
     if root.exists(rel):
         found = root.read_parquet(rel, ["uid"])["uid"].to_pylist()
-        yield from _same_uids(rel, found, set(ok) & set(found), "the downloads that are ok")
+        yield from _compare_uids(rel, found, set(ok) & set(found), "the downloads that are ok")
         with root.open(vectors_file(unit)) as f:
-            num_rows = _npy_shape(f)[0]
+            num_rows = _read_npy_shape(f)[0]
         if num_rows != len(found):
             yield f"{vectors_file(unit)} has {num_rows} rows, its metadata {len(found)}."
     for table in score_tables(root):
         rel = unit_file(table, unit)
         if root.exists(rel):
-            yield from _same_uids(
+            yield from _compare_uids(
                 rel, root.read_parquet(rel, ["uid"])["uid"].to_pylist(), ok, "the downloads that are ok"
             )
 
 
-def _npy_shape(f: Any) -> tuple[int, ...]:
+def _read_npy_shape(f: Any) -> tuple[int, ...]:
     version = np.lib.format.read_magic(f)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(f)[0]

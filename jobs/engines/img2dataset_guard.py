@@ -24,15 +24,15 @@ from concurrent.futures import Future
 from typing import Any
 
 from curation.download.opt_out import OptOut
-from curation.fetch import politeness, robots, rules
+from curation.fetch import politeness, robots, robots_cache
 from curation.fetch.addresses import AddressPolicy
 from curation.fetch.client import RETRIED, TEMPORARY, http_status
 from curation.fetch.clock import Clock
-from curation.fetch.codings import decoded, decoded_text
+from curation.fetch.codings import decode_body, decode_text
 from curation.fetch.exchange import GIVEN, REDIRECTS
 from curation.fetch.http1 import HttpError
 from curation.fetch.resolve import TEMPORARY_TTL_S
-from curation.fetch.urls import BadUrlError, Target, join, parse
+from curation.fetch.urls import BadUrlError, Target, join_url, parse_url
 from curation.images.probe import PictureError, check_whole
 from curation.images.process import inspect
 from curation.recipe.config import DownloadConfig, host_port
@@ -114,7 +114,7 @@ class Guard:
             if self._opt_out.refuses_url(f"{target.origin}{target.path}"):
                 raise RefusedError(Status.OPTED_OUT, "on an opt-out list")
             if self._config.obey_robots:
-                with clock.stopped():
+                with clock.pause():
                     self._check_robots(target)
             found = self._ask(target, clock)
             if isinstance(found, bytes):
@@ -128,11 +128,11 @@ class Guard:
             raise RefusedError(found.status, found.reason, final=True)
 
     def _read_robots(self, target: Target) -> robots.Robots:
-        """As our own client does, in half of a try's time; see curation/fetch/rules.py."""
+        """As our own client does, in half of a try's time; see curation/fetch/robots_cache.py."""
         clock = Clock(self._config.timeout_s / 2)
         found = self._robots_at(target, clock)
-        for attempt in range(1, rules.MAX_TRIES):
-            if found.status not in rules.TRIED_AGAIN or clock.left_s <= 0:
+        for attempt in range(1, robots_cache.MAX_TRIES):
+            if found.status not in robots_cache.TRIED_AGAIN or clock.left_s <= 0:
                 break
             time.sleep(politeness.backoff_s(attempt))
             found = self._robots_at(target, clock)
@@ -141,7 +141,7 @@ class Guard:
     def _robots_at(self, target: Target, clock: Clock) -> robots.Robots:
         """One try, redirects included. Raises RefusedError when the host is not even reached, as for the picture."""
         place = target._replace(path="/robots.txt")
-        for hop in range(rules.MAX_REDIRECTS + 1):
+        for hop in range(robots_cache.MAX_REDIRECTS + 1):
             try:
                 found = self._ask(place, clock, robots.MAX_BYTES)
             except RefusedError as error:
@@ -149,9 +149,9 @@ class Guard:
                     break
                 if hop == 0 and error.status in UNREACHED:
                     raise
-                return rules.failed(HttpError(error.status, error.detail))
+                return robots_cache.disallow_for_now(HttpError(error.status, error.detail))
             if isinstance(found, bytes):
-                return robots.parse(found.decode("utf-8", "surrogateescape"), self._token)
+                return robots.parse_robots(found.decode("utf-8", "surrogateescape"), self._token)
             place = found
         return robots.ALLOW_ALL
 
@@ -193,10 +193,10 @@ class Guard:
 
     def _body(self, response: http.client.HTTPResponse) -> bytes:
         if response.status not in GIVEN:
-            wait_s = politeness.asked_for_s(response.getheader("Retry-After"))
+            wait_s = politeness.parse_retry_after(response.getheader("Retry-After"))
             long = wait_s is not None and wait_s > politeness.MAX_WAIT_S
             raise RefusedError(http_status(response.status), f"HTTP {response.status}", wait_s, final=long)
-        if self._config.obey_robots and (refused := robots.refusal(response.getheaders(), self._token)):
+        if self._config.obey_robots and (refused := robots.find_refusal(response.getheaders(), self._token)):
             raise RefusedError(Status.OPTED_OUT, refused)
         if response.length is not None and response.length > self._config.max_bytes:
             raise RefusedError(Status.TOO_LARGE, f"{response.length} bytes announced")
@@ -207,7 +207,7 @@ class Guard:
                 raise RefusedError(Status.TOO_LARGE, f"more than {self._config.max_bytes} bytes")
         if response.length:
             raise RefusedError(Status.TRUNCATED, "the body ended before its announced length")
-        whole = decoded(bytes(body), response.getheader("Content-Encoding") or "", self._config.max_bytes)
+        whole = decode_body(bytes(body), response.getheader("Content-Encoding") or "", self._config.max_bytes)
         if not whole:
             raise RefusedError(Status.EMPTY, "no bytes")
         return whole
@@ -217,13 +217,13 @@ class Guard:
         """Wait for one of the host's places and for its interval. Waiting is not the host's time."""
         with self._lock:
             host = self._hosts.setdefault(target.host, _Host(self._config.max_per_host))
-        with clock.stopped():
+        with clock.pause():
             host.slots.acquire()
         try:
             with self._lock:
                 start = max(time.monotonic(), host.next_start)
                 host.next_start = start + self._config.host_interval_s
-            with clock.stopped():
+            with clock.pause():
                 time.sleep(max(0.0, start - time.monotonic()))
             yield
         finally:
@@ -310,11 +310,11 @@ def _text(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     body = response.read(max_bytes)
     if len(body) < max_bytes and response.length:
         raise RefusedError(Status.TRUNCATED, "the body ended before its announced length")
-    return decoded_text(body, response.getheader("Content-Encoding") or "", max_bytes)
+    return decode_text(body, response.getheader("Content-Encoding") or "", max_bytes)
 
 
 def _parsed(url: str, base: Target | None = None) -> Target:
     try:
-        return parse(url) if base is None else join(base, url)
+        return parse_url(url) if base is None else join_url(base, url)
     except BadUrlError as error:
         raise RefusedError(error.status, error.detail) from error

@@ -83,7 +83,7 @@ def run_stages(stages: Sequence[Stage], arguments: argparse.Namespace) -> None:
 def check_stages(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
     """Raise UserError for the first thing that any of `stages` knows to be wrong."""
     if all(stage.name != "ingest" for stage in stages):
-        root.check()
+        root.check_format()
     for stage in stages:
         stage.check(recipe, root)
 

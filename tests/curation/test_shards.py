@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.errors import UserError
-from curation.shards import SEND_ON_BYTES, ShardWriter, file_sha256, header, index, read_member
+from curation.shards import DISK_WRITE_BYTES, ShardWriter, file_sha256, header, index, read_member
 from curation.storage import Root
 
 SAMPLES = st.dictionaries(
@@ -61,7 +61,7 @@ def test_webdataset_reads_it(tmp_path: Path) -> None:
 def test_a_shard_of_many_writes_is_whole(tmp_path: Path) -> None:
     samples = {f"{i:032x}": {"jpg": bytes([i % 251]) * (70_000 + i)} for i in range(300)}
     writer = write(tmp_path / "a.tar", samples)
-    assert writer.num_bytes > 2 * SEND_ON_BYTES
+    assert writer.num_bytes > 2 * DISK_WRITE_BYTES
     assert hashlib.sha256((tmp_path / "a.tar").read_bytes()).hexdigest() == writer.sha256
     for member in writer.members[::37]:
         found = read_member(Root(tmp_path), "a.tar", member.offset, member.size)

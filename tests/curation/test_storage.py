@@ -124,7 +124,7 @@ def test_a_root_that_is_none(tmp_path: Path, content: bytes | None, said: str) -
     if content is not None:
         (folder / "root.json").write_bytes(content)
     with pytest.raises(UserError, match=said):
-        Root(folder).check()
+        Root(folder).check_format()
 
 
 def test_create_refuses_a_folder_of_other_things(tmp_path: Path) -> None:

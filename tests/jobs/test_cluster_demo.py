@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
 def test_two_workers_give_the_same_selection_and_shards(demo_run: DemoRun, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     meta = tmp_path / "meta"
-    metadata.write(meta)
+    metadata.write_metadata(meta)
     with Cluster(num_workers=2) as cluster, Web() as web:
         flags = [word for setting in settings(meta, web) for word in ("--set", setting)]
         for module, _ in STAGES.values():

@@ -34,7 +34,7 @@ def test_every_row_ends_as_its_fault_says(demo_run: DemoRun) -> None:
     found = dict(rows)
     pairs = [(row["URL"], row["TEXT"]) for row in metadata.laion_rows()]
     pairs += [(row["url"], row["text"]) for row in metadata.coyo_rows() + metadata.commonpool_rows()]
-    expected = {uid(url, caption): Status.OK for url, caption in pairs if url} | metadata.expected()
+    expected = {uid(url, caption): Status.OK for url, caption in pairs if url} | metadata.expected_statuses()
     assert len(rows) == len(found)
     assert found == {key: str(status) for key, status in expected.items()}
 

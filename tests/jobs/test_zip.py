@@ -30,7 +30,7 @@ async def width():
     finally:
         await decoder.close()
 
-print(json.dumps([curation.__file__, filters.names(), sources.names(), asyncio.run(width())]))
+print(json.dumps([curation.__file__, filters.names(), sources.list_formats(), asyncio.run(width())]))
 """
 
 
@@ -46,4 +46,4 @@ def test_a_zip_of_the_packages_is_enough_for_an_executor(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     place, names, formats, width = json.loads(done.stdout)
     assert place.startswith(str(shipped)) and width == 50
-    assert names == filters.names() and formats == sources.names()
+    assert names == filters.names() and formats == sources.list_formats()

@@ -11,19 +11,19 @@ from curation.images import decoding_process
 from curation.recipe.config import DownloadConfig
 
 DIE, HANG, LIE = b"DIE", b"HANG", b"LIE"
-_answer = decoding_process.answer
+_answer_picture = decoding_process.answer_picture
 
 
-def answer(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
+def answer_picture(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
     if data.endswith(DIE):
         os.kill(os.getpid(), signal.SIGKILL)
     if data.endswith(HANG):
         time.sleep(3600)
     if data.endswith(LIE):
         return b"c" * 9, b""
-    return _answer(data, config)
+    return _answer_picture(data, config)
 
 
 if __name__ == "__main__":
-    decoding_process.answer = answer
+    decoding_process.answer_picture = answer_picture
     decoding_process.main()

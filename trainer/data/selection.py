@@ -76,7 +76,7 @@ def open_index(query: Query, folder: Path | None = None) -> Index:
 
 def choose_table(root: Root, table: str) -> str:
     """`table`, or for "auto" train_index where there is one and the manifest otherwise. Raises UserError."""
-    root.check()
+    root.check_format()
     if table not in ("auto", "train_index", "manifest"):
         raise UserError(f"table is {table!r}; allowed: auto, train_index, manifest.")
     packed = root.current("train_index") is not None

@@ -27,7 +27,6 @@ from curation.schema import Status, uid
 from curation.shards import read_member
 from curation.storage import Root
 from curation.verify import verify
-from jobs.cli import main
 from tests.jobs.test_ingest import snapshot
 from tests.support.img2dataset_run import cut, img2dataset, write_tar
 from tests.support.s3_server import options, s3
@@ -338,22 +337,6 @@ def test_messages_become_statuses(message: str | None, status: Status) -> None:
 
 def test_an_unknown_failure_of_resizing_is_a_corrupt_picture() -> None:
     assert classify_message("failed_to_resize", "OpenCV(4.11) error: (-215:Assertion failed)") is Status.CORRUPT
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [("none", "There is no folder"), ("empty", "holds no NNNNN.tar"), ("file.tar", "There is no folder")],
-)
-def test_wrong_folders_are_one_sentence(
-    tmp_path: Path, name: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file.tar").write_bytes(b"")
-    with pytest.raises(SystemExit) as ended:
-        main(["adopt", str(tmp_path / name), "--root", str(tmp_path / "root")])
-    error = capsys.readouterr().err
-    assert ended.value.code == 2 and said in error and error.count("\n") == 1
-    assert not (tmp_path / "root").exists()
 
 
 def test_a_shard_that_changed_is_refused(root: Root, folder: Path) -> None:

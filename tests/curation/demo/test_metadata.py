@@ -31,12 +31,12 @@ Rows = dict[str, list[dict[str, Any]]]
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     folder = tmp_path_factory.mktemp("meta")
-    metadata.write(folder)
+    metadata.write_metadata(folder)
     return {name: pq.read_table(folder / file).to_pylist() for name, file in metadata.FILES.items()}
 
 
 def test_the_files_have_the_true_columns_and_are_recognised(tmp_path: Path) -> None:
-    metadata.write(tmp_path)
+    metadata.write_metadata(tmp_path)
     for name, file in metadata.FILES.items():
         names = pq.read_schema(tmp_path / file).names
         wanted = "laion2b" if name == "laion" else name
@@ -46,12 +46,12 @@ def test_the_files_have_the_true_columns_and_are_recognised(tmp_path: Path) -> N
 
 def test_two_writes_give_the_same_bytes_and_a_second_one_leaves_files_alone(tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        metadata.write(tmp_path / folder)
+        metadata.write_metadata(tmp_path / folder)
     found = [{p.name: p.read_bytes() for p in (tmp_path / f).iterdir()} for f in ("one", "two")]
     assert found[0] == found[1]
     assert set(found[0]) == set(metadata.FILES.values())
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "one").iterdir()}
-    metadata.write(tmp_path / "one")
+    metadata.write_metadata(tmp_path / "one")
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "one").iterdir()} == before
 
 
@@ -94,7 +94,7 @@ def test_hosts_are_many_and_one_is_large(rows: Rows) -> None:
 
 
 def test_every_fault_has_a_row_whose_end_is_known(rows: Rows) -> None:
-    expected = metadata.expected()
+    expected = metadata.expected_statuses()
     pairs = [(row["URL"] or "", row["TEXT"]) for row in rows["laion"]]
     pairs += [(row["url"], row["text"]) for row in rows["commonpool"]]
     found = {url.split("/")[4]: uid(url, caption) for url, caption in pairs if "/faults/" in url}

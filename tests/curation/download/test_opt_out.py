@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from curation.download import opt_out
 from curation.download.opt_out import OptOut, load_opt_out
 from curation.errors import UserError
-from curation.fetch.urls import parse
+from curation.fetch.urls import parse_url
 
 SHA256 = "0123456789abcdef" * 4
 LIST = """\ufeff# people who asked
@@ -112,7 +112,7 @@ def test_a_url_refuses_itself_as_it_is_fetched(tmp_path_factory: pytest.TempPath
         found = loaded(tmp_path_factory.mktemp("one"), url)
     except UserError:
         return  # a star at its end
-    target = parse(url)
+    target = parse_url(url)
     assert found.refuses_url(url) and found.refuses_url(f"{target.origin}{target.path}")
 
 

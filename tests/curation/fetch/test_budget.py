@@ -8,7 +8,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.fetch.budget import MEDIUM_BYTES, POOL_BYTES, SMALL_BYTES, Budget, Pool
+from curation.fetch.budget import MEDIUM_BYTES, POOL_BYTES, SMALL_BYTES, Budget, BytePool
 
 MAX_BYTES = 20_000_000
 
@@ -56,7 +56,7 @@ def test_all_bodies_end_and_hold_no_more_than_the_pools(sizes: list[int], seed: 
 
 def test_first_come_first_served() -> None:
     async def main() -> list[str]:
-        pool, order = Pool(10), []
+        pool, order = BytePool(10), []
 
         async def take(name: str, number: int) -> None:
             taken = await pool.take(number)
@@ -77,7 +77,7 @@ def test_first_come_first_served() -> None:
 
 def test_more_than_there_is_means_all_of_it() -> None:
     async def main() -> None:
-        pool = Pool(10)
+        pool = BytePool(10)
         assert await pool.take(1000) == 10
         pool.give(10)
         assert pool.free == 10

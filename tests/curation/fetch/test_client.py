@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from curation.fetch.client import Client, Fetched
-from curation.fetch.urls import parse
+from curation.fetch.urls import parse_url
 from curation.recipe.config import DownloadConfig
 from curation.schema import Status
 from tests.support.hostile_pictures import jpeg
@@ -41,7 +41,7 @@ def ask(config: DownloadConfig, urls: list[str], workers: int = 1) -> list[Fetch
 
         async def work(client: Client) -> None:
             for url in left:
-                found.append(await client.ask(parse(url)))
+                found.append(await client.ask(parse_url(url)))
 
         async with Client(config) as client:
             await asyncio.gather(*(work(client) for _ in range(workers)))

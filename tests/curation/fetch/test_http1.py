@@ -56,11 +56,11 @@ async def exchange(pieces: list[bytes], closes: bool) -> tuple[str, bytes, bool]
             connection.connection_lost(None)
 
     feeding = asyncio.create_task(feed())
-    connection.deadline(60.0, "never")
+    connection.set_deadline(60.0, "never")
     share = Budget(MAX_BYTES).share()
     try:
         await connection.ask(b"GET / HTTP/1.1\r\n\r\n")
-        body = await connection.body(share, MAX_BYTES)
+        body = await connection.read_body(share, MAX_BYTES)
         return "ok", body, connection.reusable
     except HttpError as error:
         return error.status.value, b"", connection.reusable
@@ -153,7 +153,7 @@ def test_a_body_waits_for_its_share_of_memory() -> None:
         connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(300_000))
         await asking
         mine = budget.share()
-        reading = asyncio.create_task(connection.body(mine, 8 << 20))
+        reading = asyncio.create_task(connection.read_body(mine, 8 << 20))
         await asyncio.sleep(0.01)
         assert wire.paused and not reading.done()
         held[0].give_back()
@@ -199,7 +199,7 @@ def test_single_bytes_take_no_more_memory_than_large_pieces(chunked: bool) -> No
             connection.data_received(body[at : at + 1])
         held = tracemalloc.get_traced_memory()[0]
         tracemalloc.stop()
-        return held, await connection.body(Budget(size).share(), size)
+        return held, await connection.read_body(Budget(size).share(), size)
 
     held, received = moved_clock.run(dribbled())
     assert received == b"x" * size

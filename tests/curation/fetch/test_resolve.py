@@ -8,46 +8,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 
 from curation.fetch import clock, resolve
 from curation.fetch.addresses import AddressPolicy
-from curation.fetch.budget import Budget
 from curation.fetch.clock import Clock
-from curation.fetch.http1 import HttpError
-from curation.fetch.pool import Pool
 from curation.fetch.resolve import BlockedAddressError, LookupFailedError, Resolver
-from curation.fetch.urls import parse
-from curation.schema import Status
-from tests.support import moved_clock
-from tests.support.hostile_server import DOMAIN, Exchange, HostileServer
-
-
-class System:
-    """In the place of getaddrinfo: answers by host, counts, and how many ran at once."""
-
-    def __init__(self, answers: dict[str, Any], seconds: float = 0.0) -> None:
-        self.answers, self.seconds = answers, seconds
-        self.asked: list[str] = []
-        self.running = self.most = 0
-        self.lock = threading.Lock()
-
-    def __call__(self, host: str, *args: object, **options: object) -> list[tuple[Any, ...]]:
-        with self.lock:
-            self.asked.append(host)
-            self.running += 1
-            self.most = max(self.most, self.running)
-        threading.Event().wait(self.seconds)
-        with self.lock:
-            self.running -= 1
-        answer = self.answers.get(host, ["8.8.8.8"])
-        if callable(answer):
-            answer = answer()
-        if isinstance(answer, Exception):
-            raise answer
-        return [(socket.AF_INET6 if ":" in a else socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 0)) for a in answer]
+from tests.support.system_resolver import System
 
 
 async def asked(resolver: Resolver, host: str) -> object:
@@ -154,8 +122,8 @@ def test_a_name_behind_slow_ones_has_its_time_from_its_turn_on(monkeypatch: pyte
 
         going = asyncio.create_task(let_go())
         await asyncio.sleep(0)
-        with left.stopped():
-            await resolver.turn("good.example")
+        with left.pause():
+            await resolver.wait_turn("good.example")
         found = [await asked(resolver, "good.example"), *await asyncio.gather(*dead)]
         await going
         resolver.close()
@@ -166,52 +134,6 @@ def test_a_name_behind_slow_ones_has_its_time_from_its_turn_on(monkeypatch: pyte
         found, left_s = asyncio.run(main(events))
     assert found == [["8.8.8.8"], *[("LookupFailedError", True)] * 6]
     assert (left_s, passed_s) == (0.0, [10.0])
-
-
-def test_a_connection_has_no_more_time_than_its_try() -> None:
-    """Nothing answers, as behind a firewall that drops everything."""
-
-    async def main() -> float:
-        pool, left = Pool(Resolver(AddressPolicy(["127.0.0.0/8"]), {"*": "127.0.0.1:80"}), 10.0), Clock(20.0)
-        with pytest.raises(HttpError) as error:
-            await pool.take(parse("http://a.test/"), Clock(0.1))
-        assert (error.value.status, error.value.detail) == (Status.CONNECT, "no connection within 0.1 s")
-        with pytest.raises(HttpError) as error:
-            await pool.take(parse("http://a.test/"), Clock(60.0))
-        assert (error.value.status, error.value.detail) == (Status.CONNECT, "no connection within 10 s")
-        with pytest.raises(HttpError) as error:
-            await pool.take(parse("http://a.test/"), Clock(0.0))
-        assert error.value.status is Status.TIMEOUT
-        pool.close()
-        return 20.0 - left.left_s
-
-    assert moved_clock.run(main()) == pytest.approx(10.1, abs=0.01)
-
-
-def test_the_longest_idle_connection_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curation.fetch.pool.MAX_IDLE", 2)
-
-    async def serve(e: Exchange) -> None:
-        await e.answer(200, b"x")
-
-    async def main(server: HostileServer) -> list[bool]:
-        pool = Pool(Resolver(AddressPolicy(["127.0.0.0/8"]), server.connect_to), 60.0)
-        targets = [parse(f"http://{name}.{DOMAIN}/") for name in "abac"]
-        used = [await pool.take(target, Clock(60.0)) for target in targets]
-        for target, connection in zip(targets, used, strict=True):
-            connection.deadline(60.0, "never")
-            await connection.ask(f"GET / HTTP/1.1\r\nHost: {target.host}\r\n\r\n".encode())
-            await connection.body(Budget(1000).share(), 1000)
-            pool.give(target, connection)
-        again = [await pool.take(target, Clock(60.0)) for target in targets]
-        kept = [connection in used for connection in again]
-        for connection in again:
-            connection.close()
-        pool.close()
-        return kept
-
-    with HostileServer(dict.fromkeys("abc", serve), {}) as server:
-        assert asyncio.run(main(server)) == [True, False, False, True]
 
 
 def test_who_asked_first_may_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,47 +151,6 @@ def test_who_asked_first_may_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     assert asyncio.run(main()) == ["8.8.8.8"]
-
-
-def test_rebinding_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name has an allowed address once, then a forbidden one: only what was checked is connected to."""
-    answers = iter([["127.0.0.1"], ["127.0.0.2"], ["127.0.0.2"]])
-    system = System({"rebind.example": lambda: next(answers)})
-    monkeypatch.setattr(socket, "getaddrinfo", system)
-    monkeypatch.setattr(resolve, "POSITIVE_TTL_S", 0.0)
-
-    async def serve(_: object) -> None:
-        """Never asked here: connections are what counts."""
-
-    async def main(port: int) -> list[str]:
-        pool = Pool(Resolver(AddressPolicy(["127.0.0.1/32"]), {}), 60.0)
-        target, outcomes = parse(f"http://rebind.example:{port}/"), []
-        for _ in range(2):
-            try:
-                (await pool.take(target, Clock(60.0))).close()
-                outcomes.append("connected")
-            except BlockedAddressError as error:
-                outcomes.append(str(error))
-        pool.close()
-        return outcomes
-
-    with HostileServer({"rebind": serve}, {}) as server:
-        assert asyncio.run(main(server.port)) == ["connected", "127.0.0.2"]
-
-
-def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing listens at the first: the second one gets its share of the time."""
-    monkeypatch.setattr(socket, "getaddrinfo", System({"two.example": ["127.0.0.3", "127.0.0.1"]}))
-
-    async def main(port: int) -> None:
-        pool = Pool(Resolver(AddressPolicy(["127.0.0.0/8"]), {}), 60.0)
-        (await pool.take(parse(f"http://two.example:{port}/"), Clock(60.0))).close()
-        with pytest.raises(HttpError, match="connect"):
-            await pool.take(parse("http://two.example:1/"), Clock(60.0))
-        pool.close()
-
-    with HostileServer({}, {}) as server:
-        asyncio.run(main(server.port))
 
 
 def test_connect_to_sends_names_elsewhere_and_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:

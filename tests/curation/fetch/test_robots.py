@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.fetch.politeness import asked_for_s, backoff_s
-from curation.fetch.robots import MAX_PATTERNS, Robots, parse, product_token, refusal
+from curation.fetch.politeness import backoff_s, parse_retry_after
+from curation.fetch.robots import MAX_PATTERNS, Robots, find_refusal, parse_robots, product_token
 
 US = "clip-curation"
 TEXT = """\
@@ -50,19 +50,19 @@ User-Agent: quxbot
     ],
 )
 def test_the_example_of_the_rfc(agent: str, path: str, allowed: bool) -> None:
-    assert parse(TEXT, agent).allows(path) is allowed
+    assert parse_robots(TEXT, agent).allows(path) is allowed
 
 
 def test_groups_of_one_agent_are_one() -> None:
     ours = "User-agent: Clip-Curation/2.0\nDisallow: /a\n\n", "\nuser-agent: clip-curation\nDisallow: /b"
-    rules = parse("User-agent: *\nDisallow: /\n\n".join(ours), US)
+    rules = parse_robots("User-agent: *\nDisallow: /\n\n".join(ours), US)
     assert not rules.allows("/a") and not rules.allows("/b") and rules.allows("/c")
 
 
 def test_the_longest_match_decides_and_allow_wins_a_tie() -> None:
-    assert parse("User-agent: *\nAllow: /page\nDisallow: /page\n", US).allows("/page")
-    assert not parse("User-agent: *\nAllow: /p\nDisallow: /page\n", US).allows("/page")
-    assert parse("User-agent: *\nDisallow:\n", US).allows("/x")
+    assert parse_robots("User-agent: *\nAllow: /page\nDisallow: /page\n", US).allows("/page")
+    assert not parse_robots("User-agent: *\nAllow: /p\nDisallow: /page\n", US).allows("/page")
+    assert parse_robots("User-agent: *\nDisallow:\n", US).allows("/x")
 
 
 @settings(max_examples=400, deadline=None)
@@ -112,12 +112,12 @@ def test_many_rules_decide_as_each_in_turn_would(rules: list[tuple[str, bool]], 
     ],
 )
 def test_escapes(rule: str, path: str, allowed: bool) -> None:
-    assert parse(f"User-agent: *\nDisallow: {rule}\n", US).allows(path) is allowed
+    assert parse_robots(f"User-agent: *\nDisallow: {rule}\n", US).allows(path) is allowed
 
 
 def test_bytes_that_are_no_text_are_the_bytes_of_a_path() -> None:
     text = b"User-agent: *\nDisallow: /caf\xe9\n".decode("utf-8", "surrogateescape")
-    assert not parse(text, US).allows("/caf%E9") and parse(text, US).allows("/caf%C3%A9")
+    assert not parse_robots(text, US).allows("/caf%E9") and parse_robots(text, US).allows("/caf%C3%A9")
 
 
 @pytest.mark.parametrize("rule", ["/{i}", "/{i}$", "/*{letter}z{i}"])
@@ -135,21 +135,21 @@ def test_what_a_row_costs_does_not_grow_with_the_rules(rule: str) -> None:
 
 def test_beyond_the_limit_a_pattern_counts_up_to_its_star() -> None:
     many = "".join(f"Disallow: /long/enough/{i:04d}/*.jpg$\n" for i in range(MAX_PATTERNS))
-    rules = parse(f"User-agent: *\n{many}Disallow: /a*.gif\nAllow: /b*.gif\nDisallow: /b\n", US)
+    rules = parse_robots(f"User-agent: *\n{many}Disallow: /a*.gif\nAllow: /b*.gif\nDisallow: /b\n", US)
     assert not rules.allows("/long/enough/0007/x.jpg") and rules.allows("/long/enough/0007/x.png")
     assert not rules.allows("/a/x.png") and not rules.allows("/b/x.gif") and rules.allows("/c.gif")
 
 
 def test_many_stars_take_no_time() -> None:
     """A regular expression would take longer than the sun has."""
-    rules = parse("User-agent: *\nDisallow: /" + "a*" * 2000 + "b\n", US)
+    rules = parse_robots("User-agent: *\nDisallow: /" + "a*" * 2000 + "b\n", US)
     assert rules.allows("/" + "a" * 5000)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_can_be_parsed(text: str) -> None:
-    parse(text, US).allows("/x")
+    parse_robots(text, US).allows("/x")
 
 
 @pytest.mark.parametrize(
@@ -199,14 +199,14 @@ def test_product_token(agent: str, token: str) -> None:
     ],
 )
 def test_robots_tags(value: str, refused: bool) -> None:
-    assert (refusal([("x-robots-tag", value)], US) is not None) is refused
+    assert (find_refusal([("x-robots-tag", value)], US) is not None) is refused
 
 
 def test_any_header_of_several_refuses() -> None:
-    assert refusal([("x-robots-tag", "all"), ("content-length", "1"), ("X-Robots-Tag", "noai")], US)
-    assert refusal([("tdm-reservation", "1")], US) and refusal([("TDM-Reservation", " 1 ")], US)
-    assert refusal([("tdm-reservation", "0")], US) is None
-    assert refusal([], US) is None
+    assert find_refusal([("x-robots-tag", "all"), ("content-length", "1"), ("X-Robots-Tag", "noai")], US)
+    assert find_refusal([("tdm-reservation", "1")], US) and find_refusal([("TDM-Reservation", " 1 ")], US)
+    assert find_refusal([("tdm-reservation", "0")], US) is None
+    assert find_refusal([], US) is None
 
 
 @pytest.mark.parametrize(
@@ -226,11 +226,11 @@ def test_any_header_of_several_refuses() -> None:
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
-    assert asked_for_s(value) == seconds
+    assert parse_retry_after(value) == seconds
 
 
 def test_retry_after_a_date() -> None:
-    assert (asked_for_s("Wed, 21 Oct 9999 07:28:00 GMT") or 0.0) > 1e9
+    assert (parse_retry_after("Wed, 21 Oct 9999 07:28:00 GMT") or 0.0) > 1e9
 
 
 def test_backoff_grows_and_ends() -> None:

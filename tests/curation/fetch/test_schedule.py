@@ -249,7 +249,7 @@ def test_a_host_that_only_redirects_lead_to_is_remembered_between_its_rows() -> 
 
 
 def test_only_so_many_hosts_without_rows_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("curation.fetch.schedule.MAX_ROWLESS", 5)
+    monkeypatch.setattr("curation.fetch.schedule.MAX_HOSTS_WITHOUT_ROWS", 5)
 
     async def main() -> set[str]:
         schedule = Schedule(1, 0.0)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.fetch import urls
-from curation.fetch.urls import BadUrlError, Target, canonical, join, parse
+from curation.fetch.urls import BadUrlError, Target, canonicalise_path, join_url, parse_url
 from curation.schema import Status
 
 
@@ -36,7 +36,7 @@ from curation.schema import Status
     ],
 )
 def test_parsed(url: str, target: tuple[str, str, int, str]) -> None:
-    assert tuple(parse(url)) == target
+    assert tuple(parse_url(url)) == target
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_parsed(url: str, target: tuple[str, str, int, str]) -> None:
 )
 def test_refused(url: str, status: Status) -> None:
     with pytest.raises(BadUrlError) as error:
-        parse(url)
+        parse_url(url)
     assert error.value.status is status and error.value.detail
 
 
@@ -76,25 +76,27 @@ def test_refused(url: str, status: Status) -> None:
 )
 def test_the_quick_way_is_the_slow_way(scheme: str, host: str, port: int | None, path: str) -> None:
     url = f"{scheme}://{host}{'' if port is None else f':{port}'}/{path}"
-    assert parse(url) == urls._parse_slowly(url)
+    assert parse_url(url) == urls._parse_slowly(url)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.text(max_size=60), st.text(max_size=60).map(lambda s: f"http://a.example{s}")))
 def test_any_text_is_a_target_or_refused(url: str) -> None:
     try:
-        target = parse(url)
+        target = parse_url(url)
     except BadUrlError as error:
         assert error.status in (Status.INVALID_URL, Status.UNSUPPORTED_SCHEME)
     else:
-        assert parse(f"{target.origin}{target.path}") == target, "a target is looked up again by what was made of it"
+        assert parse_url(f"{target.origin}{target.path}") == target, (
+            "a target is looked up again by what was made of it"
+        )
         line = f"{target.path}{target.netloc}"
         assert line.isascii() and not any(c <= " " or c == "\x7f" for c in line)
 
 
 def test_spellings_of_one_path_have_one_form() -> None:
-    assert canonical("/%7ea%2fb%41%C3%a9%zz%") == "/~a%2Fb" + "A%C3%A9%zz%"
-    assert canonical("/%2a%24%3F%ff") == "/%2A%24%3F%FF", "what is reserved, and what is no text, stays apart"
+    assert canonicalise_path("/%7ea%2fb%41%C3%a9%zz%") == "/~a%2Fb" + "A%C3%A9%zz%"
+    assert canonicalise_path("/%2a%24%3F%ff") == "/%2A%24%3F%FF", "what is reserved, and what is no text, stays apart"
 
 
 @pytest.mark.parametrize(
@@ -103,15 +105,15 @@ def test_spellings_of_one_path_have_one_form() -> None:
 )
 def test_redirects_are_joined(location: str, path: str) -> None:
     base = Target("http", "a.example", 81, "/a/b")
-    assert join(base, location) == base._replace(path=path)
+    assert join_url(base, location) == base._replace(path=path)
 
 
 def test_redirects_to_other_hosts() -> None:
     base = Target("https", "a.example", 443, "/a")
-    assert join(base, "//b.example/c") == Target("https", "b.example", 443, "/c")
-    assert join(base, "http://b.example:8080/c") == Target("http", "b.example", 8080, "/c")
+    assert join_url(base, "//b.example/c") == Target("https", "b.example", 443, "/c")
+    assert join_url(base, "http://b.example:8080/c") == Target("http", "b.example", 8080, "/c")
     with pytest.raises(BadUrlError):
-        join(base, "http://[::1/")
+        join_url(base, "http://[::1/")
 
 
 def test_how_a_target_is_written() -> None:

@@ -2,61 +2,27 @@
 
 from __future__ import annotations
 
-import gc
-import re
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from curation import schema
 from curation.errors import UserError
 from curation.manifest import manifest as manifest_module
-from curation.manifest import uid_index as uid_filter
+from curation.manifest import uid_index
 from curation.manifest.manifest import Manifest
-from curation.manifest.uid_index import UidFilter
 from curation.storage import Root
 from tests.support import s3_server, small_root
+from tests.support.many_units import many_units
 from tests.support.small_root import UNITS, SmallRoot
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
-    gc.collect()  # connections of failed queries end here, and not in the thread of an S3 client that others wait for
-
-
-def _whole(root: Root) -> SmallRoot:
-    """Every table there is, two tables of scores among them."""
-    made = small_root.build(root)
-    ok = sorted(made.images)
-    small_root.duplicates(made, {ok[0]: ok[1], ok[5]: ok[6]})
-    for unit in UNITS:
-        uids = [uid for uid in ok if made.units[uid] == unit]
-        words = pa.array([len(uid.strip("0")) for uid in uids], pa.int32())
-        root.publish_parquet(f"scores_words/{unit}.parquet", pa.table({"uid": uids, "num_words": words}))
-        # The second has no row for some, and a column that samples has too.
-        half = uids[::2]
-        sharp = pa.table({"uid": half, "odd name": [1.5] * len(half), "aesthetic": pa.array([9.0] * len(half))})
-        root.publish_parquet(f"scores_sharp/{unit}.parquet", sharp)
-    small_root.pack(made, small_root.select(made))
-    return made
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> SmallRoot:
-    root = Root(tmp_path_factory.mktemp("whole") / "root")
-    root.create()
-    return _whole(root)
+from tests.support.whole_root import QUERIES, build_whole_root, rounded_rows
 
 
 def test_every_view_has_its_rows(made: SmallRoot) -> None:
@@ -105,69 +71,6 @@ def test_tables_that_do_not_stand_yet_are_empty(root: Root) -> None:
     assert len(found) == 32 and {row[:2] for row in found} == {(None, None)}
 
 
-QUERIES = [
-    "select source, count(*), avg(aesthetic) from manifest group by source order by 1",
-    "select count(*) from manifest",
-    "select count(*) from manifest where kept and status = 'ok'",
-    "select m.uid, M.Reason from manifest m where not m.kept order by 1",
-    "with a as (select uid, row_number() over (partition by source order by uid) as r from manifest) from a order by 1",
-    "select uid, \"odd name\" from manifest where \"odd name\" is not null order by uid",
-    "select m from manifest m order by uid",
-    "select a.uid, b.kept from manifest a join manifest b on a.uid = b.duplicate_of order by all",
-    "select uid from manifest where uid in (select uid from manifest where num_words > 3) order by uid limit 3",
-    "select source from manifest semi join (select kept, source from manifest where kept) k using (source) order by 1",
-    "from (pivot manifest on source in ('laion', 'coyo') using count(*) group by kept) order by all",
-    "select column_name, min, max, count from (summarize select width, source from manifest)",
-    "select columns('dupl.*') from manifest order by all",
-    "with manifest as (select 1 as kept) select kept, count(*) from manifest group by all",
-    "select count(*) from manifest natural join selection",
-    "select width * 2 as w, count(*) from manifest where lower(source) = 'coyo' group by all order by all",
-    "select uid from samples union select uid from manifest where kept order by 1 -- the end",
-    "from selection where uid = (select min(uid) from selection)",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("sql", QUERIES)
-def test_a_narrowed_query_gives_what_the_whole_view_gives(made: SmallRoot, sql: str) -> None:
-    manifest = Manifest(made.root)
-    whole = manifest.connection.sql(sql)
-    found = manifest.query(sql)
-    assert found.columns == whole.columns
-    assert _rounded(found) == _rounded(whole)
-
-
-def _rounded(relation: duckdb.DuckDBPyRelation) -> list[list[Any]]:
-    """All rows; averages to 9 digits, since threads add in any order."""
-    return [[round(v, 9) if isinstance(v, float) else v for v in row] for row in relation.fetchall()]
-
-
-COLUMNS = ("uid", "source", "aesthetic", "width", "num_words", '"odd name"', "duplicate_of", "kept", "train_size")
-
-
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=4, unique=True),
-    st.lists(st.sampled_from(COLUMNS), max_size=2, unique=True),
-    st.sampled_from(["and", "or"]),
-)
-def test_any_columns_and_conditions(made: SmallRoot, columns: list[str], asked: list[str], joint: str) -> None:
-    condition = f" {joint} ".join(f"m.{name} is not null" for name in asked) or "true"
-    sql = f"select {', '.join(columns)} from manifest m where {condition} order by all"
-    manifest = Manifest(made.root)
-    assert manifest.query(sql).fetchall() == manifest.connection.sql(sql).fetchall()
-
-
-def _scans(relation: Any) -> int:
-    return len(re.findall(r"READ_PARQUET|PARQUET_SCAN", relation.explain()))
-
-
-def test_only_tables_that_are_named_are_read(made: SmallRoot) -> None:
-    manifest = Manifest(made.root)
-    assert _scans(manifest.query("select source, avg(aesthetic) from manifest group by source")) == 1
-    assert _scans(manifest.query("select source from manifest where kept")) == 2
-    assert _scans(manifest.query("select * from manifest")) == 7
-
-
 @pytest.mark.parametrize(
     "sql",
     [
@@ -208,92 +111,6 @@ def test_a_damaged_file_is_named(root: Root) -> None:
     root.publish(f"samples/{UNITS[0]}.parquet", b"PAR1 nonsense")
     with pytest.raises(UserError, match="samples cannot be read"):
         Manifest(root)
-
-
-# Look-ups
-
-
-def _many_units(root: Root, units: range) -> dict[str, str]:
-    """Samples and downloads of twelve rows a unit; uid → unit."""
-    found = {}
-    for number in units:
-        unit = f"{number % 7:08x}-{number:06d}"
-        rows = [{**small_root.sample(12 * number + k)} for k in range(12)]
-        for row in rows:
-            row["uid"] = schema.uid(row["url"], f"{number}")
-            found[row["uid"]] = unit
-        rows.sort(key=lambda row: row["uid"])
-        root.publish_parquet(f"samples/{unit}.parquet", pa.Table.from_pylist(rows, schema.SAMPLES))
-        lost = [{**dict.fromkeys(schema.DOWNLOADS.names), "uid": r["uid"], "status": f"http_{number}"} for r in rows]
-        root.publish_parquet(f"downloads/{unit}.parquet", pa.Table.from_pylist(lost, schema.DOWNLOADS))
-        root.publish_json(f"plans/{number % 7:08x}.json", {"number": number % 7, "inputs": []})
-    return found
-
-
-@pytest.fixture
-def many(root: Root, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    monkeypatch.setattr(uid_filter, "MIN_FILES", 8)
-    monkeypatch.setattr(manifest_module, "MIN_FILES", 8)
-    monkeypatch.setattr(uid_filter, "FILES_PER_SEGMENT", 16)
-    return _many_units(root, range(40))
-
-
-def test_a_look_up_finds_each_uid_in_few_files(root: Root, many: dict[str, str]) -> None:
-    manifest = Manifest(root)
-    asked = UidFilter(root, manifest.files("samples"))
-    num_read = []
-    for uid, unit in many.items():
-        holding = asked.files_with([uid])
-        assert f"samples/{unit}.parquet" in holding
-        num_read.append(len(holding))
-    assert sum(num_read) < 1.1 * len(many), "one file a uid, but for chance"
-    for uid in sorted(many)[::40]:
-        found = manifest.query("select * from manifest where uid = ?", [uid]).to_arrow_table().to_pylist()
-        assert [(row["uid"], row["status"]) for row in found] == [(uid, f"http_{int(many[uid][9:])}")]
-        assert manifest.query(f"select count(*) from samples s where '{uid}' = s.uid").fetchall() == [(1,)]
-    three = sorted(many)[:3]
-    found = manifest.query("select uid from manifest where source <> '' and uid in (?, ?, ?) order by 1", three)
-    assert [uid for (uid,) in found.fetchall()] == three
-    assert manifest.query("select * from manifest where uid = ?", ["f" * 32]).fetchall() == []
-    assert manifest.query("select * from manifest where uid = 'no uid'").fetchall() == []
-    both = f"select count(*) from manifest where uid = '{three[0]}' or uid = '{three[1]}'"
-    assert manifest.query(both).fetchall() == [(2,)]
-
-
-def test_a_look_up_reads_the_file_and_no_other(root: Root, many: dict[str, str]) -> None:
-    """Every other file is damaged behind the manifest's back; the look-up does not notice, a scan does."""
-    manifest = Manifest(root)
-    uid, unit = next(iter(many.items()))
-    manifest.query("select * from downloads where uid = ?", [uid])
-    for name in manifest.files("downloads"):
-        if Path(name).stem != unit:
-            path = Path(root.full(name))
-            path.write_bytes(b"x" * path.stat().st_size)
-    assert manifest.query("select status from downloads where uid = ?", [uid]).fetchall() == [("http_0",)]
-    with pytest.raises(Exception, match="(?i)parquet|magic"):
-        manifest.query("select count(distinct status) from downloads").fetchall()
-
-
-def test_units_that_came_later_are_found(root: Root, many: dict[str, str], tmp_path: Path) -> None:
-    manifest = Manifest(root)
-    manifest.query("select * from samples where uid = ?", ["0" * 32]).fetchall()
-    folder = next((tmp_path / "cache-home/clip-curation/uids").iterdir())
-    before = {path.name for path in folder.glob("*.npy")}
-    assert len(before) == 3  # 40 files in segments of 16
-    later = _many_units(root, range(40, 45))
-    for uid in list(later)[::6]:
-        assert manifest.query("select * from samples where uid = ?", [uid]).fetchall() == [], "opened before they came"
-        assert len(Manifest(root).query("select * from samples where uid = ?", [uid]).fetchall()) == 1
-    assert before < {path.name for path in folder.glob("*.npy")}
-
-
-def test_without_a_cache_folder_every_file_is_asked(
-    root: Root, many: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
-    uid = next(iter(many))
-    assert Manifest(root).query("select status from manifest where uid = ?", [uid]).fetchall() == [("http_0",)]
 
 
 # While a job writes
@@ -367,10 +184,10 @@ def s3() -> Iterator[str]:
 def test_a_root_on_s3(s3: str, made: SmallRoot) -> None:
     root = Root("s3://curation/whole", **s3_server.options(s3))
     root.create()
-    _whole(root)
+    build_whole_root(root)
     remote, local = Manifest(root), Manifest(made.root)
     for sql in QUERIES:
-        assert _rounded(remote.query(sql)) == _rounded(local.query(sql))
+        assert rounded_rows(remote.query(sql)) == rounded_rows(local.query(sql))
     # What another client has published since is there for the next manifest, in spite of cached listings.
     other = Root("s3://curation/whole", **s3_server.options(s3, skip_instance_cache=True))
     unit = f"{small_root.BATCH}-000002"
@@ -380,11 +197,11 @@ def test_a_root_on_s3(s3: str, made: SmallRoot) -> None:
 
 
 def test_s3_look_ups_prune_too(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uid_filter, "MIN_FILES", 8)
+    monkeypatch.setattr(uid_index, "MIN_FILES", 8)
     monkeypatch.setattr(manifest_module, "MIN_FILES", 8)
     root = Root("s3://curation/many", **s3_server.options(s3))
     root.create()
-    many = _many_units(root, range(12))
+    many = many_units(root, range(12))
     manifest = Manifest(root)
     for uid, unit in list(many.items())[::30]:
         found = manifest.query("select status from manifest where uid = ?", [uid]).fetchall()

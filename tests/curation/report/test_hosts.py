@@ -10,7 +10,7 @@ import pytest
 from curation.download import log as download_log
 from curation.download.log import FOLDER, UnitLog
 from curation.report import status_text
-from curation.report.hosts import STALE_S, hosts, hosts_text, running
+from curation.report.hosts import STALE_S, merge_hosts, read_running_logs, render_hosts
 from curation.storage import Root
 
 
@@ -35,7 +35,7 @@ def log(root: Root, unit: str, hosts: dict[str, dict[str, int]], **changes: Any)
 def test_running_units_are_summed_by_host(root: Root) -> None:
     log(root, "a-000000", {"big.test": {"ok": 30, "http_404": 9, "timeout": 1}, "": {"invalid_url": 2}})
     log(root, "a-000001", {"big.test": {"ok": 10}, "small.test": {"ok": 3}})
-    text = hosts_text(root).splitlines()
+    text = render_hosts(root).splitlines()
     assert text[0] == "2 units are being fetched: 55 of 200 rows, 5.0 rows/s, 3.00 MB/s, 78.2 % ok:"
     assert [line.split() for line in text[1:]] == [
         ["host", "rows", "rows/s", "ok", "most", "frequent", "failure"],
@@ -43,21 +43,21 @@ def test_running_units_are_summed_by_host(root: Root) -> None:
         ["small.test", "3", "1.2", "100", "%"],
         ["(no", "host)", "2", "1.2", "0", "%", "invalid_url", "100", "%"],
     ]
-    assert status_text(root).endswith(hosts_text(root))
+    assert status_text(root).endswith(render_hosts(root))
 
 
 def test_what_is_over_or_was_killed_is_not_shown(root: Root) -> None:
     log(root, "a-000000", {"big.test": {"ok": 3}}, running=False)
     log(root, "a-000001", {"big.test": {"ok": 3}}, at=time.time() - STALE_S - 1)
-    assert running(root) == [] and hosts_text(root) == ""
+    assert read_running_logs(root) == [] and render_hosts(root) == ""
     assert "being fetched" not in status_text(root)
 
 
 def test_only_the_largest_are_listed(root: Root) -> None:
     log(root, "a-000000", {f"h{i:02d}.test": {"ok": i + 1} for i in range(40)})
-    text = hosts_text(root)
+    text = render_hosts(root)
     assert "the 15 largest of 40 hosts:" in text and text.count(".test") == 15
-    assert [host.name for host in hosts(running(root))][:2] == ["h39.test", "h38.test"]
+    assert [host.name for host in merge_hosts(read_running_logs(root))][:2] == ["h39.test", "h38.test"]
 
 
 def test_rates_leave_out_what_a_journal_brought_back(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,7 @@ def test_distributions_count_every_picture_once(root: Root) -> None:
     for chart in found.values():
         assert sum(chart.counts) + chart.num_unknown == num_pictures
         assert all(0 <= kept <= count for count, kept in zip(chart.counts, chart.kept, strict=True))
-        assert "<b>" not in charts.svg(chart)
+        assert "<b>" not in charts.render_svg(chart)
     assert found["score"].counts[-1] > 0 and found["language"].num_unknown > 0
 
 

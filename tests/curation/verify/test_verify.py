@@ -16,7 +16,7 @@ import pytest
 from curation import schema
 from curation.errors import UserError
 from curation.storage import Root, parquet_bytes
-from curation.verify import differences, verify
+from curation.verify import find_differences, verify
 from tests.support import small_root
 from tests.support.small_root import BATCH, UNITS, VERSION, SmallRoot
 
@@ -76,7 +76,7 @@ def _flip(made: SmallRoot, rel: str, offset: int) -> None:
 
 
 def test_a_sound_root_passes(made: SmallRoot) -> None:
-    assert list(differences(made.root)) == []
+    assert list(find_differences(made.root)) == []
 
 
 @pytest.mark.parametrize("stages", [0, 1, 2])
@@ -240,7 +240,7 @@ def test_a_uid_in_two_units_is_found(made: SmallRoot) -> None:
     """Each unit alone is sound."""
     row = pq.ParquetFile(_path(made, SAMPLES)).read().to_pylist()[0]
     _edit(made, f"samples/{UNITS[1]}.parquet", lambda rows: rows.__setitem__(0, row))
-    assert any(f"uid {row['uid']} is 2 times in samples" in found for found in differences(made.root))
+    assert any(f"uid {row['uid']} is 2 times in samples" in found for found in find_differences(made.root))
 
 
 def test_a_shard_that_no_row_names_does_not_exist(made: SmallRoot) -> None:

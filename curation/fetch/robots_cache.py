@@ -7,12 +7,12 @@ from collections import OrderedDict
 
 from curation.fetch import robots
 from curation.fetch.clock import Clock
-from curation.fetch.codings import decoded_text
-from curation.fetch.exchange import Exchange, redirect
+from curation.fetch.codings import decode_text
+from curation.fetch.exchange import Exchange, redirect_target
 from curation.fetch.http1 import Answer, Connection, HttpError
 from curation.fetch.politeness import backoff_s
 from curation.fetch.resolve import BlockedAddressError, LookupFailedError
-from curation.fetch.robots import ALLOW_ALL, Robots, unavailable
+from curation.fetch.robots import ALLOW_ALL, Robots, disallow_all
 from curation.fetch.urls import BadUrlError, Target
 from curation.schema import Status
 
@@ -28,17 +28,17 @@ BYTES_PER_ORIGIN, BYTES_PER_BYTE = 1_000, 8
 NotReached = HttpError | BlockedAddressError | LookupFailedError
 
 
-class Rules:
-    """`rules.known(origin) or await rules.read(target, clock)`; `close()` it."""
+class RobotsCache:
+    """`rules.find_cached(origin) or await rules.read(target, clock)`; `close()` it."""
 
     def __init__(self, exchange: Exchange, token: str, timeout_s: float) -> None:
         self._exchange, self._token, self._timeout_s = exchange, token, timeout_s
         self._known: OrderedDict[str, tuple[Robots, int]] = OrderedDict()
         """Rules of an origin, and what they take in memory; the least lately used first."""
-        self._asking: dict[str, asyncio.Task[Robots | NotReached]] = {}
+        self._fetching: dict[str, asyncio.Task[Robots | NotReached]] = {}
         self._size = 0
 
-    def known(self, origin: str) -> Robots | None:
+    def find_cached(self, origin: str) -> Robots | None:
         """The rules of `origin` if they were read already."""
         found = self._known.get(origin)
         if found is None:
@@ -51,17 +51,17 @@ class Rules:
 
         Raises what the request for the picture would: HttpError, BlockedAddressError, LookupFailedError.
         """
-        with clock.stopped():
-            await self._exchange.pool.turn(target)
+        with clock.pause():
+            await self._exchange.pool.wait_turn(target)
         origin = target.origin
-        known = self.known(origin)
+        known = self.find_cached(origin)
         if known is not None:
             return known
-        if origin not in self._asking:
-            self._asking[origin] = asyncio.create_task(self._ask(target))
+        if origin not in self._fetching:
+            self._fetching[origin] = asyncio.create_task(self._fetch(target))
         try:
             async with asyncio.timeout(clock.left_s):
-                found = await asyncio.shield(self._asking[origin])
+                found = await asyncio.shield(self._fetching[origin])
         except TimeoutError as error:
             raise HttpError(Status.TIMEOUT, "robots.txt does not come in time") from error
         if isinstance(found, Exception):
@@ -69,11 +69,11 @@ class Rules:
         return found
 
     async def close(self) -> None:
-        for task in self._asking.values():
+        for task in self._fetching.values():
             task.cancel()
-        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+        await asyncio.gather(*self._fetching.values(), return_exceptions=True)
 
-    async def _ask(self, target: Target) -> Robots | NotReached:
+    async def _fetch(self, target: Target) -> Robots | NotReached:
         """RFC 9309 2.3.1: 4xx or a redirect loop allows everything; 5xx, or what does not come, nothing for now.
 
         A host that is not even reached is an exception, which the row ends as, and is not remembered.
@@ -81,18 +81,18 @@ class Rules:
         # Half of a try, so that the row that waits for it has time left for its picture.
         clock = Clock(self._timeout_s / 2)
         try:
-            found, size = await self._tried(target, clock)
+            found, size = await self._try_once(target, clock)
             for attempt in range(1, MAX_TRIES):
                 if not (isinstance(found, Robots) and found.status in TRIED_AGAIN) or clock.left_s <= 0:
                     break
-                with clock.stopped():
+                with clock.pause():
                     await asyncio.sleep(backoff_s(attempt))
-                found, size = await self._tried(target, clock)
+                found, size = await self._try_once(target, clock)
             if isinstance(found, Robots):
                 self._remember(target.origin, found, size)
             return found
         finally:
-            del self._asking[target.origin]
+            del self._fetching[target.origin]
 
     def _remember(self, origin: str, rules: Robots, size: int) -> None:
         self._known[origin] = rules, size
@@ -100,14 +100,14 @@ class Rules:
         while self._size > MAX_BYTES:
             self._size -= self._known.popitem(last=False)[1][1]
 
-    async def _tried(self, target: Target, clock: Clock) -> tuple[Robots | NotReached, int]:
+    async def _try_once(self, target: Target, clock: Clock) -> tuple[Robots | NotReached, int]:
         """One try, redirects included: the rules and what they take in memory, or why the host was not reached."""
         place = target._replace(path="/robots.txt")
         for hop in range(MAX_REDIRECTS + 1):
             try:
-                found, size = await self._at(place, clock)
+                found, size = await self._fetch_at(place, clock)
             except (HttpError, BlockedAddressError, LookupFailedError) as error:
-                return (error if hop == 0 and _is_unreached(error) else failed(error)), BYTES_PER_ORIGIN
+                return (error if hop == 0 and _is_unreached(error) else disallow_for_now(error)), BYTES_PER_ORIGIN
             except BadUrlError:
                 break
             if isinstance(found, Robots):
@@ -115,44 +115,44 @@ class Rules:
             place = found
         return ALLOW_ALL, BYTES_PER_ORIGIN
 
-    async def _at(self, place: Target, clock: Clock) -> tuple[Robots | Target, int]:
+    async def _fetch_at(self, place: Target, clock: Clock) -> tuple[Robots | Target, int]:
         """The rules at `place` and what they take in memory, or where they are instead."""
-        connection, answer = await self._exchange.answered(place, clock)
+        connection, answer = await self._exchange.request(place, clock)
         try:
             if 200 <= answer.code < 300:
-                text = await self._text(connection, answer)
-                found = robots.parse(text.decode("utf-8", "surrogateescape"), self._token)
+                text = await self._read_text(connection, answer)
+                found = robots.parse_robots(text.decode("utf-8", "surrogateescape"), self._token)
                 return found, BYTES_PER_ORIGIN + (0 if found is ALLOW_ALL else BYTES_PER_BYTE * len(text))
             await self._exchange.drain(connection, answer)
             if answer.code >= 500:
                 raise HttpError(Status.HTTP_5XX, f"HTTP {answer.code}")
-            return redirect(place, answer) or ALLOW_ALL, BYTES_PER_ORIGIN
+            return redirect_target(place, answer) or ALLOW_ALL, BYTES_PER_ORIGIN
         finally:
             self._exchange.pool.give(place, connection)
 
-    async def _text(self, connection: Connection, answer: Answer) -> bytes:
+    async def _read_text(self, connection: Connection, answer: Answer) -> bytes:
         share = self._exchange.budget.share()
         try:
-            body = await connection.body(share, robots.MAX_BYTES)
+            body = await connection.read_body(share, robots.MAX_BYTES)
         except HttpError as error:
             if error.status is not Status.TOO_LARGE:
                 raise
-            body = connection.so_far()
+            body = connection.partial_body()
         finally:
             share.give_back()
-        return decoded_text(body, answer.get("content-encoding") or "", robots.MAX_BYTES)
+        return decode_text(body, answer.get("content-encoding") or "", robots.MAX_BYTES)
 
 
 def _is_unreached(error: NotReached) -> bool:
     return not isinstance(error, HttpError) or error.status in (Status.CONNECT, Status.TLS)
 
 
-def failed(error: NotReached) -> Robots:
+def disallow_for_now(error: NotReached) -> Robots:
     """Rules that allow nothing for now."""
     if not isinstance(error, HttpError):
         status = Status.DNS if isinstance(error, LookupFailedError) else Status.HTTP_5XX
-        return unavailable(status, f"robots.txt is redirected to where no server is: {error}")
+        return disallow_all(status, f"robots.txt is redirected to where no server is: {error}")
     status = error.status if error.status in NAMED else Status.HTTP_5XX
     if status is Status.TIMEOUT:
-        return unavailable(status, f"robots.txt does not come in time: {error.detail}")
-    return unavailable(status, f"robots.txt cannot be had: {error.detail}")
+        return disallow_all(status, f"robots.txt does not come in time: {error.detail}")
+    return disallow_all(status, f"robots.txt cannot be had: {error.detail}")

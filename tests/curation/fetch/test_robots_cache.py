@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from curation.fetch import rules
+from curation.fetch import robots_cache
 from curation.fetch.client import Client
 from curation.fetch.clock import Clock
 from curation.fetch.http1 import Connection, HttpError
-from curation.fetch.pool import Pool
-from curation.fetch.urls import parse
+from curation.fetch.pool import ConnectionPool
+from curation.fetch.urls import parse_url
 from curation.recipe.config import DownloadConfig
 from curation.schema import Status
 from tests.support import moved_clock
@@ -38,7 +38,7 @@ def asked(robots: dict[str, Serve], paths: list[str], timeout_s: float = 20.0) -
         config = config_of(server, timeout_s)
         async with Client(config) as client:
             urls = [f"http://{host}.{DOMAIN}/{rest}" for host, _, rest in (path.partition("/") for path in paths)]
-            return [(await client.ask(parse(url), Clock(timeout_s))).status for url in urls]
+            return [(await client.ask(parse_url(url), Clock(timeout_s))).status for url in urls]
 
     statuses = moved_clock.run(main(), server.connected)
     return statuses, {host: times for (host, path), times in server.asked.items() if path == "/robots.txt"}
@@ -57,11 +57,11 @@ def test_what_does_not_come_is_tried_again_and_then_remembered() -> None:
 
     found = asked({"always": reset, "twice": reset_twice}, ["always/1", "always/2", "twice/1", "twice/2"])
     assert found[0] == [Status.DISCONNECTED] * 2 + [Status.ROBOTS] * 2
-    assert found[1] == {"always": rules.MAX_TRIES, "twice": 3}
+    assert found[1] == {"always": robots_cache.MAX_TRIES, "twice": 3}
 
 
 def test_those_least_lately_used_are_read_again_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "MAX_BYTES", 3 * (rules.BYTES_PER_ORIGIN + 8 * 30))
+    monkeypatch.setattr(robots_cache, "MAX_BYTES", 3 * (robots_cache.BYTES_PER_ORIGIN + 8 * 30))
     order = ["a", "b", "c", "a", "d", "a", "b"]
     statuses, times = asked(dict.fromkeys("abcd", short), [f"{host}/yes" for host in order])
     assert statuses == [Status.OK] * len(order)
@@ -91,7 +91,7 @@ def test_a_row_waits_no_longer_than_its_try() -> None:
     async def main() -> tuple[str, float]:
         clock = Clock(5.0)
         async with Client(config_of(server, 20.0)) as client:
-            fetched = await client.ask(parse(f"http://a.{DOMAIN}/1"), clock)
+            fetched = await client.ask(parse_url(f"http://a.{DOMAIN}/1"), clock)
         return f"{fetched.status}: {fetched.detail}", clock.left_s
 
     said, left_s = moved_clock.run(main(), server.connected)
@@ -100,7 +100,7 @@ def test_a_row_waits_no_longer_than_its_try() -> None:
 
 def test_a_host_that_is_not_reached_is_no_host_that_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The row ends as its picture would have, and when the host is back its rules are read."""
-    take, failures = Pool.take, iter([HttpError(Status.CONNECT, "refused")])
+    take, failures = ConnectionPool.take, iter([HttpError(Status.CONNECT, "refused")])
 
     async def refused_once(*args: Any, **options: Any) -> Connection:
         for failure in failures:
@@ -110,5 +110,5 @@ def test_a_host_that_is_not_reached_is_no_host_that_allows(monkeypatch: pytest.M
     async def disallow(e: Exchange) -> None:
         await e.answer(200, DISALLOW)
 
-    monkeypatch.setattr(Pool, "take", refused_once)
+    monkeypatch.setattr(ConnectionPool, "take", refused_once)
     assert asked({"a": disallow}, ["a/1", "a/1"]) == ([Status.CONNECT, Status.ROBOTS], {"a": 1})
