@@ -237,13 +237,17 @@ def gather_weights(engine: Any, dtype: str) -> dict[str, Any]:
     """
     from deepspeed.utils import safe_get_full_fp32_param
 
+    from trainer.optim.masters import MasterWeights
     from trainer.precision import DTYPES
 
     target = DTYPES[dtype]
     first = engine.global_rank == 0
     result = {}
+    masters = engine.optimizer.masters() if isinstance(engine.optimizer, MasterWeights) else {}
     for name, parameter in engine.module.named_parameters():
-        value = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
+        value = masters.get(name)
+        if value is None and parameter.requires_grad:
+            value = safe_get_full_fp32_param(parameter)
         value = _gather_value(parameter) if value is None else value
         if first:
             result[name] = value.detach().to("cpu", target).clone()
@@ -251,7 +255,7 @@ def gather_weights(engine: Any, dtype: str) -> dict[str, Any]:
 
 
 def _gather_value(parameter: Any) -> Any:
-    """A parameter that no optimizer has a master of: frozen ones, and all of them at stage 0."""
+    """A parameter that no optimizer has a master of: a frozen one."""
     if not hasattr(parameter, "ds_id"):
         return parameter
     import deepspeed

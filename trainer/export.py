@@ -49,7 +49,8 @@ def _join_partitions(source: Path, stage: int) -> dict[str, Tensor]:
     if stage == 0:
         (file,) = source.glob("mp_rank_00_model_states.pt")
         # DeepSpeed's files hold more than tensors; this one is a run's own.
-        return dict(torch.load(file, map_location="cpu", weights_only=False)["module"])
+        saved = torch.load(file, map_location="cpu", weights_only=False)
+        return {**saved["module"], **saved["optimizer"].get("masters", {})}
     launch.prepare_environment(launch.Rank())
     # deepspeed reads the environment on import, and only partitions need it.
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import random
 import signal
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from curation.errors import UserError
 from trainer import checkpoint, launch, optim, zero
@@ -236,17 +235,9 @@ class Loop:
     def _apply_gradients(self) -> float | None:
         """The optimizer's step: the gradients' norm before clipping, or None when it was not finite and left out."""
         engine = self.engine
-        if hasattr(engine.optimizer, "overflow"):
-            engine.step()
-            norm = engine.get_global_grad_norm()
-            return float(norm) if engine.was_step_applied() and norm is not None else None
-        # Stage 0 in fp32 is torch's own optimizer, which would write the NaN into the weights.
-        norm = float(nn.utils.get_total_norm([p.grad for p in engine.module.parameters() if p.grad is not None]))
-        if not math.isfinite(norm):
-            engine.zero_grad()
-            return None
         engine.step()
-        return norm
+        norm = engine.get_global_grad_norm()
+        return float(norm) if engine.was_step_applied() and norm is not None else None
 
     def _seed_forward(self, micro_batch: int) -> None:
         """Random numbers of one forward, a function of where it stands in the run and of nothing else."""

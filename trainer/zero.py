@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch.distributed as dist
-
 from trainer.config import Config
 from trainer.optim import bind_to_zero
 
@@ -84,12 +82,42 @@ def make_engine(module: Any, optimizer: Any, settings: dict[str, Any]) -> Any:
     """The DeepSpeed engine of `module`, with our optimizers told how their parameters were cut up."""
     import deepspeed
 
+    if settings["zero_optimization"]["stage"] == 0:
+        return _make_unsharded_engine(module, optimizer, settings)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     bind_to_zero(engine)
-    if settings["zero_optimization"]["stage"] == 0 and dist.get_world_size() == 1:
-        # Alone there is nothing to reduce, for which DeepSpeed would copy every gradient out and back.
-        engine.enable_backward_allreduce = False
     return engine
+
+
+def _make_unsharded_engine(module: Any, optimizer: Any, settings: dict[str, Any]) -> Any:
+    """An engine whose precision, gradients over the ranks, clipping and masters are `MasterWeights`' and ours.
+
+    DeepSpeed takes it for a float32 model with an optimizer of its own.
+    """
+    import deepspeed
+
+    from trainer.optim.masters import LossScale, MasterWeights
+    from trainer.precision import DTYPES
+
+    precision = next((name for name in ("bf16", "fp16") if settings.get(name, {}).get("enabled")), "fp32")
+    scale = _make_loss_scale(settings["fp16"]) if precision == "fp16" else LossScale()
+    masters = MasterWeights(optimizer, DTYPES[precision], settings["gradient_clipping"], scale)
+    plain = settings | {"bf16": {"enabled": False}, "fp16": {"enabled": False}, "gradient_clipping": 0.0}
+    engine, *_ = deepspeed.initialize(model=module, optimizer=lambda _: masters, config=plain)
+    masters.attach(engine.module)
+    engine.enable_backward_allreduce = False
+    engine.backward = masters.scale(engine.backward)
+    return engine
+
+
+def _make_loss_scale(fp16: Mapping[str, Any]) -> Any:
+    """The loss scale by DeepSpeed's settings of fp16, with its defaults."""
+    from trainer.optim.masters import LossScale
+
+    if fp16.get("loss_scale"):
+        return LossScale(fp16["loss_scale"])
+    lowest = fp16.get("min_loss_scale", 1)
+    return LossScale(2.0 ** fp16.get("initial_scale_power", 16), fp16.get("loss_scale_window", 1000), lowest)
 
 
 def make_frozen_config(config: Config) -> dict[str, Any]:

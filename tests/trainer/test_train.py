@@ -154,3 +154,20 @@ def test_sharded_from_birth_with_offload_weights_and_a_new_resolution(tmp_path: 
     assert second.visual.config.image_size == 32
     moved = (first.text.head.weight - second.text.head.weight).abs().max().item()
     assert 0 < moved < 0.1, "it started from the weights that it was given"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "gap"), [("fp32", 1e-5), ("bf16", 0.08)])
+def test_an_unsharded_run_goes_on_exactly_and_is_a_sharded_one(precision: str, gap: float, tmp_path: Path) -> None:
+    settings = ["zero.stage=0", "checkpoint.every_steps=2", f"train.precision={precision}", "checkpoint.keep_last=9"]
+    run(2, tmp_path / "whole", settings)
+    wanted = losses(tmp_path / "whole")
+    killed = tmp_path / "killed"
+    run(2, killed, settings, status=-9, die_at=3)
+    run(2, killed, settings)
+    assert losses(killed) == wanted
+    assert_exported(killed, "step-00000006")
+    run(2, tmp_path / "sharded", [*settings, "zero.stage=1"])
+    assert losses(tmp_path / "sharded") == pytest.approx(wanted, abs=gap)
+    run(1, tmp_path / "alone", settings)
+    assert losses(tmp_path / "alone") == pytest.approx(wanted, abs=gap)

@@ -50,10 +50,11 @@ class Lamb(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "always_adapt": always_adapt}
         super().__init__(params, {**defaults, "max_trust_ratio": max_trust_ratio})
         self._segments: dict[Tensor, Segments] = {}
+        self._pieces: dict[Tensor, _Pieces] = {}
 
     def set_segments(self, segments: dict[Tensor, Segments]) -> None:
         """Declare the flat partitions among the parameters; any other parameter counts as one whole tensor."""
-        self._segments = segments
+        self._segments, self._pieces = segments, {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -71,19 +72,18 @@ class Lamb(torch.optim.Optimizer):
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
         update = self._direction(parameter, group)
         if group["weight_decay"] or group["always_adapt"]:
-            self._adapt(parameter, update, group["max_trust_ratio"])
-        parameter.add_(update, alpha=-group["lr"])
+            ratios = self._measure_ratios(parameter, update, group["max_trust_ratio"])
+            parameter.view(-1).addcmul_(update.view(-1), ratios, value=-group["lr"])
+        else:
+            parameter.add_(update, alpha=-group["lr"])
 
-    def _adapt(self, parameter: Tensor, update: Tensor, highest: float) -> None:
-        """Scale the update of every whole tensor by its trust ratio."""
-        segments = self._segments.get(parameter)
-        if segments is None:
+    def _measure_ratios(self, parameter: Tensor, update: Tensor, highest: float) -> Tensor:
+        """The trust ratio of every element's whole tensor, flat, or `[1]` where that is one tensor."""
+        pieces = self._pieces.get(parameter)
+        if pieces is None:
             segments = Segments(spans=((0, parameter.numel(), 0),), num_parameters=1)
-        # Flat views: a whole tensor is handled as a partition with one span.
-        weights, steps = parameter.view(-1), update.view(-1)
-        ratios = _trust_ratios(weights, steps, segments, highest)
-        for start, length, index in segments.spans:
-            steps.narrow(0, start, length).mul_(ratios[index])
+            pieces = self._pieces[parameter] = _Pieces(self._segments.get(parameter, segments), parameter)
+        return pieces.spread(_trust_ratios(parameter.view(-1), update.view(-1), pieces, highest))
 
     def _direction(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
         """Adam's bias-corrected direction plus weight decay: r of algorithm 2."""
@@ -101,16 +101,50 @@ class Lamb(torch.optim.Optimizer):
         return update.div_(root).add_(parameter, alpha=group["weight_decay"])
 
 
-def _trust_ratios(weights: Tensor, steps: Tensor, segments: Segments, highest: float) -> Tensor:
+class _Pieces:
+    """A flat partition cut at the ends of its segments, so that a step is as many operators whatever their number."""
+
+    def __init__(self, segments: Segments, partition: Tensor) -> None:
+        self.num_parameters, self.process_group = segments.num_parameters, segments.process_group
+        self.sizes: list[int] = []
+        owners: list[int] = []
+        end = 0
+        for start, length, index in (*sorted(segments.spans), (partition.numel(), 0, -1)):
+            if start > end:
+                # Padding between and behind the parameters, whose owner is one more than there are parameters.
+                self.sizes.append(start - end)
+                owners.append(self.num_parameters)
+            if length:
+                self.sizes.append(length)
+                owners.append(index)
+            end = start + length
+        self.real = [number for number, owner in enumerate(owners) if owner < self.num_parameters]
+        self.owners = torch.tensor(owners, device=partition.device)
+        self.real_owners = self.owners[self.real]
+        self.lengths = torch.tensor(self.sizes, device=partition.device)
+
+    def sum_squares(self, flat: Tensor) -> Tensor:
+        """The sum of squares of every parameter's part of `flat`, float64 `[num_parameters]`."""
+        sums = torch.zeros(self.num_parameters, dtype=torch.float64, device=flat.device)
+        if not self.real:
+            return sums
+        parts = flat.split(self.sizes)
+        norms = torch._foreach_norm([parts[number] for number in self.real])
+        return sums.index_add_(0, self.real_owners, torch.stack(norms).double().square())
+
+    def spread(self, ratios: Tensor) -> Tensor:
+        """The ratio of every element's parameter, `[numel of the partition]`, or `[1]` where there is one piece."""
+        if len(self.sizes) == 1 and self.real:
+            return ratios[self.owners]
+        by_piece = torch.cat((ratios, ratios.new_ones(1)))[self.owners]
+        return by_piece.repeat_interleave(self.lengths, output_size=sum(self.sizes))
+
+
+def _trust_ratios(weights: Tensor, steps: Tensor, pieces: _Pieces, highest: float) -> Tensor:
     """‖w‖ / ‖update‖ of every parameter of the flat group, `[num_parameters]`, from all ranks' stretches."""
-    squares = torch.zeros(2, segments.num_parameters, dtype=torch.float64, device=weights.device)
-    if segments.spans:
-        index = torch.tensor([i for _, _, i in segments.spans], device=weights.device)
-        for row, flat in enumerate((weights, steps)):
-            norms = torch._foreach_norm([flat.narrow(0, start, length) for start, length, _ in segments.spans])
-            squares[row].index_add_(0, index, torch.stack(norms).double().square())
-    if segments.process_group is not None:
-        squares = _sum_over(squares, segments.process_group)
+    squares = torch.stack((pieces.sum_squares(weights), pieces.sum_squares(steps)))
+    if pieces.process_group is not None:
+        squares = _sum_over(squares, pieces.process_group)
     weight_norms, step_norms = squares.sqrt()
     ratios = (weight_norms / step_norms).clamp(max=highest)
     return torch.where((weight_norms > 0) & (step_norms > 0), ratios, torch.ones_like(ratios)).to(weights.dtype)
