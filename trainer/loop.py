@@ -136,6 +136,7 @@ class Loop:
             cut_alike = checkpoint.is_cut_alike(progress, self.config, self.rank.world_size)
             checkpoint.restore_engine(engine, resume, progress, cut_alike=cut_alike)
             logger.info("resumed %s at step %d", resume, self.step)
+        self.objective.follow_masters(engine)
         return engine
 
     def _run_phase(self, index: int, begin: int, end: int, progress: Any) -> None:
@@ -169,6 +170,7 @@ class Loop:
         self.engine = self._build_engine(None, None, passed)
         # DeepSpeed makes the masters out of the weights that it has rounded to the model's precision.
         fill_masters(self.engine, self.objective.list_readers(self.engine.module, passed))
+        self.objective.follow_masters(self.engine)
         dist.barrier()
         if self.rank.is_first:
             passed.unlink()
@@ -213,6 +215,8 @@ class Loop:
 
         _, scale = self.objective.step(self.engine, batches, self._seed_forward, is_sound)
         grad_norm = self._apply_gradients() if self.guard.is_sound(told["loss"]) else None
+        if grad_norm is not None:
+            self.objective.follow_masters(self.engine)
         self.step += 1
         self.guard.count_step(grad_norm is not None, told["loss"])
         elapsed_s = time.perf_counter() - start

@@ -103,6 +103,20 @@ def fill_masters(engine: Any, readers: Mapping[str, Callable[[], Tensor]]) -> No
         _spread_weights(engine.optimizer)
 
 
+def read_master(engine: Any, name: str, parameter: Tensor) -> Tensor | None:
+    """The whole float32 master of a parameter, on every rank, or None where nothing but the parameter is there.
+
+    Every rank calls this.
+    """
+    if hasattr(engine.optimizer, "masters"):
+        whole: dict[str, Tensor] = engine.optimizer.masters()
+        return whole.get(name)
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    master: Tensor | None = safe_get_full_fp32_param(parameter)
+    return master
+
+
 def _copy_counts(counts: dict[str, Any]) -> dict[str, Any]:
     return {key: value.clone() if isinstance(value, Tensor) else value for key, value in counts.items()}
 

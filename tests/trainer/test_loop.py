@@ -30,6 +30,11 @@ def test_a_new_resolution_keeps_the_masters_and_siglips_bias_and_leaves_no_file(
     run_ranks(2, "tests.support.trainer.loop_worker:change_resolution", folder=str(tmp_path))
 
 
+@pytest.mark.slow
+def test_a_learned_temperature_moves_at_every_step_in_bf16(tmp_path: Path) -> None:
+    run_ranks(2, "tests.support.trainer.loop_worker:learn_temperature", folder=str(tmp_path))
+
+
 class Place:
     """A loader that only says where it stands."""
 

@@ -20,6 +20,7 @@ from trainer.models.config import ClipConfig
 from trainer.objectives.contrastive_model import ContrastiveModel, set_bias, set_temperature
 from trainer.objectives.contrastive_step import contrastive_step
 from trainer.objectives.protocol import Judge, Seeder
+from trainer.partitions import read_master
 from trainer.weight_files import WeightFile
 
 _CLIP = "clip."
@@ -78,6 +79,16 @@ class Contrastive:
         """Rates by tower and depth; the temperature by itself, under its bound."""
         named = dict(module.named_parameters())
         return optim.parameter_groups(named, module.layers(), self.config.optim, module.upper_bounds())
+
+    def follow_masters(self, engine: Any) -> None:
+        """Compute with the float32 masters of temperature and bias, which bf16 and fp16 would round."""
+        if self.config.train.precision == "fp32":
+            return
+        module: ContrastiveModel = engine.module
+        for name, parameter in module.scalars().items():
+            master = read_master(engine, name, parameter)
+            if master is not None:
+                module.masters[name] = master.detach().clone()
 
     def set_patch_drop(self, module: ContrastiveModel, share: float) -> None:
         """Drop this share of the patches in every training forward that follows."""

@@ -110,6 +110,9 @@ class Distillation:
         }
         return optim.parameter_groups(dict(module.named_parameters()), layers, self.config.optim)
 
+    def follow_masters(self, engine: Any) -> None:
+        """There is nothing that the model's precision would round too coarsely."""
+
     def set_patch_drop(self, module: MaskedImageModel, share: float) -> None:
         """Never any: `check_files` refuses it."""
         assert share == 0

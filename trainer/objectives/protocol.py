@@ -31,6 +31,9 @@ class Objective(Protocol):
     def parameter_groups(self, module: Any) -> list[dict[str, Any]]:
         """Groups of parameters for `trainer.optim.build_optimizer`."""
 
+    def follow_masters(self, engine: Any) -> None:
+        """Note what the module computes with in float32; every rank calls this whenever the masters have changed."""
+
     def set_patch_drop(self, module: Any, share: float) -> None:
         """Drop this share of the patches, in [0, 1), in every forward that follows."""
 

@@ -96,6 +96,33 @@ def change_resolution(folder: str) -> None:
             loop.engine.destroy()
 
 
+def learn_temperature(folder: str) -> None:
+    """A temperature whose steps are far below what bf16 can hold moves at every step, at every stage."""
+    from trainer.loop import Loop
+    from trainer.objectives.contrastive import Contrastive
+
+    rank = read_rank()
+    launch.prepare_environment(rank)
+    with launch.process_group(rank) as device:
+        for stage in range(1, 4):
+            here = Path(folder, str(stage))
+            settings = configuration(here, [f"zero.stage={stage}", "train.precision=bf16", "optim.scale_lr=1e-3"])
+            loop = Loop(
+                settings,
+                Contrastive(settings),
+                prepare_loaders(settings, rank),
+                rank=rank,
+                device=device,
+                resume=None,
+            )
+            loop.run()
+            temperatures = [record["temperature"] for record in records(here).values()]
+            moves = [abs(after / before - 1) for before, after in itertools.pairwise(temperatures)]
+            assert all(0 < move < 2e-3 for move in moves), (stage, temperatures)
+            loop.close()
+            loop.engine.destroy()
+
+
 def _compare_resolutions(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], where: str) -> None:
     assert abs(before["logit_bias"].item() + 10) > 0.05, "it was trained"
     name = "clip.visual.pos_embed"

@@ -50,3 +50,18 @@ def test_the_bias_is_exported_where_the_layout_has_a_place_for_it(layout: str, i
     assert ("logit_bias" in found) == is_kept
     if is_kept:
         assert found["logit_bias"].item() == BIAS
+
+
+def test_the_model_computes_with_the_masters_of_temperature_and_bias_and_gives_them_its_gradient(
+    tmp_path: Path,
+) -> None:
+    settings = configuration(tmp_path, ["train.loss=siglip", "train.precision=bf16"])
+    module = Contrastive(settings).build(None, None).bfloat16()
+    module.masters = {"clip.logit_scale": torch.tensor([2.7012]), "logit_bias": torch.tensor([-9.9876])}
+    outputs = module(None, None)
+    assert outputs.scale.log().item() == pytest.approx(2.7012, abs=1e-6)
+    assert outputs.bias is not None and outputs.bias.item() == pytest.approx(-9.9876, abs=1e-6)
+    (outputs.scale.log() + 3 * outputs.bias).sum().backward()
+    gradients = {name: parameter.grad for name, parameter in module.scalars().items()}
+    assert gradients["clip.logit_scale"].item() == pytest.approx(1.0, abs=0.01)
+    assert gradients["logit_bias"].item() == 3.0
