@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from curation.version import __version__
+
 if TYPE_CHECKING:
     from curation.manifest.manifest import Manifest
 
-__version__ = "0.1.0"
 __all__ = ["Manifest", "__version__"]
 
 

@@ -22,9 +22,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import __version__
 from curation.errors import UserError
 from curation.schema import ROOT_FORMAT
+from curation.version import __version__
 
 Names = list[str]
 """For signatures inside Root, where `list` is the method."""

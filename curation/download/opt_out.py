@@ -23,11 +23,11 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from curation import __version__
 from curation.errors import UserError
 from curation.fetch.urls import BadUrlError, Target, canonicalise_path, parse_url
 from curation.schema import Status
 from curation.storage import fingerprint, whole_file
+from curation.version import __version__
 
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 COMMENT = re.compile(r"(?:^|\s)#.*", re.DOTALL)

@@ -15,6 +15,7 @@ from curation.fetch.resolve import TEMPORARY_TTL_S, BlockedAddressError, LookupF
 from curation.fetch.robots_cache import RobotsCache
 from curation.fetch.urls import BadUrlError, Target
 from curation.recipe.config import DownloadConfig
+from curation.recipe.user_agent import product_token
 from curation.schema import Status
 
 TEMPORARY = {
@@ -75,7 +76,7 @@ class Client:
 
     def __init__(self, config: DownloadConfig) -> None:
         self._config = config
-        self._token = robots.product_token(config.user_agent)
+        self._token = product_token(config.user_agent)
 
     async def __aenter__(self) -> Client:
         self._exchange = Exchange(self._config)

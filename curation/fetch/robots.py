@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from curation.fetch.urls import canonicalise_path, quote_path
+from curation.recipe.user_agent import product_token
 from curation.schema import Status
 
 MAX_BYTES = 500 * 1024
@@ -18,11 +19,6 @@ VALUED = re.compile(r"(?:max-image-preview|max-snippet|max-video-preview|unavail
 """Directives that carry a colon and a value themselves; any other word before a colon names a user agent."""
 WORD = re.compile(r"([\w.*/-]+)\s*(:?)")
 """The date of unavailable_after has colons too, after words without a letter: no agents."""
-
-
-def product_token(user_agent: str) -> str:
-    """The name that robots.txt knows us by: the user agent up to the first character that is no letter, - or _."""
-    return re.split(r"[^A-Za-z_-]", user_agent, maxsplit=1)[0].lower()
 
 
 class Robots:

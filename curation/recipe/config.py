@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from curation import __version__
 from curation.errors import UserError
-from curation.fetch.robots import product_token
+from curation.recipe.user_agent import product_token
 from curation.settings import (
     apply_overrides,
     check_ranges,
@@ -25,6 +24,7 @@ from curation.settings import (
     required_setting,
     setting,
 )
+from curation.version import __version__
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 DEFAULT_USER_AGENT = f"clip-curation/{__version__} (+https://github.com/clip-curation; image-text data set builder)"

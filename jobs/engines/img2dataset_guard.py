@@ -36,6 +36,7 @@ from curation.fetch.urls import BadUrlError, Target, join_url, parse_url
 from curation.images.probe import PictureError, check_whole
 from curation.images.process import inspect
 from curation.recipe.config import DownloadConfig, host_port
+from curation.recipe.user_agent import product_token
 from curation.schema import Status
 from jobs.engines.img2dataset_refusals import RefusedError, refuse_for
 
@@ -56,7 +57,7 @@ class Guard:
 
     def __init__(self, config: DownloadConfig, opt_out: OptOut) -> None:
         self._config, self._opt_out = config, opt_out
-        self._token = robots.product_token(config.user_agent)
+        self._token = product_token(config.user_agent)
         self._policy = AddressPolicy(config.allow_addresses)
         self._tls = ssl.create_default_context()
         self._lock = threading.Lock()

@@ -17,8 +17,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from curation.fetch import robots
 from curation.recipe.config import DownloadConfig
+from curation.recipe.user_agent import product_token
 from jobs.engines.img2dataset_guard import Guard
 
 COLUMNS = ["uid", "caption", "url"]
@@ -71,7 +71,7 @@ def downloader(config: DownloadConfig, folder: str, num_rows: int) -> Any:
         verify_hash_type=None,
         encode_format=config.encode_format,
         retries=config.retries,
-        user_agent_token=robots.product_token(config.user_agent),
+        user_agent_token=product_token(config.user_agent),
         disallowed_header_directives=None,  # the guard reads every order of them
     )
 
