@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.fetch.politeness import backoff_s, parse_retry_after
-from curation.fetch.robots import MAX_PATTERNS, Robots, find_refusal, parse_robots, product_token
+from curation.fetch.robots import MAX_PATTERNS, Robots, find_refusal, parse_robots
 from curation.recipe.user_agent import product_token
 
 US = "clip-curation"
