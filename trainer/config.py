@@ -44,8 +44,17 @@ class ModelConfig:
     weights: str = ""
     image_weights: str = ""
     text_weights: str = ""
+    lock_image: bool = False
+    """Keep the image tower as its weights are (LiT, arXiv 2111.07991): no gradient, no drop path, no patch drop."""
+    lock_text: bool = False
 
     def __post_init__(self) -> None:
+        _require(not (self.lock_image and self.lock_text), "lock_image and lock_text leave no tower to train")
+        for tower in ("image", "text"):
+            _require(
+                not getattr(self, f"lock_{tower}") or bool(self.weights or getattr(self, f"{tower}_weights")),
+                f"lock_{tower} keeps a tower as its weights are, so name them: weights or {tower}_weights",
+            )
         _require(not (self.weights and (self.image_weights or self.text_weights)), "weights already fills both towers")
         if self.drop_path is not None:
             _require_share("drop_path", self.drop_path)
@@ -116,6 +125,8 @@ class TrainConfig:
     seed: int = 0
     spike_factor: float = 0.0
     """A step whose loss exceeds this multiple of the running mean is skipped; 0 skips only non-finite ones."""
+    ema_decay: float = 0.0
+    """Of an exponential moving average of the masters, exported and evaluated beside them; 0 keeps none."""
     max_skipped_steps: int = 20
     """Consecutive skipped steps after which training stops. fp16 needs some while its loss scale is found."""
 
@@ -131,6 +142,7 @@ class TrainConfig:
             "temperature fixes it and initial_temperature learns it: give one of the two",
         )
         _require(self.spike_factor == 0 or self.spike_factor > 1, "spike_factor must be 0 or above 1")
+        _require_share("ema_decay", self.ema_decay)
         _require(self.max_skipped_steps > 0, "max_skipped_steps must be positive")
 
     def num_micro_batches(self, world_size: int) -> int:

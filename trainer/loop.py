@@ -28,7 +28,7 @@ from trainer.guard import SpikeGuard
 from trainer.launch import Rank
 from trainer.metrics import Metrics, StepRecord, memory_gb, peak_tflops, training_bar
 from trainer.objectives.protocol import Objective
-from trainer.partitions import fill_masters
+from trainer.partitions import fill_masters, gather_moment
 
 logger = logging.getLogger("trainer")
 
@@ -39,18 +39,23 @@ def run_loop(
     objective: Objective,
     make_loader: Callable[[PhaseConfig], Any],
     resume: Path | None,
-    at_end: Callable[[Config, Loop, Rank], None] | None = None,
+    at_end: Callable[[Config, Loop, Rank, str], None] | None = None,
 ) -> bool:
-    """Train to the end, write model.safetensors and call `at_end`; False when a SIGTERM ended it early."""
+    """Train to the end, write model.safetensors and call `at_end`; False when a SIGTERM ended it early.
+
+    With train.ema_decay model-ema.safetensors is written too, and `at_end` called again on those weights. Its last
+    argument begins the names of what it measures: "", and "ema/".
+    """
     with launch.process_group(rank) as device:
         loop = Loop(settings, objective, make_loader, rank=rank, device=device, resume=resume)
         finished = loop.run()
         if finished:
-            path = Path(settings.folder) / "model.safetensors"
-            loop.save_weights(path, settings.checkpoint.export_dtype)
-            logger.info("wrote %s", path)
-            if at_end is not None:
-                at_end(settings, loop, rank)
+            paths = loop.export_weights()
+            for prefix, path in paths.items():
+                if prefix:
+                    loop.take_weights(path)
+                if at_end is not None:
+                    at_end(settings, loop, rank, prefix)
         loop.close()
     return finished
 
@@ -108,11 +113,31 @@ class Loop:
         """Close the log."""
         self.metrics.close()
 
-    def save_weights(self, path: Path, dtype: str) -> None:
-        """Write the consolidated model; every rank calls this."""
+    def export_weights(self) -> dict[str, Path]:
+        """Write the model, and its average if there is one; returns their files by the prefix of their measures."""
+        dtype = self.config.checkpoint.export_dtype
+        paths = {"": self.folder / "model.safetensors"}
+        self.save_weights(paths[""], dtype)
+        if self.config.train.ema_decay:
+            paths["ema/"] = self.folder / "model-ema.safetensors"
+            self.save_weights(paths["ema/"], dtype, averaged=True)
+        for path in paths.values():
+            logger.info("wrote %s", path)
+        return paths
+
+    def save_weights(self, path: Path, dtype: str, *, averaged: bool = False) -> None:
+        """Write the consolidated model, or its moving average; every rank calls this."""
         tensors = checkpoint.gather_weights(self.engine, dtype)
+        average = gather_moment(self.engine, optim.AVERAGE) if averaged else {}
         if self.rank.is_first:
+            tensors |= {name: tensor.to(tensors[name].dtype) for name, tensor in average.items()}
             self.objective.export(tensors, self.image_size, path)
+        dist.barrier()
+
+    def take_weights(self, path: Path) -> None:
+        """Go on with the weights of a file of `save_weights`; every rank calls this, and moments stay as they are."""
+        fill_masters(self.engine, self.objective.list_readers(self.engine.module, path))
+        self.objective.follow_masters(self.engine)
         dist.barrier()
 
     def _stop(self) -> None:
@@ -131,6 +156,8 @@ class Loop:
         with zero.shard_while_building(self.config, settings):
             module = self.objective.build(self.image_size, weights)
         optimizer = optim.build_optimizer(self.objective.parameter_groups(module), self.config.optim)
+        if self.config.train.ema_decay:
+            optim.keep_average(optimizer, self.config.train.ema_decay)
         engine = zero.make_engine(module, optimizer, settings)
         if resume and progress:
             cut_alike = checkpoint.is_cut_alike(progress, self.config, self.rank.world_size)
@@ -169,9 +196,7 @@ class Loop:
         self.image_size = wanted
         self.engine = self._build_engine(None, None, passed)
         # DeepSpeed makes the masters out of the weights that it has rounded to the model's precision.
-        fill_masters(self.engine, self.objective.list_readers(self.engine.module, passed))
-        self.objective.follow_masters(self.engine)
-        dist.barrier()
+        self.take_weights(passed)
         if self.rank.is_first:
             passed.unlink()
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from curation.errors import UserError
@@ -91,16 +92,42 @@ def restore_partitions(engine: Any, checkpoint: Path, stage: int, world_size: in
 def fill_masters(engine: Any, readers: Mapping[str, Callable[[], Tensor]]) -> None:
     """Fill the masters of a new engine, and the weights by them, in full precision; every rank calls this.
 
-    `readers` gives each parameter whole, by its name. Nothing is done where the engine has no flat partitions.
+    `readers` gives each parameter whole, by its name.
     """
+    if hasattr(engine.optimizer, "masters"):
+        for name, master in engine.optimizer.masters().items():
+            master.copy_(readers[name]().reshape(master.shape))
+        engine.optimizer.copy_to_model()
+        return
     names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
-    found = list(list_stretches(engine))
-    for partition, stretches in found:
+    for partition, stretches in list_stretches(engine):
         for item in stretches.items:
             whole = readers[names[id(stretches.parameters[item.index])]]().flatten()
             partition.data.narrow(0, item.start, item.length).copy_(whole.narrow(0, item.begin, item.length))
-    if found:
-        _spread_weights(engine.optimizer)
+    _spread_weights(engine.optimizer)
+
+
+def gather_moment(engine: Any, key: str) -> dict[str, Tensor]:
+    """One tensor of the optimizer's state of every trained parameter, whole; on the CPU of every rank, one by one.
+
+    Every rank calls this. A parameter whose state has no such tensor is left out.
+    """
+    if hasattr(engine.optimizer, "masters"):
+        states = engine.optimizer.state_dict()["states"]
+        return {name: state[key].cpu().clone() for name, state in states.items() if key in state}
+    names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
+    result = {}
+    for partition, stretches in list_stretches(engine):
+        flat = engine.basic_optimizer.state[partition].get(key)
+        for index, parameter in enumerate(stretches.parameters if flat is not None else ()):
+            shape = getattr(parameter, "ds_shape", parameter.shape)
+            whole = torch.zeros(shape.numel(), device=engine.device)
+            for item in stretches.items:
+                if item.index == index:
+                    whole.narrow(0, item.begin, item.length).copy_(flat.narrow(0, item.start, item.length))
+            dist.all_reduce(whole, group=stretches.process_group)
+            result[names[id(parameter)]] = whole.cpu().view(shape)
+    return result
 
 
 def read_master(engine: Any, name: str, parameter: Tensor) -> Tensor | None:

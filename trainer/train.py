@@ -41,11 +41,12 @@ def train(settings: Config, rank: Rank) -> bool:
     return run_loop(settings, rank, objective, make_loader, resume, at_end=_evaluate)
 
 
-def _evaluate(settings: Config, loop: Loop, rank: Rank) -> None:
+def _evaluate(settings: Config, loop: Loop, rank: Rank, prefix: str) -> None:
     from trainer import evaluate  # imports torch, as above
 
     if settings.eval.names_any:
-        results = evaluate.evaluate(loop.engine, settings, rank, loop.device)
+        measured = evaluate.evaluate(loop.engine, settings, rank, loop.device)
+        results = {prefix + name: value for name, value in measured.items()}
         loop.metrics.write_values({"step": loop.step, **results}, loop.step)
 
 

@@ -46,6 +46,14 @@ def test_an_unknown_recipe_names_the_known_ones() -> None:
         config.load_config("eva-clip-19b")
 
 
+def test_locked_towers_need_weights_and_leave_one_to_train() -> None:
+    with pytest.raises(UserError, match="lock_image keeps a tower as its weights are"):
+        config.load_config("debug", ["model.lock_image=true", "model.text_weights=b"])
+    with pytest.raises(UserError, match="leave no tower to train"):
+        config.load_config("debug", ["model.lock_image=true", "model.lock_text=true", "model.weights=a"])
+    assert config.load_config("debug", ["model.lock_text=true", "model.text_weights=b"]).model.lock_text
+
+
 def test_compiled_blocks_and_sharded_parameters_are_refused() -> None:
     with pytest.raises(UserError, match="do not go together"):
         config.load_config("debug", ["model.compile=true", "zero.stage=3"])

@@ -13,7 +13,7 @@ import pytest
 
 from curation.errors import UserError
 from tests.support.trainer.ranks import launch, run_ranks
-from trainer import loop
+from trainer import loop, models, weights
 from trainer.loop import set_position
 
 
@@ -33,6 +33,19 @@ def test_a_new_resolution_keeps_the_masters_and_siglips_bias_and_leaves_no_file(
 @pytest.mark.slow
 def test_a_learned_temperature_moves_at_every_step_in_bf16(tmp_path: Path) -> None:
     run_ranks(2, "tests.support.trainer.loop_worker:learn_temperature", folder=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_the_average_of_the_weights_is_kept_at_every_stage(tmp_path: Path) -> None:
+    run_ranks(2, "tests.support.trainer.loop_worker:average", folder=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_locked_tower_stays_as_it_was(tmp_path: Path) -> None:
+    weights.save_model(models.build("debug"), tmp_path / "start.safetensors")
+    run_ranks(
+        2, "tests.support.trainer.loop_worker:lock", folder=str(tmp_path), weights=str(tmp_path / "start.safetensors")
+    )
 
 
 class Place:

@@ -64,7 +64,8 @@ class Contrastive:
         clip.set_grad_checkpointing(model.grad_checkpointing)
         if model.compile:
             compile_blocks(clip.visual, clip.text)
-        module = ContrastiveModel(clip, self.config.train)
+        towers = ((clip.visual, model.lock_image), (clip.text, model.lock_text))
+        module = ContrastiveModel(clip, self.config.train, [tower for tower, is_locked in towers if is_locked])
         if whole:
             set_bias(module, whole)
         return module

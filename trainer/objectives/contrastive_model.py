@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,10 +33,11 @@ class Outputs(NamedTuple):
 
 
 class ContrastiveModel(nn.Module):
-    """A `Clip`, the temperature it is trained with, and SigLIP's bias."""
+    """A `Clip`, the temperature it is trained with, and SigLIP's bias; `locked` towers of it are not trained."""
 
-    def __init__(self, clip: Clip, config: TrainConfig) -> None:
+    def __init__(self, clip: Clip, config: TrainConfig, locked: Sequence[nn.Module] = ()) -> None:
         super().__init__()
+        self._locked = tuple(tower.requires_grad_(False) for tower in locked)
         self.clip = clip
         self.fixed_scale = None if config.temperature is None else 1 / config.temperature
         self.max_log_scale = -math.log(config.min_temperature)
@@ -45,6 +46,13 @@ class ContrastiveModel(nn.Module):
             self.logit_bias = nn.Parameter(torch.full((1,), INITIAL_BIAS))
         self.masters: dict[str, Tensor] = {}
         """Name → float32 value of a parameter that the model's precision rounds too coarsely; see `scalars`."""
+
+    def train(self, mode: bool = True) -> ContrastiveModel:
+        """As any module, except that a locked tower stays in evaluation: nothing of it is dropped."""
+        super().train(mode)
+        for tower in self._locked:
+            tower.eval()
+        return self
 
     def scalars(self) -> dict[str, nn.Parameter]:
         """The trained parameters of one element, which bf16 knows in steps of 1.6 % (log 14) and 0.06 (-10)."""

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trainer.config import OptimConfig, TowerConfig
+from trainer.optim.average import AVERAGE, keep_average
 from trainer.optim.lamb import Lamb, Segments
 from trainer.optim.lion import Lion
 from trainer.optim.schedule import warmup_cosine
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from trainer.models.clip import LayerGroup
 
 __all__ = ["Lamb", "Lion", "Segments", "build_optimizer", "parameter_groups", "set_learning_rate", "warmup_cosine"]
-__all__ += ["bind_to_zero"]
+__all__ += ["AVERAGE", "bind_to_zero", "keep_average"]
 
 
 def parameter_groups(

@@ -161,9 +161,10 @@ class MasterWeights:
         self.optimizer.step()
         for master in self._masters:
             master.grad = None
-        self._copy_to_model()
+        self.copy_to_model()
 
-    def _copy_to_model(self) -> None:
+    def copy_to_model(self) -> None:
+        """Write the masters into the weights that the model computes with."""
         if self._model is not self._flat:
             self._model.copy_(self._flat)
 
@@ -202,7 +203,7 @@ class MasterWeights:
             if place.name in saved["masters"]:
                 place.view(self._flat).copy_(saved["masters"][place.name])
             self._join_state(place, saved["states"][place.name])
-        self._copy_to_model()
+        self.copy_to_model()
 
     def _join_state(self, place: _Place, saved: dict[str, Any]) -> None:
         base, master = self._bounds[place.group], self._masters[place.group]

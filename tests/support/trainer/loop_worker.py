@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 from tests.support.trainer.toy import configuration, prepare_loaders, records
 from trainer import checkpoint, launch
 from trainer.config import PhaseConfig
-from trainer.launch import read_rank
+from trainer.launch import Rank, read_rank
 from trainer.models.position import resize_position_embedding
+from trainer.partitions import gather_moment
 
 POISONED_STEP = 2
 BOUND = 0.02
+GROUPS: list[Any] = []
 
 
 class Poisoned:
@@ -72,7 +75,7 @@ def change_resolution(folder: str) -> None:
     rank = read_rank()
     launch.prepare_environment(rank)
     with launch.process_group(rank) as device:
-        for stage in (1, 2, 3):
+        for stage in range(4):
             here = Path(folder, str(stage))
             wanted = [f"zero.stage={stage}", "train.precision=bf16", "train.loss=siglip", "optim.scale_lr=0.1"]
             wanted += ["phases.0.samples=32", "checkpoint.export_dtype=bf16"]
@@ -104,7 +107,7 @@ def learn_temperature(folder: str) -> None:
     rank = read_rank()
     launch.prepare_environment(rank)
     with launch.process_group(rank) as device:
-        for stage in range(1, 4):
+        for stage in range(4):
             here = Path(folder, str(stage))
             settings = configuration(here, [f"zero.stage={stage}", "train.precision=bf16", "optim.scale_lr=1e-3"])
             loop = Loop(
@@ -121,6 +124,71 @@ def learn_temperature(folder: str) -> None:
             assert all(0 < move < 2e-3 for move in moves), (stage, temperatures)
             loop.close()
             loop.engine.destroy()
+
+
+def average(folder: str) -> None:
+    """The average is that of the masters after every step, is exported beside them, and can be taken over."""
+    for loop, rank in _loops(folder, ["train.ema_decay=0.4"], range(4)):
+        wanted: list[dict[str, torch.Tensor]] = []
+
+        def note(self: Any = loop, seen: Any = wanted, follow: Any = loop.objective.follow_masters) -> None:
+            follow(self.engine)
+            weights = checkpoint.gather_weights(self.engine, "fp32")
+            decay = min(0.4, (1 + len(seen)) / (10 + len(seen)))
+            old = seen[-1] if seen else weights
+            seen.append({name: decay * old[name] + (1 - decay) * tensor for name, tensor in weights.items()})
+
+        loop.objective.follow_masters = lambda _, note=note: note()
+        loop.run()
+        paths = loop.export_weights()
+        found = gather_moment(loop.engine, "ema")
+        loop.objective.follow_masters = lambda _: None
+        loop.take_weights(paths["ema/"])
+        taken = checkpoint.gather_weights(loop.engine, "fp32")
+        if rank.is_first:
+            assert len(wanted) == 6 and found.keys() == wanted[-1].keys()
+            for name, tensor in wanted[-1].items():
+                torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6, msg=f"{loop.folder}: {name}")
+                torch.testing.assert_close(taken[name], found[name], rtol=0, atol=0, msg=f"{loop.folder}: {name}")
+
+
+def lock(folder: str, weights: str) -> None:
+    """A locked tower is after training what it was in the file; the other one is not."""
+    from safetensors.torch import load_file
+
+    before = load_file(weights)
+    for sets in (["model.lock_image=true"], ["model.lock_text=true", "train.micro_batch_size=4"]):
+        locked = "visual." if "image" in sets[0] else "text."
+        for loop, rank in _loops(f"{folder}/{locked}", [*sets, f"model.weights={weights}"], (0, 1, 3)):
+            loop.run()
+            after = checkpoint.gather_weights(loop.engine, "fp32")
+            if rank.is_first:
+                moved = {name for name, tensor in before.items() if not torch.equal(after[f"clip.{name}"], tensor)}
+                assert moved and not any(name.startswith(locked) for name in moved), (loop.folder, sorted(moved)[:3])
+
+
+def _loops(folder: str, sets: list[str], stages: Iterable[int]) -> Iterator[tuple[Any, Rank]]:
+    """A fresh loop in float32 at every stage, closed afterwards."""
+    from trainer.loop import Loop
+    from trainer.objectives.contrastive import Contrastive
+
+    rank = read_rank()
+    launch.prepare_environment(rank)
+    if not torch.distributed.is_initialized():
+        enter_group(rank)
+    for stage in stages:
+        settings = configuration(Path(folder, str(stage)), [f"zero.stage={stage}", *sets])
+        loaders = prepare_loaders(settings, rank)
+        loop = Loop(settings, Contrastive(settings), loaders, rank=rank, device=torch.device("cpu"), resume=None)
+        yield loop, rank
+        loop.close()
+        loop.engine.destroy()
+
+
+def enter_group(rank: Rank) -> None:
+    """Start the process group, which the process's end closes."""
+    GROUPS.append(launch.process_group(rank))
+    GROUPS[-1].__enter__()
 
 
 def _compare_resolutions(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], where: str) -> None:

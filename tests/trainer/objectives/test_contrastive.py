@@ -65,3 +65,12 @@ def test_the_model_computes_with_the_masters_of_temperature_and_bias_and_gives_t
     gradients = {name: parameter.grad for name, parameter in module.scalars().items()}
     assert gradients["clip.logit_scale"].item() == pytest.approx(1.0, abs=0.01)
     assert gradients["logit_bias"].item() == 3.0
+
+
+def test_a_locked_tower_has_no_gradients_no_rates_and_drops_nothing(trained: Path, tmp_path: Path) -> None:
+    settings = [f"model.weights={trained}", "model.lock_image=true", "model.drop_path=0.5"]
+    objective = Contrastive(configuration(tmp_path, settings))
+    module = objective.build(None, None).train()
+    assert module.training and module.clip.text.training and not module.clip.visual.training
+    trained_ids = {id(parameter) for group in objective.parameter_groups(module) for parameter in group["params"]}
+    assert trained_ids == {id(p) for p in [*module.clip.text.parameters(), module.clip.logit_scale]}
