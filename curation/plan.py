@@ -7,83 +7,21 @@ row belongs to is a function of its domain and uid alone.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from curation.errors import UserError
-from curation.recipe.config import Recipe, SourceConfig
-from curation.sources import column_expressions, detect_format, load_format
+from curation.metadata.inputs import Input
 from curation.storage import Root, fingerprint
 
-FOOTER_BYTES = 65_536
 NUM_SHOWN = 5
 ADOPTED = "adopted"
 """Key of a plan whose units are shards of img2dataset folders: only `curate adopt` ends them."""
 ALL_HOSTS = "*"
 """Stands among the large domains of such a plan for every host, as its units were not grouped by host."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Input:
-    """One metadata file, as it was found."""
-
-    source: str
-    path: str
-    format: str
-    fingerprint: str
-    num_rows: int
-    schema: pa.Schema
-
-
-def find_inputs(recipe: Recipe) -> list[Input]:
-    """Every metadata file that the recipe names, in its order. Raises UserError for what cannot be read."""
-    if not recipe.sources:
-        raise UserError("The recipe names no [[sources]]: add one with a name and paths.")
-    return [_input(source, path) for source in recipe.sources for path in _expand(recipe, source)]
-
-
-def _expand(recipe: Recipe, source: SourceConfig) -> list[str]:
-    if source.format != "auto":
-        load_format(source.format)
-    found: list[str] = []
-    for pattern in source.paths:
-        full = recipe.resolve(pattern)
-        fs, path = fsspec.core.url_to_fs(full)
-        matches = sorted(fs.glob(path)) if any(c in path for c in "*?[") else [path] if fs.exists(path) else []
-        if not matches:
-            raise UserError(f"Source {source.name!r}: nothing matches {full}; check paths in [[sources]].")
-        found += [m if "://" not in full else fs.unstrip_protocol(m) for m in matches]
-    return found
-
-
-def _input(source: SourceConfig, path: str) -> Input:
-    fs, inner = fsspec.core.url_to_fs(path)
-    try:
-        size = fs.size(inner)
-        with fs.open(inner, "rb") as f:
-            f.seek(max(0, size - FOOTER_BYTES))
-            footer = f.read()
-            f.seek(0)
-            metadata = pq.ParquetFile(f)
-            schema, num_rows = metadata.schema_arrow, metadata.metadata.num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise UserError(
-            f"{path} is not a readable parquet file ({reason}): download it again or leave it out."
-        ) from error
-    name = detect_format(schema.names, path) if source.format == "auto" else source.format
-    column_expressions(name, schema, path)
-    digest = hashlib.sha256(f"{size}\n".encode() + footer).hexdigest()[:16]
-    return Input(source=source.name, path=path, format=name, fingerprint=digest, num_rows=num_rows, schema=schema)
 
 
 def new_inputs(root: Root, found: list[Input]) -> list[Input]:
@@ -107,7 +45,7 @@ def plans(root: Root) -> list[dict[str, Any]]:
 
 def batch_name(found: list[Input], wheres: Mapping[str, str], num_rows_per_unit: int, number: int) -> str:
     """Name of the batch: 8 hex digits over everything that decides its rows and units."""
-    described = [[i.source, Path(i.path).name, i.format, i.fingerprint] for i in found]
+    described = [[i.source, i.file, i.format, i.fingerprint, *([dict(i.columns)] if i.mapped else [])] for i in found]
     return fingerprint([described, dict(wheres), num_rows_per_unit, number])[:8]
 
 

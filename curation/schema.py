@@ -55,6 +55,8 @@ class RejectReason(StrEnum):
     NO_URL = "no_url"
     WHERE = "where"
     REPEATED = "repeated"
+    NOT_TEXT = "not_text"
+    """Its URL or caption is no UTF-8."""
     LOST_BY_ENGINE = "lost_by_engine"
     """An adopted folder counts the row and holds neither its URL nor its picture."""
 

@@ -9,25 +9,23 @@ so a source added to the recipe later is planned beside what is there, and repea
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from functools import reduce
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from curation.fetch.domains import registered_domain
+from curation.errors import UserError
+from curation.metadata.inputs import Input, find_inputs
+from curation.metadata.rows import ROWS, divide, read_shares
 from curation.plan import (
-    Input,
     Spread,
     batch_name,
     describe_spread,
-    find_inputs,
     least_placed,
     new_inputs,
     plans,
@@ -35,15 +33,22 @@ from curation.plan import (
 )
 from curation.recipe.config import Recipe
 from curation.recipe.rules import parse_where
-from curation.schema import REJECTS, SAMPLES, UID_SQL, RejectReason
-from curation.sources import column_expressions
+from curation.recipe.sql import string_sql
+from curation.schema import REJECTS, SAMPLES, RejectReason
 from curation.storage import Root
 from curation.tables import plan_file, rejects_file, samples_file
+from jobs.spark.errors import unwrap_task_errors
+from jobs.spark.slices import read_slices
 from jobs.spark.tasks import by_unit
 
 NUM_LARGEST = 20
-REASONS = (RejectReason.NO_URL, RejectReason.WHERE, RejectReason.REPEATED)
+MIN_ROWS_PER_TASK = 20_000
+MAX_ROWS_PER_TASK = 250_000
+UNITS_PER_TASK = 16
+REASONS = (RejectReason.NO_URL, RejectReason.WHERE, RejectReason.REPEATED, RejectReason.NOT_TEXT)
 """Why ingest refuses a row; an adopted folder knows one reason more."""
+UNCOMMON = (RejectReason.NOT_TEXT,)
+"""Reasons that a plan names only where they occur."""
 WRITTEN = "unit long, samples long, " + ", ".join(f"`{reason}` long" for reason in REASONS)
 
 
@@ -60,22 +65,59 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Ingest what the recipe names and `root` does not hold yet. Raises UserError before anything is written."""
     found = find_inputs(recipe)
     conditions = {source.name: parse_where(source.name, source.where) for source in recipe.sources}
-    root.create()
+    root.check_can_create()
     fresh = new_inputs(root, found)
     if not fresh:
+        root.create()
         return
-    number = len(plans(root))
     wheres = {source.name: source.where for source in recipe.sources}
     size = recipe.download.num_rows_per_unit
+    rows = normalise(spark, fresh, conditions).persist(StorageLevel.DISK_ONLY)
+    try:
+        with unwrap_task_errors():
+            check_counts(rows, fresh)
+            root.create()
+            plan = write_plan(spark, root, fresh, rows, wheres, size)
+    finally:
+        rows.unpersist()
+    sys.stderr.write(describe_spread(plan))
+
+
+def write_plan(
+    spark: SparkSession, root: Root, fresh: list[Input], rows: DataFrame, wheres: Mapping[str, str], size: int
+) -> dict[str, Any]:
+    """Publish samples and rejects of `rows` in units of about `size` rows, then the plan that makes them count."""
+    number = len(plans(root))
     batch = batch_name(fresh, wheres, size, number)
     forget_unfinished(root, batch)
-    rows = normalise(spark, fresh, conditions)
     planned, hosts = plan_units(rows, size)
     tagged = tag_repeats(rows, earlier_uids(spark, root))
     written = write_units(spark, tagged, planned, root, batch)
     plan = {"batch": batch, "hosts": hosts} | describe(fresh, written, planned, number, size)
+    check_totals(plan)
     root.publish_json(plan_file(batch), plan)
-    sys.stderr.write(describe_spread(plan))
+    return plan
+
+
+def check_counts(rows: DataFrame, fresh: list[Input]) -> None:
+    """Read every file to its end; raise UserError when one has not given the rows that it has."""
+    counts = {r["position"]: r["count"] for r in rows.groupBy("position").count().collect()}
+    for position, item in enumerate(fresh):
+        if counts.get(position, 0) != item.num_rows:
+            raise UserError(
+                f"{item.path} has {item.num_rows:,} rows and {counts.get(position, 0):,} were read: nothing was "
+                f"ingested; it may have changed meanwhile, so run `curate ingest` again."
+            )
+
+
+def check_totals(plan: dict[str, Any]) -> None:
+    """Raise UserError unless each row that was read became a sample or a reject."""
+    num_rows, accounted = sum(i["num_rows"] for i in plan["inputs"]), sum(plan["totals"].values())
+    if num_rows != accounted:
+        raise UserError(
+            f"{num_rows:,} rows were read and {accounted:,} became samples or rejects: nothing of it counts; run "
+            f"`curate ingest` again, and report it if this stays."
+        )
 
 
 def forget_unfinished(root: Root, batch: str) -> None:
@@ -88,50 +130,18 @@ def forget_unfinished(root: Root, batch: str) -> None:
 
 
 def normalise(spark: SparkSession, fresh: list[Input], conditions: dict[str, str]) -> DataFrame:
-    """All rows in the columns of samples, with file, row, a rank for repeats, and reason no_url or where or null.
+    """All rows in columns ROWS; `position` and `row` rank repeats.
 
     `conditions` has the SQL of each source's `where`, over alias `m`.
     """
-    groups: dict[tuple[str, str, str], list[tuple[int, Input]]] = {}
-    for position, item in enumerate(fresh):
-        groups.setdefault((item.source, item.format, str(item.schema)), []).append((position, item))
-    parts = [_read(spark, members, conditions[source]) for (source, _, _), members in groups.items()]
-    return reduce(DataFrame.unionByName, parts)
-
-
-def _read(spark: SparkSession, members: list[tuple[int, Input]], condition: str) -> DataFrame:
-    item = members[0][1]
-    exprs = column_expressions(item.format, item.schema, item.path)
-    positions = F.create_map(*[F.lit(v) for p, i in members for v in (_file_key(i.path), p)])
-    key = F.regexp_replace(F.url_decode("_metadata.file_path"), "^file:/+", "/")
-    unknown = F.raise_error(F.concat(F.lit("Spark names a file that was not planned: "), key)).cast("int")
-    raw = spark.read.parquet(*[_spark_path(i.path) for _, i in members])
-    rows = raw.select(
-        *[F.expr(sql).alias(target) for target, sql in exprs.items()],
-        F.lit(item.source).alias("source"),
-        key.alias("path"),
-        F.col("_metadata.row_index").alias("row"),
+    num_rows = sum(item.num_rows for item in fresh)
+    share = max(MIN_ROWS_PER_TASK, min(MAX_ROWS_PER_TASK, num_rows // (4 * spark.sparkContext.defaultParallelism)))
+    rows = read_slices(spark, divide(fresh, share), read_shares, ROWS).alias("m")
+    cases = "".join(
+        f" when m.source = {string_sql(source)} and not coalesce({condition}, false) then '{RejectReason.WHERE}'"
+        for source, condition in conditions.items()
     )
-    domain = F.udf(registered_domain, "string", useArrow=True)
-    rows = rows.withColumn("position", F.coalesce(positions[F.col("path")], unknown)).withColumn("uid", F.expr(UID_SQL))
-    rows = rows.withColumn("file", F.element_at(F.split("path", "/"), -1)).drop("path")
-    rows = rows.withColumn("domain", domain(F.coalesce("url", F.lit(""))))
-    no_url = F.expr("coalesce(trim(url), '') = ''")
-    refused = F.expr(f"not coalesce({condition}, false)")
-    reason = F.when(no_url, RejectReason.NO_URL.value).when(refused, RejectReason.WHERE.value)
-    return rows.alias("m").withColumn("reason", reason)
-
-
-def _spark_path(path: str) -> str:
-    """`path` as Spark's reader takes it: with a protocol, characters of glob patterns escaped."""
-    full = path.replace("s3://", "s3a://", 1) if "://" in path else f"file://{Path(path).resolve()}"
-    return re.sub(r"([\\\[\]{}*?])", r"\\\1", full)
-
-
-def _file_key(path: str) -> str:
-    """What Spark says of this file in `_metadata.file_path`, after its `url_decode`, which takes + for a blank."""
-    full = path.replace("s3://", "s3a://", 1) if "://" in path else str(Path(path).resolve())
-    return full.replace("+", " ")
+    return rows.withColumn("reason", F.expr(f"case when m.reason is not null then m.reason{cases} end"))
 
 
 def plan_units(rows: DataFrame, num_rows_per_unit: int) -> tuple[Spread, dict[str, Any]]:
@@ -155,12 +165,16 @@ def plan_units(rows: DataFrame, num_rows_per_unit: int) -> tuple[Spread, dict[st
 
 def earlier_uids(spark: SparkSession, root: Root) -> DataFrame | None:
     """Uids of finished plans; None before the first."""
-    files = [samples_file(unit) for unit in root.units("samples")]
-    if not files:
+    units = root.units("samples")
+    if not units:
         return None
-    return (
-        spark.read.parquet(*[_spark_path(root.url(f)) for f in files]).select("uid").withColumn("earlier", F.lit(True))
-    )
+
+    def read(share: list[str]) -> Iterator[pa.RecordBatch]:
+        for unit in share:
+            yield from root.read_parquet(samples_file(unit), ["uid"]).to_batches()
+
+    slices = [units[i : i + UNITS_PER_TASK] for i in range(0, len(units), UNITS_PER_TASK)]
+    return read_slices(spark, slices, read, pa.schema([SAMPLES.field("uid")])).withColumn("earlier", F.lit(True))
 
 
 def tag_repeats(rows: DataFrame, earlier: DataFrame | None) -> DataFrame:
@@ -228,6 +242,7 @@ def describe(
         for i in fresh
     ]
     totals = {key: sum(w.get(key, 0) for w in written) for key in ("samples", *(r.value for r in REASONS))}
+    totals = {key: count for key, count in totals.items() if count or key not in UNCOMMON}
     return {
         "number": number,
         "inputs": batch_inputs,

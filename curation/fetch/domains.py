@@ -6,6 +6,7 @@ from functools import cache, lru_cache
 from urllib.parse import urlsplit
 
 import tldextract
+from yarl import URL
 
 
 @cache
@@ -31,4 +32,15 @@ def registered_domain(url: str) -> str:
         host = urlsplit(url.strip()).hostname
     except ValueError:
         return ""
-    return domain_of_host(host.rstrip(".")) if host else ""
+    return domain_of_host(_ascii(host).rstrip(".")) if host else ""
+
+
+@lru_cache(maxsize=10_000)
+def _ascii(host: str) -> str:
+    """`host` as it goes over the wire, so that a name in Unicode and in Punycode is one; unchanged when it is none."""
+    if host.isascii():
+        return host
+    try:
+        return URL.build(scheme="http", host=host).raw_host or host
+    except ValueError:
+        return host

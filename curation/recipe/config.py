@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from curation.errors import UserError
 from curation.recipe.user_agent import product_token
+from curation.schema import SAMPLES
 from curation.settings import (
     apply_overrides,
     check_ranges,
@@ -56,11 +57,24 @@ class SourceConfig:
     name: str = required_setting(content=True)
     paths: tuple[str, ...] = required_setting(content=True)
     format: str = setting("auto", content=True)
+    columns: dict[str, str | tuple[str, ...]] = setting({}, content=True)
+    """Column of samples → the files' own column, or several of which the first that is not empty counts."""
     where: str = setting("", content=True)
 
     def __post_init__(self) -> None:
         if not self.paths:
             raise ValueError(f"source {self.name!r} names no paths")
+        unknown = sorted(set(self.columns) - set(SAMPLES.names) | set(self.columns) & {"uid", "source", "domain"})
+        if unknown:
+            known = [name for name in SAMPLES.names if name not in ("uid", "source", "domain")]
+            raise ValueError(f"columns names {unknown[0]!r}, which metadata cannot give; it gives {', '.join(known)}")
+        if "url" in self.columns and not self.columns["url"]:
+            raise ValueError("columns names nothing for url; no row can do without one")
+
+    @property
+    def mapping(self) -> dict[str, tuple[str, ...]]:
+        """`columns` with a tuple of names each."""
+        return {target: (names,) if isinstance(names, str) else names for target, names in self.columns.items()}
 
 
 def _known_formats(names: Sequence[str]) -> tuple[str, ...]:

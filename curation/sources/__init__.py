@@ -16,7 +16,12 @@ import pyarrow as pa
 from curation.errors import UserError
 from curation.schema import SAMPLES
 
-REQUIRED = ("url",)
+AUTO = "auto"
+"""The format of a file whose recipe says itself which column is which."""
+REQUIRED = ("url", "caption")
+TARGETS = tuple(name for name in SAMPLES.names if name not in ("uid", "source", "domain"))
+"""Columns of samples that metadata gives."""
+MAX_WHOLE = 2**63
 _UNIT_INTERVAL = {"punsafe", "pwatermark"}
 _COSINES = {"clip_similarity", "clip_similarity_l14"}
 
@@ -59,53 +64,132 @@ def detect_format(columns: Sequence[str], file: str) -> str:
     if not fitting:
         raise UserError(
             f"{file} fits no known metadata schema (columns: {', '.join(columns)}); "
-            f"name its format in [[sources]]: {', '.join(list_formats())}."
+            f"name its format in [[sources]] ({', '.join(list_formats())}) or say which column is which: "
+            f'columns = {{url = "…", caption = "…"}}.'
         )
     return max(fitting)[1]
 
 
-def _found(schema: pa.Schema, candidates: Sequence[str]) -> pa.Field | None:
-    by_lower = {name.lower(): name for name in schema.names}
+def choose_columns(
+    name: str, schema: pa.Schema, file: str, mapping: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """For each column of `samples` but uid, source and domain the file's own columns it is taken from; none of many.
+
+    A format has one at most. `mapping` is what the recipe says instead, and may name several. Raises UserError when the
+    file lacks a column that it must have, has one twice, or has it in a type that cannot be used.
+    """
+    mapped = mapping or {}
+    candidates = {} if name == AUTO else load_format(name).columns
+    chosen = {}
+    for target in TARGETS:
+        if target in mapped:
+            fields = [_find_mapped(schema, known, target, file) for known in mapped[target]]
+        else:
+            fields = _find_known(schema, name, target, candidates.get(target, ()), file)
+        for one in fields:
+            _check_type(target, one, file)
+        chosen[target] = tuple(one.name for one in fields)
+    return chosen
+
+
+def _find_mapped(schema: pa.Schema, known: str, target: str, file: str) -> pa.Field:
+    found = _find(schema, [known], file)
+    if found is None:
+        raise UserError(
+            f"{file} has no column {known}, which columns in [[sources]] names for {target}; "
+            f"it has {', '.join(schema.names)}."
+        )
+    return found
+
+
+def _find_known(schema: pa.Schema, name: str, target: str, candidates: Sequence[str], file: str) -> list[pa.Field]:
+    found = _find(schema, candidates, file)
+    if found is None and target in REQUIRED:
+        raise UserError(
+            f"{file} has no column for {target} (expected {' or '.join(candidates) or target}; it has "
+            f"{', '.join(schema.names)}): if its format is not {name}, name the right one in [[sources]], or say which "
+            f'column it is: columns = {{{target} = "NAME"}}.'
+        )
+    return [] if found is None else [found]
+
+
+def _find(schema: pa.Schema, candidates: Sequence[str], file: str) -> pa.Field | None:
+    """The first of `candidates` that the file has: as it is spelled, else whatever the case.
+
+    Raises UserError when two columns answer to it.
+    """
     for candidate in candidates:
-        if candidate.lower() in by_lower:
-            return schema.field(by_lower[candidate.lower()])
+        indices = [i for i, name in enumerate(schema.names) if name == candidate]
+        indices = indices or [i for i, name in enumerate(schema.names) if name.lower() == candidate.lower()]
+        if len(indices) > 1:
+            names = " and ".join(schema.names[i] for i in indices)
+            raise UserError(f"{file} has {len(indices)} columns for {candidate} ({names}): rename or drop one of them.")
+        if indices:
+            return schema.field(indices[0])
     return None
 
 
+def is_list(dtype: pa.DataType) -> bool:
+    """Whether `dtype` is a list of any kind."""
+    return pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
+
+
+def _check_type(target: str, field: pa.Field, file: str) -> None:
+    dtype = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
+    dtype = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
+    if is_list(dtype) and target == "caption":
+        dtype = dtype.value_type
+    if pa.types.is_nested(dtype) or pa.types.is_list_view(dtype) or pa.types.is_interval(dtype):
+        wanted = "text" if pa.types.is_string(SAMPLES.field(target).type) else "a number"
+        raise UserError(
+            f"{file}: column {field.name} is {field.type} and {target} needs {wanted}: take another one, or none, by "
+            f"columns = {{{target} = []}} in [[sources]]."
+        )
+
+
 def column_expressions(name: str, schema: pa.Schema, file: str) -> dict[str, str]:
-    """SQL over the file's own columns for each column of `samples` but uid, source and domain.
+    """SQL of DuckDB over the file's own columns for each column of `samples` but uid, source and domain.
+
+    Raises UserError as `choose_columns` does.
+    """
+    return {
+        target: expression(target, [(f'"{_escape(known)}"', schema.field(known).type) for known in chosen])
+        for target, chosen in choose_columns(name, schema, file).items()
+    }
+
+
+def _escape(name: str) -> str:
+    return name.replace('"', '""')
+
+
+def expression(target: str, columns: Sequence[tuple[str, pa.DataType]]) -> str:
+    """SQL of DuckDB for column `target` of samples from `columns`, each its SQL and type: the first that is not empty.
 
     Sizes below 1, cosines outside [-1, 1] and probabilities outside [0, 1] (all seen in the published sets) become
-    NULL. Raises UserError when the file lacks a required column.
+    NULL. An identifier that is a whole number in a column of floats loses its `.0`.
     """
-    source = load_format(name)
-    result = {}
-    for target in SAMPLES.names:
-        if target in ("uid", "source", "domain"):
-            continue
-        candidates = source.columns.get(target, ())
-        found = _found(schema, candidates)
-        if found is None and (target in REQUIRED or target == "caption"):
-            raise UserError(
-                f"{file} has no column for {target} (expected {' or '.join(candidates) or target}; "
-                f"it has {', '.join(schema.names)}): is its format really {name}?"
-            )
-        result[target] = _expression(target, found)
-    return result
-
-
-def _expression(target: str, found: pa.Field | None) -> str:
     dtype = SAMPLES.field(target).type
-    sql_type = {pa.string(): "string", pa.int32(): "int", pa.float32(): "float"}[dtype]
-    if found is None:
+    sql_type = {pa.string(): "varchar", pa.int32(): "integer", pa.float32(): "float"}[dtype]
+    if not columns:
         return f"cast(null as {sql_type})"
-    column = f"`{found.name}`"
+    values = [_value(target, column, known) for column, known in columns]
+    if len(values) == 1:
+        return values[0]
+    filled = [f"nullif({value}, '')" for value in values] if pa.types.is_string(dtype) else values
+    return f"coalesce({', '.join(filled)})"
+
+
+def _value(target: str, column: str, known: pa.DataType) -> str:
+    dtype = SAMPLES.field(target).type
     if pa.types.is_string(dtype):
-        return f"cast({column} as string)"
-    if pa.types.is_integer(dtype):
-        value = f"try_cast({column} as double)"
-        least = 0 if target == "num_faces" else 1
-        return f"case when {value} >= {least} and {value} < 2147483648 then cast({value} as int) end"
+        text = f"cast({column} as varchar)"
+        if not pa.types.is_floating(known):
+            return text
+        whole = f"cast(cast({column} as bigint) as varchar)"
+        return f"case when abs({column}) < {MAX_WHOLE} and trunc({column}) = {column} then {whole} else {text} end"
     value = f"try_cast({column} as double)"
+    if pa.types.is_integer(dtype):
+        least = 0 if target == "num_faces" else 1
+        return f"case when {value} >= {least} and {value} < 2147483648 then cast(trunc({value}) as integer) end"
     low, high = ("0", "1") if target in _UNIT_INTERVAL else ("-1", "1") if target in _COSINES else ("-1e30", "1e30")
     return f"case when {value} >= {low} and {value} <= {high} then cast({value} as float) end"

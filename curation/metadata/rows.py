@@ -1,0 +1,109 @@
+"""Rows of metadata files in the columns of samples, each with its place and the reason why it is refused, if it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from curation.fetch.domains import registered_domain
+from curation.metadata import parquet
+from curation.metadata.inputs import Input
+from curation.metadata.text_columns import simplify
+from curation.schema import SAMPLES, UID_SQL, RejectReason
+from curation.sources import TARGETS, expression
+
+ROWS = pa.schema(
+    [*SAMPLES, *[("position", pa.int64()), ("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())]]
+)
+"""Columns of samples, then the number of the file among those that are ingested, its name, the number of the row in it
+and the reason why it becomes no sample; null when it may become one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one task reads of one file: `groups` of its parts, from row `first_row` on; `position` numbers the file."""
+
+    position: int
+    item: Input
+    groups: tuple[int, ...]
+    first_row: int
+
+
+def divide(items: Sequence[Input], num_rows: int) -> list[list[Share]]:
+    """Shares of all rows of `items`, in their order; those of one list have about `num_rows` rows together."""
+    shares: list[list[Share]] = []
+    left = 0
+    for position, item in enumerate(items):
+        first_row = 0
+        for group, count in enumerate(item.parts):
+            if left <= 0:
+                shares.append([])
+                left = num_rows
+            current = shares[-1]
+            if current and current[-1].position == position:
+                last = current.pop()
+                groups, start = (*last.groups, group), last.first_row
+            else:
+                groups, start = (group,), first_row
+            current.append(Share(position=position, item=item, groups=groups, first_row=start))
+            first_row += count
+            left -= count
+    return shares
+
+
+def read_shares(shares: Sequence[Share]) -> Iterator[pa.RecordBatch]:
+    """The rows of `shares` in columns ROWS. Raises UserError for a file that cannot be read to its end."""
+    with duckdb.connect(config={"threads": 1}) as connection:
+        for share in shares:
+            yield from _read_share(connection, share)
+
+
+def _read_share(connection: duckdb.DuckDBPyConnection, share: Share) -> Iterator[pa.RecordBatch]:
+    row = share.first_row
+    wanted = list(dict.fromkeys(name for names in share.item.columns.values() for name in names))
+    for batch in parquet.read_columns(share.item.path, wanted, share.groups):
+        yield from _normalise(connection, share, batch, row).to_batches()
+        row += len(batch)
+
+
+def _normalise(connection: duckdb.DuckDBPyConnection, share: Share, batch: pa.RecordBatch, first_row: int) -> pa.Table:
+    """`batch`, which has the file's own columns from row `first_row` on, in columns ROWS."""
+    simple = {name: simplify(batch.column(name)) for name in batch.schema.names}
+    reasons = _find_not_text(share.item, simple, len(batch))
+    # Numbered names: DuckDB takes TEXT and text for one column.
+    aliases = {name: f"c{number}" for number, name in enumerate(simple)}
+    connection.register(
+        "rows", pa.table([values for values, _ in simple.values()] + [reasons], [*aliases.values(), "refused"])
+    )
+    columns = [
+        f"{expression(target, [(aliases[name], simple[name][0].type) for name in names])} as {target}"
+        for target, names in share.item.columns.items()
+    ]
+    no_url = f"case when coalesce(trim(url), '') = '' then '{RejectReason.NO_URL}' end"
+    table = connection.sql(
+        f"select case when refused is null then {UID_SQL} end as uid, {', '.join(TARGETS)}, "
+        f"coalesce(refused, {no_url}) as reason from (select refused, {', '.join(columns)} from rows)"
+    ).to_arrow_table()
+    added = {
+        "source": [share.item.source] * len(table),
+        "domain": [registered_domain(url or "") for url in table["url"].to_pylist()],
+        "position": [share.position] * len(table),
+        "file": [share.item.file] * len(table),
+        "row": range(first_row, first_row + len(table)),
+    }
+    made = [pa.array(added[f.name], f.type) if f.name in added else table[f.name].cast(f.type) for f in ROWS]
+    return pa.table(made, schema=ROWS)
+
+
+def _find_not_text(item: Input, simple: dict[str, tuple[pa.Array, np.ndarray | None]], num_rows: int) -> pa.Array:
+    """Reason not_text for each row whose URL or caption is no UTF-8; in other columns such values are just unknown."""
+    wrong = np.zeros(num_rows, bool)
+    for name in (*item.columns["url"], *item.columns["caption"]):
+        found = simple[name][1]
+        if found is not None:
+            wrong |= found
+    return pa.array([RejectReason.NOT_TEXT.value if one else None for one in wrong.tolist()], pa.string())
