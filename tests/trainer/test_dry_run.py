@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from curation.errors import UserError
-from trainer import config, dry_run, models, sizes
+from trainer import config, dry_run, metrics, models, sizes
 from trainer.models.mim import MaskedImageModel
 
 
@@ -51,12 +51,38 @@ def test_offload_moves_the_optimizer_to_the_host() -> None:
     assert "host memory" in dry_run.describe_run(recipe, 8)
 
 
-def test_speed_and_days_follow_from_flops() -> None:
+def test_speed_and_days_follow_from_flops_and_the_utilisation_that_is_named() -> None:
+    measured, assumed = config.load_config("eva02-l-14"), config.load_config("eva-clip-18b")
+    for recipe, mfu in ((measured, 0.75 * 0.106), (assumed, 0.4)):
+        phase = recipe.phases[0]
+        rate = dry_run.samples_per_s(recipe, phase, 8, "H100")
+        assert rate * dry_run.train_flops(recipe, phase) == pytest.approx(8 * 989e12 * mfu)
+        assert dry_run.samples_per_s(recipe, phase, 16, "H100") == pytest.approx(2 * rate)
+    assert "measured on one GPU at commit" in dry_run.describe_run(measured, 8)
+    assert "40% MFU" in (text := dry_run.describe_run(assumed, 8)) and "assumed" in text
+
+
+def test_what_does_not_fit_is_told_with_the_micro_batch_that_would() -> None:
     recipe = config.load_config("eva02-l-14")
-    phase = recipe.phases[0]
-    rate = dry_run.samples_per_s(recipe, phase, 8, "H100")
-    assert rate * dry_run.train_flops(recipe, phase) == pytest.approx(8 * 989e12 * 0.4)
-    assert dry_run.samples_per_s(recipe, phase, 16, "H100") == pytest.approx(2 * rate)
+    assert "does not fit" in (text := dry_run.describe_run(recipe, 8, "V100"))
+    micro = dry_run.find_micro_batch(recipe, 8, "V100")
+    assert micro is not None and f"train.micro_batch_size={micro} would" in text
+    smaller = config.load_config("eva02-l-14", [f"train.micro_batch_size={micro}"])
+    assert "\nfits " in dry_run.describe_run(smaller, 8, "V100")
+    larger = config.load_config("eva02-l-14", [f"train.micro_batch_size={2 * micro}"])
+    assert not dry_run.fits(larger, 8, "V100")
+
+
+def test_a_model_too_large_for_any_batch_is_told() -> None:
+    text = dry_run.describe_run(config.load_config("eva-clip-18b", ["zero.stage=0"]), 8)
+    assert "does not fit" in text and "whatever the batch" in text
+
+
+def test_every_gpu_has_a_memory_and_an_average_takes_some() -> None:
+    assert dry_run.MEMORY_GB.keys() == metrics.DENSE_BF16_TFLOPS.keys()
+    plain, averaged = (config.load_config("eva02-l-14", [f"train.ema_decay={decay}"]) for decay in (0.0, 0.999))
+    more = dry_run.estimate_memory(averaged, 8, 1).optimizer - dry_run.estimate_memory(plain, 8, 1).optimizer
+    assert more == pytest.approx(4 * dry_run.num_parameters(plain) / 8)
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:

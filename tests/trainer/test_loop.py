@@ -36,6 +36,11 @@ def test_a_learned_temperature_moves_at_every_step_in_bf16(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_the_first_update_in_bf16_is_that_of_a_plain_optimizer(tmp_path: Path) -> None:
+    run_ranks(1, "tests.support.trainer.loop_worker:first_update", folder=str(tmp_path))
+
+
+@pytest.mark.slow
 def test_the_average_of_the_weights_is_kept_at_every_stage(tmp_path: Path) -> None:
     run_ranks(2, "tests.support.trainer.loop_worker:average", folder=str(tmp_path))
 

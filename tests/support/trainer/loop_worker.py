@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tests.support.trainer.toy import configuration, prepare_loaders, records
-from trainer import checkpoint, launch
+from trainer import checkpoint, launch, optim
 from trainer.config import PhaseConfig
 from trainer.launch import Rank, read_rank
 from trainer.models.position import resize_position_embedding
@@ -94,7 +94,7 @@ def change_resolution(folder: str) -> None:
             after = checkpoint.gather_weights(loop.engine, "fp32")
             if rank.is_first:
                 _compare_resolutions(before, after, f"stage {stage}")
-            assert not list(here.rglob("*.safetensors"))
+                assert not list(here.rglob("*.safetensors"))
             loop.close()
             loop.engine.destroy()
 
@@ -150,6 +150,28 @@ def average(folder: str) -> None:
             for name, tensor in wanted[-1].items():
                 torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6, msg=f"{loop.folder}: {name}")
                 torch.testing.assert_close(taken[name], found[name], rtol=0, atol=0, msg=f"{loop.folder}: {name}")
+
+
+def first_update(folder: str) -> None:
+    """The first step at stage 0 in bf16 is that of an optimizer that nothing wraps, on the same gradients."""
+    for loop, _ in _loops(folder, ["train.precision=bf16", "optim.clip_norm=0"], (0,)):
+        engine, objective = loop.engine, loop.objective
+        before = checkpoint.gather_weights(engine, "fp32")
+        loader = prepare_loaders(loop.config, loop.rank)(loop.config.phases[0])
+        engine.train()
+        objective.step(engine, [next(iter(loader))], lambda _: None, lambda _: True)
+        named = dict(engine.module.named_parameters())
+        plain = {name: torch.nn.Parameter(before[name].clone()) for name in named}
+        for name, parameter in plain.items():
+            parameter.grad = None if named[name].grad is None else named[name].grad.float().reshape(parameter.shape)
+        groups = optim.parameter_groups(plain, engine.module.layers(), loop.config.optim)
+        torch.optim.AdamW(groups, betas=loop.config.optim.betas, eps=loop.config.optim.eps).step()
+        engine.step()
+        after = checkpoint.gather_weights(engine, "fp32")
+        for name, parameter in plain.items():
+            moved, wanted = after[name] - before[name], parameter.detach() - before[name]
+            torch.testing.assert_close(moved, wanted, rtol=1e-3, atol=1e-6, msg=name)
+        assert max(float((after[name] - before[name]).abs().max()) for name in before) > 5e-4
 
 
 def lock(folder: str, weights: str) -> None:
