@@ -292,13 +292,25 @@ class Root:
 
 @contextlib.contextmanager
 def whole_file(target: Path) -> Iterator[IO[bytes]]:
-    """A file outside of any ROOT that appears as `target` when it is whole. Raises UserError without its folder."""
+    """A file outside of any ROOT that appears as `target` when it is whole. Raises UserError without its folder.
+
+    What a link points to is replaced, not the link. A pipe, a terminal or another device is written to as it is.
+    """
     if not target.parent.is_dir():
-        raise UserError(f"There is no folder {target.parent} to write {target.name} in.")
-    temporary = target.with_name(f".tmp-{target.name}")
+        raise UserError(f"There is no folder {target.parent} to write {target.name} in: make it first.")
+    if target.is_dir():
+        raise UserError(f"{target} is a folder: name a file in it.")
+    if (target.exists() and not target.is_file()) or target.absolute().parts[1] in ("dev", "proc"):
+        with open(os.open(target, os.O_WRONLY | os.O_APPEND), "wb") as f:
+            yield f
+        return
+    target = target.resolve()
+    temporary = target.with_name(f".tmp-{uuid.uuid4().hex}")
     try:
         with open(temporary, "wb") as f:
             yield f
+        if target.exists():
+            shutil.copymode(target, temporary)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from curation import __version__
 from curation.storage import Root
+from curation.terminal import write_error, write_out
 from jobs.spark.stage import add_arguments, guarded, run_stages
 from jobs.stages import STAGES, load_stages
 
@@ -70,6 +71,7 @@ def _add_query(commands: Commands) -> None:
     query.add_argument("sql", metavar="SQL", help="one SELECT over the views, such as manifest")
     forms = ("table", "csv", "json", "parquet")
     query.add_argument("--format", choices=forms, default="table", help="json is one object a line (table)")
+    query.add_argument("--allow-files", action="store_true", help="let the SQL read files outside of the root too")
     query.add_argument("--output", metavar="FILE", help="write here instead of to the terminal")
     query.set_defaults(action=_query)
 
@@ -115,7 +117,7 @@ def _opened(url: str) -> Root:
 def _status(arguments: argparse.Namespace) -> None:
     from curation.report import status_text
 
-    sys.stdout.write(status_text(_opened(arguments.root)))
+    write_out(status_text(_opened(arguments.root)))
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -123,9 +125,9 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     difference = verify(_opened(arguments.root))
     if difference:
-        sys.stderr.write(f"curate verify: {difference}\n")
+        write_error(f"curate verify: {difference}\n")
         return 1
-    sys.stdout.write("Every row is accounted for once; every checksum, offset and size is right.\n")
+    write_out("Every row is accounted for once; every checksum, offset and size is right.\n")
     return 0
 
 
@@ -133,13 +135,15 @@ def _report(arguments: argparse.Namespace) -> None:
     from curation.report import write_html
 
     write_html(_opened(arguments.root), arguments.output)
-    sys.stdout.write(f"{arguments.output}\n")
+    write_out(f"{arguments.output}\n")
 
 
 def _query(arguments: argparse.Namespace) -> None:
     from curation.manifest.query import write_query
 
-    write_query(_opened(arguments.root), arguments.sql, arguments.format, arguments.output)
+    write_query(
+        _opened(arguments.root), arguments.sql, arguments.format, arguments.output, allow_files=arguments.allow_files
+    )
 
 
 def _adopt(arguments: argparse.Namespace) -> None:

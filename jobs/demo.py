@@ -20,6 +20,7 @@ from curation.demo import metadata
 from curation.demo.web import Web
 from curation.errors import UserError
 from curation.storage import Root
+from curation.terminal import write_error, write_out
 from curation.verify import verify
 from jobs.spark.session import check_java
 from jobs.spark.stage import run_stages
@@ -50,11 +51,11 @@ def demo(root: str, *, train: bool = True) -> int:
     _curate(folder)
     difference = verify(opened)
     if difference:
-        sys.stderr.write(f"curate verify: {difference}\n")
+        write_error(f"curate verify: {difference}\n")
         return 1
-    sys.stdout.write("verified: every row is accounted for once; every checksum, offset and size is right.\n")
+    write_out("verified: every row is accounted for once; every checksum, offset and size is right.\n")
     runs = _train(opened, folder) if train else None
-    sys.stdout.write(_summary(folder, runs))
+    write_out(_summary(folder, runs))
     return 0
 
 
@@ -80,7 +81,7 @@ def _train(root: Root, folder: Path) -> Path:
         subprocess_environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
         subprocess_environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
         command = train_command(folder, runs)
-        sys.stdout.write(f"$ {shlex.join(command)}\n")
+        write_out(f"$ {shlex.join(command)}\n")
         sys.stdout.flush()
         status = subprocess.run(command, env=subprocess_environment, check=False).returncode
         if status:

@@ -9,7 +9,6 @@ so a source added to the recipe later is planned beside what is there, and repea
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -37,6 +36,7 @@ from curation.recipe.sql import string_sql
 from curation.schema import REJECTS, SAMPLES, RejectReason
 from curation.storage import Root
 from curation.tables import plan_file, rejects_file, samples_file
+from curation.terminal import write_error
 from jobs.spark.errors import unwrap_task_errors
 from jobs.spark.slices import read_slices
 from jobs.spark.tasks import by_unit
@@ -80,7 +80,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
             plan = write_plan(spark, root, fresh, rows, wheres, size)
     finally:
         rows.unpersist()
-    sys.stderr.write(describe_spread(plan))
+    write_error(describe_spread(plan))
 
 
 def write_plan(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +41,7 @@ from curation.tables import (
     train_summary_file,
     unit_file,
 )
+from curation.terminal import write_error
 from jobs.score import score_schemas
 from jobs.spark.tasks import by_unit
 
@@ -350,7 +350,7 @@ def _report_difference(root: Root, previous: dict[str, Any] | None) -> None:
     }
     old, new = previous["fingerprint"], current["fingerprint"]
     root.publish_json(f"logs/pack-{new}.json", {"fingerprint": new, "previous": old, **counts})
-    sys.stderr.write(
+    write_error(
         f"pack: {counts['num_samples']:,} samples; {counts['num_added']:,} added, {counts['num_removed']:,} removed "
         f"since {old}, whose shards stay in train/{old} until you delete them\n"
     )

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from curation.errors import UserError
+from curation.terminal import write_error, write_out
 from trainer import dry_run, launch
 from trainer.config import Config, load_config
 from trainer.launch import Rank
@@ -28,7 +29,7 @@ def run_training_command(prog: str, argv: Sequence[str] | None, train: Callable[
     def work() -> None:
         settings = load_config(options.config, options.set)
         if options.dry_run:
-            sys.stdout.write(dry_run.describe_run(settings, options.num_gpus, options.gpu))
+            write_out(dry_run.describe_run(settings, options.num_gpus, options.gpu))
             return
         launch.prepare_environment(rank)
         log_to_stderr(rank)
@@ -44,7 +45,7 @@ def run_checked(rank: Rank, work: Callable[[], None]) -> int:
     except UserError as error:
         # Once a node: what is wrong may be wrong on one node only.
         if rank.local_rank == 0:
-            sys.stderr.write(f"{error}\n" if rank.is_first else f"{socket.gethostname()}: {error}\n")
+            write_error(f"{error}\n" if rank.is_first else f"{socket.gethostname()}: {error}\n")
         return 2
     return 0
 

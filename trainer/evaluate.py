@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 
 from curation.errors import UserError
 from curation.settings import apply_overrides, from_dict
+from curation.terminal import write_out
 from trainer import config as configuration
 from trainer import launch, models, weights, zero
 from trainer.command import add_shared_arguments, log_to_stderr, run_checked
@@ -185,7 +185,7 @@ def run_evaluation(settings: Config, rank: Rank, out: Path | None) -> None:
         document = {"weights": settings.model.weights, "precision": settings.train.precision, "sets": results}
         target.write_text(json.dumps(document, indent=1) + "\n")
         logger.info("wrote %s", target)
-        sys.stdout.write(table.format_results(results))
+        write_out(table.format_results(results))
 
 
 def read_settings(path: str | None, weights_file: str | None, overrides: Sequence[str]) -> Config:
@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         if options.table:
-            sys.stdout.write(table.format_results(table.read_results(Path(options.table))))
+            write_out(table.format_results(table.read_results(Path(options.table))))
             return
         settings = read_settings(options.config, options.weights, options.set)
         launch.prepare_environment(rank)

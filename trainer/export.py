@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from curation.errors import UserError
+from curation.terminal import write_error, write_out
 from trainer import checkpoint, launch, layouts, models, weights
 from trainer.models.config import ClipConfig
 from trainer.objectives.contrastive import strip_prefix
@@ -91,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.source, options.target, layout=options.layout, dtype=options.dtype, name=options.name
         )
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
+        write_error(f"{error}\n")
         return 2
-    sys.stdout.write(f"{told}\n")
+    write_out(f"{told}\n")
     return 0
 
 

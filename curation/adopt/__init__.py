@@ -9,7 +9,6 @@ once, where it lies, and measured. It may be killed at any moment and run again:
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -27,6 +26,7 @@ from curation.progress import bar
 from curation.schema import REJECTS, SAMPLES, RejectReason
 from curation.storage import Root, fingerprint
 from curation.tables import plan_file, rejects_file, samples_file
+from curation.terminal import write_error
 
 NUM_LARGEST = 20
 Item = TypeVar("Item")
@@ -42,7 +42,7 @@ def adopt(root: Root, folders: Sequence[str]) -> None:
     root.create()
     if fresh:
         plan = _publish_plan(root, fresh)
-        sys.stderr.write(describe_spread(plan))
+        write_error(describe_spread(plan))
     _end_units(root)
 
 

@@ -18,9 +18,17 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curation import schema
 from curation.errors import UserError
+from curation.manifest.quoting import (
+    check_names,
+    forbid_extensions,
+    lock,
+    quote_identifier,
+    quote_path,
+)
 from curation.manifest.rewrite import Use, rewrite_query
 from curation.manifest.uid_index import MIN_FILES, UidIndex
 from curation.storage import Root
@@ -38,18 +46,24 @@ class Manifest:
     """Views samples, rejects, downloads, duplicates, scores, selection, train_index and the wide `manifest`.
 
     Use it as a context manager, or call `close()` when no relation of it is needed any more.
+
+    A root may come from somebody else: queries read this root and nothing else, besides the local files in
+    `allow_files`, or any file when that is True. They can neither write nor change the connection's settings.
     """
 
-    def __init__(self, root: Root | str | Path) -> None:
+    def __init__(self, root: Root | str | Path, *, allow_files: bool | Sequence[str] = False) -> None:
         self.root = root if isinstance(root, Root) else Root(root)
         self.root.check_format()
         self.connection = duckdb.connect()
+        forbid_extensions(self.connection)
         if not self.root.is_local:
             self.connection.register_filesystem(self.root.fs)
         # A connection of its own for syntax: the other may have a result that is not read to its end.
         self._parser = duckdb.connect()
         self._indexes: dict[str, UidIndex] = {}
         self._create_views()
+        if allow_files is not True:
+            lock(self.connection, self.root.url(), list(allow_files or ()))
 
     def query(self, sql: str, parameters: Iterable[Any] | None = None) -> duckdb.DuckDBPyRelation:
         """The relation that `sql` (one SELECT) describes. Raises UserError with DuckDB's reason for bad SQL.
@@ -100,9 +114,12 @@ class Manifest:
     def _create_views(self) -> None:
         scores = self.score_tables()
         known: dict[str, pa.Schema | None] = {**UNIT_TABLES, **VERSIONED_TABLES, **dict.fromkeys(scores)}
+        check_names(list(known), self.root.url())
         self._files = {name: self.files(name) for name in known}
         for name, columns in known.items():
             self._create_view(name, columns)
+        for table in scores:
+            check_names(self._stored_columns(table), self.root.url(table))
         self._wide = _Wide(scores={table: self.columns(table) for table in scores})
         self.connection.execute(f"create view scores as {self._wide.scores_sql()}")
         self.connection.execute(f"create view manifest as {self._wide.sql(None, {})}")
@@ -112,7 +129,7 @@ class Manifest:
         files = self._files[name]
         sql = self._scan(files) if files else f"select {_empty_columns(columns or pa.schema([]))} where false"
         try:
-            self.connection.execute(f'create view "{name}" as {sql}')
+            self.connection.execute(f"create view {quote_identifier(name)} as {sql}")
         except duckdb.Error as error:
             raise UserError(f"{self.root.url(name)} cannot be read: {explain_error(error)}") from error
         lacking = sorted({*(columns.names if columns else ())} - set(self.columns(name)))
@@ -122,8 +139,13 @@ class Manifest:
                 f"or start a new root."
             )
 
+    def _stored_columns(self, table: str) -> list[str]:
+        """Names of the columns of `table` as its first file has them; DuckDB renames those that are equal."""
+        with self.root.open(self._files[table][0]) as file:
+            return list(pq.ParquetFile(file).schema_arrow.names)
+
     def _scan(self, files: Iterable[str]) -> str:
-        listed = ", ".join(_quote(self.root.url(f)) for f in files)
+        listed = ", ".join(quote_path(self.root.url(f)) for f in files)
         return f"from read_parquet([{listed}], union_by_name = false)"
 
     def _narrow_view(self, use: Use) -> str | None:
@@ -147,7 +169,7 @@ class Manifest:
             # A uid is in the same unit in every unit table.
             units = {f.rpartition("/")[2] for f in self._index_of("samples").files_with(uids)}
             found = [f for f in files if f.rpartition("/")[2] in units]
-        return self._scan(found) if found else f'select * from "{table}" where false'
+        return self._scan(found) if found else f"select * from {quote_identifier(table)} where false"
 
     def _index_of(self, table: str) -> UidIndex:
         if table not in self._indexes:
@@ -165,21 +187,26 @@ class _Wide:
     def columns(self) -> dict[str, dict[str, str]]:
         """Table → name in the view → expression; a name belongs to the first table that has it."""
         found: dict[str, dict[str, str]] = {
-            "samples": {name: f's."{name}"' for name in schema.SAMPLES.names},
-            "downloads": {name: f'd."{name}"' for name in schema.DOWNLOADS.names if name != "uid"},
+            "samples": {name: f"s.{quote_identifier(name)}" for name in schema.SAMPLES.names},
+            "downloads": {name: f"d.{quote_identifier(name)}" for name in schema.DOWNLOADS.names if name != "uid"},
         }
-        taken = {name for columns in found.values() for name in columns}
+        versioned = {
+            "duplicates": {
+                "duplicate_of": "u.kept_uid",
+                "duplicate_tier": "u.tier",
+                "duplicate_similarity": "u.similarity",
+            },
+            "selection": {"kept": "l.kept", "reason": "l.reason"},
+            "train_index": {"train_shard": "t.shard", "train_offset": 't."offset"', "train_size": "t.size"},
+        }
+        # No score may stand under a name of the manifest's own, in whatever case: DuckDB's names are equal in both.
+        taken = {name.lower() for columns in (*found.values(), *versioned.values()) for name in columns}
         for table, names in self.scores.items():
-            found[table] = {name: f'"{table}"."{name}"' for name in names if name not in taken}
-            taken |= set(found[table])
-        found["duplicates"] = {
-            "duplicate_of": "u.kept_uid",
-            "duplicate_tier": "u.tier",
-            "duplicate_similarity": "u.similarity",
-        }
-        found["selection"] = {"kept": "l.kept", "reason": "l.reason"}
-        found["train_index"] = {"train_shard": "t.shard", "train_offset": 't."offset"', "train_size": "t.size"}
-        return found
+            prefix = quote_identifier(table)
+            free = [name for name in names if name.lower() not in taken]
+            found[table] = {name: f"{prefix}.{quote_identifier(name)}" for name in free}
+            taken |= {name.lower() for name in free}
+        return found | versioned
 
     def needed_tables(self, names: frozenset[str] | None) -> list[str]:
         """The tables that a query with the words `names` can need; samples says which rows there are."""
@@ -193,9 +220,10 @@ class _Wide:
         """The view, or as much of it as `names` need; a table is read by its scan where there is one."""
         tables = self.needed_tables(names)
         aliases = {"samples": "s", "downloads": "d", "duplicates": "u", "selection": "l", "train_index": "t"}
-        listed = [f'{sql} as "{name}"' for table in tables for name, sql in self.columns[table].items()]
+        listed = [f"{sql} as {quote_identifier(name)}" for table in tables for name, sql in self.columns[table].items()]
         sources = [
-            f'{f"({scans[table]})" if table in scans else _quote_identifier(table)} as "{aliases.get(table, table)}"'
+            f"{f'({scans[table]})' if table in scans else quote_identifier(table)} "
+            f"as {quote_identifier(aliases.get(table, table))}"
             for table in tables
         ]
         joined = " left join ".join([sources[0], *(f"{source} using (uid)" for source in sources[1:])])
@@ -204,8 +232,11 @@ class _Wide:
     def scores_sql(self) -> str:
         """The view `scores`: a row for each uid that any table of scores has."""
         listed = "".join(f", {sql}" for table in self.scores for sql in self.columns[table].values())
-        uids = " union ".join(f'select uid from "{t}"' for t in self.scores) or "select uid from samples where false"
-        joins = " ".join(f'left join "{table}" using (uid)' for table in self.scores)
+        uids = (
+            " union ".join(f"select uid from {quote_identifier(t)}" for t in self.scores)
+            or "select uid from samples where false"
+        )
+        joins = " ".join(f"left join {quote_identifier(table)} using (uid)" for table in self.scores)
         return f"select uid{listed} from ({uids}) u {joins}"
 
 
@@ -214,14 +245,6 @@ def explain_error(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("LINE ", "^"))]
     return " ".join(kept) or "it gives no reason."
-
-
-def _quote_identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _empty_columns(columns: pa.Schema) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import decimal
+import itertools
 import json
 import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import duckdb
 import pyarrow as pa
@@ -19,17 +20,21 @@ import pyarrow.parquet as pq
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest, explain_error
 from curation.storage import Root, whole_file
+from curation.terminal import EscapedSink, escape_controls
 
 MAX_CELL = 60
 MAX_ROWS = 200
 """Rows that the table format shows; the other formats stream every row."""
 
 
-def write_query(root: Root, sql: str, form: str, output: str | None) -> None:
-    """Run `sql` and write its rows to `output`, or to standard output. Raises UserError for bad SQL."""
+def write_query(root: Root, sql: str, form: str, output: str | None, *, allow_files: bool = False) -> None:
+    """Run `sql` and write its rows to `output`, or to standard output. Raises UserError for bad SQL.
+
+    Files outside of the root are read only with `allow_files`. On a terminal control characters are escaped.
+    """
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise UserError("Parquet is not for a terminal: name a file with --output.")
-    relation = Manifest(root).query(sql)
+    relation = Manifest(root, allow_files=allow_files).query(sql)
     with _open_sink(output) as sink, _errors_as_user_errors():
         _WRITERS[form](_rename_repeated(relation.to_arrow_reader(10_000)), sink)
 
@@ -51,7 +56,10 @@ def _errors_as_user_errors() -> Iterator[None]:
 def _rename_repeated(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """`reader` with a number after the names of columns that are there twice."""
     names = reader.schema.names
-    fresh = [name if name not in names[:i] else f"{name}_{names[:i].count(name)}" for i, name in enumerate(names)]
+    fresh = list[str]()
+    for name in names:
+        numbered = (f"{name}_{number}" for number in itertools.count(1))
+        fresh.append(name if name not in fresh else next(n for n in numbered if n not in {*fresh, *names}))
     schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, fresh, strict=True)])
     batches = (pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in reader)
     return pa.RecordBatchReader.from_batches(schema, batches)
@@ -61,7 +69,7 @@ def _rename_repeated(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
 def _open_sink(output: str | None) -> Iterator[IO[bytes]]:
     """Standard output, or a file that appears under its name when it is whole."""
     if output is None:
-        yield sys.stdout.buffer
+        yield cast(IO[bytes], EscapedSink(sys.stdout.buffer)) if sys.stdout.isatty() else sys.stdout.buffer
         sys.stdout.buffer.flush()
     else:
         with whole_file(Path(output)) as sink:
@@ -124,7 +132,7 @@ def _is_numeric(dtype: pa.DataType) -> bool:
 def _format_cell(value: object) -> str:
     if value is None:
         return "·"
-    text = f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", "⏎")
+    text = f"{value:.6g}" if isinstance(value, float) else escape_controls(str(value).replace("\n", "⏎"))
     return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 
 
@@ -143,12 +151,13 @@ def _write_table(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
 
 def render_table(names: list[str], rows: list[list[str]], right: list[bool]) -> str:
     """A table in plain text; columns with `right` are aligned to the right."""
-    widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(names)]
+    widths = [max([len(escape_controls(name)), *(len(row[i]) for row in rows)]) for i, name in enumerate(names)]
 
     def line(cells: list[str]) -> str:
         padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
         return "  ".join(padded).rstrip() + "\n"
 
+    names = [escape_controls(name) for name in names]
     return line(names) + line(["─" * w for w in widths]) + "".join(map(line, rows))
 
 

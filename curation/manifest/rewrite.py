@@ -63,6 +63,8 @@ def _replace_views(
     narrow: Callable[[Use], str | None],
 ) -> bool:
     nodes = list(_walk(tree))
+    if any(node.get("class") == "POSITIONAL_REFERENCE" for node in nodes):
+        return False  # `#1` counts the columns of what is selected from
     tables = [n for n in nodes if n.get("type") == "BASE_TABLE" and not n["schema_name"]]
     uses = [n for n in tables if n["table_name"].lower() in views]
     if any(entry["key"].lower() in views for n in nodes for entry in (n.get("cte_map") or {"map": []})["map"]):
@@ -71,6 +73,8 @@ def _replace_views(
     uids = {id(n["from_table"]): _find_uids(n, parameters) for n in nodes if n.get("type") == "SELECT_NODE"}
     changed = False
     for node in uses:
+        if node["sample"] or node["column_name_alias"]:
+            continue  # a sample is drawn from all rows, and other names are given to all columns in their order
         use = Use(view=node["table_name"].lower(), names=names, uids=uids.get(id(node)))
         query = narrow(use)
         if query is not None:
@@ -78,7 +82,6 @@ def _replace_views(
             made = _parse(parser, f'select * from ({query}) as "{alias}"')
             assert made is not None
             fresh = made["statements"][0]["node"]["from_table"]
-            fresh |= {key: node[key] for key in ("sample", "column_name_alias")}
             node.clear()
             node.update(fresh)
             changed = True
@@ -111,7 +114,11 @@ def _collect_words(nodes: Sequence[Node], uses: Sequence[Node]) -> frozenset[str
 
 
 def _find_uids(select: Node, parameters: Sequence[Any] | None) -> tuple[str, ...] | None:
-    """The uids that WHERE of `select` allows, when one of its conditions lists them."""
+    """The uids that WHERE of `select` allows of the one table it selects from, when one of its conditions lists them.
+
+    A condition that names another table's uid, as that of an enclosing query, says nothing about this one.
+    """
+    table = select["from_table"]
     pending = [select["where_clause"]]
     while pending:
         node = pending.pop()
@@ -123,11 +130,18 @@ def _find_uids(select: Node, parameters: Sequence[Any] | None) -> tuple[str, ...
         sides = node.get("children") if node["type"] == "COMPARE_IN" else None
         if node["type"] == "COMPARE_EQUAL":
             sides = sorted([node["left"], node["right"]], key=lambda side: side["class"] != "COLUMN_REF")
-        if sides and sides[0]["class"] == "COLUMN_REF" and sides[0]["column_names"][-1].lower() == "uid":
+        if sides and sides[0]["class"] == "COLUMN_REF" and _names_uid(sides[0]["column_names"], table):
             found = [_constant_value(side, parameters) for side in sides[1:]]
             if all(isinstance(text, str) and _UID.fullmatch(text) for text in found):
                 return tuple(str(text) for text in found)
     return None
+
+
+def _names_uid(names: Sequence[str], table: Node) -> bool:
+    """Whether a column's name, qualified or not, is `uid` of `table`, the only table in its scope."""
+    alias = table.get("alias") or table.get("table_name") or ""
+    lowered = [name.lower() for name in names]
+    return lowered == ["uid"] or lowered == [alias.lower(), "uid"]
 
 
 def _constant_value(node: Node, parameters: Sequence[Any] | None) -> Any:

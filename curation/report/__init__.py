@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curation.errors import UserError
 from curation.manifest.manifest import Manifest
 from curation.report.funnel import FunnelRow, funnel, render_funnel
 from curation.report.hosts import render_hosts
 from curation.report.page import render_page
-from curation.storage import Root
+from curation.storage import Root, whole_file
 
 __all__ = ["FunnelRow", "funnel", "status_text", "write_html"]
 
@@ -28,13 +27,5 @@ def write_html(root: Root, output: str | Path) -> None:
 
     Raises UserError when the folder of `output` does not exist.
     """
-    target = Path(output)
-    if not target.parent.is_dir():
-        raise UserError(f"There is no folder {target.parent} to write {target.name} in: make it first.")
-    html = render_page(Manifest(root))
-    temporary = target.with_name(f".tmp-{target.name}")
-    try:
-        temporary.write_text(html, encoding="utf-8")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(Path(output)) as page, Manifest(root) as manifest:
+        page.write(render_page(manifest).encode())

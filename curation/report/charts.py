@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation.manifest.manifest import Manifest
+from curation.manifest.quoting import quote_identifier
 
 NUM_BINS = 32
 NUM_CATEGORIES = 10
@@ -51,7 +52,7 @@ def _is_category(field: pa.Field) -> bool:
 
 def _bin_values(manifest: Manifest, field: pa.Field) -> Distribution | None:
     """Equal bins between the 0.5 % and 99.5 % quantiles; what lies outside is counted in the bins at the ends."""
-    value = f'"{field.name}"::double'
+    value = f"{quote_identifier(field.name)}::double"
     known = f"status = 'ok' and isfinite({value})"
     low, high = manifest.query(
         f"select approx_quantile({value}, 0.005), approx_quantile({value}, 0.995) from manifest where {known}"
@@ -69,7 +70,8 @@ def _bin_values(manifest: Manifest, field: pa.Field) -> Distribution | None:
 
 
 def _count_categories(manifest: Manifest, field: pa.Field) -> Distribution:
-    text, known = f'"{field.name}"::varchar', f"status = 'ok' and \"{field.name}\" is not null"
+    name = quote_identifier(field.name)
+    text, known = f"{name}::varchar", f"status = 'ok' and {name} is not null"
     top = manifest.query(
         f"select {text} as c from manifest where {known} group by c order by count(*) desc, c limit {NUM_CATEGORIES}"
     ).fetchall()
@@ -111,7 +113,8 @@ def _render_labels(chart: Distribution, step: float) -> str:
     y = HEIGHT + 12
     if " to " in chart.labels[0]:
         low, high = chart.labels[0].split(" to ")[0], chart.labels[-1].split(" to ")[1]
-        return f'<text x="0" y="{y}">{low}</text><text x="{WIDTH}" y="{y}" text-anchor="end">{high}</text>'
+        left = f'<text x="0" y="{y}">{escape(low)}</text>'
+        return f'{left}<text x="{WIDTH}" y="{y}" text-anchor="end">{escape(high)}</text>'
     shown = (label if len(label) * 6 <= step else label[: max(1, int(step / 6) - 1)] + "…" for label in chart.labels)
     return "".join(
         f'<text x="{(i + 0.5) * step:.1f}" y="{y}" text-anchor="middle">{escape(label)}</text>'

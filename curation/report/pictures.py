@@ -13,6 +13,7 @@ from PIL import Image
 
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
+from curation.manifest.quoting import quote_text
 from curation.shards import read_member
 
 NUM_PICTURES = 12
@@ -29,10 +30,12 @@ def render_galleries(manifest: Manifest, rules: Mapping[str, str]) -> Iterator[t
     Under each picture stand the values of the columns that the rule names.
     """
     for reason, text in {"kept": "", **rules}.items():
-        condition = "kept" if reason == "kept" else f"reason = {_quote(reason)}"
+        condition = "kept" if reason == "kept" else f"reason = {quote_text(reason)}"
         rows = _query_rows(manifest, f"{condition} and status = 'ok' order by uid limit {NUM_PICTURES}")
         if rows:
-            named = [column for column in rows[0] if re.search(rf"\b{column}\b", text) and column not in _SHOWN]
+            named = [
+                column for column in rows[0] if re.search(rf"\b{re.escape(column)}\b", text) and column not in _SHOWN
+            ]
             kept = {row["uid"]: row for row in _query_kept_instead(manifest, rows)}
             figures = "".join(_render_figure(manifest, row, named, kept.get(row["duplicate_of"])) for row in rows)
             note = "<p><small>Right of each bar: the picture that was kept instead.</small></p>" if kept else ""
@@ -51,10 +54,6 @@ def render_failures(manifest: Manifest) -> str:
     return f'<div class="scroll"><table>{head}{cells}</table></div>' if rows else ""
 
 
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _query_rows(manifest: Manifest, condition: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = (
         manifest.query(f"select * from manifest where {condition}").to_arrow_table().to_pylist()
@@ -65,17 +64,16 @@ def _query_rows(manifest: Manifest, condition: str) -> list[dict[str, Any]]:
 def _query_kept_instead(manifest: Manifest, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows that stand for those of `rows` that are duplicates."""
     wanted = sorted({row["duplicate_of"] for row in rows if row["duplicate_of"]})
-    return _query_rows(manifest, f"status = 'ok' and uid in ({', '.join(map(_quote, wanted))})") if wanted else []
+    return _query_rows(manifest, f"status = 'ok' and uid in ({', '.join(map(quote_text, wanted))})") if wanted else []
 
 
 def _render_figure(manifest: Manifest, row: dict[str, Any], named: list[str], instead: dict[str, Any] | None) -> str:
     pictures = _render_image(manifest, row)
     if instead is not None:
-        pictures += (
-            f'<span class="instead" title="kept instead: {instead["uid"]}">{_render_image(manifest, instead)}</span>'
-        )
+        title = f"kept instead: {escape(instead['uid'])}"
+        pictures += f'<span class="instead" title="{title}">{_render_image(manifest, instead)}</span>'
     caption = escape(row["caption"] or "(no caption)")
-    values = "".join(f"<br>{column} {escape(_format_value(row[column]))}" for column in named)
+    values = "".join(f"<br>{escape(column)} {escape(_format_value(row[column]))}" for column in named)
     facts = f"{escape(row['source'] or '')} · {row['width']}×{row['height']}{values}"
     return (
         f'<figure><div class="pair">{pictures}</div>'

@@ -13,6 +13,7 @@ from typing import Any
 from curation.errors import UserError
 from curation.recipe.config import Recipe, load_recipe
 from curation.storage import Root
+from curation.terminal import write_error
 
 BROKEN_PIPE = 141
 """What a shell shows of a program that SIGPIPE ended."""
@@ -37,7 +38,7 @@ def guarded(action: Callable[[], int | None]) -> int:
     try:
         return action() or 0
     except UserError as error:
-        sys.stderr.write(f"curate: {error}\n")
+        write_error(f"curate: {error}\n")
         return 2
     except BrokenPipeError:  # whoever read has had enough: `curate query … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,10 +47,10 @@ def guarded(action: Callable[[], int | None]) -> int:
         if error.errno is None:
             raise
         place = f" ({error.filename})" if error.filename else ""
-        sys.stderr.write(f"curate: {error.strerror}{place}; nothing finished was lost, run the same command again.\n")
+        write_error(f"curate: {error.strerror}{place}; nothing finished was lost, run the same command again.\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("curate: interrupted; run the same command again to go on.\n")
+        write_error("curate: interrupted; run the same command again to go on.\n")
         return 130
 
 
@@ -77,7 +78,7 @@ def run_stages(stages: Sequence[Stage], arguments: argparse.Namespace) -> None:
         started = time.monotonic()
         with unwrap_task_errors():
             stage.run(spark, recipe, root)
-        sys.stderr.write(f"{stage.name:9} done in {time.monotonic() - started:6.1f} s\n")
+        write_error(f"{stage.name:9} done in {time.monotonic() - started:6.1f} s\n")
 
 
 def check_stages(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
+from curation.manifest.quoting import quote_identifier, quote_text
 from curation.manifest.uid_index import cache_folder
 from curation.storage import Root, fingerprint
 from trainer.data import mixing
@@ -33,6 +34,7 @@ FORMAT = 2
 KEPT_INDEXES = 16
 """Index folders kept in the cache; the ones unused for longest go first."""
 BATCH_ROWS = 1 << 17
+MAX_PATH = 4096
 _LITERAL = re.compile(r"'((?:[^']|'')*)'")
 
 
@@ -87,10 +89,16 @@ def choose_table(root: Root, table: str) -> str:
 
 def _index_name(query: Query, tables: Mapping[str, str]) -> str:
     """Hash of what decides the rows. Local files that the condition names count with their time and size."""
-    named = [Path(found) for found in _LITERAL.findall(query.where)]
-    files = [[str(p), p.stat().st_mtime_ns, p.stat().st_size] for p in named if len(str(p)) < 4096 and p.is_file()]
+    named = map(Path, _list_named_files(query.where))
+    files = [[str(path), path.stat().st_mtime_ns, path.stat().st_size] for path in named]
     roots = [[name, root.url(), tables[name], _table_version(root, tables[name])] for name, root in query.roots.items()]
     return fingerprint([FORMAT, roots, query.where, query.groups, query.captions, query.verify, files])
+
+
+def _list_named_files(where: str) -> list[str]:
+    """The local files that the texts of a condition name: what the user wrote there may be read besides the root."""
+    named = (literal.replace("''", "'") for literal in _LITERAL.findall(where))
+    return [name for name in named if len(name) < MAX_PATH and Path(name).is_file()]
 
 
 def _table_version(root: Root, table: str) -> Any:
@@ -172,12 +180,11 @@ class _IndexBuilder:
                 yield name, [(numbers[name], self.query.roots[name], "")]
         else:
             for name in self.query.groups:
-                quoted = name.replace("'", "''")
-                yield name, [(number, root, f"source = '{quoted}'") for number, root in roots]
+                yield name, [(number, root, f"source = {quote_text(name)}") for number, root in roots]
 
     def _append(self, number: int, root: Root, condition: str) -> None:
         table = list(self.tables.values())[number]
-        with contextlib.closing(Manifest(root)) as manifest:
+        with Manifest(root, allow_files=_list_named_files(self.query.where)) as manifest:
             for batch in manifest.query(self._sql(table, condition)).to_arrow_reader(BATCH_ROWS):
                 self._write(number, batch)
 
@@ -191,7 +198,7 @@ class _IndexBuilder:
         if self.query.verify:
             columns.append(f"unhex({'sha256' if table == 'train_index' else 'stored_sha256'}) as sha256")
         columns += [
-            f"coalesce(cast({_quote_identifier(c)} as varchar), '') as text_{k}" for k, c in enumerate(self.captions)
+            f"coalesce(cast({quote_identifier(c)} as varchar), '') as text_{k}" for k, c in enumerate(self.captions)
         ]
         # The line break keeps a trailing comment in the condition from swallowing the bracket.
         where = " and ".join(f"({c}\n)" for c in conditions) or "true"
@@ -236,7 +243,7 @@ class _IndexBuilder:
             return counts
         for number, root in enumerate(self.query.roots.values()):
             table = list(self.tables.values())[number]
-            with contextlib.closing(Manifest(root)) as manifest:
+            with Manifest(root) as manifest:
                 found = manifest.query(f"select source, count(*) from {table} group by source").fetchall()
             for source, rows in found:
                 counts.setdefault(source, rows)
@@ -293,10 +300,6 @@ class _IndexBuilder:
         for name in self.columns:
             digest.update(np.ascontiguousarray(self._column(name)).data)
         return digest.hexdigest()[:32]
-
-
-def _quote_identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _check_unsigned(values: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
