@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from trainer.models.fusing import add_branch, gate, gate_and_normalise
+from trainer.models.padding import append_zeros, pad_width
 from trainer.models.rope import rotate
 
 Bias = Literal["none", "qv", "qkv"]
@@ -29,6 +31,19 @@ class Linear(nn.Linear):
         nn.init.normal_(self.weight, std=self.std)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor, padded: int | None = None) -> Tensor:
+        """`[…, in_features]` to `[…, out_features]`.
+
+        Args:
+            x: may be wider than the layer when what is appended is zeros.
+            padded: width of the result, when it is to be wider than the layer; what is appended is zeros.
+        """
+        weight, bias = append_zeros(self.weight, x.shape[-1]), self.bias
+        if padded is not None:
+            weight = append_zeros(weight, padded, axis=0)
+            bias = None if bias is None else append_zeros(bias, padded)
+        return F.linear(x, weight, bias)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -54,6 +69,24 @@ class RmsNorm(nn.RMSNorm):
     def reset_parameters(self) -> None:
         """Set the gain; called once by the constructor of `nn.RMSNorm`."""
         nn.init.constant_(self.weight, self.gain)
+
+
+class GatedLayerNorm(LayerNorm):
+    """The gate of a `SwiGlu` with its inner LayerNorm."""
+
+    def forward(self, product: Tensor, padded: int | None = None) -> Tensor:
+        """`[…, ≥ 2 · width]`, gates before values, to `[…, padded]`."""
+        width = self.weight.shape[0]
+        return gate_and_normalise(product, width, padded or width, self.weight, self.bias, self.eps)
+
+
+class GatedRmsNorm(RmsNorm):
+    """The gate of a `SwiGlu` with its inner RMSNorm."""
+
+    def forward(self, product: Tensor, padded: int | None = None) -> Tensor:
+        """`[…, ≥ 2 · width]`, gates before values, to `[…, padded]`."""
+        width = self.weight.shape[0]
+        return gate_and_normalise(product, width, padded or width, self.weight, None, self.eps)
 
 
 class Qkv(nn.Module):
@@ -182,17 +215,21 @@ class Mlp(nn.Module):
 class SwiGlu(nn.Module):
     """SiLU-gated MLP (arXiv 2002.05202) with gate and value in one product and an optional inner norm (sub-LN)."""
 
-    def __init__(self, width: int, hidden_width: int, *, norm: nn.Module | None, out_std: float = 0.02) -> None:
+    def __init__(
+        self, width: int, hidden_width: int, *, norm: GatedLayerNorm | GatedRmsNorm | None, out_std: float = 0.02
+    ) -> None:
         super().__init__()
+        self.hidden_width = hidden_width
         self.w12 = Linear(width, 2 * hidden_width)
         self.norm = norm
         self.w3 = Linear(hidden_width, width, std=out_std)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[…, width]` to the same shape."""
-        gate, value = self.w12(x).chunk(2, dim=-1)
-        hidden = F.silu(gate) * value
-        output: Tensor = self.w3(hidden if self.norm is None else self.norm(hidden))
+        product = self.w12(x, pad_width(2 * self.hidden_width, x))
+        padded = pad_width(self.hidden_width, x)
+        hidden = gate(product, self.hidden_width, padded) if self.norm is None else self.norm(product, padded)
+        output: Tensor = self.w3(hidden)
         return output
 
 
@@ -220,18 +257,12 @@ class Block(nn.Module):
         asks and goes through the MLP, which is exact and saves most of a block.
         """
         wanted = x if pooled is None else take_token(x, pooled)
+        drop_path = self.drop_path if self.training else 0.0
         if self.post_norm:
-            wanted = wanted + self._drop_path(self.norm1(self.attn(x, rotation, pooled)))
-            return wanted + self._drop_path(self.norm2(self.mlp(wanted)))
-        wanted = wanted + self._drop_path(self.attn(self.norm1(x), rotation, pooled))
-        return wanted + self._drop_path(self.mlp(self.norm2(wanted)))
-
-    def _drop_path(self, branch: Tensor) -> Tensor:
-        """Stochastic depth (arXiv 1603.09382): while training, a sample's whole branch is zero with `drop_path`."""
-        if not (self.training and self.drop_path):
-            return branch
-        keep = branch.new_empty(branch.shape[0], 1, 1).bernoulli_(1 - self.drop_path)
-        return branch * keep.div_(1 - self.drop_path)
+            wanted = add_branch(wanted, self.norm1(self.attn(x, rotation, pooled)), drop_path)
+            return add_branch(wanted, self.norm2(self.mlp(wanted)), drop_path)
+        wanted = add_branch(wanted, self.attn(self.norm1(x), rotation, pooled), drop_path)
+        return add_branch(wanted, self.mlp(self.norm2(wanted)), drop_path)
 
 
 class Blocks(nn.ModuleList):

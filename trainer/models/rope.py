@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from trainer.models.fusing import rotate_pairs
+
 
 def rotation_table(
     grid: int, head_width: int, pretrained_grid: int, *, theta: float = 10_000.0, device: torch.device | None = None
@@ -36,16 +38,6 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     Returns:
         The shape and dtype of `x`; the arithmetic is float32 or wider.
     """
-    wide = x if x.dtype == torch.float64 else x.float()
-    pairs = wide.unflatten(-1, (-1, 2))
     middle = (1,) * (x.dim() - 3)
-    table = table.to(wide.dtype).view(-1, x.shape[1], *middle, x.shape[-1] // 2, 2)
-    if torch.compiler.is_compiling():
-        # The compiler fuses this; of complex numbers it makes separate kernels.
-        cosine, sine = table.unbind(-1)
-        even, odd = pairs.unbind(-1)
-        turned = torch.stack((even * cosine - odd * sine, odd * cosine + even * sine), dim=-1)
-    else:
-        # One pass over memory instead of seven: a third of the time of the line above.
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table))
-    return turned.flatten(-2).to(x.dtype)
+    table = table.to(torch.promote_types(x.dtype, torch.float32))
+    return rotate_pairs(x, table.view(-1, x.shape[1], *middle, x.shape[-1] // 2, 2))

@@ -7,7 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.models.config import VisionConfig
-from trainer.models.layers import Attention, Block, Blocks, LayerNorm, Linear, Mlp, RmsNorm, SwiGlu
+from trainer.models.layers import (
+    Attention,
+    Block,
+    Blocks,
+    GatedLayerNorm,
+    GatedRmsNorm,
+    LayerNorm,
+    Linear,
+    Mlp,
+    RmsNorm,
+    SwiGlu,
+)
+from trainer.models.padding import append_zeros, pad_width
 from trainer.models.rope import rotation_table
 
 Output = Literal["pooled", "patches", "tokens"]
@@ -32,7 +44,8 @@ class PatchEmbed(nn.Module):
         if keep is not None:
             first = torch.arange(batch, device=keep.device)[:, None] * patches.shape[1]
             patches = patches.flatten(0, 1).index_select(0, (keep + first).flatten()).view(*keep.shape, -1)
-        return F.linear(patches, self.weight.flatten(1), self.bias)
+        width = pad_width(patches.shape[-1], patches)
+        return F.linear(append_zeros(patches, width), append_zeros(self.weight.flatten(1), width), self.bias)
 
 
 class VisionTower(nn.Module):
@@ -138,8 +151,9 @@ def _make_block(config: VisionConfig, index: int) -> Block:
     )
     mlp: nn.Module
     if config.swiglu:
-        hidden_norm = _make_norm(config, config.hidden_width) if config.sub_norm else None
-        mlp = SwiGlu(config.width, config.hidden_width, norm=hidden_norm, out_std=out_std)
+        gated = GatedRmsNorm if config.norm == "rms" else GatedLayerNorm
+        inner = gated(config.hidden_width, config.norm_eps) if config.sub_norm else None
+        mlp = SwiGlu(config.width, config.hidden_width, norm=inner, out_std=out_std)
     else:
         mlp = Mlp(config.width, config.hidden_width, out_std=out_std)
     gain = 0.0 if config.post_norm else 1.0

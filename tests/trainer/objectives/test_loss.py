@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.support.trainer.counters import OperatorCounter
+from trainer.models.tracing import OperatorCounter
 from trainer.objectives import loss
 
 BATCH, WIDTH = 16, 6

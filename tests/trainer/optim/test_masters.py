@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.trainer.counters import OperatorCounter
 from trainer.config import OptimConfig, TowerConfig
+from trainer.models.tracing import OperatorCounter
 from trainer.optim import build_optimizer
 from trainer.optim.masters import ALIGNMENT, LossScale, MasterWeights
 

@@ -1,8 +1,12 @@
-"""Count what a stretch of code asks of the device: operators, reads by the host, and the largest tensor."""
+"""Count what a stretch of code asks of its device: operators, reads by the host, products, the largest tensor.
+
+It works on any device, "meta" included, so that launches a step can be compared without a GPU.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,8 +14,24 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_VIEWS = frozenset({"detach", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "lift_fresh"})
+_NO_KERNEL = frozenset({"detach", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
 """Operators that start no kernel although their schemas do not say that they return views."""
+_PRODUCTS = {"mm": 0, "addmm": 1}
+"""Matrix products of layers, and which argument is the left matrix; attention is a kernel of its own on a GPU."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product of `[rows, inner]` and `[inner, columns]`."""
+
+    rows: int
+    inner: int
+    columns: int
+
+    @property
+    def flops(self) -> int:
+        """A multiply-add counts as two."""
+        return 2 * self.rows * self.inner * self.columns
 
 
 class OperatorCounter(TorchDispatchMode):
@@ -20,6 +40,7 @@ class OperatorCounter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operators: Counter[str] = Counter()
+        self.products: list[Product] = []
         self.largest = 0
         """Elements of the largest tensor that any operator returned, views left out."""
 
@@ -33,13 +54,22 @@ class OperatorCounter(TorchDispatchMode):
         """Times that the host waited for a number."""
         return self.operators["_local_scalar_dense"]
 
+    def share_of_flops(self, multiple: int) -> float:
+        """Share of the products' FLOPs in those of which every size is a multiple of `multiple`."""
+        total = sum(product.flops for product in self.products)
+        whole = sum(p.flops for p in self.products if not any(s % multiple for s in (p.rows, p.inner, p.columns)))
+        return whole / total
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator and count it."""
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
-        if not is_view and name not in _VIEWS and torch.Tag.inplace_view not in func.tags:
+        if not is_view and name not in _NO_KERNEL and torch.Tag.inplace_view not in func.tags:
             self.operators[name] += 1
             sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
             self.largest = max(self.largest, *sizes, 0)
+            if name in _PRODUCTS:
+                left, right = args[_PRODUCTS[name] : _PRODUCTS[name] + 2]
+                self.products.append(Product(*left.shape, right.shape[1]))
         return result
