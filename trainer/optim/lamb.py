@@ -50,109 +50,136 @@ class Lamb(torch.optim.Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "always_adapt": always_adapt}
         super().__init__(params, {**defaults, "max_trust_ratio": max_trust_ratio})
         self._segments: dict[Tensor, Segments] = {}
-        self._pieces: dict[Tensor, _Pieces] = {}
+        self._layouts: dict[tuple[int, ...], _Layout] = {}
 
     def set_segments(self, segments: dict[Tensor, Segments]) -> None:
         """Declare the flat partitions among the parameters; any other parameter counts as one whole tensor."""
-        self._segments, self._pieces = segments, {}
+        self._segments, self._layouts = segments, {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Apply one update; all ranks that share a flat group must call it together."""
+        """Apply one update; all ranks that share a flat group must call it together.
+
+        It takes as many operators for any number of groups and tensors.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+        chosen = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if chosen:
+            parameters, groups = [p for p, _ in chosen], [group for _, group in chosen]
+            updates = self._directions(parameters, groups)
+            layout = self._find_layout(parameters)
+            weights, steps = [p.view(-1) for p in parameters], [update.view(-1) for update in updates]
+            factors = layout.spread(self._rates(weights, steps, layout, groups))
+            torch._foreach_addcmul_(weights, steps, factors, -1.0)
         return loss
 
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        update = self._direction(parameter, group)
-        if group["weight_decay"] or group["always_adapt"]:
-            ratios = self._measure_ratios(parameter, update, group["max_trust_ratio"])
-            parameter.view(-1).addcmul_(update.view(-1), ratios, value=-group["lr"])
-        else:
-            parameter.add_(update, alpha=-group["lr"])
+    def _find_layout(self, parameters: list[Tensor]) -> _Layout:
+        """The layout of these partitions; ZeRO steps one group at a time, so there may be several."""
+        key = tuple(map(id, parameters))
+        if key not in self._layouts:
+            segments = [self._segments.get(p, Segments(((0, p.numel(), 0),), 1)) for p in parameters]
+            self._layouts[key] = _Layout(segments, parameters)
+        return self._layouts[key]
 
-    def _measure_ratios(self, parameter: Tensor, update: Tensor, highest: float) -> Tensor:
-        """The trust ratio of every element's whole tensor, flat, or `[1]` where that is one tensor."""
-        pieces = self._pieces.get(parameter)
-        if pieces is None:
-            segments = Segments(spans=((0, parameter.numel(), 0),), num_parameters=1)
-            pieces = self._pieces[parameter] = _Pieces(self._segments.get(parameter, segments), parameter)
-        return pieces.spread(_trust_ratios(parameter.view(-1), update.view(-1), pieces, highest))
+    def _rates(
+        self, weights: list[Tensor], steps: list[Tensor], layout: _Layout, groups: list[dict[str, Any]]
+    ) -> Tensor:
+        """The learning rate of every whole tensor times its trust ratio, `[number of tensors]`."""
+        highest = [float(group["max_trust_ratio"]) for group in groups]
+        adapts = [float(bool(group["weight_decay"] or group["always_adapt"])) for group in groups]
+        values = torch.tensor([[g["lr"] for g in groups], highest, adapts], dtype=torch.float64)
+        rates, bounds, adapted = values.to(weights[0].device)[:, layout.partition_of]
+        weight_norms, step_norms = layout.measure_norms(weights, steps)
+        ratios = torch.minimum(weight_norms / step_norms, bounds)
+        is_adapted = (weight_norms > 0) & (step_norms > 0) & (adapted > 0)
+        return (rates * torch.where(is_adapted, ratios, torch.ones_like(ratios))).to(weights[0].dtype)
 
-    def _direction(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        """Adam's bias-corrected direction plus weight decay: r of algorithm 2."""
-        gradient, (beta1, beta2), state = parameter.grad, group["betas"], self.state[parameter]
-        assert gradient is not None
-        if not state:
-            state["step"] = 0
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        state["exp_avg"].lerp_(gradient, 1 - beta1)
-        state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        root = (state["exp_avg_sq"] / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
-        update: Tensor = state["exp_avg"] / (1 - beta1 ** state["step"])
-        return update.div_(root).add_(parameter, alpha=group["weight_decay"])
+    def _directions(self, parameters: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
+        """Adam's bias-corrected directions plus weight decay: r of algorithm 2."""
+        (beta1, beta2), eps = groups[0]["betas"], groups[0]["eps"]
+        states = [self.state[p] for p in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
+            if not state:
+                state["step"] = 0
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state["step"] += 1
+        gradients = [p.grad for p in parameters]
+        means, squares = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
+        torch._foreach_lerp_(means, gradients, 1 - beta1)
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
+        roots = torch._foreach_div(squares, [1 - beta2 ** int(s["step"]) for s in states])
+        torch._foreach_sqrt_(roots)
+        torch._foreach_add_(roots, eps)
+        updates = torch._foreach_div(means, [1 - beta1 ** int(s["step"]) for s in states])
+        torch._foreach_div_(updates, roots)
+        decays = [float(group["weight_decay"]) for group in groups]
+        if any(decays):
+            torch._foreach_add_(updates, torch._foreach_mul(parameters, decays))
+        return list(updates)
 
 
-class _Pieces:
-    """A flat partition cut at the ends of its segments, so that a step is as many operators whatever their number."""
+class _Layout:
+    """All partitions of an optimizer cut at the ends of their segments: pieces, of whole tensors or of padding."""
 
-    def __init__(self, segments: Segments, partition: Tensor) -> None:
-        self.num_parameters, self.process_group = segments.num_parameters, segments.process_group
-        self.sizes: list[int] = []
+    def __init__(self, segments: list[Segments], partitions: list[Tensor]) -> None:
+        self.partitions = partitions  # kept alive, since layouts are found by the partitions' ids
+        self.cuts: list[list[int]] = []
+        """Sizes of the pieces of each partition."""
         owners: list[int] = []
-        end = 0
-        for start, length, index in (*sorted(segments.spans), (partition.numel(), 0, -1)):
-            if start > end:
-                # Padding between and behind the parameters, whose owner is one more than there are parameters.
-                self.sizes.append(start - end)
-                owners.append(self.num_parameters)
-            if length:
-                self.sizes.append(length)
-                owners.append(index)
-            end = start + length
-        self.real = [number for number, owner in enumerate(owners) if owner < self.num_parameters]
-        self.owners = torch.tensor(owners, device=partition.device)
+        self.counts = [found.num_parameters for found in segments]
+        self.process_groups = [found.process_group for found in segments]
+        first, padding = 0, sum(self.counts)
+        for found, partition in zip(segments, partitions, strict=True):
+            cuts, end = [], 0
+            for start, length, index in (*sorted(found.spans), (partition.numel(), 0, -1)):
+                if start > end:
+                    cuts.append(start - end)
+                    owners.append(padding)
+                if length:
+                    cuts.append(length)
+                    owners.append(first + index)
+                end = start + length
+            self.cuts.append(cuts)
+            first += found.num_parameters
+        device = partitions[0].device
+        self.real = [number for number, owner in enumerate(owners) if owner < padding]
+        self.owners = torch.tensor(owners, device=device)
         self.real_owners = self.owners[self.real]
-        self.lengths = torch.tensor(self.sizes, device=partition.device)
+        self.lengths = torch.tensor([size for cuts in self.cuts for size in cuts], device=device)
+        self.sizes = [partition.numel() for partition in partitions]
+        self.partition_of = torch.arange(len(partitions)).repeat_interleave(torch.tensor(self.counts)).to(device)
 
-    def sum_squares(self, flat: Tensor) -> Tensor:
-        """The sum of squares of every parameter's part of `flat`, float64 `[num_parameters]`."""
-        sums = torch.zeros(self.num_parameters, dtype=torch.float64, device=flat.device)
+    def measure_norms(self, *vectors: list[Tensor]) -> Tensor:
+        """‖·‖ of every whole tensor in each of the vectors, float64 `[vectors, tensors]`, from all ranks' pieces."""
+        squares = torch.stack([self._sum_squares(flats) for flats in vectors])
+        if len(set(map(id, self.process_groups))) == 1:
+            return _sum_over(squares, self.process_groups[0]).sqrt()
+        parts = squares.split(self.counts, dim=1)
+        sums = [_sum_over(part.contiguous(), g) for part, g in zip(parts, self.process_groups, strict=True)]
+        return torch.cat(sums, dim=1).sqrt()
+
+    def _sum_squares(self, flats: list[Tensor]) -> Tensor:
+        sums = torch.zeros(sum(self.counts), dtype=torch.float64, device=flats[0].device)
         if not self.real:
             return sums
-        parts = flat.split(self.sizes)
-        norms = torch._foreach_norm([parts[number] for number in self.real])
+        pieces = [piece for flat, cuts in zip(flats, self.cuts, strict=True) for piece in flat.split(cuts)]
+        norms = torch._foreach_norm([pieces[number] for number in self.real])
         return sums.index_add_(0, self.real_owners, torch.stack(norms).double().square())
 
-    def spread(self, ratios: Tensor) -> Tensor:
-        """The ratio of every element's parameter, `[numel of the partition]`, or `[1]` where there is one piece."""
-        if len(self.sizes) == 1 and self.real:
-            return ratios[self.owners]
-        by_piece = torch.cat((ratios, ratios.new_ones(1)))[self.owners]
-        return by_piece.repeat_interleave(self.lengths, output_size=sum(self.sizes))
-
-
-def _trust_ratios(weights: Tensor, steps: Tensor, pieces: _Pieces, highest: float) -> Tensor:
-    """‖w‖ / ‖update‖ of every parameter of the flat group, `[num_parameters]`, from all ranks' stretches."""
-    squares = torch.stack((pieces.sum_squares(weights), pieces.sum_squares(steps)))
-    if pieces.process_group is not None:
-        squares = _sum_over(squares, pieces.process_group)
-    weight_norms, step_norms = squares.sqrt()
-    ratios = (weight_norms / step_norms).clamp(max=highest)
-    return torch.where((weight_norms > 0) & (step_norms > 0), ratios, torch.ones_like(ratios)).to(weights.dtype)
+    def spread(self, rates: Tensor) -> list[Tensor]:
+        """The rate of every element's tensor, as flat as the partitions; 0 for padding."""
+        by_piece = torch.cat((rates, rates.new_zeros(1)))[self.owners]
+        return list(by_piece.repeat_interleave(self.lengths, output_size=sum(self.sizes)).split(self.sizes))
 
 
 def _sum_over(values: Tensor, process_group: Any) -> Tensor:
     """All-reduce on a device the backend can reach: partitions that are offloaded lie on the CPU, NCCL sees none."""
-    if dist.get_world_size(process_group) == 1:
+    if process_group is None or dist.get_world_size(process_group) == 1:
         return values
     on_gpu = dist.get_backend(process_group) == "nccl"
     reachable = values.cuda() if on_gpu else values

@@ -107,6 +107,7 @@ class MasterWeights:
         for parameter in module.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(self.dtype)
+        self._views = {place.name: place.view(self._flat) for place in self._places}
         self._gap = torch.zeros(ALIGNMENT, dtype=self.dtype, device=device)
         self._bounds = bounds
         self._masters = [nn.Parameter(self._flat[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
@@ -179,7 +180,7 @@ class MasterWeights:
 
     def masters(self) -> dict[str, Tensor]:
         """Name → float32 parameter, a view of the buffer."""
-        return {place.name: place.view(self._flat) for place in self._places}
+        return dict(self._views)
 
     def state_dict(self) -> dict[str, Any]:
         """Masters and states by the names of the parameters, whatever the order and the groups; views, not copies."""

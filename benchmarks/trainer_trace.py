@@ -1,0 +1,86 @@
+"""What a training step asks of a GPU, counted without one: operators, reads by the host, sizes of products.
+
+Forward and backward run on the meta device at the models' real sizes, whole, with 64 pairs; the optimizer's step runs
+on the CPU on a model of the same depth, tensors and groups whose widths are small. An operator that is no view starts
+at least one kernel, so operators are a lower bound of launches, and a close one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from trainer import config, models, optim
+from trainer.models.clip import Clip
+from trainer.models.config import ClipConfig
+from trainer.models.padding import forced
+from trainer.models.tracing import OperatorCounter
+from trainer.objectives.contrastive import Contrastive
+from trainer.objectives.contrastive_model import ContrastiveModel
+from trainer.objectives.loss import infonce
+from trainer.optim.masters import LossScale, MasterWeights
+
+PAIRS, TOKENS = 64, 32
+MODELS = ("eva02-b-16", "eva02-l-14", "eva02-e-14-plus", "eva-clip-8b", "eva-clip-18b")
+RECORDED = {"eva02-l-14": 14_156, "eva02-b-16": 9_168, "eva02-e-14-plus": 8_219}
+"""Launches of a whole step before, profiled on an H100 (e-14-plus with 16 + 8 blocks)."""
+NOTES = [
+    "operators of a step = forward and backward + optimizer; each starts at least one kernel. No GPU was at hand: "
+    "nothing here is a time, and small functions are counted uncompiled, as they run where torch.compile does not.",
+    "launches before: one profiled step on an H100 before this work (eva02-e-14-plus there with 16 + 8 blocks). "
+    "DeepSpeed's wrapper at stage 0 took 19.2 operators and one host read a tensor of it.",
+    "FLOPs of full tiles: share of the layers' multiplications in products whose three sizes are multiples of 64, with "
+    "64 pairs a rank; plain and with padded widths.",
+]
+
+
+def trace_model(name: str) -> dict[str, Any]:
+    """One row: a step of the model at ZeRO stage 0 in bf16, with its shipped recipe's optimizer."""
+    clip = models.config(name)
+    plain, padded = (_count_passes(clip, is_padded) for is_padded in (False, True))
+    step, num_tensors, num_groups = _count_update(name, clip)
+    return {
+        "model": name,
+        "tensors": num_tensors,
+        "groups": num_groups,
+        "launches before": RECORDED.get(name),
+        "operators": padded.total + step.total,
+        "forward and backward": padded.total,
+        "the same unpadded": plain.total,
+        "optimizer": step.total,
+        "optimizer's host reads": step.host_reads,
+        "FLOPs of full tiles, plain": plain.share_of_flops(64),
+        "padded": padded.share_of_flops(64),
+    }
+
+
+def _count_passes(clip: ClipConfig, padded: bool) -> OperatorCounter:
+    side = clip.vision.image_size
+    with forced(padded), torch.device("meta"):
+        model = Clip(clip).to(torch.bfloat16)
+        pixels = torch.empty(PAIRS, 3, side, side, dtype=torch.bfloat16)
+        with OperatorCounter() as counter:
+            image, text, scale = model(pixels, torch.empty(PAIRS, TOKENS, dtype=torch.int64))
+            infonce(image, text, scale.float()).backward()
+    return counter
+
+
+def _count_update(name: str, clip: ClipConfig) -> tuple[OperatorCounter, int, int]:
+    """The optimizer's step on the same parameters, made narrow."""
+    vision = dataclasses.replace(clip.vision, width=8, head_width=8, hidden_width=8)
+    text = dataclasses.replace(clip.text, width=8, heads=1, vocab_size=16)
+    settings = config.load_config(name, ["zero.stage=0", "train.precision=bf16"])
+    module = ContrastiveModel(Clip(dataclasses.replace(clip, vision=vision, text=text, embed_dim=8)), settings.train)
+    optimizer = optim.build_optimizer(Contrastive(settings).parameter_groups(module), settings.optim)
+    masters = MasterWeights(optimizer, torch.bfloat16, settings.optim.clip_norm, LossScale())
+    masters.attach(module)
+    # The first step makes the moments.
+    for counter in (OperatorCounter(), OperatorCounter()):
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.full_like(parameter, 1e-3)
+        with counter:
+            masters.step()
+    return counter, sum(p.requires_grad for p in module.parameters()), len(masters.param_groups)
