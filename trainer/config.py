@@ -41,6 +41,8 @@ class ModelConfig:
     """Stochastic depth of the last block of the image tower; the model's own by default."""
     grad_checkpointing: bool = False
     compile: bool = False
+    fuse: Literal["auto", "on", "off"] = "auto"
+    """Compile small functions between the matrix products: "auto" on GPUs where torch.compile works."""
     weights: str = ""
     image_weights: str = ""
     text_weights: str = ""

@@ -17,6 +17,7 @@ from trainer.models import flops
 from trainer.models.clip import Clip
 from trainer.models.compiling import compile_blocks
 from trainer.models.config import ClipConfig
+from trainer.models.fusing import set_mode
 from trainer.objectives.contrastive_model import ContrastiveModel, set_bias, set_temperature
 from trainer.objectives.contrastive_step import contrastive_step
 from trainer.objectives.protocol import Judge, Seeder
@@ -62,6 +63,7 @@ class Contrastive:
             weights.fill_towers(clip, image=image, text=text)
             set_temperature(clip, self.config.train, pretrained=whole is not None)
         clip.set_grad_checkpointing(model.grad_checkpointing)
+        set_mode(model.fuse)
         if model.compile:
             compile_blocks(clip.visual, clip.text)
         towers = ((clip.visual, model.lock_image), (clip.text, model.lock_text))

@@ -24,6 +24,7 @@ from trainer.models import flops
 from trainer.models.clip import Clip, LayerGroup
 from trainer.models.compiling import compile_blocks
 from trainer.models.config import ClipConfig
+from trainer.models.fusing import set_mode
 from trainer.models.mim import MaskedImageModel
 from trainer.models.vision import VisionTower
 from trainer.objectives.masking import draw_block_masks
@@ -94,6 +95,7 @@ class Distillation:
         else:
             self._fill_student(module)
         module.set_grad_checkpointing(self.config.model.grad_checkpointing)
+        set_mode(self.config.model.fuse)
         if self.config.model.compile:
             compile_blocks(module.visual)
         return module
