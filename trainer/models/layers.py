@@ -39,7 +39,8 @@ class Linear(nn.Linear):
             x: may be wider than the layer when what is appended is zeros.
             padded: width of the result, when it is to be wider than the layer; what is appended is zeros.
         """
-        weight, bias = append_zeros(self.weight, x.shape[-1]), self.bias
+        weight = append_zeros(self.weight, x.shape[-1])
+        bias: Tensor | None = self.bias
         if padded is not None:
             weight = append_zeros(weight, padded, axis=0)
             bias = None if bias is None else append_zeros(bias, padded)

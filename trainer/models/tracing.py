@@ -71,5 +71,5 @@ class OperatorCounter(TorchDispatchMode):
             self.largest = max(self.largest, *sizes, 0)
             if name in _PRODUCTS:
                 left, right = args[_PRODUCTS[name] : _PRODUCTS[name] + 2]
-                self.products.append(Product(*left.shape, right.shape[1]))
+                self.products.append(Product(left.shape[0], left.shape[1], right.shape[1]))
         return result
