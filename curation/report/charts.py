@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -21,13 +21,17 @@ _PLUMBING = {"offset", "size", "train_offset", "train_size", "stored_width", "st
 
 @dataclass(frozen=True)
 class Distribution:
-    """Counts of one column: `labels` of the bins or categories, rows in each, kept rows in each, unknown rows."""
+    """Counts of one column: `labels` of the bins or categories, rows in each, kept rows in each, unknown rows.
+
+    `ends` are the least and the greatest value of bins, None for categories.
+    """
 
     column: str
     labels: list[str]
     counts: list[int]
     kept: list[int]
     num_unknown: int
+    ends: tuple[str, str] | None = None
 
 
 def distributions(manifest: Manifest) -> Iterator[Distribution]:
@@ -66,7 +70,8 @@ def _bin_values(manifest: Manifest, field: pa.Field) -> Distribution | None:
         num_bins = math.ceil(span / step)
     bin_sql = f"least(greatest(floor(({value} - {low!r}) / {step!r}), 0), {num_bins - 1})::int"
     labels = [f"{low + i * step:.4g} to {low + (i + 1) * step:.4g}" for i in range(num_bins)]
-    return _count_rows(manifest, field.name, bin_sql, known, dict(enumerate(labels)))
+    ends = (f"{low:.4g}", f"{low + num_bins * step:.4g}")
+    return replace(_count_rows(manifest, field.name, bin_sql, known, dict(enumerate(labels))), ends=ends)
 
 
 def _count_categories(manifest: Manifest, field: pa.Field) -> Distribution:
@@ -111,10 +116,9 @@ def render_svg(chart: Distribution) -> str:
 def _render_labels(chart: Distribution, step: float) -> str:
     """Both ends of the range, or every category's name while there is room."""
     y = HEIGHT + 12
-    if " to " in chart.labels[0]:
-        low, high = chart.labels[0].split(" to ")[0], chart.labels[-1].split(" to ")[1]
-        left = f'<text x="0" y="{y}">{escape(low)}</text>'
-        return f'{left}<text x="{WIDTH}" y="{y}" text-anchor="end">{escape(high)}</text>'
+    if chart.ends is not None:
+        left = f'<text x="0" y="{y}">{escape(chart.ends[0])}</text>'
+        return f'{left}<text x="{WIDTH}" y="{y}" text-anchor="end">{escape(chart.ends[1])}</text>'
     shown = (label if len(label) * 6 <= step else label[: max(1, int(step / 6) - 1)] + "…" for label in chart.labels)
     return "".join(
         f'<text x="{(i + 0.5) * step:.1f}" y="{y}" text-anchor="middle">{escape(label)}</text>'
