@@ -30,6 +30,7 @@ from curation.storage import Root
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "laion_url_text_5k.parquet"
 ROWS_PER_FILE = 250_000
+FILES_ROWS = 1_000_000
 POLL_S = 0.25
 TARGET_S = 180.0
 NUM_ROWS_PER_UNIT = 10_000
@@ -48,6 +49,11 @@ def main() -> None:
             measured, said = ingest(recipe, Path(folder, "root"))
             rows.append({"rows": num_rows} | measured)
             notes = [f"Said of the {num_rows:,} rows: {line.strip()}" for line in said]
+    small, large = measure_files(FILES_ROWS, 1_000), measure_files(FILES_ROWS, ROWS_PER_FILE)
+    notes.append(
+        f"{FILES_ROWS:,} rows in files of 1,000 rows: {small:.1f} s; in files of {ROWS_PER_FILE:,}: {large:.1f} s, "
+        f"a ratio of {small / large:.2f} (target: at most 1.5)."
+    )
     about = [
         f"`curate ingest` from its start to its end, Java and Spark included; units of {NUM_ROWS_PER_UNIT:,} rows. "
         f"Target: 1,000,000 rows within {TARGET_S:.0f} s.",
@@ -57,14 +63,22 @@ def main() -> None:
     sys.stdout.write(write("plan", rows, [*about, *notes], ("pyspark", "pyarrow", "tldextract")))
 
 
-def metadata(folder: Path, num_rows: int) -> Path:
-    """LAION-2B files of `num_rows` rows whose hosts and captions are drawn from real rows; the recipe over them."""
+def measure_files(num_rows: int, rows_per_file: int) -> float:
+    """Seconds that `curate ingest` takes for `num_rows` rows in files of `rows_per_file`."""
+    with tempfile.TemporaryDirectory(prefix="bench-plan-") as folder:
+        recipe = metadata(Path(folder, "meta"), num_rows, rows_per_file)
+        measured, _ = ingest(recipe, Path(folder, "root"))
+        return float(measured["seconds"])
+
+
+def metadata(folder: Path, num_rows: int, rows_per_file: int = ROWS_PER_FILE) -> Path:
+    """LAION-2B files, `num_rows` rows in all, with hosts and captions drawn from real rows; the recipe over them."""
     folder.mkdir(parents=True)
     real = pq.read_table(REAL)
     hosts = [urlsplit(url).netloc for url in real["URL"].to_pylist()]
     captions, rng = real["TEXT"].to_pylist(), np.random.default_rng(0)
-    for number, start in enumerate(range(0, num_rows, ROWS_PER_FILE)):
-        count = min(ROWS_PER_FILE, num_rows - start)
+    for number, start in enumerate(range(0, num_rows, rows_per_file)):
+        count = min(rows_per_file, num_rows - start)
         drawn, said = rng.integers(0, len(hosts), (2, count))
         table = pa.table(
             {

@@ -57,6 +57,8 @@ class RejectReason(StrEnum):
     REPEATED = "repeated"
     NOT_TEXT = "not_text"
     """Its URL or caption is no UTF-8."""
+    MALFORMED = "malformed"
+    """A line that is no row of its file: JSON that is no object, too few or too many fields, a quote left open."""
     LOST_BY_ENGINE = "lost_by_engine"
     """An adopted folder counts the row and holds neither its URL nor its picture."""
 

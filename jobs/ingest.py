@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -45,9 +46,15 @@ NUM_LARGEST = 20
 MIN_ROWS_PER_TASK = 20_000
 MAX_ROWS_PER_TASK = 250_000
 UNITS_PER_TASK = 16
-REASONS = (RejectReason.NO_URL, RejectReason.WHERE, RejectReason.REPEATED, RejectReason.NOT_TEXT)
+REASONS = (
+    RejectReason.NO_URL,
+    RejectReason.WHERE,
+    RejectReason.REPEATED,
+    RejectReason.NOT_TEXT,
+    RejectReason.MALFORMED,
+)
 """Why ingest refuses a row; an adopted folder knows one reason more."""
-UNCOMMON = (RejectReason.NOT_TEXT,)
+UNCOMMON = (RejectReason.NOT_TEXT, RejectReason.MALFORMED)
 """Reasons that a plan names only where they occur."""
 WRITTEN = "unit long, samples long, " + ", ".join(f"`{reason}` long" for reason in REASONS)
 
@@ -75,9 +82,9 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     rows = normalise(spark, fresh, conditions).persist(StorageLevel.DISK_ONLY)
     try:
         with unwrap_task_errors():
-            check_counts(rows, fresh)
+            counted = count_rows(rows, fresh)
             root.create()
-            plan = write_plan(spark, root, fresh, rows, wheres, size)
+            plan = write_plan(spark, root, counted, rows, wheres, size)
     finally:
         rows.unpersist()
     write_error(describe_spread(plan))
@@ -99,15 +106,19 @@ def write_plan(
     return plan
 
 
-def check_counts(rows: DataFrame, fresh: list[Input]) -> None:
-    """Read every file to its end; raise UserError when one has not given the rows that it has."""
+def count_rows(rows: DataFrame, fresh: list[Input]) -> list[Input]:
+    """Read every file to its end, and say how many rows each one had that had not said so itself.
+
+    Raises UserError when a file has not given the rows that it has.
+    """
     counts = {r["position"]: r["count"] for r in rows.groupBy("position").count().collect()}
     for position, item in enumerate(fresh):
-        if counts.get(position, 0) != item.num_rows:
+        if item.num_rows is not None and counts.get(position, 0) != item.num_rows:
             raise UserError(
                 f"{item.path} has {item.num_rows:,} rows and {counts.get(position, 0):,} were read: nothing was "
                 f"ingested; it may have changed meanwhile, so run `curate ingest` again."
             )
+    return [replace(item, num_rows=counts.get(position, 0)) for position, item in enumerate(fresh)]
 
 
 def check_totals(plan: dict[str, Any]) -> None:
@@ -134,7 +145,7 @@ def normalise(spark: SparkSession, fresh: list[Input], conditions: dict[str, str
 
     `conditions` has the SQL of each source's `where`, over alias `m`.
     """
-    num_rows = sum(item.num_rows for item in fresh)
+    num_rows = sum(sum(item.parts) for item in fresh)
     share = max(MIN_ROWS_PER_TASK, min(MAX_ROWS_PER_TASK, num_rows // (4 * spark.sparkContext.defaultParallelism)))
     rows = read_slices(spark, divide(fresh, share), read_shares, ROWS).alias("m")
     cases = "".join(

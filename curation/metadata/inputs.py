@@ -8,13 +8,19 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from curation.errors import UserError
 from curation.metadata import parquet
+from curation.metadata.content import recognise
 from curation.metadata.paths import find_files, open_file
+from curation.metadata.records import Layout
 from curation.recipe.config import Recipe, SourceConfig
 from curation.sources import AUTO, choose_columns, detect_format, load_format
 
 FOOTER_BYTES = 65_536
+BYTES_PER_ROW = 150
+"""Of text, about."""
 NUM_READERS = 16
 """Files that are looked into at once: most of the time they are waited for."""
 
@@ -31,9 +37,11 @@ class Input:
     mapped: bool
     """Whether the recipe says which columns are which."""
     fingerprint: str
-    num_rows: int
+    num_rows: int | None
+    """None of text, whose rows nobody has counted before they are read."""
     parts: tuple[int, ...]
-    """Rows of each part that can be read by itself: a row group of parquet."""
+    """Rows of each part that can be read by itself, a row group of parquet; text is one part of about so many."""
+    layout: Layout = Layout(kind="parquet")
 
     @property
     def file(self) -> str:
@@ -59,21 +67,30 @@ def find_inputs(recipe: Recipe) -> list[Input]:
 
 
 def _look_into(source: SourceConfig, path: str) -> Input:
-    schema, parts = parquet.look_into(path)
+    layout = recognise(path, source.format)
+    if layout.kind == "parquet":
+        schema, parts = parquet.look_into(path)
+    else:
+        schema, parts = pa.schema([(name, pa.string()) for name in layout.names]), (_estimate_rows(path),)
     name = source.format
     if name == AUTO and not {"url", "caption"} <= source.columns.keys():
         name = detect_format(schema.names, path)
-    columns = choose_columns(name, schema, path, source.mapping)
     return Input(
         source=source.name,
         path=path,
         format=name,
-        columns=columns,
+        columns=choose_columns(name, schema, path, source.mapping),
         mapped=bool(source.columns),
         fingerprint=_fingerprint(path),
-        num_rows=sum(parts),
+        num_rows=sum(parts) if layout.kind == "parquet" else None,
         parts=parts,
+        layout=layout,
     )
+
+
+def _estimate_rows(path: str) -> int:
+    with open_file(path) as f:
+        return f.seek(0, os.SEEK_END) // BYTES_PER_ROW + 1
 
 
 def _fingerprint(path: str) -> str:

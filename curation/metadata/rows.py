@@ -12,6 +12,7 @@ import pyarrow as pa
 from curation.fetch.domains import registered_domain
 from curation.metadata import parquet
 from curation.metadata.inputs import Input
+from curation.metadata.records import read_records
 from curation.metadata.text_columns import simplify
 from curation.schema import SAMPLES, UID_SQL, RejectReason
 from curation.sources import TARGETS, expression
@@ -65,15 +66,27 @@ def read_shares(shares: Sequence[Share]) -> Iterator[pa.RecordBatch]:
 def _read_share(connection: duckdb.DuckDBPyConnection, share: Share) -> Iterator[pa.RecordBatch]:
     row = share.first_row
     wanted = list(dict.fromkeys(name for names in share.item.columns.values() for name in names))
-    for batch in parquet.read_columns(share.item.path, wanted, share.groups):
-        yield from _normalise(connection, share, batch, row).to_batches()
+    for batch, malformed in _read_batches(share, wanted):
+        yield from _normalise(connection, share, batch, malformed, row).to_batches()
         row += len(batch)
 
 
-def _normalise(connection: duckdb.DuckDBPyConnection, share: Share, batch: pa.RecordBatch, first_row: int) -> pa.Table:
+def _read_batches(share: Share, wanted: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, list[bool]]]:
+    """The columns `wanted`, and which of the rows are malformed."""
+    item = share.item
+    if item.layout.kind != "parquet":
+        yield from read_records(item.path, item.layout, wanted)
+        return
+    for batch in parquet.read_columns(item.path, wanted, share.groups):
+        yield batch, [False] * len(batch)
+
+
+def _normalise(
+    connection: duckdb.DuckDBPyConnection, share: Share, batch: pa.RecordBatch, malformed: list[bool], first_row: int
+) -> pa.Table:
     """`batch`, which has the file's own columns from row `first_row` on, in columns ROWS."""
     simple = {name: simplify(batch.column(name)) for name in batch.schema.names}
-    reasons = _find_not_text(share.item, simple, len(batch))
+    reasons = _find_reasons(share.item, simple, malformed)
     # Numbered names: DuckDB takes TEXT and text for one column.
     aliases = {name: f"c{number}" for number, name in enumerate(simple)}
     connection.register(
@@ -99,11 +112,13 @@ def _normalise(connection: duckdb.DuckDBPyConnection, share: Share, batch: pa.Re
     return pa.table(made, schema=ROWS)
 
 
-def _find_not_text(item: Input, simple: dict[str, tuple[pa.Array, np.ndarray | None]], num_rows: int) -> pa.Array:
-    """Reason not_text for each row whose URL or caption is no UTF-8; in other columns such values are just unknown."""
-    wrong = np.zeros(num_rows, bool)
+def _find_reasons(
+    item: Input, simple: dict[str, tuple[pa.Array, np.ndarray | None]], malformed: list[bool]
+) -> pa.Array:
+    """Reason malformed, or not_text of a row whose URL or caption is no UTF-8; elsewhere such values are unknown."""
+    reasons = [RejectReason.MALFORMED.value if one else None for one in malformed]
     for name in (*item.columns["url"], *item.columns["caption"]):
-        found = simple[name][1]
-        if found is not None:
-            wrong |= found
-    return pa.array([RejectReason.NOT_TEXT.value if one else None for one in wrong.tolist()], pa.string())
+        wrong = simple[name][1]
+        for row in () if wrong is None else np.flatnonzero(wrong):
+            reasons[row] = RejectReason.NOT_TEXT.value
+    return pa.array(reasons, pa.string())

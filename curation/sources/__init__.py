@@ -18,7 +18,6 @@ from curation.schema import SAMPLES
 
 AUTO = "auto"
 """The format of a file whose recipe says itself which column is which."""
-REQUIRED = ("url", "caption")
 TARGETS = tuple(name for name in SAMPLES.names if name not in ("uid", "source", "domain"))
 """Columns of samples that metadata gives."""
 MAX_WHOLE = 2**63
@@ -34,6 +33,12 @@ class SourceFormat:
     marks: tuple[str, ...]
     absent: tuple[str, ...] = field(default=())
     """Columns that show that it is another set."""
+    header: tuple[str, ...] = field(default=())
+    """Names of the columns of files that have none in their first line."""
+    is_detected: bool = field(default=True)
+    """Whether files are recognised as of this set; one with another's columns is found by its name alone."""
+    only: bool = field(default=False)
+    """Whether a file with further columns is of another set."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.columns) - set(SAMPLES.names))
@@ -42,6 +47,8 @@ class SourceFormat:
 
     def matches(self, names: Sequence[str]) -> bool:
         lower = {n.lower() for n in names}
+        if not self.is_detected or (self.only and len(names) > len(self.marks)):
+            return False
         return all(m in lower for m in self.marks) and not any(a in lower for a in self.absent)
 
 
@@ -56,6 +63,16 @@ def load_format(name: str) -> SourceFormat:
         raise UserError(f"There is no source format {name!r}; known: auto, {', '.join(list_formats())}.")
     source: SourceFormat = importlib.import_module(f"{__name__}.{name}").FORMAT
     return source
+
+
+def header_of(name: str, number: int, place: int) -> tuple[str, ...]:
+    """Names of `number` columns without any, of which column `place` has URLs: those of format `name`, or of any.
+
+    Empty when there is no such format.
+    """
+    names = list_formats() if name == AUTO else [name]
+    headers = (load_format(one).header for one in names)
+    return next((header for header in headers if len(header) == number and header[place] == "url"), ())
 
 
 def detect_format(columns: Sequence[str], file: str) -> str:
@@ -80,12 +97,16 @@ def choose_columns(
     """
     mapped = mapping or {}
     candidates = {} if name == AUTO else load_format(name).columns
+    required = {"url", *candidates.keys()} & {"url", "caption"} if candidates else {"url", "caption"}
     chosen = {}
     for target in TARGETS:
         if target in mapped:
             fields = [_find_mapped(schema, known, target, file) for known in mapped[target]]
         else:
-            fields = _find_known(schema, name, target, candidates.get(target, ()), file)
+            found = _find(schema, candidates.get(target, ()), file)
+            fields = [] if found is None else [found]
+            if not fields and target in required:
+                raise UserError(_say_missing(schema, name, target, candidates.get(target, ()), file))
         for one in fields:
             _check_type(target, one, file)
         chosen[target] = tuple(one.name for one in fields)
@@ -102,15 +123,12 @@ def _find_mapped(schema: pa.Schema, known: str, target: str, file: str) -> pa.Fi
     return found
 
 
-def _find_known(schema: pa.Schema, name: str, target: str, candidates: Sequence[str], file: str) -> list[pa.Field]:
-    found = _find(schema, candidates, file)
-    if found is None and target in REQUIRED:
-        raise UserError(
-            f"{file} has no column for {target} (expected {' or '.join(candidates) or target}; it has "
-            f"{', '.join(schema.names)}): if its format is not {name}, name the right one in [[sources]], or say which "
-            f'column it is: columns = {{{target} = "NAME"}}.'
-        )
-    return [] if found is None else [found]
+def _say_missing(schema: pa.Schema, name: str, target: str, candidates: Sequence[str], file: str) -> str:
+    return (
+        f"{file} has no column for {target} (expected {' or '.join(candidates) or target}; it has "
+        f"{', '.join(schema.names)}): if its format is not {name}, name the right one in [[sources]], or say which "
+        f'column it is: columns = {{{target} = "NAME"}}.'
+    )
 
 
 def _find(schema: pa.Schema, candidates: Sequence[str], file: str) -> pa.Field | None:

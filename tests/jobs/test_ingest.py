@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -163,6 +165,44 @@ def test_a_changed_file_is_refused(spark: SparkSession, recipe: Recipe, tmp_path
     write(tmp_path / "meta", "coyo.parquet", [{"url": "http://x.example", "text": "", "image_phash": None}], COYO)
     with pytest.raises(UserError, match="coyo.parquet has changed since it was ingested"):
         ingest.run(spark, recipe, root)
+
+
+def test_every_row_of_every_kind_of_file_is_accounted_for(spark: SparkSession, tmp_path: Path) -> None:
+    meta = tmp_path / "meta"
+    write(meta, "part.parquet", [laion_row(i) for i in range(5)], LAION)
+    write(meta, "_part.parquet", [laion_row(i) for i in range(5, 12)], LAION)
+    raw = pa.array([b"a red door", b"caf\xe9"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
+    pq.write_table(
+        pa.table({"URL": ["http://a/1", "http://a/2"], "TEXT": text, "similarity": [0.3] * 2}), meta / "x.parquet"
+    )
+    rows = [(f"http://b.example/{i}.jpg", f"caption {i}") for i in range(4)]
+    (meta / "m.csv").write_text("url,text\n" + "".join(f"{u},{t}\n" for u, t in rows) + "too,many,fields\n")
+    with gzip.open(meta / "m.tsv.gz", "wt") as f:
+        f.write("url\ttext\n" + "".join(f"{u}\t{t}\n" for u, t in rows))
+    (meta / "m.jsonl").write_text("".join(json.dumps({"url": u, "text": t}) + "\n" for u, t in rows) + "{\n")
+    file = tmp_path / "r.toml"
+    file.write_text("""
+        [[sources]]
+        name = "m"
+        paths = ["meta/*"]
+    """)
+    root = Root(tmp_path / "root")
+    ingest.run(spark, load_recipe(file), root)
+    found, refused = samples(root), rejects(root)
+    assert {uid(u, t) for u, t in rows} <= {row["uid"] for row in found}
+    assert Counter(row["reason"] for row in refused) == {"not_text": 1, "malformed": 2, "repeated": 8}
+    assert {(r["file"], r["row"]) for r in refused if r["reason"] == "malformed"} == {("m.csv", 4), ("m.jsonl", 4)}
+    plan = root.read_json(f"plans/{root.list('plans')[0]}")
+    assert {Path(i["path"]).name: i["num_rows"] for i in plan["inputs"]} == {
+        "part.parquet": 5, "_part.parquet": 7, "x.parquet": 2, "m.csv": 5, "m.tsv.gz": 4, "m.jsonl": 5
+    }  # fmt: skip
+    assert len(found) + len(refused) == 28 == sum(plan["totals"].values())
+    (meta / "late.csv.gz").write_bytes(gzip.compress(b"url,text\n" + b"http://a/1,x\n" * 99_999)[:-50])
+    before = snapshot(root)
+    with pytest.raises(UserError, match="late.csv.gz cannot be read to its end"):
+        ingest.run(spark, load_recipe(file), root)
+    assert snapshot(root) == before
 
 
 @pytest.mark.parametrize(
