@@ -4,7 +4,8 @@
     quiet .venv/bin/python -m benchmarks.trainer step --model eva02-b-16 --batch 4
     quiet .venv/bin/python -m benchmarks.trainer memory --model eva02-b-16 --batch 4
     quiet .venv/bin/python -m benchmarks.trainer wait
-    .venv/bin/python -m benchmarks.trainer gpu                 # on an H100 or H200
+    .venv/bin/python -m benchmarks.trainer gpu                 # on an H100 or H200, in at most eight minutes
+    .venv/bin/python -m benchmarks.trainer trace               # what a step asks of a GPU, counted without one
 
 Each call adds its rows to benchmarks/results/trainer.{json,md}. Every measurement is a process of its own, the two
 trainers' processes take turns, and both start from the same weights on the same batch: the first losses agree. Ours is
@@ -21,13 +22,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks import trainer_trace
 from benchmarks.table import RESULTS, write
 from benchmarks.trainer_steps import OURS, PEER, TINY, WHOLE, Case, work
 from trainer import launch
@@ -53,7 +55,7 @@ NO_GPU = "The GPU part has not been run: no GPU was at hand."
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("step", "memory", "wait", "gpu", "worker"))
+    parser.add_argument("part", choices=("step", "memory", "wait", "gpu", "trace", "worker"))
     parser.add_argument("case", nargs="?", help="of a worker, as JSON")
     parser.add_argument("--model", default=TINY)
     parser.add_argument("--batch", type=int, default=4)
@@ -63,15 +65,20 @@ def main() -> None:
     if arguments.part == "worker":
         sys.stdout.write("\n" + json.dumps(work(Case(**json.loads(arguments.case)))) + "\n")
         return
+    if arguments.part == "trace":
+        rows = [trainer_trace.trace_model(name) for name in trainer_trace.MODELS]
+        sys.stdout.write(write("trainer_trace", rows, trainer_trace.NOTES, PACKAGES[:1]))
+        return
+    if arguments.part == "gpu":
+        on_gpu()
+        return
     case = Case(model=arguments.model, batch=arguments.batch, steps=arguments.steps)
     if arguments.part == "step":
         rows = compared(case, arguments.turns)
     elif arguments.part == "memory":
         rows = [row for on in (False, True) for row in measured([replace(case, recompute=on)], 1)]
-    elif arguments.part == "wait":
-        rows = [waited()]
     else:
-        rows = on_gpu()
+        rows = [waited()]
     sys.stdout.write(add(rows))
 
 
@@ -112,13 +119,16 @@ def _row(case: Case, results: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def started(case: Case) -> dict[str, Any]:
-    """Measure in a fresh process. Raises RuntimeError with the end of its output when it fails."""
+def started(case: Case, timeout_s: float | None = None) -> dict[str, Any]:
+    """Measure in a fresh process. Raises RuntimeError with the end of its output when it fails or takes too long."""
     command = [sys.executable, "-m", "benchmarks.trainer", "worker", json.dumps(asdict(case))]
     environment = dict(os.environ)
     if not launch.has_gpu():
         environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{case} was not done in {timeout_s:.0f} s") from error
     if done.returncode:
         raise RuntimeError(f"{case} ended with {done.returncode}: {done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -166,31 +176,40 @@ def packed(folder: Path) -> Path:
     return folder
 
 
-def on_gpu() -> list[dict[str, Any]]:
-    """What a GPU of the H100 or H200 class is asked; one process a measurement."""
+GPU_SECONDS, CASE_SECONDS = 480.0, 100.0
+"""What the whole GPU part and one case of it may take."""
+
+
+def gpu_cases() -> list[Case]:
+    """In the order of their worth, each sized for 80 GB; large models with fewer blocks, which train like the rest."""
+    half: dict[str, Any] = {"steps": 5, "patch_drop": 0.5}
+    return [
+        *(Case(model="eva02-l-14", trainer=who, batch=128, steps=10) for who in (PEER, OURS)),
+        *(Case(model="eva02-b-16", trainer=who, batch=256, steps=10) for who in (PEER, OURS)),
+        Case(model="eva02-e-14-plus", batch=192, layers=12, **half),
+        Case(model="eva-clip-8b", batch=64, layers=4, **half),
+        Case(model="eva-clip-18b", batch=64, layers=3, **half),
+        Case(model="eva02-l-14", batch=128, steps=5, stage=1),
+        Case(model="eva02-l-14", batch=512, steps=5, recompute=True),
+    ]
+
+
+def on_gpu() -> None:
+    """Write a row after each case; one that fails or takes too long costs that row only."""
     if not torch.cuda.is_available():
-        raise SystemExit("There is no GPU: the other parts run without one.")
-    rows = measured([Case(model="eva02-l-14", trainer=who, batch=128, steps=10) for who in (PEER, OURS, WHOLE)], 2)
-    rows += measured([Case(model="eva02-e-14-plus", batch=32, steps=5, recompute=True, patch_drop=0.5)], 1)
-    rows += measured([Case(model="eva-clip-8b", batch=32, steps=5, recompute=True, patch_drop=0.5, layers=8)], 1)
-    for recompute in (False, True):
-        rows += list(largest(Case(model="eva02-l-14", steps=5, recompute=recompute)))
-    return rows
-
-
-def largest(case: Case, most: int = 4096) -> Iterator[dict[str, Any]]:
-    """The row of the largest power of two that fits as a batch."""
-    best: list[dict[str, Any]] = []
-    batch = 64
-    while batch <= most:
+        raise SystemExit("There is no GPU: `python -m benchmarks.trainer trace` counts what a step would ask of one.")
+    end = time.monotonic() + GPU_SECONDS
+    for case in gpu_cases():
+        left = end - time.monotonic()
+        if left < CASE_SECONDS / 4:
+            sys.stderr.write(f"no time is left for {case.model} {case.label}\n")
+            continue
         try:
-            best = measured([replace(case, batch=batch)], 1)
+            row = _row(case, [started(case, min(left, CASE_SECONDS))]) | {"of open_clip's": None}
         except RuntimeError as error:
-            if "OutOfMemoryError" not in str(error) and "out of memory" not in str(error):
-                raise
-            break
-        batch *= 2
-    yield from best
+            sys.stderr.write(f"{error}\n")
+            continue
+        add([row])
 
 
 def add(rows: list[dict[str, Any]]) -> str:
