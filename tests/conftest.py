@@ -28,9 +28,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """One local session a test process, started by the first test that asks for it."""
-    from jobs.spark.session import session
+    from jobs.spark.session import LOG_CONFIG, session
 
-    found = session("tests", spark__sql__shuffle__partitions="2", spark__driver__memory="1g")
+    # Sessions are too short for the optimising compiler to earn what it costs: a third of all processor time.
+    options = f"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()} -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    conf = {"spark__driver__extraJavaOptions": options, "spark__driver__memory": "1g"}
+    found = session("tests", spark__sql__shuffle__partitions="2", **conf)
     yield found
     found.stop()
 

@@ -16,7 +16,7 @@ from jobs.stages import STAGES
 from tests.support.cluster import Cluster
 from tests.support.demo_run import DemoRun, contents
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 def test_two_workers_give_the_same_selection_and_shards(demo_run: DemoRun, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_partitions_units_workers_and_the_components_engine_do_not_matter(spark:
     alone = Root(tmp_path / "alone")
     alone.create()
     build(alone, 4)
-    subprocess.run([sys.executable, "-c", ELSEWHERE, alone.base], check=True, timeout=200)
+    subprocess.run([sys.executable, "-c", ELSEWHERE, alone.base], check=True, timeout=800)
     results.append(written(alone))
     assert len(results[0]) == 1
     assert all(result == results[0] for result in results)

@@ -20,7 +20,7 @@ from curation.schema import Status, uid
 from jobs import demo
 from tests.support.demo_run import REPOSITORY, DemoRun, contents, curate, environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def said(*arguments: object) -> str:

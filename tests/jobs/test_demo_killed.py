@@ -15,7 +15,7 @@ from curation.verify import verify
 from jobs import demo
 from tests.support.demo_run import REPOSITORY, DemoRun, contents, curate, environment, files
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SEED = 20261125
 TABLES = ("samples", "downloads", "embeddings/metadata", "duplicates", "scores_", "selection", "train_index")
 """One a stage, in order: a moment is a number of files in one of them."""

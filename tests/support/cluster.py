@@ -25,7 +25,7 @@ from tests.support.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-START_S = 90.0
+START_S = 300.0
 POLL_S = 0.2
 
 
@@ -80,7 +80,7 @@ class Cluster:
         return [*submit, str(REPOSITORY / script), *map(str, arguments)]
 
     def submit(
-        self, script: str | Path, *arguments: object, conf: Mapping[str, str] | None = None, timeout_s: float = 240
+        self, script: str | Path, *arguments: object, conf: Mapping[str, str] | None = None, timeout_s: float = 800
     ) -> subprocess.CompletedProcess[str]:
         """Run `script` to its end and give what it printed. Raises subprocess.TimeoutExpired."""
         command = self.command(script, *arguments, conf=conf)

@@ -39,7 +39,7 @@ def img2dataset(folder: Path, tables: Mapping[str, pa.Table]) -> dict[str, Path]
         settings.append(SETTINGS | places | {"save_additional_columns": saved})
     environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"}
     command = [sys.executable, "-c", _RUN, json.dumps(settings)]
-    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=280)
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=800)
     return {name: folder / name for name in tables}
 
 

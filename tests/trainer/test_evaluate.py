@@ -82,7 +82,7 @@ def test_several_ranks_measure_the_same(
     """Three ranks of batches of 4 for 13 pictures: the shares are unequal, and one class each."""
     arguments = {"weights_file": str(checkpoint), "classes": str(classes), "out": str(tmp_path / "out.json")}
     target = "tests.support.trainer.evaluation_set:measure"
-    run_ranks(num_ranks, target, timeout_s=120, overrides=[f"zero.stage={stage}"], **arguments)
+    run_ranks(num_ranks, target, overrides=[f"zero.stage={stage}"], **arguments)
     assert_as_by_hand(json.loads((tmp_path / "out.json").read_text())["sets"], checkpoint, classes)
 
 
@@ -90,7 +90,7 @@ def test_several_ranks_measure_the_same(
 def test_several_ranks_measure_the_same_pairs(checkpoint: Path, classes: Path, packed: Path, tmp_path: Path) -> None:
     """Three ranks share 16 pairs, padding left out."""
     arguments = {"weights_file": str(checkpoint), "classes": str(classes), "out": str(tmp_path / "out.json")}
-    run_ranks(3, "tests.support.trainer.evaluation_set:measure", timeout_s=120, overrides=pairs(packed), **arguments)
+    run_ranks(3, "tests.support.trainer.evaluation_set:measure", overrides=pairs(packed), **arguments)
     found = json.loads((tmp_path / "out.json").read_text())["sets"]
     assert_pairs_as_by_hand(found[evaluate.PAIRS], checkpoint, packed)
 
@@ -100,7 +100,7 @@ def test_training_at_stage_3_ends_with_an_evaluation_that_does_not_hang(
     checkpoint: Path, classes: Path, tmp_path: Path
 ) -> None:
     arguments = {"weights_file": str(checkpoint), "classes": str(classes), "out": str(tmp_path / "out.json")}
-    run_ranks(3, "tests.support.trainer.evaluation_set:after_training", timeout_s=120, **arguments)
+    run_ranks(3, "tests.support.trainer.evaluation_set:after_training", **arguments)
     flat = json.loads((tmp_path / "out.json").read_text())
     expected = by_hand(checkpoint, classes)
     for mode in ("crop", "squash"):

@@ -36,7 +36,7 @@ def transient_bytes(config: ClipConfig) -> int:
 def growth(out: Path, num_ranks: int, stage: int) -> list[int]:
     """By how many bytes each rank's memory rose while the model was made."""
     out.mkdir()
-    run_ranks(num_ranks, "tests.support.trainer.zero_init_worker:grow", timeout_s=120, out=str(out), stage=stage)
+    run_ranks(num_ranks, "tests.support.trainer.zero_init_worker:grow", out=str(out), stage=stage)
     found = [json.loads(file.read_text()) for file in sorted(out.glob("*.json"))]
     assert len(found) == num_ranks
     return [rank["peak"] - rank["before"] for rank in found]

@@ -16,13 +16,13 @@ from trainer.launch import end_process
 PROJECT = Path(__file__).resolve().parents[3]
 
 
-def run_ranks(num_ranks: int, target: str, timeout_s: float = 300, **arguments: Any) -> None:
+def run_ranks(num_ranks: int, target: str, timeout_s: float = 800, **arguments: Any) -> None:
     """Call `module:function(**arguments)` in `num_ranks` processes that can rendezvous; arguments go as JSON."""
     command = [sys.executable, "-m", "tests.support.trainer.ranks", target, json.dumps(arguments)]
     launch(num_ranks, command, timeout_s=timeout_s)
 
 
-def launch(num_ranks: int, command: list[str], timeout_s: float = 300, status: int = 0) -> str:
+def launch(num_ranks: int, command: list[str], timeout_s: float = 800, status: int = 0) -> str:
     """Run one command a rank with a launcher's variables; returns rank 0's output, all of it after a failure."""
     port = free_port()
     processes = [

@@ -62,7 +62,7 @@ def step_by_hand(before: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def test_ranks_and_micro_batches_equal_a_loop_by_hand(num_ranks: int, overrides: list[str], tmp_path: Path) -> None:
     out, folder = tmp_path / "step.pt", str(tmp_path / "run")
     worker = "tests.support.trainer.distill_worker:save_step"
-    run_ranks(num_ranks, worker, timeout_s=120, folder=folder, out=str(out), overrides=overrides)
+    run_ranks(num_ranks, worker, folder=folder, out=str(out), overrides=overrides)
     found = torch.load(out)
     wanted = step_by_hand(found["before"])
     torch.testing.assert_close(found["loss"], wanted.pop("loss"), rtol=1e-5, atol=1e-6)
