@@ -19,7 +19,7 @@ from typing import Any
 
 from curation.recipe.config import DownloadConfig
 from curation.recipe.user_agent import product_token
-from jobs.engines.img2dataset_guard import Guard
+from jobs.engines.img2dataset_guard import WebGuard
 
 COLUMNS = ["uid", "caption", "url"]
 MEMORY_BYTES = 2 << 30
@@ -29,7 +29,7 @@ PNG_COMPRESSION = 6
 
 
 def limit_memory() -> None:
-    """A picture that asks for more than MEMORY_BYTES fails; the process and the machine live on."""
+    """Limit the address space: a picture that needs more than MEMORY_BYTES fails, and the process goes on."""
     with open("/proc/self/statm", encoding="ascii") as f:
         mapped = int(f.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES, mapped + MEMORY_BYTES))
@@ -88,7 +88,7 @@ def main() -> None:
     os.dup2(2, 1)  # img2dataset prints
     config, opt_out = pickle.loads(Path(sys.argv[1]).read_bytes())
     resizer(config)  # imports everything that a picture needs before memory is limited
-    guard = Guard(config, opt_out)
+    guard = WebGuard(config, opt_out)
     urllib.request.install_opener(guard)  # type: ignore[arg-type]  # urlopen asks it for `open` alone
     threading.stack_size(STACK_BYTES)
     limit_memory()

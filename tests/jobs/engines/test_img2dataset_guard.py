@@ -19,8 +19,8 @@ from curation.download.opt_out import OptOut, load_opt_out
 from curation.fetch import clock, politeness
 from curation.recipe.config import DownloadConfig
 from curation.schema import Status
-from jobs.engines import img2dataset_guard
-from jobs.engines.img2dataset_guard import Guard
+from jobs.engines import img2dataset_connections
+from jobs.engines.img2dataset_guard import WebGuard
 from jobs.engines.img2dataset_refusals import RefusedError
 from tests.support.hostile_pictures import jpeg
 from tests.support.hostile_server import DOMAIN, Exchange, HostileServer, Serve
@@ -36,15 +36,15 @@ async def picture(e: Exchange) -> None:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(politeness, "BACKOFF_S", 0.02)
-    monkeypatch.setattr(img2dataset_guard, "TEMPORARY_TTL_S", 0.02)
+    monkeypatch.setattr(img2dataset_connections, "TEMPORARY_TTL_S", 0.02)
 
 
-def guard(server: HostileServer, opt_out: OptOut | None = None, **options: Any) -> Guard:
+def guard(server: HostileServer, opt_out: OptOut | None = None, **options: Any) -> WebGuard:
     usual = {"connect_to": server.connect_to, "allow_addresses": ("127.0.0.0/8",), "timeout_s": 60.0}
-    return Guard(DownloadConfig(**(usual | options)), opt_out or OptOut())
+    return WebGuard(DownloadConfig(**(usual | options)), opt_out or OptOut())
 
 
-def ends(guard: Guard, urls: list[str]) -> dict[str, str]:
+def ends(guard: WebGuard, urls: list[str]) -> dict[str, str]:
     """How each URL ends; all are asked for at once, as img2dataset does."""
     found = {}
 
