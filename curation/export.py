@@ -1,4 +1,4 @@
-"""What was packed, for other tools: DataComp's uid file, a list of shards, parquet that Hugging Face `datasets` reads.
+"""Exports packed rows for other tools: DataComp's uid file, a list of shards, parquet for Hugging Face `datasets`.
 
 curate export ROOT --format uids --output uids.npy --where "clip_similarity >= 0.3"
 """
@@ -21,7 +21,7 @@ from curation.storage import Root, whole_file
 UID_DTYPE = np.dtype("u8,u8")
 """The two halves of a uid, as DataComp's baselines write them and its resharder reads them."""
 ROWS_PER_GROUP = 256
-"""Rows of a row group with pictures: readers take one group into memory."""
+"""Rows in a row group with pictures, of which readers load one at a time."""
 _BATCH_ROWS = 100_000
 _PLACES = ("shard", "offset", "size", "json_offset", "json_size", "txt_offset", "txt_size")
 _FEATURES = {
@@ -35,12 +35,12 @@ _FEATURES = {
 
 
 def export(root: Root, form: str, output: str | Path, *, where: str = "") -> None:
-    """Write the rows of train_index that meet `where` to the file `output`, which appears when it is whole.
+    """Write the rows of train_index that meet `where` to the file `output`, which appears once it is whole.
 
     Formats: "uids" (.npy of dtype u8,u8, sorted), "shards" (the path or URL of each shard, one a line), "parquet"
     (every column but the places, and `image` with the stored bytes).
 
-    Raises UserError: nothing packed, bad SQL, no row, no such folder, a shard that is only partly wanted.
+    Raises UserError: nothing packed, wrong SQL, no row, no such folder, or a shard of which only a part is wanted.
     """
     if form not in _WRITERS:
         raise UserError(f"format is {form!r}; allowed: {', '.join(_WRITERS)}.")
@@ -68,7 +68,7 @@ def _write_shards(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
     counts = manifest.query(
         f"select shard, count(*) filter (where {condition}), count(*) from train_index group by shard order by shard"
     ).fetchall()
-    partly = sum(0 < chosen < held for _, chosen, held in counts)
+    partly = sum(0 < chosen < total for _, chosen, total in counts)
     if partly:
         raise UserError(
             f"{partly} of {len(counts)} shards hold rows besides the wanted ones, which a list of shards cannot leave "
@@ -84,21 +84,21 @@ def _write_parquet(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
     reader = relation.to_arrow_reader(ROWS_PER_GROUP)
     kept = [field for field in reader.schema if field.name not in _PLACES]
     image = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    schema = pa.schema([*kept, image], metadata=_features(kept))
+    schema = pa.schema([*kept, image], metadata=_describe_features(kept))
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for batch in reader:
-            pictures = [_picture(manifest.root, row) for row in batch.select(["uid", *_PLACES[:3]]).to_pylist()]
+            pictures = [_read_picture(manifest.root, row) for row in batch.select(["uid", *_PLACES[:3]]).to_pylist()]
             columns = [batch[field.name] for field in kept]
             writer.write_table(pa.Table.from_arrays([*columns, pa.array(pictures, image.type)], schema=schema))
 
 
-def _picture(root: Root, row: dict[str, Any]) -> dict[str, Any]:
+def _read_picture(root: Root, row: dict[str, Any]) -> dict[str, Any]:
     data = read_member(root, row["shard"], row["offset"], row["size"])
     return {"bytes": data, "path": f"{row['uid']}.{picture_extension(data)}"}
 
 
-def _features(fields: list[pa.Field]) -> dict[bytes, bytes] | None:
-    """The description by which `datasets` decodes `image`; none where a column has a type that it would not say."""
+def _describe_features(fields: list[pa.Field]) -> dict[bytes, bytes] | None:
+    """The metadata by which `datasets` decodes `image`; None when it has no word for the type of a column."""
     if any(field.type not in _FEATURES for field in fields):
         return None
     features: dict[str, Any] = {f.name: {"dtype": _FEATURES[f.type], "_type": "Value"} for f in fields}

@@ -1,7 +1,7 @@
 """Webdataset shards with the same bytes on every run, and the offset of every member.
 
-A shard is a plain ustar archive: members `UID.EXT` sorted by uid, mtime 0, owner 0, so that `webdataset`, open_clip
-and `tar` read it, and any member is one range read.
+A shard is a plain ustar archive with members `UID.EXT` sorted by uid, mtime 0 and owner 0. `webdataset`, open_clip and
+`tar` read it, and any member is one range read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from curation.storage import Root
 BLOCK = 512
 MEMBER_MODE = 0o644
 WRITE_BYTES = 256 << 10
-"""Small enough to be summed and written while they are in a core's cache."""
+"""Bytes that are hashed and written together, few enough to stay in the cache of a core."""
 DISK_WRITE_BYTES = 8 << 20
 NAME_BYTES = 100
 MAX_OCTAL = 8**11
@@ -36,14 +36,14 @@ def _empty_header() -> bytes:
 
 _EMPTY = _empty_header()
 _EMPTY_SUM = sum(_EMPTY[:148]) + sum(b"        ") + sum(_EMPTY[156:])
-"""POSIX: the checksum counts its own eight bytes as blanks."""
+"""POSIX: the checksum counts its own eight bytes as spaces."""
 _SUM_BESIDE_SIZE = _EMPTY_SUM - sum(b"00000000000")
 _BEFORE_SIZE, _AFTER_SIZE, _END = _EMPTY[NAME_BYTES:124], _EMPTY[135:148], _EMPTY[155:]
 _EMPTY_BLOCK = bytes(BLOCK)
 
 
 class Member(NamedTuple):
-    """Where the bytes of one file lie inside a shard."""
+    """The place of one file's bytes inside a shard."""
 
     name: str
     offset: int
@@ -66,14 +66,14 @@ def header(name: str, size: int) -> bytes:
         info = tarfile.TarInfo(name)
         info.size, info.mode, info.mtime = size, MEMBER_MODE, 0
         return info.tobuf(tarfile.USTAR_FORMAT)
-    # tarfile takes longer over three headers than a decoder over a small picture: fill its own header of an empty name.
+    # tarfile takes longer for three headers than a decoder for a small picture, so a header of its own is filled in.
     digits = b"%011o" % size
     checksum = _SUM_BESIDE_SIZE + sum(encoded) + sum(digits)
     return b"%b%b%b%b%06o\0%b" % (encoded.ljust(NAME_BYTES, b"\0"), _BEFORE_SIZE, digits, _AFTER_SIZE, checksum, _END)
 
 
 def picture_extension(data: bytes) -> str:
-    """Extension of a stored picture, by its first bytes: jpg, png, webp or gif. Raises ValueError for anything else."""
+    """The extension of a stored picture by its first bytes: jpg, png, webp, gif. Raises ValueError for other bytes."""
     for magic, extension in ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n", "png"), (b"GIF8", "gif")):
         if data.startswith(magic):
             return extension
@@ -83,7 +83,7 @@ def picture_extension(data: bytes) -> str:
 
 
 class ShardWriter:
-    """Write one shard to a local file as samples come, in order of their keys, holding none of them.
+    """Writes one shard to a local file, sample by sample in the order of their keys, without holding them in memory.
 
     Use as a context manager; afterwards `members`, `sha256` (hex, of the whole file) and `num_bytes` are set.
     Raises ValueError when keys do not rise.
@@ -119,7 +119,7 @@ class ShardWriter:
         return self._digest.hexdigest()
 
     def add(self, key: str, files: Mapping[str, bytes]) -> dict[str, Member]:
-        """Append the files of one sample (extension → bytes) in the given order; where each lies."""
+        """Append the files of one sample (extension → bytes) in the given order; returns the place of each."""
         if key <= self._last_key:
             raise ValueError(f"sample {key} after {self._last_key}: keys of a shard must rise")
         if "." in key:
@@ -143,7 +143,7 @@ class ShardWriter:
             self._flush()
 
     def _flush(self) -> None:
-        """Write and sum what waits, together: a write a member takes longer than its bytes."""
+        """Write and hash the pending bytes together: one write for each member would take longer."""
         data = memoryview(b"".join(self._pending))
         self._digest.update(data)
         self._pending.clear()
@@ -154,17 +154,17 @@ class ShardWriter:
             self._start_disk_writes()
 
     def _start_disk_writes(self) -> None:
-        """Let the disk begin, which `publish` would otherwise have to wait for: a sixth of its time."""
-        if sys.platform == "linux":  # where this advice means just that while pages are not on disk yet
+        """Let the disk begin to write, which saves a sixth of the time that `publish` waits for the disk."""
+        if sys.platform == "linux":  # there this advice starts the writing of pages that are not on disk yet
             size = self._num_written - self._num_handed_to_disk
             os.posix_fadvise(self._file.fileno(), self._num_handed_to_disk, size, os.POSIX_FADV_DONTNEED)
         self._num_handed_to_disk = self._num_written
 
 
 def index(root: Root, rel: str) -> Iterator[Member]:
-    """The regular members of the shard at `rel`, in their order, whoever wrote it.
+    """Yield the regular members of the shard at `rel` in their order; any program may have written it.
 
-    Raises UserError when the archive is torn or no tar at all.
+    Raises UserError when the archive is truncated or no tar.
     """
     try:
         with root.open(rel) as f, tarfile.open(fileobj=f, mode="r:") as archive:
@@ -181,7 +181,7 @@ def index(root: Root, rel: str) -> Iterator[Member]:
 
 
 def read_member(root: Root, shard: str, offset: int, size: int) -> bytes:
-    """`size` bytes at `offset` of `shard`, in one range read. Raises UserError when the shard ends before."""
+    """`size` bytes at `offset` of `shard`, in one range read. Raises UserError when the shard is shorter."""
     data = root.read_bytes(shard, offset, size)
     if len(data) != size:
         raise UserError(f"{root.url(shard)} is truncated: {len(data)} of {size} bytes at {offset}.")

@@ -1,7 +1,7 @@
 """ROOT, the folder or bucket that a run fills: atomic publishing, unit tables, versioned tables.
 
-A file under its final name is whole. Everything is written to a temporary name first and moved in one rename, or
-put in one request on an object store, so a kill leaves either the whole file or none.
+A file under its final name is whole. Everything is written under a temporary name and moved in one rename, or put in
+one request on an object store, so a kill leaves either the whole file or none.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from curation.schema import ROOT_FORMAT
 from curation.version import __version__
 
 Names = list[str]
-"""For signatures inside Root, where `list` is the method."""
+"""For signatures inside Root, where `list` is a method."""
 ROW_GROUP_ROWS = 65_536
 CONFIG = "_config.json"
 SCRATCH = ".scratch"
-"""Unpublished files; whatever a kill leaves there may be deleted when no job runs."""
+"""The folder of unpublished files; what a kill leaves there may be deleted when no job runs."""
 
 
 LOCAL = fsspec.filesystem("file")
 
 
 def is_elsewhere(rel: str) -> bool:
-    """Whether `rel` names a file by its full path or URL instead of by its place below ROOT."""
+    """Whether `rel` is a full path or URL and no path relative to ROOT."""
     return rel.startswith("/") or "://" in rel
 
 
@@ -55,7 +55,7 @@ def fingerprint(obj: Any) -> str:
 class Root:
     """One run's folder, local or any fsspec URL (`s3://`, `gs://`, `hdfs://`). Paths given to it are relative.
 
-    Only a shard of an adopted folder is named by its full path or URL; it is read where it lies and never written.
+    Only shards of adopted folders are named by a full path or URL; they are read where they lie, and never written.
     """
 
     def __init__(self, url: str | Path, **storage_options: Any) -> None:
@@ -65,7 +65,7 @@ class Root:
 
     def _connect(self) -> None:
         try:
-            # Listings are not cached: other machines publish while this one looks.
+            # Listings are not cached, because other machines publish files at the same time.
             options = {"use_listings_cache": False, **self.storage_options} if "://" in self.base else {}
             self.fs, path = fsspec.core.url_to_fs(self.base, **options)
         except (ImportError, ValueError) as error:
@@ -88,7 +88,7 @@ class Root:
         return f"{self.path}/{rel}" if rel else self.path
 
     def at(self, rel: str) -> tuple[Any, str, bool]:
-        """File system of `rel`, its path inside it, and whether that is this machine's own."""
+        """The file system of `rel`, the path inside it, and whether it is local."""
         if not is_elsewhere(rel):
             return self.fs, self.full(rel), self.is_local
         if "://" not in rel:
@@ -143,7 +143,7 @@ class Root:
         return Path(self.path, SCRATCH) if self.is_local else Path(tempfile.gettempdir())
 
     def scratch(self) -> Path:
-        """A local folder for files on their way to `publish`, on the root's own disk: moving them is a rename."""
+        """A local folder for files before `publish`, on the disk of a local root, so that moving them is a rename."""
         self.scratch_path.mkdir(parents=True, exist_ok=True)
         return self.scratch_path
 
@@ -181,7 +181,7 @@ class Root:
     def publish(self, rel: str, data: bytes | Path) -> None:
         """Put `data` (bytes, or a local file, which is moved) under its final name in one atomic step.
 
-        Raises OSError (a full disk, say); nothing then stands under the name.
+        Raises OSError, for example for a full disk; then no file has the name.
         """
         if not self.is_local:
             if isinstance(data, bytes):
@@ -220,7 +220,7 @@ class Root:
     def units(self, table: str) -> Names:
         """Sorted names of the units of `table` that are done.
 
-        What an ingest wrote before it was killed is no unit: samples and rejects count once their plan stands.
+        Samples and rejects count once their plan is published, so files of a killed ingest are no units.
         """
         names = [name.removesuffix(".parquet") for name in self.list(table, ".parquet")]
         if table not in ("samples", "rejects"):
@@ -229,7 +229,7 @@ class Root:
         return [name for name in names if name.rpartition("-")[0] in finished]
 
     def missing_units(self, table: str) -> Names:
-        """Units of the plan whose row file in `table` does not stand yet."""
+        """Units of the plan that have no row file in `table` yet."""
         done = set(self.units(table))
         return [unit for unit in self.units("samples") if unit not in done]
 
@@ -251,11 +251,11 @@ class Root:
         rel = f"{table}/{CONFIG}"
         wanted = json.loads(canonical_json(config))
         if self.exists(rel):
-            found = self.read_json(rel)["config"]
-            if found == wanted:
+            recorded = self.read_json(rel)["config"]
+            if recorded == wanted:
                 return
             if self.units(table):
-                keys = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
+                keys = sorted(k for k in {*recorded, *wanted} if recorded.get(k) != wanted.get(k))
                 raise UserError(
                     f"{self.url(table)} was made with other settings ({', '.join(keys)} differ): "
                     f"use the earlier settings or a new root, or delete that folder to redo the stage."
@@ -280,12 +280,12 @@ class Root:
         if not self.exists("root.json"):
             raise UserError(f"{self.base} is no root (it has no root.json): run `curate ingest` first.")
         try:
-            found = self.read_json("root.json")["format"]
+            layout = self.read_json("root.json")["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.url('root.json')} is damaged: restore it or start a new root.") from error
-        if found != ROOT_FORMAT:
+        if layout != ROOT_FORMAT:
             raise UserError(
-                f"{self.base} has layout {found}, this version ({__version__}) reads layout {ROOT_FORMAT}: "
+                f"{self.base} has layout {layout}, this version ({__version__}) reads layout {ROOT_FORMAT}: "
                 f"use the version that made it, or a new root."
             )
 

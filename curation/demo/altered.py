@@ -1,4 +1,4 @@
-"""Bytes of pictures that a web serves beside plain JPEGs: other formats, turned, torn, far too large."""
+"""Altered copies of pictures that a web serves beside plain JPEGs: other sizes, formats, orientations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def crop(data: bytes) -> bytes:
 
 
 def turn(data: bytes) -> bytes:
-    """A JPEG that lies on its side, and whose EXIF says so."""
+    """A JPEG that is stored turned by 90°, with an EXIF orientation that says so."""
     image = _open(data)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -49,7 +49,7 @@ def turn(data: bytes) -> bytes:
 
 
 def to_cmyk(data: bytes) -> bytes:
-    """A JPEG in the colours of print."""
+    """A JPEG in CMYK."""
     return _encode(_open(data).convert("CMYK"), "JPEG", quality=90)
 
 
@@ -73,7 +73,7 @@ def to_webp(data: bytes) -> bytes:
 
 @cache
 def huge_png() -> bytes:
-    """A grey PNG of 20,000 × 20,000 pixels in some 400 kB: 400 MB once it is decoded."""
+    """A grey PNG of 20,000 × 20,000 pixels in about 400 kB, which takes 400 MB once it is decoded."""
     row = bytes(1 + HUGE_SIDE)
     packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(row) for _ in range(HUGE_SIDE)) + packer.flush()

@@ -1,6 +1,6 @@
-"""What goes wrong on the web, one function a fault: `FAULTS["redirect_loop"]` has its handler and how its row must end.
+"""Faults of the web, one function each: `FAULTS["redirect_loop"]` has its handler and the status of its row.
 
-A handler takes the request and a picture's bytes. Adding a fault is adding a function here.
+A handler takes the request and the bytes of a picture. A new function here is a new fault.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SEEN = web.AppKey("seen", set[str])
 
 @dataclass(frozen=True)
 class Fault:
-    """`host` is the host that the demo's metadata puts it on, `status` how a row that meets it ends."""
+    """`host` is the host on which the demo's metadata puts it, `status` the status of a row that meets it."""
 
     name: str
     status: Status
@@ -45,7 +45,7 @@ def fault(status: Status, host: str = "www.faults.example") -> Callable[[Handler
 
 
 def picture(data: bytes, content_type: str = "image/jpeg", **headers: str) -> web.Response:
-    """`data` as a picture."""
+    """An answer with `data` as a picture."""
     return web.Response(body=data, content_type=content_type, headers=headers)
 
 
@@ -92,7 +92,7 @@ async def redirect_loop(request: web.Request, data: bytes) -> web.StreamResponse
 
 @fault(Status.BLOCKED_ADDRESS)
 async def redirect_inside(request: web.Request, data: bytes) -> web.StreamResponse:
-    """To the address where clouds keep their machines' credentials."""
+    """Redirect to the address where clouds serve the credentials of their machines."""
     raise web.HTTPFound("http://169.254.169.254/latest/meta-data/")
 
 
@@ -170,7 +170,7 @@ async def opted_out(request: web.Request, data: bytes) -> web.StreamResponse:
 
 @fault(Status.ROBOTS, "private.example")
 async def disallowed(request: web.Request, data: bytes) -> web.StreamResponse:
-    """Its host's robots.txt forbids it; whoever asks all the same gets the picture."""
+    """The robots.txt of its host forbids it; a client that asks all the same gets the picture."""
     return picture(data)
 
 

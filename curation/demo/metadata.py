@@ -1,7 +1,7 @@
 """Metadata of the demo in the true schemas of LAION-2B (joined), COYO-700M and CommonPool, dirt included.
 
-`write_metadata(folder)` writes three parquet files, with the same bytes on every run; `expected_statuses()` is how each
-faulty row must end.
+`write_metadata(folder)` writes three parquet files, with the same bytes on every run; `expected_statuses()` gives the
+status of each row that meets a fault.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _size(url: str | None) -> tuple[int, int]:
 
 
 def _share(*key: object) -> float:
-    """A number in [0, 1) that only `key` decides."""
+    """A number in [0, 1) that depends on `key` alone."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:4], "big") / 2**32
 
 
@@ -120,7 +120,7 @@ def laion_rows() -> list[Row]:
     shown = pictures()
     rows = [_laion_row(_url(n, f"pictures/{name}"), caption) for n, (name, caption) in enumerate(shown) if n % 3 < 2]
     own = [pair for n, pair in enumerate(shown) if n % 3 < 2]
-    # Faults lie on pictures that only the second source shows, so that what comes is new.
+    # Faults serve pictures that only the second source has, so that they are no duplicates within this one.
     spare = [pair for n, pair in enumerate(shown) if n % 3 == 2]
     for (name, caption), fault in zip(spare, (f for f in FAULTS if f != "other_bytes"), strict=False):
         rows.append(_laion_row(_fault_url(fault, name), f"{caption}, {fault.replace('_', ' ')}"))
@@ -177,8 +177,8 @@ def commonpool_rows() -> list[Row]:
 
 
 def expected_statuses() -> dict[str, Status]:
-    """uid → status of every row that meets a fault; all others end as ok, or never became a sample."""
-    found: dict[str, Status] = {}
+    """uid → status of every row that meets a fault; all other rows end as ok, or are rejected."""
+    statuses: dict[str, Status] = {}
     plain = {
         "file:///etc/hostname": Status.UNSUPPORTED_SCHEME,
         "http://nowhere.invalid/pictures/a.jpg": Status.DNS,
@@ -187,14 +187,14 @@ def expected_statuses() -> dict[str, Status]:
     pairs = [(row["URL"], row["TEXT"]) for row in laion_rows()] + [(r["url"], r["text"]) for r in commonpool_rows()]
     for url, caption in pairs:
         if url in plain:
-            found[uid(url, caption)] = plain[url]
+            statuses[uid(url, caption)] = plain[url]
         elif url and "/faults/" in url:
-            found[uid(url, caption)] = FAULTS[url.split("/")[4]].status
-    return found
+            statuses[uid(url, caption)] = FAULTS[url.split("/")[4]].status
+    return statuses
 
 
 def write_metadata(folder: Path) -> None:
-    """Write the three files into `folder`, those that stand already excepted."""
+    """Write those of the three files that `folder` does not have yet."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {"laion": (laion_rows, LAION), "coyo": (coyo_rows, COYO), "commonpool": (commonpool_rows, COMMONPOOL)}
     for name, (rows, schema) in tables.items():

@@ -1,9 +1,9 @@
-"""The demo's server: any host name, one loopback port, pictures and faults.
+"""The server of the demo: pictures and faults under any host name, on one loopback port.
 
     with Web() as web:
         config = DownloadConfig(connect_to=web.connect_to, allow_addresses=(LOOPBACK,))
 
-Paths: `/pictures/FILE` a picture, `/copies/KIND/FILE` an altered copy, `/faults/NAME/FILE` what goes wrong.
+Paths: `/pictures/FILE` is a picture, `/copies/KIND/FILE` an altered copy, `/faults/NAME/FILE` a fault.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from curation.demo.faults import FAULTS, SEEN, picture
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LOOPBACK = "127.0.0.0/8"
 HOSTS = "*.example"
-"""Pattern of every host name that the demo's metadata uses; RFC 2606 keeps it from being anybody's."""
+"""Pattern of every host name in the demo's metadata; RFC 2606 reserves these names."""
 CLOSED = "private.example"
 COPIES = {
     "exact": lambda data: data,
@@ -44,7 +44,7 @@ def pictures() -> list[tuple[str, str]]:
 
 
 def picture_bytes(name: str) -> bytes:
-    """The file as it lies in the package. Raises FileNotFoundError."""
+    """The bytes of a picture in the package. Raises FileNotFoundError."""
     return (FOLDER / name).read_bytes()
 
 
@@ -56,9 +56,9 @@ def picture_size(name: str) -> tuple[int, int]:
 
 
 class Web:
-    """The server in a thread of its own: `port` is set inside the `with`, and it is gone after it.
+    """The server in a thread of its own; it listens at `port` inside the `with`.
 
-    `num_requests` counts what it was asked, robots.txt included.
+    `num_requests` counts all requests, also those for robots.txt.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -111,7 +111,7 @@ class Web:
         self.num_requests += 1
         try:
             return await handler(request)
-        except ConnectionError:  # whoever asked has had enough of it, and no answer reaches him
+        except ConnectionError:  # the client has closed the connection, and no answer reaches it
             return web.Response()
 
     async def _serve_robots(self, request: web.Request) -> web.StreamResponse:

@@ -1,1 +1,1 @@
-"""Fetching from the open web: polite, bounded, and only from addresses that may be asked."""
+"""Fetching from the open web: politely, within limits, and only from addresses that are allowed."""

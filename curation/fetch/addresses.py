@@ -1,6 +1,7 @@
 """Which addresses may be connected to: the public internet, and what the recipe allows besides.
 
-Python's `is_global` knows other networks with each of its releases, so what is not public is listed here.
+The networks that Python's `is_global` knows differ between its releases, so the networks that are not public are listed
+here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 NOT_PUBLIC_V4 = [
-    # IANA IPv4 Special-Purpose Address Registry, also what is reachable in it: no pictures are there.
+    # IANA IPv4 Special-Purpose Address Registry, with the networks in it that are reachable: they serve no pictures.
     ipaddress.IPv4Network(network)
     for network in (
         "0.0.0.0/8",
@@ -36,7 +37,7 @@ NOT_PUBLIC_V4 = [
     )
 ]
 UNICAST_V6 = ipaddress.IPv6Network("2000::/3")
-"""All that IANA gives out as global unicast (RFC 4291 2.4); nothing outside of it is public."""
+"""All that IANA allocates as global unicast (RFC 4291 2.4); no other address is public."""
 NOT_PUBLIC_V6 = [
     # IANA IPv6 Special-Purpose Address Registry, inside 2000::/3; for 2002::/16 and Teredo see `unwrap_address`.
     ipaddress.IPv6Network(network)
@@ -58,7 +59,7 @@ def unwrap_address(address: Address) -> Address:
 
 
 def is_public(address: Address) -> bool:
-    """Whether IANA's registries say that `address` is a host's on the internet."""
+    """Whether `address` is public by IANA's registries."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in NOT_PUBLIC_V4)
     return address in UNICAST_V6 and not any(address in network for network in NOT_PUBLIC_V6)
@@ -71,7 +72,7 @@ class AddressPolicy:
         self._allowed = [ipaddress.ip_network(network) for network in allowed]
 
     def allows(self, text: str) -> bool:
-        """Whether a connection to the address `text` may be made; False for what is no address."""
+        """Whether a connection to the address `text` is allowed; False for a text that is no address."""
         try:
             given = ipaddress.ip_address(text.partition("%")[0])
         except ValueError:

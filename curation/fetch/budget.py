@@ -1,4 +1,4 @@
-"""How many bytes all bodies of a task may hold together, whatever the web sends."""
+"""A limit on the bytes that all bodies of a task hold in memory together, whatever the web sends."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from collections import deque
 
 SMALL_BYTES = 256 << 10
-"""Every body may hold this much without asking: most pictures never ask."""
+"""Every body may hold this many bytes without a share of a pool; most pictures are smaller."""
 MEDIUM_BYTES = 4 << 20
-"""A body of unknown length asks for this much, then for all that it may have."""
+"""A body of unknown length asks for this many bytes first, then for the most that it may have."""
 POOL_BYTES = 64 << 20
-"""Bytes of each of the two pools."""
+"""The size of each of the two pools."""
 
 
 class BytePool:
@@ -21,7 +21,7 @@ class BytePool:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, number: int) -> int:
-        """Wait until `number` bytes are free, at most all of them; how many were taken."""
+        """Take `number` bytes, at most the whole pool, as soon as they are free; returns how many were taken."""
         number = min(number, self.size)
         if self._waiting or number > self.free:
             future = asyncio.get_running_loop().create_future()
@@ -37,7 +37,7 @@ class BytePool:
         return number
 
     def give(self, number: int) -> None:
-        """Give back what was taken."""
+        """Give back `number` bytes that were taken."""
         self.free += number
         while self._waiting and self._waiting[0][0] <= self.free:
             wanted, future = self._waiting.popleft()
@@ -47,7 +47,7 @@ class BytePool:
 
 
 class Budget:
-    """Two pools, always asked in the same order, so that bodies cannot wait for each other in a circle."""
+    """Two pools, which every body takes from in the same order, so that bodies cannot deadlock."""
 
     def __init__(self, max_bytes: int) -> None:
         self._medium = BytePool(POOL_BYTES)
@@ -58,14 +58,14 @@ class Budget:
 
 
 class Share:
-    """What one body holds of the budget."""
+    """The bytes of the budget that one body holds."""
 
     def __init__(self, medium: BytePool, large: BytePool) -> None:
         self._medium, self._large = medium, large
         self._taken: list[tuple[BytePool, int]] = []
 
     async def grow(self, wanted: int) -> int:
-        """Wait until the body may hold more; how many bytes it may hold now, `wanted` at last."""
+        """Wait until the body may hold more; returns how many bytes it may hold now, in two steps up to `wanted`."""
         if wanted <= SMALL_BYTES:
             return wanted
         if not self._taken:

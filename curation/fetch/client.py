@@ -1,4 +1,4 @@
-"""One client a task: `await client.ask(target, clock)` ends as bytes, a redirect or a status, not as an exception."""
+"""The client of a task: `await client.ask(target, clock)` returns bytes, a redirect or a status, and does not raise."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ TEMPORARY = {
     Status.HTTP_429,
     Status.HTTP_5XX,
 }
-"""Failures that a later try may not meet again."""
+"""Failures that a later try may avoid."""
 RETRIED = TEMPORARY - {Status.TIMEOUT}
-"""Tried again at once: a host that took the whole deadline once is left for a later round."""
+"""Failures that are tried again in the same round; a host that took the whole deadline waits for a later round."""
 UNREACHED = {Status.DNS, Status.CONNECT, Status.TLS, Status.BLOCKED_ADDRESS, Status.TIMEOUT}
-"""Ends of a request that no server answered, or not in time."""
+"""Failures in which no server answered, or not in time."""
 
 
 @dataclass(slots=True)
 class Fetched:
-    """How one request ended. `body` only with status ok; `share` holds its memory until `give_back()`."""
+    """How one request ended. `body` is set only with status ok; `share` holds its memory until `give_back()`."""
 
     status: Status
     detail: str = ""
@@ -45,17 +45,17 @@ class Fetched:
     redirect: Target | None = None
     retry_after_s: float | None = None
     final: bool = False
-    """Whether trying again cannot help although the status is a temporary kind."""
+    """Whether another try cannot help although the status is temporary."""
 
     def give_back(self) -> None:
-        """The body is no longer held."""
+        """Drop the body and give back its memory."""
         self.body = b""
         if self.share is not None:
             self.share.give_back()
 
 
 class _RequestEnd(Exception):
-    """Carries the end of a request out of nested steps."""
+    """Ends a request from within nested steps."""
 
     def __init__(self, status: Status, detail: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(status, detail)
@@ -63,7 +63,7 @@ class _RequestEnd(Exception):
 
 
 def http_status(code: int) -> Status:
-    """Status of a response code that is neither 200 nor a redirect that is followed."""
+    """The status of a row whose request got `code`, which is neither 200 nor a redirect that is followed."""
     exact = {404: Status.HTTP_404, 410: Status.HTTP_410, 429: Status.HTTP_429}
     if code in exact:
         return exact[code]
@@ -88,11 +88,11 @@ class Client:
         self._exchange.pool.close()
 
     def close_host(self, host: str) -> None:
-        """No row of `host` is left: close its connections."""
+        """Close the connections to `host`, which no row needs any more."""
         self._exchange.pool.close_host(host)
 
     async def ask(self, target: Target, clock: Clock | None = None) -> Fetched:
-        """One request for a picture, in what the clock of its try has left; redirects are the caller's to follow."""
+        """Send one request for a picture in the time that `clock` has left; the caller follows redirects."""
         clock = clock or Clock(self._config.timeout_s)
         try:
             if self._config.obey_robots:

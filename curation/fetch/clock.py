@@ -17,7 +17,7 @@ def now() -> float:
 
 
 class Clock:
-    """Runs from the start; `left_s` seconds remain."""
+    """Starts to run when it is made; `left_s` seconds remain."""
 
     def __init__(self, seconds: float) -> None:
         self._until = now() + seconds
@@ -29,7 +29,7 @@ class Clock:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """What passes inside is a wait for our own turn, not the host's time."""
+        """Stop the clock inside the `with`, where we wait for our own turn and not for the host."""
         started = now()
         try:
             yield

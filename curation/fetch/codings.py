@@ -1,4 +1,4 @@
-"""Content codings that nobody asked for, and names of codings that mean none."""
+"""Content codings: servers use some that nobody asked for, and name some that they do not use."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from curation.schema import Status
 
 GZIP = b"\x1f\x8b"
 MAX_CODINGS = 2
-"""Codings of one body that are undone."""
+"""The most codings of one body that are decoded."""
 SHOWN = ("", "identity", "gzip", "x-gzip")
-"""Codings whose absence the body itself shows."""
+"""Codings that need no error when the body is not coded: the body itself shows it."""
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
 def decode_body(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """A picture's `body` without gzip and deflate. Raises HttpError.
+    """Decode gzip and deflate of a picture's `body`. Raises HttpError.
 
-    What is a picture already, or is said to be coded as nothing that we know (`none`, `utf-8`, `aws-chunked`, …), stays
-    as it came: servers announce what they then do not do, and the decoder says whether it is a picture.
+    A body that already is a picture is returned unchanged, since servers announce codings that they do not use. So is a
+    body in a coding that we do not know (`none`, `utf-8`, `aws-chunked`, …); the decoder finds whether it is a picture.
     """
     for name in _split_codings(encoding):
         if _is_picture(body):
@@ -33,9 +33,9 @@ def decode_body(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 def decode_text(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """The first `max_bytes` of a text without gzip and deflate, of a torn one as far as it goes.
+    """Decode gzip and deflate of a text, up to `max_bytes` bytes; a truncated text is decoded as far as it goes.
 
-    Raises HttpError when it is in another coding.
+    Raises HttpError when the text is in another coding.
     """
     for name in _split_codings(encoding):
         if _is_text(body):
@@ -53,12 +53,12 @@ def decode_text(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 def _split_codings(encoding: str) -> list[str]:
-    """In the order in which to undo them."""
+    """The names of the codings, in the order in which they are decoded."""
     return [name.strip().lower() for name in reversed(encoding.split(",")[-MAX_CODINGS:])]
 
 
 def _zlib_window(name: str, body: bytes) -> int | None:
-    """The kind of stream that zlib has to expect; None where there is nothing to undo."""
+    """zlib's `wbits` for the body; None where there is nothing to decode."""
     if name in ("gzip", "x-gzip"):
         return 31 if body.startswith(GZIP) else None
     if name != "deflate":

@@ -1,4 +1,4 @@
-"""The registered domain of a URL: the unit of politeness, because one operator stands behind it."""
+"""The registered domain of a URL. Politeness counts requests by it, because one operator runs its hosts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from yarl import URL
 
 @cache
 def _extractor() -> tldextract.TLDExtract:
-    # The list that ships with the package: no request, the same answer on every machine.
+    # The list that the package contains needs no request, and gives the same answer on every machine.
     return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
 
 
 @lru_cache(maxsize=100_000)
 def domain_of_host(host: str) -> str:
-    """`photos.shop.co.uk` → `shop.co.uk`; under an unlisted suffix the last two labels, an address is itself."""
-    found = _extractor().extract_str(host)
-    if found.suffix and found.domain:
-        return f"{found.domain}.{found.suffix}".lower()
-    if found.ipv4 or found.ipv6:
+    """`photos.shop.co.uk` → `shop.co.uk`; the last two labels under an unlisted suffix; an address unchanged."""
+    parts = _extractor().extract_str(host)
+    if parts.suffix and parts.domain:
+        return f"{parts.domain}.{parts.suffix}".lower()
+    if parts.ipv4 or parts.ipv6:
         return host.lower()
     return ".".join(host.lower().rsplit(".", 2)[-2:])
 

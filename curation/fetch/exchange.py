@@ -1,4 +1,4 @@
-"""One request and the head of its answer, in the time of one try: what pictures and robots.txt have in common."""
+"""One request and the head of its answer within one try, for pictures and for robots.txt."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from curation.recipe.config import DownloadConfig
 
 REDIRECTS = {301, 302, 303, 307, 308}
 GIVEN = {200, 203}
-"""203 is what a proxy says of a 200 that it changed."""
+"""Codes of answers with a body that is used; a proxy answers 203 for a 200 that it changed."""
 MAX_DRAINED_BYTES = 64 << 10
-"""The body of an answer that is no picture is read up to here, so that its connection may be kept."""
+"""A body that is not wanted is read up to this size, so that its connection can be used again."""
 
 
 class Exchange:
@@ -31,7 +31,7 @@ class Exchange:
         self.pool = ConnectionPool(resolver, config.connect_timeout_s)
 
     async def request(self, target: Target, clock: Clock) -> tuple[Connection, Answer]:
-        """A connection that has sent the request and got the head of an answer.
+        """Send a request for `target`; returns its connection and the head of the answer.
 
         Raises HttpError, BlockedAddressError or LookupFailedError.
         """
@@ -47,7 +47,7 @@ class Exchange:
             except HttpError as error:
                 connection.close()
                 if kept and error.unanswered:
-                    kept = False  # the server had given the connection up: that is no failure of this request
+                    kept = False  # the server had closed the kept connection, which is no failure of this request
                     continue
                 raise
             except BaseException:
@@ -57,7 +57,7 @@ class Exchange:
             return connection, answer
 
     async def drain(self, connection: Connection, answer: Answer) -> None:
-        """Read what follows, so that the connection may be kept; close it when that is much or does not come."""
+        """Read the rest of the answer, to use the connection again; close it when the rest is long or late."""
         if not answer.keep_alive or (answer.length is None and not answer.chunked):
             connection.close()
             return
@@ -71,9 +71,9 @@ class Exchange:
 
 
 def redirect_target(target: Target, answer: Answer) -> Target | None:
-    """Where `answer` sends who asked for `target`; None when it is no redirect. Raises BadUrlError."""
+    """The target to which `answer` redirects a request for `target`; None when it does not. Raises BadUrlError."""
     location = answer.get("location") if answer.code in REDIRECTS else None
     if location is None:
         return None
-    # A header's bytes as UTF-8, which is what servers mean when they are not ASCII.
+    # Servers that send bytes outside ASCII in a header mean UTF-8.
     return join_url(target, location.encode("latin-1", "replace").decode("utf-8", "replace"))

@@ -1,7 +1,7 @@
-"""HTTP/1.1 as a downloader needs it (RFC 9112): one connection, one GET at a time, everything bounded.
+"""HTTP/1.1 for a downloader (RFC 9112): one GET at a time on a connection, with a limit on everything that comes.
 
-A general client spends more time on a small picture than the network does. What is not here on purpose: cookies,
-compression, caching, upgrades, pipelining.
+A general client spends more time on a small picture than the network does. Cookies, compression, caching, upgrades and
+pipelining are left out on purpose.
 """
 
 from __future__ import annotations
@@ -15,49 +15,49 @@ from curation.schema import Status
 
 MAX_HEAD_BYTES = 64 << 10
 MAX_INTERIM = 8
-"""1xx answers before the real one."""
+"""The most 1xx answers before the final one."""
 MAX_CHUNK_LINE = 4096
 SMALL_PIECE = 512
-"""Bytes below which a piece is joined to the one before: a server that sends single ones must not cost forty each."""
+"""Smaller pieces are joined: each costs forty bytes of memory, and a server may send single bytes."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n]*)?\r?(?:\n|$)")
 _HEADER = re.compile(
     rb"(?<=\n)(content-length|transfer-encoding|connection|location|retry-after|content-encoding|x-robots-tag"
     rb"|tdm-reservation)[ \t]*:([^\r\n]*(?:\r?\n[ \t][^\r\n]*)*)",
     re.IGNORECASE,
 )
-"""What a downloader acts on, folded lines (RFC 9112 5.2) included; servers send a dozen others."""
+"""The headers that a downloader acts on, with folded lines (RFC 9112 5.2); servers send a dozen others."""
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 Headers = list[tuple[str, str]]
 
 
 class HttpError(Exception):
-    """An exchange that gave no answer: the status of its row, and why."""
+    """A request without a usable answer: the status of its row, and the reason."""
 
     def __init__(self, status: Status, detail: str, unanswered: bool = False) -> None:
         super().__init__(status, detail)
         self.status, self.detail = status, detail
         self.unanswered = unanswered
-        """The server closed before the first byte: on a kept connection, one that it had given up."""
+        """Whether the server closed the connection before the first byte, as it may do with one that was kept open."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """Status line and the headers that matter; names in lower case, repeats in their order."""
+    """Status line and the headers that matter: names in lower case, repeated headers in their order."""
 
     code: int
     headers: Headers = field(default_factory=list)
     length: int | None = None
-    """Announced bytes of the body; None when chunks or the end of the connection end it."""
+    """Announced length of the body in bytes; None when chunks or the end of the connection end the body."""
     chunked: bool = False
     keep_alive: bool = True
 
     def get(self, name: str) -> str | None:
-        """The first header of that name."""
+        """The value of the first header called `name`, None when there is none."""
         return next((value for key, value in self.headers if key == name), None)
 
 
 def parse_head(head: bytes) -> Answer:
-    """Status line and the headers that matter here, without the empty line that ends them. Raises HttpError."""
+    """Parse the head of an answer, given without the empty line that ends it. Raises HttpError."""
     status = _STATUS_LINE.match(head)
     if status is None:
         raise HttpError(Status.BAD_RESPONSE, f"no HTTP/1 status line: {head[:40].rstrip()!r}")
@@ -67,7 +67,7 @@ def parse_head(head: bytes) -> Answer:
     if answer.code < 200 or answer.code in (204, 304):
         answer.length, answer.chunked = 0, False
     if answer.chunked and answer.length is not None:
-        answer.length, answer.keep_alive = None, False  # RFC 9112 6.3: chunks win, and the connection is not trusted
+        answer.length, answer.keep_alive = None, False  # RFC 9112 6.3: chunks decide, and the connection is not reused
     return answer
 
 
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        """Rings at the deadline or before."""
+        """A timer that fires at the deadline or before it."""
         self._deadline: float | None = None
         self._what = ""
         self.requests = 0
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         self._error: HttpError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._chunk_left = 0
-        """Bytes of the current chunk with its line end; 0 when a size line comes next, -1 among the trailers."""
+        """Bytes left of the current chunk and its line end; 0 before a size line, -1 in the trailers."""
         self._line = b""
 
     @property
@@ -147,7 +147,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._busy or self._ended:
-            self.close()  # bytes that nobody asked for
+            self.close()  # these bytes answer no request
             return
         try:
             if self._answer is None:
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
         head = self._head + data if self._head else data
         end = head.find(b"\n\r\n", searched)
         after = end + 3
-        # Bare newlines end a head, too, unless they belong to the body behind it.
+        # Two bare newlines end a head too, unless they are part of the body after it.
         bare = head.find(b"\n\n", searched, end + 1 if end >= 0 else len(head))
         if bare >= 0:
             end, after = bare, bare + 2
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
             self._add(data)
 
     def _feed_chunks(self, data: bytes) -> None:
-        """Chunked coding (RFC 9112 7.1); what stands in trailers is not kept."""
+        """Decode the chunked coding (RFC 9112 7.1); trailers are dropped."""
         position = 0
         while position < len(data) and not self._ended:
             if self._chunk_left > 0:
@@ -245,7 +245,7 @@ class Connection(asyncio.Protocol):
         self._chunk_left = number + 2 if number else -1
 
     def _add_chunk(self, taken: bytes) -> None:
-        """The last two bytes of a chunk are its line end."""
+        """Add a part of a chunk; the last two bytes of a chunk are its line end, not data."""
         line_end = 2 - min(2, self._chunk_left)
         if line_end and taken[max(0, len(taken) - line_end) :] not in (b"\r\n", b"\r", b"\n"):
             raise HttpError(Status.TRUNCATED, "broken chunked coding: a chunk without an end")
@@ -286,7 +286,7 @@ class Connection(asyncio.Protocol):
     def set_deadline(self, seconds: float, what: str) -> None:
         """Fail with status timeout unless the exchange ends, or gets another deadline, within `seconds`."""
         self._deadline, self._what = self._loop.time() + max(0.0, seconds), what
-        # An alarm that comes too early sets itself again: most exchanges end without having set one.
+        # A timer that fires too early sets itself again, so most exchanges need no new timer.
         if self._alarm is None or self._alarm.when() > self._deadline:
             self._set_alarm(self._deadline)
 
@@ -305,7 +305,7 @@ class Connection(asyncio.Protocol):
             self._fail(Status.TIMEOUT, self._what)
 
     async def ask(self, request: bytes) -> Answer:
-        """Send `request`, wait for the head of the answer."""
+        """Send `request` and wait for the head of the answer. Raises HttpError."""
         self._reset()
         self._busy = True
         self.requests += 1
@@ -320,7 +320,7 @@ class Connection(asyncio.Protocol):
         return self._answer
 
     async def read_body(self, share: Share, max_bytes: int) -> bytes:
-        """The whole body. Raises HttpError, with status too_large beyond `max_bytes`."""
+        """Read the whole body. Raises HttpError, with status too_large for more than `max_bytes`."""
         assert self._answer is not None
         length = self._answer.length
         while not self._ended:
@@ -337,11 +337,11 @@ class Connection(asyncio.Protocol):
         return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
     def partial_body(self) -> bytes:
-        """What has come of the body, after `body` failed."""
+        """The part of the body that came, after `body` failed."""
         return b"".join(self._chunks)
 
     async def _grow(self, share: Share, wanted: int) -> int:
-        """Wait for memory, which is not the server's time, and read on."""
+        """Wait for memory, with the deadline stopped, and read on; returns how many bytes the body may hold now."""
         left = None if self._deadline is None else self._deadline - self._loop.time()
         self._deadline = None
         allowed = await share.grow(max(wanted, self._size))
@@ -353,13 +353,13 @@ class Connection(asyncio.Protocol):
         return allowed
 
     def release(self) -> None:
-        """Forget the exchange: the connection may be kept."""
+        """End the exchange; the connection may be kept for another request."""
         self._deadline = None
         self._chunks = []
         self._busy = False
 
     def close(self) -> None:
-        """Drop the connection, unread bytes and all."""
+        """Close the connection at once, without reading what is left."""
         self._set_alarm(None)
         self._chunks = []
         self.closed = True

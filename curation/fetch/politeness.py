@@ -1,4 +1,4 @@
-"""How long to wait before a host is asked again."""
+"""Waits before a host gets another request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 BACKOFF_S = 0.5
 MAX_WAIT_S = 60.0
-"""The longest that a host makes its rows wait: one that asks for more is left for a later round."""
+"""The longest wait that a host may ask for; rows of a host that asks for more wait for a later round."""
 
 
 def backoff_s(attempt: int) -> float:

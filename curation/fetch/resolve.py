@@ -1,7 +1,7 @@
-"""Names to addresses that may be connected to: cached, few look-ups at a time, failures remembered.
+"""Names to addresses that may be connected to: a cache of answers and failures, and few look-ups at a time.
 
-The pool connects to the very addresses that were checked here, so a name that answers differently the second time (DNS
-rebinding) gains nothing.
+The pool connects to the same addresses that were checked here, so a name that resolves differently the second time (DNS
+rebinding) does not reach a forbidden address.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ MAX_LOOKUPS = 32
 POSITIVE_TTL_S = 600.0
 NEGATIVE_TTL_S = 60.0
 TEMPORARY_TTL_S = 5.0
-"""How long a failure is remembered that the next look-up may not meet."""
+"""How long a temporary failure is cached."""
 LOOKUP_TIMEOUT_S = 10.0
 MAX_ADDRESSES = 4
 
 
 class Endpoint(NamedTuple):
-    """Where to connect to; port 0 stands for the URL's own."""
+    """An address to connect to; port 0 stands for the port of the URL."""
 
     address: str
     family: int
@@ -35,11 +35,11 @@ class Endpoint(NamedTuple):
 
 
 class BlockedAddressError(Exception):
-    """The host has only addresses that may not be connected to."""
+    """No address of the host is allowed."""
 
 
 class LookupFailedError(Exception):
-    """The host has no address, for now (`temporary`) or at all."""
+    """The host has no address, at the moment (`temporary`) or at all."""
 
     def __init__(self, text: str, temporary: bool) -> None:
         super().__init__(text)
@@ -57,7 +57,7 @@ class Resolver:
         self._connect_to = {pattern.lower(): host_port(target) for pattern, target in connect_to.items()}
         self._cache: dict[str, tuple[float, Answer]] = {}
         self._pending: dict[str, tuple[asyncio.Event, asyncio.Task[Answer]]] = {}
-        """Look-ups that are on their way, and whether each has begun."""
+        """Look-ups that have not ended, each with an event that is set when it begins."""
         self._turns = asyncio.Semaphore(MAX_LOOKUPS)
         self._threads = ThreadPoolExecutor(MAX_LOOKUPS, thread_name_prefix="dns")
 
@@ -69,14 +69,14 @@ class Resolver:
         host = host.rstrip(".")
         answer = self._find_cached(host)
         if answer is None:
-            # Shielded: who asked first may give up, the others still wait for the answer.
+            # Shielded: the first caller may be cancelled while others still wait for the answer.
             answer = await asyncio.shield(self._start_look_up(host)[1])
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def wait_turn(self, host: str) -> None:
-        """Wait until the look-up of `host`, if it needs one, has begun: that others are slow is not its fault."""
+        """Wait until the look-up of `host`, if it needs one, has begun; the wait for others is not its own time."""
         host = host.rstrip(".")
         if self._find_cached(host) is None:
             await self._start_look_up(host)[0].wait()
@@ -104,11 +104,11 @@ class Resolver:
         self._cache[host] = (now() + lifetime, answer)
         return answer
 
-    def _select_allowed(self, found: Answer) -> Answer:
-        if isinstance(found, Exception):
-            return found
-        allowed = [entry for entry in found if self._policy.allows(entry.address)]
-        return allowed[:MAX_ADDRESSES] or BlockedAddressError(", ".join(sorted({entry.address for entry in found})))
+    def _select_allowed(self, answer: Answer) -> Answer:
+        if isinstance(answer, Exception):
+            return answer
+        allowed = [entry for entry in answer if self._policy.allows(entry.address)]
+        return allowed[:MAX_ADDRESSES] or BlockedAddressError(", ".join(sorted({entry.address for entry in answer})))
 
     async def _find_addresses(self, host: str, begun: asyncio.Event) -> Answer:
         for pattern, (address, port) in self._connect_to.items():
@@ -122,28 +122,28 @@ class Resolver:
         looking.add_done_callback(self._finish_look_up)
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
-                # Shielded: the thread goes on when nobody waits any more, and its place is taken until it ends.
-                found = await asyncio.shield(looking)
+                # Shielded: the thread goes on when nobody waits for it, and holds its place until it ends.
+                endpoints = await asyncio.shield(looking)
         except TimeoutError:
             return LookupFailedError("the look-up took too long", temporary=True)
         except socket.gaierror as error:
             return LookupFailedError(error.strerror or str(error), temporary=error.errno == socket.EAI_AGAIN)
         except (UnicodeError, ValueError, OSError) as error:
             return LookupFailedError(str(error), temporary=False)
-        return found
+        return endpoints
 
     def _finish_look_up(self, looking: asyncio.Future[Answer]) -> None:
         self._turns.release()
         if not looking.cancelled():
-            looking.exception()  # asked for, so that asyncio does not complain of a failure that nobody waited for
+            looking.exception()  # read, so that asyncio does not report a failure that nobody waited for
 
     def close(self) -> None:
-        """Wait for nobody: threads that still look up end with their look-up."""
+        """Cancel waiting look-ups; threads that run end with their look-up, and nobody waits for them."""
         for _, task in self._pending.values():
             task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _getaddrinfo(host: str) -> Answer:
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(Endpoint(str(sockaddr[0]), int(family), 0) for family, _, _, _, sockaddr in found))
+    entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(Endpoint(str(sockaddr[0]), int(family), 0) for family, _, _, _, sockaddr in entries))

@@ -1,4 +1,4 @@
-"""What a site says about being collected: robots.txt (RFC 9309), X-Robots-Tag, TDM reservation."""
+"""Whether a site allows its pictures to be collected: robots.txt (RFC 9309), X-Robots-Tag, TDM reservation."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ MAX_BYTES = 500 * 1024
 """RFC 9309 2.5: a crawler must parse at least 500 KiB."""
 REFUSALS = {"noai", "noimageai", "noindex", "noimageindex", "none"}
 MAX_PATTERNS = 1_000
-"""Rules with `*` that are looked at for every row; of those beyond them, see Robots."""
+"""The most rules with `*` that are matched for every row; Robots says what happens to more."""
 VALUED = re.compile(r"(?:max-image-preview|max-snippet|max-video-preview|unavailable_after)\s*[:=]\s*[^\s,;]*")
-"""Directives that carry a colon and a value themselves; any other word before a colon names a user agent."""
+"""Directives that contain a colon and a value; every other word before a colon names a user agent."""
 WORD = re.compile(r"([\w.*/-]+)\s*(:?)")
-"""The date of unavailable_after has colons too, after words without a letter: no agents."""
+"""The date of unavailable_after has colons too, after words without letters, which name no agent."""
 
 
 class Robots:
     """The rules of one robots.txt that concern us, given as (path pattern, allowed).
 
-    Rules without `*` are looked up, however many they are. Of those with `*` the longest MAX_PATTERNS are matched; of
-    the others a Disallow counts for all that starts as it does up to its `*`, and an Allow not at all.
+    Any number of rules without `*` is looked up. The longest MAX_PATTERNS rules with `*` are matched. Of more rules, a
+    Disallow covers every path that begins like its part before `*`, and an Allow is ignored.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Robots:
         reason: str = "robots.txt disallows the path",
     ) -> None:
         self.status, self.reason = status, reason
-        """How a row ends that they do not allow: a temporary status when it is only that they cannot be had now."""
+        """How a forbidden row ends; the status is temporary where robots.txt itself could not be read."""
         self._whole: dict[str, bool] = {}
         self._prefixes: dict[str, bool] = {}
         patterns: dict[tuple[str, bool], bool] = {}
@@ -46,7 +46,7 @@ class Robots:
                 patterns[body, anchored] = patterns.get((body, anchored), False) or allowed
             else:
                 _add_rule(self._whole if anchored else self._prefixes, body, allowed)
-        # The longest first, as it decides, and of equals one that allows.
+        # The longest pattern first, because it decides; of equally long ones, one that allows.
         longest = sorted(
             ((len(body) + anchored, allowed, body, anchored) for (body, anchored), allowed in patterns.items()),
             reverse=True,
@@ -60,7 +60,7 @@ class Robots:
         self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
 
     def allows(self, path: str) -> bool:
-        """RFC 9309 2.2.2: the longest matching pattern decides, allow wins a tie, no match allows."""
+        """RFC 9309 2.2.2: the longest pattern that matches decides, allow wins a tie, no match allows."""
         if not (self._prefixes or self._patterns or self._whole):
             return True
         wanted = _normalise_path(path, "$*")
@@ -73,9 +73,9 @@ class Robots:
         return allowed
 
     def _look_up(self, path: str) -> tuple[int, bool]:
-        """The length of the longest rule without `*` that matches, 0 when none does, and what it says."""
+        """The length of the longest matching rule without `*` and whether it allows; (0, True) when none matches."""
         if path in self._whole:
-            # As long as its `$` is, and so longer than any prefix of `path`.
+            # Its final `$` counts, so this rule is longer than any prefix of `path`.
             return len(path) + 1, self._whole[path]
         for length in self._lengths:
             allowed = self._prefixes.get(path[:length]) if length <= len(path) else None
@@ -92,7 +92,7 @@ ALLOW_ALL = Robots()
 
 
 def disallow_all(status: Status, reason: str) -> Robots:
-    """Rules that allow nothing for now (RFC 9309 2.3.1.4), because of `reason`."""
+    """Rules that allow nothing at the moment (RFC 9309 2.3.1.4), because of `reason`."""
     return Robots((("/", False),), status, reason)
 
 
@@ -133,7 +133,7 @@ def _groups(text: str) -> list[_Group]:
 
 
 def _normalise_path(text: str, literal: str) -> str:
-    """A path, or a rule's, in the form to compare it in (RFC 9309 2.2.2): `literal` characters stand for themselves."""
+    """A path or a rule in the form in which they are compared (RFC 9309 2.2.2); `literal` characters are escaped."""
     path = canonicalise_path(quote_path(text))
     for character in literal:
         if character in path:
@@ -142,21 +142,21 @@ def _normalise_path(text: str, literal: str) -> str:
 
 
 def _matches(pieces: list[str], anchored: bool, path: str) -> bool:
-    """Greedy walk over the pieces between stars: linear, where a regular expression of many stars is not."""
+    """Match the pieces between stars greedily: linear in time, unlike a regular expression with many stars."""
     first, *others = pieces
     if not path.startswith(first):
         return False
     position = len(first)
     for piece in others[:-1] if anchored else others:
-        found = path.find(piece, position)
-        if found < 0:
+        start = path.find(piece, position)
+        if start < 0:
             return False
-        position = found + len(piece)
+        position = start + len(piece)
     return not anchored or (path.endswith(others[-1]) and len(path) - len(others[-1]) >= position)
 
 
 def find_refusal(headers: Iterable[tuple[str, str]], token: str) -> str | None:
-    """The header that forbids to keep the picture, or None. `headers` as (name, value), repeats included."""
+    """The header among `headers` (name, value) that forbids us to keep the picture; None when there is none."""
     for name, value in headers:
         lower = name.lower()
         if lower == "tdm-reservation" and "1" in (part.strip() for part in value.split(",")):
@@ -167,7 +167,7 @@ def find_refusal(headers: Iterable[tuple[str, str]], token: str) -> str | None:
 
 
 def _is_refusing_tag(value: str, token: str) -> bool:
-    """One X-Robots-Tag: directives, whatever separates them; `agent:` limits those that follow it to that agent."""
+    """Whether one X-Robots-Tag refuses; `agent:` limits the directives after it to that agent."""
     concerned = True
     for word, colon in WORD.findall(VALUED.sub("", value.lower())):
         if concerned and word in REFUSALS:

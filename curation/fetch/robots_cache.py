@@ -1,4 +1,4 @@
-"""robots.txt of the origins that are asked: read once, tried again when it does not come, kept while memory lasts."""
+"""The robots.txt rules of each origin: read once, retried when they do not come, cached within a limit of memory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ MAX_REDIRECTS = 5
 MAX_TRIES = 3
 TRIED_AGAIN = {Status.CONNECT, Status.DISCONNECTED, Status.TRUNCATED, Status.HTTP_5XX}
 NAMED = TRIED_AGAIN | {Status.DNS, Status.TIMEOUT}
-"""Ends of a request for robots.txt that a row may take over; of all others it is `http_5xx`, so that a round comes."""
+"""Failures of robots.txt that a row takes over as its status; after any other its status is `http_5xx`, which a later
+round tries again."""
 MAX_BYTES = 32 << 20
-"""What all rules may take; those least lately used are read again when they are needed."""
+"""The memory for all rules; the least recently used are dropped, and read again when they are needed."""
 BYTES_PER_ORIGIN, BYTES_PER_BYTE = 1_000, 8
-"""What rules take in memory: whatever their text, and for each byte of it."""
+"""Memory of the rules of one origin: a fixed part, and a part for each byte of their text."""
 NotReached = HttpError | BlockedAddressError | LookupFailedError
 
 
@@ -34,22 +35,22 @@ class RobotsCache:
     def __init__(self, exchange: Exchange, token: str, timeout_s: float) -> None:
         self._exchange, self._token, self._timeout_s = exchange, token, timeout_s
         self._known: OrderedDict[str, tuple[Robots, int]] = OrderedDict()
-        """Rules of an origin, and what they take in memory; the least lately used first."""
+        """Rules of an origin with their memory in bytes, the least recently used first."""
         self._fetching: dict[str, asyncio.Task[Robots | NotReached]] = {}
         self._size = 0
 
     def find_cached(self, origin: str) -> Robots | None:
-        """The rules of `origin` if they were read already."""
-        found = self._known.get(origin)
-        if found is None:
+        """The rules of `origin`; None when they were not read yet."""
+        cached = self._known.get(origin)
+        if cached is None:
             return None
         self._known.move_to_end(origin)
-        return found[0]
+        return cached[0]
 
     async def read(self, target: Target, clock: Clock) -> Robots:
-        """The rules for `target`, asked for once however many wait for them.
+        """Read the rules for `target` with one request, however many callers wait for them.
 
-        Raises what the request for the picture would: HttpError, BlockedAddressError, LookupFailedError.
+        Raises what a request for the picture would raise: HttpError, BlockedAddressError, LookupFailedError.
         """
         with clock.pause():
             await self._exchange.pool.wait_turn(target)
@@ -61,12 +62,12 @@ class RobotsCache:
             self._fetching[origin] = asyncio.create_task(self._fetch(target))
         try:
             async with asyncio.timeout(clock.left_s):
-                found = await asyncio.shield(self._fetching[origin])
+                rules = await asyncio.shield(self._fetching[origin])
         except TimeoutError as error:
             raise HttpError(Status.TIMEOUT, "robots.txt does not come in time") from error
-        if isinstance(found, Exception):
-            raise found
-        return found
+        if isinstance(rules, Exception):
+            raise rules
+        return rules
 
     async def close(self) -> None:
         for task in self._fetching.values():
@@ -74,23 +75,23 @@ class RobotsCache:
         await asyncio.gather(*self._fetching.values(), return_exceptions=True)
 
     async def _fetch(self, target: Target) -> Robots | NotReached:
-        """RFC 9309 2.3.1: 4xx or a redirect loop allows everything; 5xx, or what does not come, nothing for now.
+        """RFC 9309 2.3.1: 4xx or a redirect loop allows everything; 5xx or no answer allows nothing at the moment.
 
-        A host that is not even reached is an exception, which the row ends as, and is not remembered.
+        A host that cannot be reached gives an exception, which ends the row and is not cached.
         """
-        # Half of a try, so that the row that waits for it has time left for its picture.
+        # Half of the time of a try, so that the row that waits has time left for its picture.
         clock = Clock(self._timeout_s / 2)
         try:
-            found, size = await self._try_once(target, clock)
+            rules, size = await self._try_once(target, clock)
             for attempt in range(1, MAX_TRIES):
-                if not (isinstance(found, Robots) and found.status in TRIED_AGAIN) or clock.left_s <= 0:
+                if not (isinstance(rules, Robots) and rules.status in TRIED_AGAIN) or clock.left_s <= 0:
                     break
                 with clock.pause():
                     await asyncio.sleep(backoff_s(attempt))
-                found, size = await self._try_once(target, clock)
-            if isinstance(found, Robots):
-                self._remember(target.origin, found, size)
-            return found
+                rules, size = await self._try_once(target, clock)
+            if isinstance(rules, Robots):
+                self._remember(target.origin, rules, size)
+            return rules
         finally:
             del self._fetching[target.origin]
 
@@ -101,28 +102,28 @@ class RobotsCache:
             self._size -= self._known.popitem(last=False)[1][1]
 
     async def _try_once(self, target: Target, clock: Clock) -> tuple[Robots | NotReached, int]:
-        """One try, redirects included: the rules and what they take in memory, or why the host was not reached."""
+        """Try once, redirects included; returns the rules and their memory, or why the host was not reached."""
         place = target._replace(path="/robots.txt")
         for hop in range(MAX_REDIRECTS + 1):
             try:
-                found, size = await self._fetch_at(place, clock)
+                answer, size = await self._fetch_at(place, clock)
             except (HttpError, BlockedAddressError, LookupFailedError) as error:
                 return (error if hop == 0 and _is_unreached(error) else disallow_for_now(error)), BYTES_PER_ORIGIN
             except BadUrlError:
                 break
-            if isinstance(found, Robots):
-                return found, size
-            place = found
+            if isinstance(answer, Robots):
+                return answer, size
+            place = answer
         return ALLOW_ALL, BYTES_PER_ORIGIN
 
     async def _fetch_at(self, place: Target, clock: Clock) -> tuple[Robots | Target, int]:
-        """The rules at `place` and what they take in memory, or where they are instead."""
+        """The rules at `place` and their memory, or the target of a redirect."""
         connection, answer = await self._exchange.request(place, clock)
         try:
             if 200 <= answer.code < 300:
                 text = await self._read_text(connection, answer)
-                found = robots.parse_robots(text.decode("utf-8", "surrogateescape"), self._token)
-                return found, BYTES_PER_ORIGIN + (0 if found is ALLOW_ALL else BYTES_PER_BYTE * len(text))
+                rules = robots.parse_robots(text.decode("utf-8", "surrogateescape"), self._token)
+                return rules, BYTES_PER_ORIGIN + (0 if rules is ALLOW_ALL else BYTES_PER_BYTE * len(text))
             await self._exchange.drain(connection, answer)
             if answer.code >= 500:
                 raise HttpError(Status.HTTP_5XX, f"HTTP {answer.code}")
@@ -148,7 +149,7 @@ def _is_unreached(error: NotReached) -> bool:
 
 
 def disallow_for_now(error: NotReached) -> Robots:
-    """Rules that allow nothing for now."""
+    """Rules that allow nothing at the moment, because of `error`."""
     if not isinstance(error, HttpError):
         status = Status.DNS if isinstance(error, LookupFailedError) else Status.HTTP_5XX
         return disallow_all(status, f"robots.txt is redirected to where no server is: {error}")

@@ -1,7 +1,7 @@
-"""Which row is fetched next: so many requests to a host at a time, so long between two, and no worker waits for a host.
+"""Which row is fetched next, within limits on the requests to a host at a time and on the interval between them.
 
-A host that has to be left alone (interval, Retry-After, a try that comes later) is out of the way until its time has
-come; rows of other hosts go on. Hosts with many rows come first, since they take longest at their limit.
+No worker waits for a host: a host that must wait (interval, Retry-After, a later try) is set aside until its time has
+come, and rows of other hosts go on. Hosts with many rows come first, since they take longest at their limit.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from curation.fetch.urls import Target
 from curation.schema import SampleRow, Status
 
 MAX_FAILURES, MAX_FAILURES_ONCE_REACHED = 16, 64
-"""Requests in a row that reach nothing, to an origin that never answered and to one that did: then its other rows are
-not tried. A host that stopped answering must not hold the unit for hours, one deadline after the other."""
+"""Failed requests in a row, to an origin that never answered and to one that did, after which its other rows are not
+tried. A host that stopped answering must not hold the unit for hours, one deadline after the other."""
 MAX_FAILURES_OF_HOST = 128
-"""The same for all origins of a host together, however many ports its rows name."""
+"""The same limit for all origins of a host together, however many ports its rows name."""
 MAX_REFUSALS = 16
-"""Answers in a row that say to come later; each may have asked for a minute."""
+"""Answers in a row that ask to come later, each of them for up to a minute."""
 MAX_HOSTS_WITHOUT_ROWS = 10_000
-"""Hosts without rows that are remembered, a kilobyte each: a redirect may lead to one of them again."""
+"""Hosts without rows that are remembered, a kilobyte each, because a redirect may lead to one of them again."""
 
 FIRST = 1 << 40
-"""Rank of a host that a redirect names: what is half fetched is fetched first."""
+"""Rank of a host that a redirect names: rows that were begun are fetched first."""
 
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """A row on its way: what to ask for now, and what was spent on it."""
+    """A row that is being fetched: its next target, and the tries and time spent on it."""
 
     sample: SampleRow
     target: Target
     hops: int = 0
-    """Redirects that were followed in this try."""
+    """Redirects followed in this try."""
     tries: int = 0
     """Tries that failed before this one."""
     spent_s: float = 0.0
-    """Time of this try's requests."""
+    """Seconds spent on the requests of this try."""
     resting: bool = False
-    """Whether it holds no place at its host any more."""
+    """Whether it no longer counts among the active requests of its host."""
 
 
 @dataclass(slots=True)
 class Origin:
-    """What became of the requests to one scheme and port of a host: a broken https says nothing about http."""
+    """The requests to one scheme and port of a host; a broken https says nothing about http."""
 
     failures: int = 0
     answered: bool = False
     verdict: tuple[Status, str] | None = None
-    """How its rows end without being tried."""
+    """The status and detail of its rows that end without a request."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,25 +62,25 @@ class Host:
     name: str
     rank: tuple[int, int]
     limit: int = 1
-    """Requests at a time: one until it has answered, so that a dead host holds one worker."""
+    """Requests at a time: one until the host has answered, so that a dead host holds one worker."""
     queue: deque[Item] = field(default_factory=deque)
     active: int = 0
     num_items: int = 0
     """Items that are queued, active or waiting for a later try."""
     not_before: float = 0.0
     listed: bool = False
-    """Whether it stands among the ready hosts or waits for its time."""
+    """Whether it is in the list of ready hosts or in the list of those that must wait."""
     failures: int = 0
     refusals: int = 0
     verdict: tuple[Status, str] | None = None
-    """How the rows of all its origins end without being tried."""
+    """The status and detail of the rows of all its origins that end without a request."""
     origins: dict[tuple[str, int], Origin] = field(default_factory=dict)
     """By scheme and port."""
     redirected: bool = False
-    """Whether a redirect led here: the next one may at any time."""
+    """Whether a redirect led here, as another may at any time."""
 
     def verdict_on(self, target: Target) -> tuple[Status, str] | None:
-        """How a row that asks for `target` ends without being tried; None when it is to be tried."""
+        """The status and detail of rows for `target` that end without a request; None when they are to be fetched."""
         origin = self.origins.get((target.scheme, target.port))
         return self.verdict or (None if origin is None else origin.verdict)
 
@@ -92,9 +92,9 @@ class Schedule:
         self._max_per_host, self._interval_s = max_per_host, interval_s
         self.hosts: dict[str, Host] = {}
         self._hosts_without_rows: OrderedDict[str, None] = OrderedDict()
-        """Hosts without rows, the longest without first. A redirect may lead to one that has to be left alone."""
+        """Hosts without rows, the oldest first. A redirect may lead to one of them that must wait."""
         self._untried: deque[Item] = deque()
-        """Items that end without being tried: they wait for no host."""
+        """Items that end without a request, and so wait for no host."""
         self._ready: list[tuple[tuple[int, int], Host]] = []
         self._timed: list[tuple[float, int, Host | Item]] = []
         self._order = itertools.count()
@@ -121,7 +121,7 @@ class Schedule:
         return self.hosts[name]
 
     def _queue(self, host: Host, item: Item) -> None:
-        """`item` is the next that `host` is asked for."""
+        """Put `item` at the front of the queue of `host`."""
         if host.verdict_on(item.target) is None:
             host.queue.appendleft(item)
             self._list_host(host)
@@ -163,7 +163,7 @@ class Schedule:
         return None
 
     def _must_wait(self, host: Host) -> bool:
-        """Whether it may not be asked yet."""
+        """Whether no request to `host` may start yet."""
         return host.not_before > 0 and host.not_before > self._now()
 
     @staticmethod
@@ -171,7 +171,7 @@ class Schedule:
         return asyncio.get_running_loop().time()
 
     def _list_host(self, host: Host) -> None:
-        """List the host where it belongs, if it has anything to do."""
+        """Put the host into the list of ready hosts or of waiting hosts, if it has rows that may be fetched."""
         if host.listed or not host.queue or host.active >= host.limit:
             return
         host.listed = True
@@ -189,7 +189,7 @@ class Schedule:
                 return
 
     def _requeue_due(self) -> None:
-        """Put what has had its time back into its queue."""
+        """Put items and hosts whose time has come back into their queues."""
         if not self._timed or self._timed[0][0] > self._now():
             return
         while self._timed and self._timed[0][0] <= self._now():
@@ -213,7 +213,7 @@ class Schedule:
         self._wake()
 
     def release_host(self, item: Item) -> None:
-        """`item` needs its host no more, though it has not ended: the next one may ask."""
+        """`item` needs no further request although it has not ended; the next item of its host may start."""
         host = self.hosts[item.target.host]
         host.active -= 1
         item.resting = True
@@ -226,7 +226,7 @@ class Schedule:
         return host
 
     def finish(self, item: Item) -> str | None:
-        """`item` has ended; the name of its host when that was its last, and no redirect leads there."""
+        """`item` has ended; returns the name of its host if that was its last item and no redirect leads there."""
         host = self._remove_item(item)
         self._num_items -= 1
         if self._num_items == 0:
@@ -252,7 +252,7 @@ class Schedule:
         self._list_host(host)
 
     def move(self, item: Item, target: Target, seconds: float = 0.0) -> str | None:
-        """`item` asks for `target` next, in `seconds`; the name of the host that it left, as from `finish`."""
+        """`item` asks for `target` next, after `seconds`; returns the host that it left, as `finish` does."""
         left = self._remove_item(item)
         item.target = target
         host = self._host(target.host, FIRST)
@@ -266,13 +266,13 @@ class Schedule:
         return self._retire_host(left)
 
     def pause(self, name: str, seconds: float) -> None:
-        """No new request to host `name` before `seconds` have passed: Retry-After speaks for the whole host."""
+        """Start no request to host `name` before `seconds` have passed: Retry-After holds for the whole host."""
         host = self.hosts.get(name)
         if host is not None:
             host.not_before = max(host.not_before, self._now() + seconds)
 
     def record_end(self, item: Item, end: tuple[Status, str], answered: bool, busy: bool) -> None:
-        """How the latest request to the item's host ended; whether it was answered, and with a plea to come later."""
+        """Record how the last request of `item` ended, and whether the host answered or asked to come later."""
         host = self.hosts[item.target.host]
         key = item.target.scheme, item.target.port
         origin = host.origins.get(key)
@@ -291,13 +291,13 @@ class Schedule:
         self._list_host(host)
 
     def give_up(self, name: str, end: tuple[Status, str]) -> None:
-        """All other rows of host `name` end as `end` says, without being tried."""
+        """End all other rows of host `name` with the status and detail `end`, without a request."""
         host = self.hosts[name]
         host.verdict = end
         self._remove_untried(host)
 
     def _remove_untried(self, host: Host) -> None:
-        """Take rows that are not tried out of the host's queue, where they would wait for its time."""
+        """Take rows that will not be fetched out of the queue of `host`, where they would wait."""
         queued, host.queue = host.queue, deque()
         for item in queued:
             if host.verdict_on(item.target) is None:
@@ -306,5 +306,5 @@ class Schedule:
                 self._end_untried(item)
 
     def verdict(self, item: Item) -> tuple[Status, str] | None:
-        """How `item` ends without being tried; None when it is to be tried."""
+        """The status and detail with which `item` ends without a request; None when it is to be fetched."""
         return self.hosts[item.target.host].verdict_on(item.target)

@@ -1,4 +1,4 @@
-"""A row's URL as what is asked for: scheme, host, port and path, in the form in which they go over the wire."""
+"""A row's URL as the target of a request: scheme, host, port and path, as they are sent."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _UNRESERVED = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 _ORDINARY = re.compile(
     r"(https?)://([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::([0-9]{1,5}))?(/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*)?"
 )
-"""What needs no quoting, no IDNA and no lower case: nearly every URL, ten times faster than a full parser."""
+"""URLs that need no quoting, IDNA or lower case: nearly all, parsed ten times faster than by a full parser."""
 
 
 class BadUrlError(Exception):
-    """No fetchable address: the status of its row, and why."""
+    """A URL that cannot be fetched: the status of its row, and the reason."""
 
     def __init__(self, status: Status, detail: str) -> None:
         super().__init__(status, detail)
@@ -35,9 +35,9 @@ class BadUrlError(Exception):
 
 
 class Target(NamedTuple):
-    """One resource. `host` is ASCII and in lower case, `path` quoted, with the query, without the fragment.
+    """One resource. `host` is ASCII in lower case; `path` is quoted and has the query but no fragment.
 
-    What is legal in a path stays as it was given, since a signature may cover it; dot segments are taken out.
+    Legal characters of a path are kept as they were given, since a signature may cover them; dot segments are removed.
     """
 
     scheme: str
@@ -47,7 +47,7 @@ class Target(NamedTuple):
 
     @property
     def netloc(self) -> str:
-        """For the Host header (RFC 9110 7.2)."""
+        """Host and port for the Host header (RFC 9110 7.2)."""
         name = f"[{self.host}]" if ":" in self.host else self.host
         return name if self.port == DEFAULT_PORTS[self.scheme] else f"{name}:{self.port}"
 
@@ -57,7 +57,7 @@ class Target(NamedTuple):
 
 
 def parse_url(url: str) -> Target:
-    """What `url` asks for, without user name and password. Raises BadUrlError."""
+    """The target of `url`, without user name and password. Raises BadUrlError."""
     ordinary = _ORDINARY.fullmatch(url) if len(url) <= MAX_LENGTH else None
     if ordinary is None:
         return _parse_slowly(url.strip())
@@ -91,12 +91,12 @@ def _parse_slowly(url: str) -> Target:
 
 
 def quote_path(path: str) -> str:
-    """`path` with what is not legal in one percent-encoded as UTF-8; surrogates stand for bytes that were none."""
-    return _NOT_LEGAL.sub(lambda found: quote(found[0], safe="", errors="surrogateescape"), path)
+    """`path` with illegal characters percent-encoded as UTF-8; surrogates stand for bytes that are no UTF-8."""
+    return _NOT_LEGAL.sub(lambda match: quote(match[0], safe="", errors="surrogateescape"), path)
 
 
 def canonicalise_path(path: str) -> str:
-    """The one form of all spellings of a quoted path that mean the same (RFC 3986 6.2.2), to compare it by."""
+    """The form in which quoted paths are compared: equal for all spellings of the same path (RFC 3986 6.2.2)."""
     return _ESCAPE.sub(_plain_or_upper, path) if "%" in path else path
 
 
@@ -106,7 +106,7 @@ def _plain_or_upper(escape: re.Match[str]) -> str:
 
 
 def _remove_dot_segments(path: str) -> str:
-    """RFC 3986 5.2.4 on the part before the query. As in browsers, `%2e` is a dot in a segment of dots alone."""
+    """Remove dot segments before the query (RFC 3986 5.2.4); as in browsers, `%2e` is a dot in such a segment."""
     path, mark, query = path.partition("?")
     kept: list[str] = []
     dots = ""
@@ -137,7 +137,7 @@ def _make_target(scheme: str, host: str, port: int, path: str) -> Target:
 
 
 def join_url(base: Target, location: str) -> Target:
-    """Where a redirect from `base` leads. Raises BadUrlError."""
+    """The target of a redirect from `base` to `location`. Raises BadUrlError."""
     try:
         joined = urljoin(f"{base.origin}{base.path}", location.strip())
     except ValueError as error:

@@ -1,1 +1,1 @@
-"""Pictures from strangers: looked at before they are decoded, decoded where a crash costs one picture."""
+"""Pictures from the web: inspected before they are decoded, and decoded in a process whose crash costs one picture."""

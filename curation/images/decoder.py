@@ -1,7 +1,7 @@
-"""The parent's side of decoding processes (`curation.images.decoding_process`): their death costs one picture.
+"""The parent's side of decoding processes (`curation.images.decoding_process`): a crash costs one picture.
 
-Many pictures are in flight. When a process dies, those that it had not answered are sent to a new one, one by one: that
-of which it dies alone is lost.
+Many pictures are in flight. When a process dies, the pictures that it had not answered are sent to a new process one by
+one, and the picture that kills it alone is lost.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MODULE = "curation.images.decoding_process"
 DECODE_TIMEOUT_S = 60.0
 MAX_FAILED_STARTS = 5
 MAX_IN_FLIGHT = 32
-"""Pictures that a process has been sent, at most; the others wait here."""
+"""The most pictures that a process has been sent; the others wait in the parent."""
 ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
-    # Pictures of up to 32 MB stay in the heap, which is not given back between two: a twentieth of the time.
+    # Memory of pictures up to 32 MB stays in the heap between pictures, which saves a twentieth of the time.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
     "MALLOC_TOP_PAD_": str(16 << 20),
@@ -51,7 +51,7 @@ class DecodingProcess:
             [sys.executable, "-m", MODULE, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # whatever a library prints belongs nowhere
+            stdout=subprocess.DEVNULL,  # drops what libraries print
             stderr=subprocess.DEVNULL,
             env=os.environ | settings,
         )
@@ -72,11 +72,11 @@ class DecodingProcess:
 
 
 _idle: list[DecodingProcess] = []
-"""Decoders of finished units, ready for the next unit of this process: starting one costs as much as 300 pictures."""
+"""Decoders of finished units for the next unit of this process: a start takes as long as 300 pictures."""
 
 
 def take_idle_process(config: DownloadConfig) -> DecodingProcess | None:
-    """An idle decoder with the same settings; those with other settings are ended."""
+    """Take an idle decoder with the same settings, None when there is none; decoders with other settings are ended."""
     key = pickle.dumps(config)
     while _idle:
         process = _idle.pop()
@@ -93,7 +93,7 @@ def end_idle() -> None:
 
 
 class _Waiting:
-    """A picture on its way through the process."""
+    """A picture that waits for its answer. `sent`: bytes of it that were sent."""
 
     __slots__ = ("data", "future", "sent")
 
@@ -102,14 +102,14 @@ class _Waiting:
 
 
 class Decoder:
-    """The parent's side, inside an event loop; the process is started on first use and again after a death."""
+    """Sends pictures to a decoding process from an event loop; starts it at first use and after a crash."""
 
     def __init__(self, config: DownloadConfig, timeout_s: float = DECODE_TIMEOUT_S) -> None:
         self._config, self._timeout_s = config, timeout_s
         self._loop = asyncio.get_running_loop()
         self._process: DecodingProcess | None = None
         self._pictures: deque[_Waiting] = deque()
-        """Sent or to be sent, in order; the first is the one that is being decoded."""
+        """Pictures without an answer in their order; the first is the one that is being decoded."""
         self._frames = Frames()
         self._head_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -117,7 +117,7 @@ class Decoder:
         self._failed_starts = 0
         self._num_sent = 0
         self._num_suspects = 0
-        """How many of the first pictures were with a process that died: they are sent one by one."""
+        """How many of the first pictures were in a process that died; they are sent one by one."""
 
     @property
     def num_in_flight(self) -> int:
@@ -128,9 +128,10 @@ class Decoder:
         return self._process.pid if self._process is not None else None
 
     async def decode(self, data: bytes) -> Stored:
-        """Process one picture. Its `stored_sha256` is None when it is stored as it came.
+        """Process one picture. Its `stored_sha256` is None when it is stored as it was fetched.
 
-        Raises PictureError, with status decoder_died when the process died of it, RuntimeError when none starts.
+        Raises PictureError, with status decoder_died when the picture killed the process, and RuntimeError when no
+        process starts.
         """
         waiting = _Waiting(data, self._loop.create_future())
         if self._process is None:
@@ -152,7 +153,7 @@ class Decoder:
         self._loop.add_reader(self._process.link, self._receive)
 
     def _send(self) -> None:
-        """Send what the socket takes now, the rest when it takes more; a suspect only when nothing is before it."""
+        """Send what the socket takes now, and the rest when it takes more; a suspect is sent alone."""
         process = self._process
         if process is None or self._writing:
             return
@@ -163,7 +164,7 @@ class Decoder:
             self._num_sent += 1
 
     def _send_picture(self, link: socket.socket, waiting: _Waiting) -> bool:
-        """Whether all of `waiting` is sent now."""
+        """Send `waiting` as far as the socket takes it; returns whether all of it is sent."""
         size = FRAME.size + len(waiting.data)
         while waiting.sent < size:
             try:
@@ -177,7 +178,7 @@ class Decoder:
                 self._loop.add_writer(link, self._continue_sending)
                 return False
             except OSError:
-                return False  # its death is noticed where answers are read
+                return False  # the death of the process is noticed where answers are read
         return True
 
     def _continue_sending(self) -> None:
@@ -206,7 +207,7 @@ class Decoder:
             self._send()
 
     def _take_answer(self) -> bool:
-        """End the first picture if its answer is here."""
+        """Complete the first picture if its answer has come; returns whether it had."""
         frame = self._frames.take(len_about=True)
         if frame is None:
             return False
@@ -236,7 +237,7 @@ class Decoder:
             self._handle_death(f"no answer in {self._timeout_s:g} s")
 
     def _handle_death(self, why: str) -> None:
-        """One of the first pictures was the end of the process; a suspect that was alone with it is the one."""
+        """Handle the death of the process: a picture that was alone in it is lost, several become suspects."""
         assert self._process is not None
         ready = self._process.ready
         self._stop()
@@ -261,7 +262,7 @@ class Decoder:
             self._restart()
 
     def _restart(self) -> None:
-        """Send everything that waits to a new process."""
+        """Send all pictures without an answer to a new process."""
         for waiting in self._pictures:
             waiting.sent = 0
         self._start()
@@ -276,7 +277,7 @@ class Decoder:
         self._pictures.clear()
 
     def _stop(self) -> None:
-        """Let go of the process and end it."""
+        """Detach the process and end it."""
         process = self._detach()
         if process is not None:
             process.end()
@@ -293,7 +294,7 @@ class Decoder:
         return process
 
     async def close(self) -> None:
-        """Leave the process to the next unit if it is at rest, end it otherwise."""
+        """Keep the process for the next unit if it is idle, end it otherwise."""
         at_rest = not self._pictures and not len(self._frames)
         process = self._detach()
         if process is not None and process.ready and at_rest:
@@ -303,7 +304,10 @@ class Decoder:
 
 
 def _parse_reply(about: tuple[Any, ...], data: bytes, fetched: bytes) -> Reply:
-    """What the process said: two fields are a failure, those of `Stored` a picture, without data where it stays."""
+    """Parse an answer of the process: two fields are a failure, the fields of `Stored` a picture.
+
+    Its data is empty when the fetched bytes are to be stored.
+    """
     if len(about) == 2:
         return PictureError(Status(about[0]), about[1])
     return Stored(data=data or fetched, **dict(zip(NAMES, about, strict=True)))
@@ -316,7 +320,7 @@ class Decoders:
         self._all = [Decoder(config) for _ in range(config.num_decoders)]
 
     async def decode(self, data: bytes) -> Stored:
-        """As `Decoder.decode`, by whoever has least to do."""
+        """Like `Decoder.decode`, by the decoder with the fewest pictures in flight."""
         return await min(self._all, key=lambda decoder: decoder.num_in_flight).decode(data)
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
-"""A decoding process, `python -m curation.images.decoding_process FD`, with little memory of its own to ask for.
+"""A decoding process, `python -m curation.images.decoding_process FD`, with a limited address space.
 
-Its address space is limited, so that a picture that asks for more than it may have ends as its own failure. Answers are
-sent several at a time, since each waking of the other side costs as much as a tenth of a small picture.
+A picture that needs more memory than the limit fails alone. Answers are sent several at a time, since waking the other
+side once takes a tenth of the time of a small picture.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from curation.recipe.config import DownloadConfig
 from curation.schema import Status
 
 BYTES_PER_PIXEL = 8
-"""Address space that one pixel may need while it is decoded and flattened."""
+"""Bytes of address space for a pixel while it is decoded and flattened."""
 MAX_QUEUED, MAX_QUEUED_BYTES, MAX_QUEUED_S = 8, 256 << 10, 0.02
-"""Answers that are sent together: so many, so large, so long after the first."""
+"""Limits on answers that are sent together: their number, their bytes, the seconds since the first of them."""
 NAMES = [field.name for field in fields(Stored) if field.name != "data"]
-"""What an answer holds besides the picture."""
+"""The fields of an answer besides the bytes of the picture."""
 _facts = attrgetter(*NAMES)
 
 
 def limit_memory(max_pixels: int) -> None:
-    """Cap the address space at what is mapped now plus limit for one picture of `max_pixels`."""
+    """Limit the address space to what is mapped now and what one picture of `max_pixels` needs."""
     with open("/proc/self/statm", encoding="ascii") as f:
         mapped = int(f.read().split()[0]) * resource.getpagesize()
     limit = max(256 << 20, max_pixels * BYTES_PER_PIXEL)
@@ -44,7 +44,7 @@ def limit_memory(max_pixels: int) -> None:
 
 
 def answer_picture(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
-    """The two parts of the answer about the picture `data`."""
+    """Process the picture `data`; returns the two parts of its answer, what is said and the bytes to be stored."""
     try:
         stored = process(data, config, config.measure)
     except PictureError as error:
@@ -55,7 +55,7 @@ def answer_picture(data: bytes, config: DownloadConfig) -> tuple[bytes, bytes]:
         if error.code == cv2.Error.StsNoMem:
             return _failure(Status.TOO_MANY_PIXELS, NO_MEMORY)
         return _failure(Status.INTERNAL_ERROR, f"{error.err or error}")
-    except Exception as error:  # whatever strangers' bytes make a library raise must not end the process
+    except Exception as error:  # no exception of a library must end the process
         return _failure(Status.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
     return marshal.dumps(_facts(stored)), b"" if stored.data is data else stored.data
 
@@ -65,7 +65,7 @@ def _failure(status: Status, detail: str) -> tuple[bytes, bytes]:
 
 
 class Service:
-    """The process's side of the socket."""
+    """The side of the decoding process: it answers pictures on `link`."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
@@ -88,7 +88,7 @@ class Service:
                 self._send()
 
     def _next_frame(self) -> tuple[int, bytes] | None:
-        """The next frame; what is held is sent before waiting for it."""
+        """The next frame, None when the socket is closed; queued answers are sent before the process waits."""
         while (frame := self._frames.take(len_about=False)) is None:
             if not self._receive():
                 return None
@@ -118,7 +118,7 @@ class Service:
 
 
 def main() -> None:
-    """Serve the parent on the socket that it passed."""
+    """Serve the parent on the socket whose descriptor is the first argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
     with socket.socket(fileno=int(sys.argv[1])) as link, contextlib.suppress(ConnectionError):
         Service(link).run()

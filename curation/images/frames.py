@@ -1,8 +1,8 @@
-"""How a decoding process and its parent speak: frames over a socket.
+"""The protocol between a decoding process and its parent: frames over a socket.
 
-To the process: the pickled configuration, then pictures. From it: an empty answer when it is ready, then one answer for
-each picture in the order in which they came, marshalled: unlike a pickle, what a process that a picture has taken over
-would send can name nothing to be called.
+The parent sends the pickled configuration, then pictures. The process sends an empty answer when it is ready, then one
+answer for each picture in the order of the pictures. Answers are marshalled, not pickled: a process that a picture has
+taken over cannot make the parent call anything.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import socket
 import struct
 
 FRAME = struct.Struct(">IQ")
-"""To the process: ALONE or 0, length of the picture. From it: lengths of what it says and of the picture after it."""
+"""To the process: ALONE or 0, and the length of the picture. From it: the lengths of the answer and of its picture."""
 ALONE = 1
-"""The answer to this picture is not to wait for others."""
+"""Says that the answer to this picture must be sent at once, not together with others."""
 SOCKET_BYTES = 1 << 20
 
 
 class Frames:
-    """Bytes of a socket as frames."""
+    """Splits the bytes that come from a socket into frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray(SOCKET_BYTES)
         self._start = self._end = 0
 
     def __len__(self) -> int:
-        """Bytes of a frame that is not whole yet."""
+        """The number of bytes that belong to a frame that is not whole yet."""
         return self._end - self._start
 
     def receive(self, link: socket.socket, flags: int = 0) -> bool:
-        """Take what has come; False when the other side has closed. Raises BlockingIOError, OSError."""
+        """Read what has come; False when the other side has closed. Raises BlockingIOError, OSError."""
         if self._start == self._end:
             self._start = self._end = 0
         elif self._end == len(self._buffer):
@@ -39,7 +39,7 @@ class Frames:
         return number > 0
 
     def _make_space(self) -> None:
-        """Move the frame that is not whole to the front, into a larger buffer if it is all there is."""
+        """Move the partial frame to the front, into a larger buffer if it fills more than half of this one."""
         rest = self._buffer[self._start : self._end]
         size = max(SOCKET_BYTES, 2 * len(rest)) if len(rest) > SOCKET_BYTES // 2 else SOCKET_BYTES
         self._buffer = bytearray(size)
@@ -47,7 +47,9 @@ class Frames:
         self._start, self._end = 0, len(rest)
 
     def take(self, len_about: bool) -> tuple[int, bytes, bytes] | None:
-        """Number, what is said and data of the next whole frame; the number is a length if `len_about`."""
+        """Number, text and data of the next whole frame, None when it is not whole; with `len_about` the number is the
+        length of the text, else there is no text.
+        """
         if len(self) < FRAME.size:
             return None
         number, size = FRAME.unpack_from(self._buffer, self._start)

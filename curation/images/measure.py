@@ -1,4 +1,4 @@
-"""What is measured of every decoded picture, in the pass that has its pixels at hand."""
+"""Hashes and statistics of every decoded picture, taken while its pixels are in memory."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from curation.images.resize import scale
 
 SHARPNESS_SIDE = 256
-"""Sharpness is measured at this longest side, so that it does not depend on the stored size."""
+"""Pictures are scaled to this longest side for sharpness, so that it does not depend on the stored size."""
 COLOUR_STEP = 8
 PHASH_SIDE, PHASH_KEPT = 32, 8
 """pHash: the picture at PHASH_SIDE², the PHASH_KEPT² lowest frequencies of its DCT."""
 MAX_MATRIX_SIDE = 1024
-"""What is longer is halved: a matrix has 32 bytes a pixel of the side, and those of all sides are kept."""
+"""Longer sides are halved first: a matrix takes 32 bytes for each pixel of a side, and all matrices are cached."""
 LANCZOS_LOBES = 3
 
 
@@ -35,7 +35,7 @@ class Measures:
 def measure(image: np.ndarray, width: int, height: int, encoded_sha256: str | None = None) -> Measures:
     """All measures of `image` (BGR uint8 `[h, w, 3]`), decoded from a picture of `width` × `height`.
 
-    `encoded_sha256` is that of `image` as it was encoded here, which is as good an identity of its pixels.
+    `encoded_sha256` is the sha256 of `image` as it was encoded here, which identifies its pixels as well.
     """
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     return Measures(
@@ -47,9 +47,9 @@ def measure(image: np.ndarray, width: int, height: int, encoded_sha256: str | No
 
 
 def pixel_sha256(image: np.ndarray, gray: np.ndarray, size: tuple[int, int]) -> str:
-    """Identity of what is shown: the size, the grey of every pixel, the colour of every COLOUR_STEP-th row.
+    """The identity of what is shown: the size, the grey of every pixel, and the colours of every COLOUR_STEP-th row.
 
-    A third of the bytes of all colours; who recolours a picture changes more than single rows.
+    That is a third of the bytes of all colours, and recolouring a picture changes more than a few rows.
     """
     digest = hashlib.sha256(f"{size}{image.shape}".encode())
     digest.update(np.ascontiguousarray(gray).data)
@@ -60,8 +60,8 @@ def pixel_sha256(image: np.ndarray, gray: np.ndarray, size: tuple[int, int]) -> 
 def phash(gray: np.ndarray) -> str:
     """The perceptual hash that `curation.duplicates.phash` defines, of `gray` uint8 `[h, w]`, as 16 hex digits.
 
-    Resampling and transform are linear, so both are one matrix a side: a tenth of the time. Grey levels in between are
-    not rounded, and large pictures are halved first, which turns a bit now and then that lies at the median.
+    Resampling and transform are linear, so one matrix for each side does both in a tenth of the time. Intermediate grey
+    levels are not rounded and large pictures are halved first, which changes a bit near the median now and then.
     """
     while min(gray.shape) >= 4 * PHASH_SIDE:
         size = (gray.shape[1] + 1) // 2, (gray.shape[0] + 1) // 2
@@ -72,7 +72,7 @@ def phash(gray: np.ndarray) -> str:
     low = _frequencies(gray.shape[0]) @ gray.astype(np.float32) @ _frequencies(gray.shape[1]).T
     values = low.ravel()
     ranked = np.sort(values)
-    median = (ranked[len(ranked) // 2 - 1] + ranked[len(ranked) // 2]) / 2  # np.median takes as long as the rest
+    median = (ranked[len(ranked) // 2 - 1] + ranked[len(ranked) // 2]) / 2  # np.median takes as long as all the rest
     return np.packbits(values > median).tobytes().hex()
 
 

@@ -1,4 +1,4 @@
-"""Bytes to pixels: BGR as a viewer on a white page shows them."""
+"""Decoding: bytes to BGR pixels as a viewer shows them on a white page."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ BAD_BYTES = (
     RuntimeError,
     struct.error,
 )
-"""What Pillow's plugins raise for bytes they do not understand."""
+"""What Pillow's plugins raise for damaged bytes."""
 NO_MEMORY = "decoding needs more memory than one picture may have"
 HARMLESS = "extraneous bytes"
-"""libjpeg's warning about bytes between two segments, which no viewer shows. Its others mean a damaged picture, grey
-or garbled from some row on."""
+"""libjpeg's warning about bytes between two segments, which no viewer shows. Its other warnings mean a damaged picture,
+grey or garbled from some row on."""
 UNUSUAL = "Could not determine subsampling"
-"""libjpeg-turbo's quick interface knows eight ways of sampling colour; the full one, in OpenCV, all of them."""
+"""The error of libjpeg-turbo's quick interface, which knows eight ways of sampling colour; OpenCV uses the full one."""
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -44,7 +44,7 @@ _REDUCED = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 WITHOUT_REDUCTION = 1 << 24
-"""Pixels up to which any other format than JPEG is flattened at its full size."""
+"""Up to this number of pixels, formats other than JPEG are flattened at full size."""
 
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: cv2.flip(image, 1),
@@ -55,11 +55,11 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
     8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-"""EXIF orientation (Exif 2.32, tag 274) → what shows the picture upright."""
+"""EXIF orientation (Exif 2.32, tag 274) → the function that turns the picture upright."""
 
 
 def read_rare_header(name: str, data: bytes) -> Header:
-    """Header of a format that only Pillow reads."""
+    """Read the header of a format that only Pillow knows. Raises PictureError."""
     try:
         with Image.open(io.BytesIO(data), formats=[name.upper()]) as image:
             frames = int(getattr(image, "n_frames", 1))
@@ -72,27 +72,28 @@ def read_rare_header(name: str, data: bytes) -> Header:
 
 
 def read_orientation(header: Header) -> int:
-    """EXIF orientation 1 to 8; 1 where there is none or it cannot be read."""
+    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
     if not header.exif:
         return 1
     exif = Image.Exif()
     try:
         exif.load(header.exif)
-        found = exif.get(EXIF_ORIENTATION, 1)
+        value = exif.get(EXIF_ORIENTATION, 1)
     except (*BAD_BYTES, AttributeError):
         return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def apply_orientation(image: np.ndarray, orientation: int) -> np.ndarray:
-    """`image` as EXIF orientation 1 to 8 wants it shown."""
+    """`image` turned upright by its EXIF orientation, 1 to 8."""
     return _TURNS[orientation](image) if orientation in _TURNS else image
 
 
 def decode_pixels(data: bytes, header: Header, reduction: int = 1) -> np.ndarray:
     """BGR pixels `[h, w, 3]` uint8 in the file's own orientation, transparency on white. Raises PictureError.
 
-    `reduction` (1, 2, 4 or 8) makes a JPEG that many times smaller, sides rounded up, and other formats when large.
+    `reduction` (1, 2, 4 or 8) makes JPEGs, and large pictures of other formats, that many times smaller; sides are
+    rounded up.
     """
     large = header.width * header.height > WITHOUT_REDUCTION
     try:
@@ -146,9 +147,9 @@ def _flatten_on_white(image: np.ndarray, reduction: int = 1) -> np.ndarray:
 
 
 def _flatten_in_strips(part: Callable[[int, int], np.ndarray], width: int, height: int, reduction: int) -> np.ndarray:
-    """BGR of the whole from `part(top, bottom)`, its rows as BGR; averaged to 1/`reduction`, sides rounded up.
+    """The BGR picture of which `part(top, bottom)` gives rows; averaged to 1/`reduction`, sides rounded up.
 
-    A large picture must not need its size again for arithmetic.
+    Strips keep the arithmetic of a large picture from needing its size in memory once more.
     """
     small = -(-height // reduction), -(-width // reduction)
     flat = np.empty((*small, 3), np.uint8)
@@ -183,7 +184,7 @@ def _decode_by_pillow(data: bytes, name: str, reduction: int) -> np.ndarray:
         image.load()
         width, transparent = image.width, image.has_transparency_data
         if name == "png" and data[24] == 16 and isinstance(image.info.get("transparency"), tuple):
-            # Of 16-bit colours Pillow keeps the high bytes, but not of the transparent one.
+            # Pillow keeps the high bytes of 16-bit colours, but the transparent colour has 16 bits.
             image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
         return _flatten_in_strips(
             lambda top, bottom: _flatten_strip(image.crop((0, top, width, bottom)), transparent),
@@ -194,7 +195,7 @@ def _decode_by_pillow(data: bytes, name: str, reduction: int) -> np.ndarray:
 
 
 def _keep_pixel_chunks(data: bytes) -> bytes:
-    """A PNG without texts, profile and animation: over a long compressed one Pillow refuses the whole picture."""
+    """A PNG without texts, profile and animation; Pillow refuses the whole picture if one of them is long."""
     view, position = memoryview(data), 8
     parts = [view[:position]]
     while position + 12 <= len(data):
@@ -209,7 +210,7 @@ def _keep_pixel_chunks(data: bytes) -> bytes:
 
 
 def _flatten_strip(image: Image.Image, transparent: bool) -> np.ndarray:
-    """A Pillow picture of any mode as BGR on white."""
+    """Convert a Pillow picture of any mode to BGR on white."""
     if image.mode.startswith("I"):
         values = np.asarray(image)
         gray = (values.astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8)

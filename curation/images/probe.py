@@ -1,6 +1,6 @@
-"""What the bytes of a picture say about it before any decoder runs: format, size, frames, whether it is whole.
+"""Reads the header of a picture before any decoder runs: format, size, frames, whether it is whole.
 
-Plain Python over bytes with every length checked, so it may look at anything, in any process.
+This is plain Python over bytes with every length checked, so it is safe for any bytes in any process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAGIC = (
     (b"\xff\x4f\xff\x51", "jp2"),
 )
 BRANDS = {b"avif": "avif", b"avis": "avif", b"mif1": "heic", b"msf1": "heic", b"heic": "heic", b"heix": "heic"}
-"""Major brands of HEIF files (ISO/IEC 23008-12, AV1 image file format); those of no codec may hold either."""
+"""Major brands of HEIF files (ISO/IEC 23008-12, AV1 image file format); a brand without a codec may hold either."""
 _NO_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
@@ -36,15 +36,15 @@ SOS, EXIF = 0xDA, 0xE1
 _SCAN = re.compile(rb"\xff\xda")
 MIN_SCAN_BYTES = 10
 MAX_PARTS = 100_000
-"""Segments or chunks that are walked, which takes 20 ms; files have some hundreds, and 20 MB have room for millions."""
+"""The most segments or chunks that are read, in 20 ms; files have some hundreds, and 20 MB could hold millions."""
 FULL_BLOCKS = 4
-"""A GIF has as many blocks as its bytes need; a quarter full on average is far from any encoder."""
+"""How many times more blocks a GIF may have than its bytes need; no encoder fills blocks to a quarter only."""
 MAX_EXIF_BYTES = 64 << 10
 PNG_COLOR_GRAY, PNG_COLOR_RGB = 0, 2
 
 
 class PictureError(Exception):
-    """A picture that cannot be stored: the status of its row, and why."""
+    """A picture that cannot be stored: the status of its row, and the reason."""
 
     def __init__(self, status: Status, detail: str) -> None:
         super().__init__(status, detail)
@@ -53,7 +53,7 @@ class PictureError(Exception):
 
 
 class Header(NamedTuple):
-    """What a file claims to hold. Sizes in pixels as stored, before EXIF turns the picture."""
+    """What the header of a file says. Sizes are in pixels as stored, before EXIF turns the picture."""
 
     format: str
     width: int
@@ -62,7 +62,7 @@ class Header(NamedTuple):
     exif: bytes = b""
     """TIFF structure of the EXIF block."""
     opaque: bool = True
-    """Whether every pixel is 8-bit grey or colour without transparency, as far as the header tells."""
+    """Whether every pixel is 8-bit grey or colour without transparency, as far as the header says."""
     plain: bool = True
     """Whether OpenCV decodes it as a viewer would: no CMYK, no 16 bits, no grey with a transparent value."""
     scan: int = 0
@@ -72,7 +72,7 @@ class Header(NamedTuple):
 
 
 def picture_format(data: bytes) -> str:
-    """`jpeg`, `png`, `gif`, `webp`, … by magic number. Raises PictureError for what is no picture at all."""
+    """The format of `data` by its magic number: `jpeg`, `png`, `gif`, `webp`, …. Raises PictureError for no picture."""
     for magic, name in MAGIC:
         if data.startswith(magic):
             return name
@@ -91,9 +91,9 @@ def _is_svg(start: bytes) -> bool:
 
 
 def read_header(name: str, data: bytes) -> Header | None:
-    """Header of a picture of format `name`; None for a format that only its own decoder reads.
+    """Read the header of a picture of format `name`; None for a format that only its own decoder reads.
 
-    Raises PictureError: truncated when the file ends before its header or its last part does, corrupt otherwise.
+    Raises PictureError: truncated when the file ends before the header or its last part ends, corrupt otherwise.
     """
     reader = {"jpeg": _read_jpeg, "png": _read_png, "gif": _read_gif, "webp": _read_webp}.get(name)
     if reader is None:
@@ -108,7 +108,7 @@ def read_header(name: str, data: bytes) -> Header | None:
 
 
 def _read_jpeg(data: bytes) -> Header:
-    """Segments up to the first scan (ITU T.81 B.1)."""
+    """Read the segments up to the first scan (ITU T.81 B.1)."""
     position, size, exif, progressive = 2, None, b"", False
     for _ in range(MAX_PARTS):
         position = data.find(b"\xff", position)
@@ -147,8 +147,8 @@ def _read_jpeg(data: bytes) -> Header:
 def has_more_scans(header: Header, data: bytes, most: int) -> bool:
     """Whether a JPEG holds more than `most` scans.
 
-    Among a scan's own bytes 0xFF is followed by 0 or a restart marker, so its start marker stands for a scan, or for
-    something behind the end of the picture. 0.3 ms a megabyte, spent only where the file has room for so many.
+    Inside a scan, 0xFF is followed by 0 or a restart marker, so a start marker means a scan, or something after the end
+    of the picture. The search takes 0.3 ms a megabyte, and runs only where the file is long enough for so many scans.
     """
     if not header.scans_follow or len(data) - header.scan <= most * MIN_SCAN_BYTES:
         return False
@@ -192,7 +192,7 @@ def _read_png(data: bytes) -> Header:
 
 
 def _check_png(data: bytes) -> None:
-    """Walk the chunks to IEND (PNG 3rd edition 5.3); the checksum of a chunk that matters must hold."""
+    """Check the chunks up to IEND (PNG 3rd edition 5.3); the checksums of critical chunks must match."""
     position = 8
     for _ in range(MAX_PARTS):
         if position + 12 > len(data):
@@ -212,7 +212,7 @@ def _check_png(data: bytes) -> None:
 
 
 def _read_gif(data: bytes) -> Header:
-    """Blocks to the trailer, counting frames (GIF89a); nothing is decompressed."""
+    """Read the blocks up to the trailer and count frames (GIF89a); nothing is decompressed."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     frames, parts = 0, 2 * MAX_PARTS + FULL_BLOCKS * len(data) // 255
@@ -222,7 +222,7 @@ def _read_gif(data: bytes) -> Header:
             position += 2
         else:
             left, top, frame_width, frame_height, local = struct.unpack_from("<HHHHB", data, position + 1)
-            if frames == 0:  # decoders grow the screen where the first frame overhangs it
+            if frames == 0:  # decoders enlarge the screen if the first frame is larger
                 width, height = max(width, left + frame_width), max(height, top + frame_height)
             frames += 1
             position += 11 + (3 << (local & 7) + 1 if local & 0x80 else 0)
@@ -238,7 +238,7 @@ def _read_gif(data: bytes) -> Header:
 
 
 def _read_webp(data: bytes) -> Header:
-    """RIFF chunks (WebP container specification); the canvas is VP8X's, else the only frame's."""
+    """Read the RIFF chunks (WebP container specification); the size is that of VP8X, else of the only frame."""
     size, alpha, exif, frames = None, False, b"", 0
     position = 12
     for _ in range(MAX_PARTS):
@@ -278,8 +278,8 @@ def _read_webp(data: bytes) -> Header:
 
 def check_whole(header: Header, data: bytes) -> None:
     """Raise PictureError (truncated, or corrupt) when the file does not reach the end that its format promises."""
-    # Decoders fill a torn JPEG with grey and only warn. Among a scan's own bytes no end marker can occur, one before it
-    # is a thumbnail's.
+    # Decoders fill a truncated JPEG with grey and only warn. No scan contains an end marker; one before the first scan
+    # belongs to a thumbnail.
     if header.format == "jpeg" and data.rfind(b"\xff\xd9", header.scan) < 0:
         raise PictureError(Status.TRUNCATED, "the JPEG has no end marker")
     if header.format == "png":

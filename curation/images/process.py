@@ -1,8 +1,8 @@
 """One picture from fetched bytes to stored bytes: check, decode, turn, resize, encode, measure.
 
-libjpeg-turbo decodes JPEG, at a reduced scale when the target is small, and says when a scan is damaged. OpenCV decodes
-what it shows as a viewer would; CMYK, 16 bits, animations and rarer formats go through Pillow. Raises `PictureError`
-with the status of the row, and nothing else for bad bytes. Pixels are BGR inside this module, OpenCV's order.
+libjpeg-turbo decodes JPEG, at a reduced scale when the target is small, and reports damaged scans. OpenCV decodes what
+it shows as a viewer would; Pillow decodes CMYK, 16 bits, animations and rare formats. Bad bytes raise `PictureError`
+with the status of the row, and no other exception. Pixels are BGR in this module, which is OpenCV's order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from curation.schema import Status
 cv2.setNumThreads(1)
 
 KEPT_FORMATS = ("jpeg", "png", "webp", "gif")
-"""What may stand in a shard as it was fetched."""
+"""Formats that may be stored as they were fetched."""
 ENCODER_FLAGS = {
     "jpg": cv2.IMWRITE_JPEG_QUALITY,
     "png": cv2.IMWRITE_PNG_COMPRESSION,
@@ -31,8 +31,8 @@ ENCODER_FLAGS = {
 }
 PNG_LEVEL = 6
 MAX_SCANS = 50
-"""Scans that a JPEG of `max_pixels` may have, smaller ones as many more: a decoder goes over all pixels for each, and a
-scan may take ten bytes. Encoders make about ten; libjpeg-turbo's own fuzzers stop at 500 of a megapixel each."""
+"""The most scans of a JPEG of `max_pixels`; a smaller JPEG may have more in proportion. A decoder processes all pixels
+for each scan, and a scan may take ten bytes. Encoders make about ten; libjpeg-turbo's own fuzzers stop at 500."""
 
 
 @dataclass(kw_only=True)
@@ -46,11 +46,11 @@ class Stored(Measures):
     stored_width: int
     stored_height: int
     stored_sha256: str | None = None
-    """Of `data`, when it was encoded here; None when it is what was fetched."""
+    """The sha256 of `data` if it was encoded here; None if `data` is what was fetched."""
 
 
 def inspect(data: bytes, config: DownloadConfig) -> Header:
-    """Everything that can be said without decoding. Raises PictureError for what the recipe does not let in."""
+    """Read the header without decoding. Raises PictureError for a picture that the recipe does not allow."""
     name = picture_format(data)
     if name not in config.formats:
         raise PictureError(Status.UNSUPPORTED_FORMAT, name)
@@ -79,8 +79,8 @@ def process(data: bytes, config: DownloadConfig, measured: bool = True) -> Store
     image = decoding.decode_pixels(data, header, reduction)
     reduced = -(-header.height // reduction), -(-header.width // reduction)
     if image.shape[:2] not in (reduced, (header.height, header.width)):
-        found = f"{image.shape[1]}×{image.shape[0]}"
-        raise PictureError(Status.CORRUPT, f"decodes to {found}, not {header.width}×{header.height}")
+        size = f"{image.shape[1]}×{image.shape[0]}"
+        raise PictureError(Status.CORRUPT, f"decodes to {size}, not {header.width}×{header.height}")
     if untouched:
         return _store_as_fetched(data, header, measure(image, width, height))
     image = decoding.apply_orientation(resize(image, layout, turned=orientation > 4), orientation)
@@ -100,10 +100,10 @@ def process(data: bytes, config: DownloadConfig, measured: bool = True) -> Store
 
 
 def keep(data: bytes, config: DownloadConfig) -> Stored | None:
-    """`data` unmeasured, when the recipe wants it neither measured nor changed; None for what `process` has to see.
+    """Keep `data` as it is if the recipe wants it neither measured nor changed; None if `process` must handle it.
 
-    Only plain Python looks at the bytes, so any process may call it. Raises PictureError. Where pictures are resized,
-    few have the right size already: `process` finds those, and no other is looked at twice.
+    Only plain Python reads the bytes, so any process may call this. Raises PictureError. Where pictures are resized,
+    few have the right size already: `process` finds those, so that no picture is inspected twice.
     """
     if config.measure or config.resize_mode != "no" or picture_format(data) not in KEPT_FORMATS:
         return None
@@ -119,7 +119,7 @@ def _plan_storage(data: bytes, config: DownloadConfig) -> tuple[Header, int, Lay
 
 
 def _shown_size(header: Header, orientation: int) -> tuple[int, int]:
-    """Width and height as a viewer shows the picture."""
+    """Width and height of the picture as a viewer shows it."""
     return (header.height, header.width) if orientation > 4 else (header.width, header.height)
 
 
@@ -141,12 +141,12 @@ def _store_as_fetched(data: bytes, header: Header, measures: Measures) -> Stored
 
 
 def _measuring_reduction(width: int, height: int) -> int:
-    """How many times smaller a picture may be decoded that is only measured."""
+    """How many times smaller a picture that is only measured may be decoded."""
     return next((n for n in (8, 4, 2) if max(width, height) // n >= SHARPNESS_SIDE), 1)
 
 
 def _has_wanted_format(header: Header, config: DownloadConfig) -> bool:
-    """Whether the fetched bytes are already what the recipe asks for, given that the size is."""
+    """Whether the fetched bytes have the format that the recipe asks for."""
     if config.resize_mode == "no":
         return header.format in KEPT_FORMATS
     wanted = "jpeg" if config.encode_format == "jpg" else config.encode_format

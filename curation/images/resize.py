@@ -13,14 +13,14 @@ from curation.schema import Status
 
 WHITE = (255, 255, 255)
 MAX_ONE_STEP = 2.0
-"""Shrinking by less than this takes bicubic sampling: every source pixel still lies under a kernel, and against
-antialiased Lanczos it keeps 51 dB where area averaging keeps 44 (benchmarks/download.py says how fast)."""
+"""Up to this factor pictures are shrunk by bicubic sampling, whose kernels still cover every source pixel. Compared to
+antialiased Lanczos it has 51 dB, area averaging 44 (benchmarks/download.py measures the speed)."""
 MAX_SIDES = {"jpg": 65_500, "webp": 16_383, "png": 1_000_000}
-"""What encoders write: libjpeg's JPEG_MAX_DIMENSION, WEBP_MAX_DIMENSION, libpng's PNG_USER_WIDTH_MAX."""
+"""The limits of encoders: libjpeg's JPEG_MAX_DIMENSION, WEBP_MAX_DIMENSION, libpng's PNG_USER_WIDTH_MAX."""
 
 
 class Layout(NamedTuple):
-    """What happens to the size of one picture: scaled to `width` × `height`, then cropped or padded to a square."""
+    """How one picture is resized: scaled to `width` × `height`, then cropped or padded to a square."""
 
     width: int
     height: int
@@ -33,7 +33,7 @@ class Layout(NamedTuple):
     """Side of the square that white fills up, 0 for none."""
 
     def crop_or_pad(self, image: np.ndarray) -> np.ndarray:
-        """`image` cropped or padded."""
+        """`image`, already scaled, cropped or padded as this layout says."""
         height, width = image.shape[:2]
         if self.crop:
             top, left = (height - self.crop) // 2, (width - self.crop) // 2
@@ -54,7 +54,7 @@ def plan_layout(width: int, height: int, config: DownloadConfig) -> Layout:
     new_width, new_height = (max(1, round(side * size / reference)) for side in (width, height))
     crop, pad = size * (mode == "center_crop"), size * (mode == "border")
     final = (size, size) if crop or pad else (new_width, new_height)
-    # Twice the target is left for the last step, which averages better than the decoder's reduction does.
+    # The decoder leaves twice the target for the last step, which averages better than the decoder.
     reduction = next((n for n in (8, 4, 2) if reference // n >= 2 * size), 1)
     return Layout(
         width=new_width,
@@ -67,7 +67,7 @@ def plan_layout(width: int, height: int, config: DownloadConfig) -> Layout:
 
 
 def check_target(layout: Layout, config: DownloadConfig) -> None:
-    """Raise PictureError where a thin picture would be scaled to more pixels than the recipe allows or a file holds."""
+    """Raise PictureError if a thin picture would be scaled to more pixels than the recipe or the format allows."""
     longest = layout.crop or layout.pad or max(layout.width, layout.height)
     if layout.width * layout.height > config.max_pixels or longest > MAX_SIDES[config.encode_format]:
         detail = f"to be stored at {layout.width}×{layout.height} as {config.encode_format}"
@@ -75,13 +75,13 @@ def check_target(layout: Layout, config: DownloadConfig) -> None:
 
 
 def resize(image: np.ndarray, layout: Layout, turned: bool) -> np.ndarray:
-    """`image` `[h, w, c]` scaled to the layout, whose sides are exchanged when it will be `turned` by 90° later."""
+    """`image` `[h, w, c]` scaled to the layout, with its sides exchanged if the picture is `turned` by 90° later."""
     width, height = (layout.height, layout.width) if turned else (layout.width, layout.height)
     return scale(image, width, height)
 
 
 def scale(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """`image` scaled to `width` × `height`: area averaging, bicubic for little shrinking, Lanczos to enlarge."""
+    """`image` scaled to `width` × `height`: by area averaging, bicubic if little shrinks, Lanczos to enlarge."""
     if image.shape[:2] == (height, width):
         return image
     shrink = max(image.shape[1] / width, image.shape[0] / height)

@@ -58,7 +58,7 @@ class Manifest:
         forbid_extensions(self.connection)
         if not self.root.is_local:
             self.connection.register_filesystem(self.root.fs)
-        # A connection of its own for syntax: the other may have a result that is not read to its end.
+        # The parser has its own connection, since the other may have a result that is not read to its end.
         self._parser = duckdb.connect()
         self._indexes: dict[str, UidIndex] = {}
         self._create_views()
@@ -68,7 +68,7 @@ class Manifest:
     def query(self, sql: str, parameters: Iterable[Any] | None = None) -> duckdb.DuckDBPyRelation:
         """The relation that `sql` (one SELECT) describes. Raises UserError with DuckDB's reason for bad SQL.
 
-        Tables whose columns the query does not name are not joined, and `uid = …` or `uid in (…)` reads the files that
+        Tables whose columns the query does not name are not joined. `uid = …` and `uid in (…)` read only the files that
         can hold those uids (curation/manifest/rewrite.py, curation/manifest/uid_index.py).
         """
         values = None if parameters is None else list(parameters)
@@ -78,7 +78,7 @@ class Manifest:
                 raise UserError("The manifest is read-only: ask it with one SELECT.")
             narrow = rewrite_query(self._parser, statements[0].query, values, self._views, self._narrow_view)
             if narrow is not None:
-                # An error in it would speak of queries that nobody wrote.
+                # An error of the rewritten query would speak of SQL that the user did not write.
                 with contextlib.suppress(duckdb.Error):
                     return self.connection.sql(narrow, params=values)
             return self.connection.sql(sql, params=values)
@@ -101,7 +101,7 @@ class Manifest:
         return list(self.connection.table(view).columns)
 
     def files(self, table: str) -> list[str]:
-        """Paths relative to ROOT of the parquet files that `table` consists of now."""
+        """Paths, relative to ROOT, of the parquet files of which `table` consists now."""
         if table in VERSIONED_TABLES:
             current = self.root.current(table)
             return [f for f in current["files"] if f.endswith(".parquet")] if current else []
@@ -149,7 +149,7 @@ class Manifest:
         return f"from read_parquet([{listed}], union_by_name = false)"
 
     def _narrow_view(self, use: Use) -> str | None:
-        """The query to put in the place of one use of a view; None where the view itself is right."""
+        """The query that replaces one use of a view; None where the view itself is to be used."""
         if use.view != "manifest":
             return None if use.uids is None else self._prune_scan(use.view, use.uids)
         tables = self._wide.needed_tables(use.names)
@@ -159,7 +159,7 @@ class Manifest:
         return self._wide.sql(use.names, {table: scan for table, scan in scans.items() if scan is not None})
 
     def _prune_scan(self, table: str, uids: Sequence[str]) -> str | None:
-        """A scan of the files of `table` that can hold `uids`; None where that is no fewer."""
+        """A scan of the files of `table` that can hold `uids`; None where all of them are scanned."""
         files = self._files[table]
         if len(files) < MIN_FILES:
             return None
@@ -179,7 +179,7 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class _Wide:
-    """The view `manifest`: what it takes from which table. `scores`: columns of each table of scores."""
+    """The columns of the view `manifest` and the tables they come from. `scores`: columns of each table of scores."""
 
     scores: dict[str, list[str]]
 
@@ -209,7 +209,7 @@ class _Wide:
         return found | versioned
 
     def needed_tables(self, names: frozenset[str] | None) -> list[str]:
-        """The tables that a query with the words `names` can need; samples says which rows there are."""
+        """The tables that a query with the words `names` can need; samples is always needed, as it lists the rows."""
         return [
             table
             for table, columns in self.columns.items()
@@ -217,7 +217,7 @@ class _Wide:
         ]
 
     def sql(self, names: frozenset[str] | None, scans: Mapping[str, str]) -> str:
-        """The view, or as much of it as `names` need; a table is read by its scan where there is one."""
+        """The SQL of the view, or of the part that `names` need; `scans` replace the scans of whole tables."""
         tables = self.needed_tables(names)
         aliases = {"samples": "s", "downloads": "d", "duplicates": "u", "selection": "l", "train_index": "t"}
         listed = [f"{sql} as {quote_identifier(name)}" for table in tables for name, sql in self.columns[table].items()]
@@ -230,7 +230,7 @@ class _Wide:
         return f"select {', '.join(listed)} from {joined}"
 
     def scores_sql(self) -> str:
-        """The view `scores`: a row for each uid that any table of scores has."""
+        """The SQL of the view `scores`, with one row for each uid in any table of scores."""
         listed = "".join(f", {sql}" for table in self.scores for sql in self.columns[table].values())
         uids = (
             " union ".join(f"select uid from {quote_identifier(t)}" for t in self.scores)
@@ -241,7 +241,7 @@ class _Wide:
 
 
 def explain_error(error: Exception) -> str:
-    """DuckDB's message in one line: what is wrong and its hint, without the marker lines."""
+    """DuckDB's message in one line: the error and its hint, without the lines that mark the place."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("LINE ", "^"))]
     return " ".join(kept) or "it gives no reason."

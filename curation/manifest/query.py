@@ -41,9 +41,9 @@ def write_query(root: Root, sql: str, form: str, output: str | None, *, allow_fi
 
 @contextlib.contextmanager
 def _errors_as_user_errors() -> Iterator[None]:
-    """What DuckDB finds wrong only at a row (a value that does not convert, say) as a UserError.
+    """Turn errors that DuckDB finds while it reads rows (a value that does not convert, for example) into UserError.
 
-    Arrow passes such an error on as an OSError without a number.
+    Arrow raises such an error as an OSError without a number.
     """
     try:
         yield
@@ -54,7 +54,7 @@ def _errors_as_user_errors() -> Iterator[None]:
 
 
 def _rename_repeated(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """`reader` with a number after the names of columns that are there twice."""
+    """`reader` with a number after the names of repeated columns."""
     names = reader.schema.names
     fresh = list[str]()
     for name in names:
@@ -67,7 +67,7 @@ def _rename_repeated(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
 
 @contextlib.contextmanager
 def _open_sink(output: str | None) -> Iterator[IO[bytes]]:
-    """Standard output, or a file that appears under its name when it is whole."""
+    """Standard output, or a file that appears under its name once it is whole."""
     if output is None:
         yield cast(IO[bytes], EscapedSink(sys.stdout.buffer)) if sys.stdout.isatty() else sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -77,15 +77,15 @@ def _open_sink(output: str | None) -> Iterator[IO[bytes]]:
 
 
 def _write_csv(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
-    """Lists, structs, intervals and bytes as JSON text."""
-    written = [pa.field(f.name, pa.string() if _lacks_csv(f.type) else f.type) for f in reader.schema]
+    """Write CSV; lists, structs, intervals and bytes are written as JSON text."""
+    written = [pa.field(f.name, pa.string() if _has_no_csv_form(f.type) else f.type) for f in reader.schema]
     with pyarrow.csv.CSVWriter(sink, pa.schema(written)) as writer:
         for batch in reader:
-            columns = [_as_text(column) if _lacks_csv(column.type) else column for column in batch.columns]
+            columns = [_as_text(column) if _has_no_csv_form(column.type) else column for column in batch.columns]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=pa.schema(written)))
 
 
-def _lacks_csv(dtype: pa.DataType) -> bool:
+def _has_no_csv_form(dtype: pa.DataType) -> bool:
     kinds = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_interval)
     return any(kind(dtype) for kind in kinds)
 
@@ -107,7 +107,7 @@ def _to_json(value: Any) -> str:
 
 
 def _to_json_types(value: Any) -> Any:
-    """`value` in JSON's types: whole decimals (DuckDB's sums) as integers, bytes in hex, NaN and infinity as null."""
+    """`value` in JSON's types: whole decimals (DuckDB's sums) as int, bytes in hex, NaN and infinity as null."""
     if isinstance(value, dict):
         return {str(key): _to_json_types(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

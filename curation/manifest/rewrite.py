@@ -1,8 +1,8 @@
-"""Make a query on the manifest read only the tables and files that it can need; the result is the same.
+"""Rewrites a query on the manifest so that it reads only the tables and files that it needs; the result is the same.
 
-DuckDB joins every table of the wide view even where a query names columns of one, and a uid says nothing about the file
-it is in. So the query's syntax tree is searched for the columns that it names and for `uid = '…'`, and each view in it
-is replaced by a narrow one. What the tree does not show for certain (`*`, a whole row, PIVOT) keeps the full view.
+DuckDB joins every table of the wide view even where a query names columns of one, and a uid does not tell which file it
+is in. So the query's syntax tree is searched for the columns that it names and for `uid = '…'`, and each view in it is
+replaced by a narrower query. A query whose tree leaves this open (`*`, a whole row, PIVOT) keeps the full view.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Node = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """What a query wants of one view: names that may be columns (None: all of them), and uids (None: any)."""
+    """What a query needs of one view: words that may be its columns (None: all columns), and uids (None: all rows)."""
 
     view: str
     names: frozenset[str] | None
@@ -35,9 +35,9 @@ def rewrite_query(
     views: frozenset[str],
     narrow: Callable[[Use], str | None],
 ) -> str | None:
-    """`sql` with each use of a view replaced by the query that `narrow` gives for it; None when all stay.
+    """Replace each use of a view in `sql` by the query that `narrow` gives for it; None when nothing is replaced.
 
-    `parser` needs no table; it turns SQL into a tree and back.
+    `parser` converts SQL to a syntax tree and back; it needs no tables.
     """
     try:
         tree = _parse(parser, sql)
@@ -51,8 +51,8 @@ def rewrite_query(
 
 def _parse(parser: duckdb.DuckDBPyConnection, sql: str) -> Node | None:
     """The syntax tree of one SELECT; None for PIVOT and whatever else has none."""
-    found: Node = json.loads(parser.execute("select json_serialize_sql(?::varchar)", [sql]).fetchall()[0][0])
-    return None if found["error"] else found
+    tree: Node = json.loads(parser.execute("select json_serialize_sql(?::varchar)", [sql]).fetchall()[0][0])
+    return None if tree["error"] else tree
 
 
 def _replace_views(
@@ -68,7 +68,7 @@ def _replace_views(
     tables = [n for n in nodes if n.get("type") == "BASE_TABLE" and not n["schema_name"]]
     uses = [n for n in tables if n["table_name"].lower() in views]
     if any(entry["key"].lower() in views for n in nodes for entry in (n.get("cte_map") or {"map": []})["map"]):
-        return False  # a name of ours means something else somewhere in this query
+        return False  # the query defines one of our names itself
     names = _collect_words(nodes, uses)
     uids = {id(n["from_table"]): _find_uids(n, parameters) for n in nodes if n.get("type") == "SELECT_NODE"}
     changed = False
@@ -99,7 +99,7 @@ def _walk(value: Any) -> Iterator[Node]:
 
 
 def _collect_words(nodes: Sequence[Node], uses: Sequence[Node]) -> frozenset[str] | None:
-    """Every word of the query, in lower case: what it can name is among them. None when a whole row is wanted."""
+    """Every word of the query in lower case, among them all columns that it names; None when it needs whole rows."""
     rows = {(n["alias"] or n["table_name"]).lower() for n in uses}
     for node in nodes:
         if node.get("class") == "STAR" or node.get("ref_type") in ("NATURAL", "POSITIONAL"):

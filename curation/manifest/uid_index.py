@@ -1,9 +1,9 @@
-"""Which files of a table can hold a uid: a Bloom filter for each file, all of them asked in one read.
+"""Which files of a table can hold a uid: a Bloom filter for each file, and one read for all filters.
 
-Uids are hashes, so the range of uids in every file is the whole range and statistics prune nothing. Parquet's own Bloom
-filters would still cost opening every file. Here bit j of row p says whether position p is set in the filter of file j:
-a look-up reads eight rows of a few hundred bytes, however many rows the table has. The filters are made at the first
-look-up, two bytes a row, and kept in the cache folder; files that came since then are added.
+Uids are hashes, so every file has uids of the whole range, and statistics prune nothing. Parquet's own Bloom filters
+would need every file to be opened. Here bit j of row p says whether position p is set in the filter of file j, so a
+look-up reads eight rows of a few hundred bytes, however many rows the table has. The filters are made at the first
+look-up, two bytes for each row, and are kept in the cache folder; new files are added at later look-ups.
 """
 
 from __future__ import annotations
@@ -21,48 +21,48 @@ import numpy as np
 from curation.storage import Root, fingerprint
 
 MIN_FILES = 64
-"""Below this number, opening every file takes no longer."""
+"""With fewer files, opening every file takes no longer than a look-up."""
 FILES_PER_SEGMENT = 1_024
 MAX_SEGMENTS = 32
-"""Segments of fewer files than they could hold; above, they are made anew as one."""
+"""The most segments that are not full; with more, all segments are made anew."""
 BITS_PER_ROW = 16
 NUM_PROBES = 8
-"""16 bits and 8 probes a row: one file in 1,700 is read in vain (1 - e^(-8/16))^8."""
+"""With 16 bits and 8 probes a row, one file in 1,700 is read in vain: (1 - e^(-8/16))^8."""
 NUM_READERS = 16
 FORMAT = 1
 Sized = tuple[str, int]
 
 
 def cache_folder() -> Path:
-    """Where this user's caches go: $XDG_CACHE_HOME or ~/.cache."""
+    """The folder of this user's caches: below $XDG_CACHE_HOME or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clip-curation")
 
 
 class UidIndex:
-    """Asks for uids among `files`: parquet with a column uid, in one folder, relative to `root`."""
+    """Finds uids in `files`: parquet files with a column uid, in one folder, relative to `root`."""
 
     def __init__(self, root: Root, files: Sequence[str]) -> None:
         self.files = list(files)
         self._segments = _cover_files(root, _list_sizes(root, files)) if len(files) >= MIN_FILES else None
 
     def files_with(self, uids: Iterable[str]) -> list[str]:
-        """Those of the files that can hold one of `uids` (32 hex digits each)."""
+        """The files that can hold one of `uids` (32 hex digits each)."""
         if self._segments is None:
             return self.files
         wanted = list(uids)
-        found = {name for segment in self._segments for name in segment.files_with(wanted)}
-        return [name for name in self.files if name in found]
+        holding = {name for segment in self._segments for name in segment.files_with(wanted)}
+        return [name for name in self.files if name in holding]
 
 
 def _list_sizes(root: Root, files: Sequence[str]) -> list[Sized]:
-    """Names with sizes, by which a file is known again."""
+    """Files with their sizes, by which an unchanged file is recognised."""
     folder = files[0].rpartition("/")[0]
     sizes = {e["name"].rsplit("/", 1)[-1]: e["size"] for e in root.fs.ls(root.full(folder), detail=True)}
     return [(name, int(sizes[name.rsplit("/", 1)[-1]])) for name in files]
 
 
 class Segment:
-    """The filters of up to FILES_PER_SEGMENT files: uint8 `[positions, files / 8]`, mapped."""
+    """The filters of up to FILES_PER_SEGMENT files: uint8 `[positions, files / 8]`, mapped into memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,7 +77,7 @@ class Segment:
 
 
 def _bit_positions(halves: np.ndarray, num: int) -> np.ndarray:
-    """int64 `[n, NUM_PROBES]` below `num`, from the two halves `[n, 2]` of each uid (a uid is a hash already)."""
+    """The bits of each uid: int64 `[n, NUM_PROBES]` below `num`, from its two halves `[n, 2]`, since it is a hash."""
     steps = np.arange(NUM_PROBES, dtype=np.uint64)
     first, second = halves.astype(np.uint64).T
     with np.errstate(over="ignore"):
@@ -86,19 +86,19 @@ def _bit_positions(halves: np.ndarray, num: int) -> np.ndarray:
 
 
 def _cover_files(root: Root, files: Sequence[Sized]) -> list[Segment] | None:
-    """The segments that cover `files`, made where they are missing; None where nothing can be kept."""
+    """The segments that cover `files`; missing ones are made. None where the cache folder cannot be written."""
     folder = cache_folder() / "uids" / fingerprint([FORMAT, root.url(files[0][0].rpartition("/")[0])])
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
     wanted = set(files)
-    found = list(_load_segments(folder))
-    useful = [segment for segment in found if wanted & set(segment.files)]
+    segments = list(_load_segments(folder))
+    useful = [segment for segment in segments if wanted & set(segment.files)]
     short = sum(len(segment.files) < FILES_PER_SEGMENT for segment in useful)
     if short > MAX_SEGMENTS:
         useful = []
-    for segment in found:
+    for segment in segments:
         if segment not in useful:
             segment.path.unlink(missing_ok=True)
             segment.path.with_suffix(".json").unlink(missing_ok=True)

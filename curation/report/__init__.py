@@ -1,4 +1,4 @@
-"""Where the rows went: the funnel as text for `curate status ROOT`, and as one HTML page with pictures.
+"""The report: how many rows each stage kept and lost, as text (`curate status ROOT`) and as an HTML page with pictures.
 
 curate report ROOT --output report.html
 """
@@ -17,7 +17,7 @@ __all__ = ["FunnelRow", "funnel", "status_text", "write_html"]
 
 
 def status_text(root: Root) -> str:
-    """The funnel of `root` as a table in plain text; while a download runs, whom it asks and what comes of it."""
+    """The funnel of `root` as a table in plain text, and the largest hosts of a running download."""
     live = render_hosts(root)
     return render_funnel(funnel(Manifest(root))) + (f"\n{live}" if live else "")
 

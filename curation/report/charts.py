@@ -1,4 +1,4 @@
-"""Charts as inline SVG: distributions of all pictures and, in front of them, of the kept ones."""
+"""Charts as inline SVG: the distribution of a score over all pictures, and over the kept pictures in front of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Distribution:
 
 
 def distributions(manifest: Manifest) -> Iterator[Distribution]:
-    """One for each score of the manifest that has at least two different values, over the pictures that came."""
+    """The distribution of each score of the manifest over the fetched pictures, unless all have the same value."""
     schema = manifest.query("select * from manifest limit 0").to_arrow_table().schema
     for field in schema:
         plumbing = field.name in _PLUMBING or field.name.startswith("claimed_")
@@ -84,10 +84,10 @@ def _count_categories(manifest: Manifest, field: pa.Field) -> Distribution:
 
 
 def _count_rows(manifest: Manifest, column: str, key: str, known: str, labels: Mapping[Any, str]) -> Distribution:
-    found = manifest.query(
+    counted = manifest.query(
         f"select {key} as k, count(*), count(*) filter (where kept) from manifest where {known} group by k"
     ).fetchall()
-    rows = {k: (count, kept) for k, count, kept in found}
+    rows = {k: (count, kept) for k, count, kept in counted}
     ok = int(manifest.query("select count(*) from manifest where status = 'ok'").fetchall()[0][0])
     counts = [rows.get(k, (0, 0))[0] for k in labels]
     kept = [rows.get(k, (0, 0))[1] for k in labels]
@@ -95,7 +95,7 @@ def _count_rows(manifest: Manifest, column: str, key: str, known: str, labels: M
 
 
 def render_svg(chart: Distribution) -> str:
-    """The distribution as bars with a tooltip each; the first and last label below."""
+    """The distribution as bars, each with a tooltip, above the labels of the axis."""
     top, step = max(chart.counts), WIDTH / len(chart.counts)
     bars = []
     for i, (label, count, kept) in enumerate(zip(chart.labels, chart.counts, chart.kept, strict=True)):
@@ -114,7 +114,7 @@ def render_svg(chart: Distribution) -> str:
 
 
 def _render_labels(chart: Distribution, step: float) -> str:
-    """Both ends of the range, or every category's name while there is room."""
+    """Both ends of a range, or the names of the categories, cut to the width of their bars."""
     y = HEIGHT + 12
     if chart.ends is not None:
         left = f'<text x="0" y="{y}">{escape(chart.ends[0])}</text>'

@@ -1,4 +1,4 @@
-"""The funnel: how many rows each stage was given, and how many it dropped for which reason."""
+"""The funnel: how many rows reach each stage, and how many the stage removes for which reason."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ DOWNLOAD = "download:"
 class FunnelRow:
     """`count` rows and their `share` of all metadata rows.
 
-    Without `reason`: the rows that reach `stage` (metadata, samples, pictures, kept, packed). With one: those that the
-    stage then lost to it; `pending` are those it has not decided yet. `detail` explains a reason: a rule's SQL.
+    Without `reason`: the rows that reach `stage` (metadata, samples, pictures, kept, packed). With a reason: the rows
+    that are removed after the stage for it; `pending` are rows without a decision yet. `detail` explains a reason: the
+    SQL of a rule.
     """
 
     stage: str
@@ -30,7 +31,7 @@ class FunnelRow:
 def funnel(manifest: Manifest) -> list[FunnelRow]:
     """Rows of the funnel from metadata to train shards; stages that have not begun are left out.
 
-    Counts add up: a stage's rows are the next stage's rows and all its reasons.
+    Counts add up: the rows of a stage are the rows of the next stage and those of all its reasons.
     """
     counts = list(_count_stages(manifest))
     total = counts[0][2]
@@ -94,7 +95,7 @@ def _sort_by_count(counts: dict[str, int]) -> list[tuple[str, int]]:
 
 
 def render_funnel(rows: list[FunnelRow]) -> str:
-    """The funnel as aligned lines: stages flush left, the reasons of each below it with a minus."""
+    """The funnel as aligned lines: stages at the left, and below each stage its reasons with a minus."""
     cells = [
         (
             row.stage if row.reason is None else f"  - {row.reason}",

@@ -1,6 +1,6 @@
-"""Who is asked right now and what comes of it: the live part of `curate status` while a download runs.
+"""The hosts of a running download: rows, rate and failures, shown by `curate status`.
 
-It reads what running units say of themselves in ROOT/logs/download, at most a few seconds old.
+It reads the logs of running units in ROOT/logs/download, which are at most a few seconds old.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from curation.storage import Root
 
 NUM_SHOWN = 15
 STALE_S = 10 * INTERVAL_S
-"""A log that says "running" and is older was left by a killed task."""
+"""A running unit updates its log more often, so an older log that says "running" is from a killed task."""
 HEADER = ("host", "rows", "rows/s", "ok", "most frequent failure")
 
 
 @dataclass
 class Host:
-    """What running units have ended of one registered domain. `rows_per_s` is that of the last half minute."""
+    """The ended rows of one registered domain in running units. `rows_per_s` is over the last half minute."""
 
     name: str
     statuses: Counter[str] = field(default_factory=Counter)
@@ -37,36 +37,36 @@ class Host:
 
     @property
     def top_failure(self) -> tuple[str, float] | None:
-        """The most frequent status but ok, and its share of the host's rows."""
+        """The most frequent status other than ok, and its share of the host's rows; None without a failure."""
         failed = [(-count, status) for status, count in self.statuses.items() if status != "ok" and count]
         return (min(failed)[1], -min(failed)[0] / self.num_rows) if failed else None
 
 
 def read_running_logs(root: Root) -> list[dict[str, Any]]:
-    """Logs of the units that are fetched at this moment."""
+    """The logs of the units that are being fetched."""
     logs = [root.read_json(f"{FOLDER}/{name}") for name in root.list(FOLDER, ".json")]
     oldest = time.time() - STALE_S
     return [log for log in logs if log["running"] and log["at"] >= oldest]
 
 
 def merge_hosts(logs: list[dict[str, Any]]) -> list[Host]:
-    """Hosts of `logs`, those with most ended rows first."""
-    found: dict[str, Host] = {}
+    """The hosts of all `logs`, those with the most ended rows first."""
+    by_name: dict[str, Host] = {}
     for log in logs:
         for name, statuses in log["hosts"].items():
-            host = found.setdefault(name, Host(name))
+            host = by_name.setdefault(name, Host(name))
             host.statuses.update(statuses)
             host.rows_per_s += log.get("hosts_per_s", {}).get(name, 0.0)
-    return sorted((host for host in found.values() if host.num_rows), key=lambda host: (-host.num_rows, host.name))
+    return sorted((host for host in by_name.values() if host.num_rows), key=lambda host: (-host.num_rows, host.name))
 
 
 def render_hosts(root: Root) -> str:
-    """The running download in one line and a table of its largest hosts; empty when none runs."""
+    """The running download in one line and a table of its largest hosts; empty when no download runs."""
     logs = read_running_logs(root)
     if not logs:
         return ""
-    found = merge_hosts(logs)
-    lines = [_render_headline(logs, len(found)), *_render_table(found[:NUM_SHOWN])]
+    hosts = merge_hosts(logs)
+    lines = [_render_headline(logs, len(hosts)), *_render_table(hosts[:NUM_SHOWN])]
     return "\n".join(lines) + "\n"
 
 
@@ -83,8 +83,8 @@ def _render_headline(logs: list[dict[str, Any]], num_hosts: int) -> str:
     )
 
 
-def _render_table(found: list[Host]) -> list[str]:
-    cells = [HEADER, *(_format_host(host) for host in found)]
+def _render_table(hosts: list[Host]) -> list[str]:
+    cells = [HEADER, *(_format_host(host) for host in hosts)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(HEADER))]
     rows = ([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3)), row[4]] for row in cells)
     return [("  " + "  ".join(row)).rstrip() for row in rows]
@@ -92,6 +92,6 @@ def _render_table(found: list[Host]) -> list[str]:
 
 def _format_host(host: Host) -> tuple[str, ...]:
     failure = host.top_failure
-    said = f"{failure[0]} {100 * failure[1]:.0f} %" if failure else ""
+    cell = f"{failure[0]} {100 * failure[1]:.0f} %" if failure else ""
     name = host.name or "(no host)"
-    return (name, f"{host.num_rows:,}", f"{host.rows_per_s:,.1f}", f"{100 * host.ok_share:.0f} %", said)
+    return (name, f"{host.num_rows:,}", f"{host.rows_per_s:,.1f}", f"{100 * host.ok_share:.0f} %", cell)

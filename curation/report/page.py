@@ -1,4 +1,4 @@
-"""The report as one HTML page: funnel, sources, score distributions, pictures. Its policy forbids any request."""
+"""The report as one HTML page: funnel, sources, distributions of scores, pictures. Its policy forbids any request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SOURCES = """
 
 
 def render_page(manifest: Manifest) -> str:
-    """The whole page. Its length grows with the number of rules, not with the rows."""
+    """The whole page, whose length grows with the number of rules and not with the rows."""
     rows = funnel(manifest)
     rules = {row.reason: row.detail for row in rows if row.stage == "pictures" and row.reason and row.count}
     counts = {row.reason or row.stage: row.count for row in rows if row.stage in ("pictures", "kept")}
@@ -76,14 +76,14 @@ def _render_sources(manifest: Manifest) -> str:
 
 
 def _render_scores(manifest: Manifest) -> str:
-    found = list(charts.distributions(manifest))
-    if not found:
+    distributions = list(charts.distributions(manifest))
+    if not distributions:
         return ""
     figures = "".join(
         f"<figure><figcaption>{escape(chart.column)}"
         f"{f' <small>{chart.num_unknown:,} unknown</small>' if chart.num_unknown else ''}</figcaption>"
         f"{charts.render_svg(chart)}</figure>"
-        for chart in found
+        for chart in distributions
     )
     legend = '<p class="legend"><span class="all"></span> all pictures <span class="kept"></span> kept</p>'
     note = "<p><small>The bins at both ends hold what lies beyond the 0.5 % and 99.5 % quantiles.</small></p>"

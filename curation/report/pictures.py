@@ -1,4 +1,4 @@
-"""A few pictures for each reason, and for what was kept, as thumbnails inside the page."""
+"""Thumbnails of a few kept pictures, and of a few pictures that each rule removed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from curation.shards import read_member
 NUM_PICTURES = 12
 THUMBNAIL_SIDE = 144
 UNSAFE = 0.5
-"""Pictures with a larger punsafe are blurred until the pointer is on them (LAION's own threshold)."""
+"""Pictures with a larger punsafe are blurred until the pointer is over them (LAION's own threshold)."""
 _SHOWN = {"caption", "source", "width", "height", "duplicate_of"}
 """Columns that every figure shows in its own way."""
 
 
 def render_galleries(manifest: Manifest, rules: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """(reason, HTML) for the kept pictures ("kept") and then for each of `rules` (name → SQL) that dropped any.
+    """(reason, HTML) for the kept pictures ("kept"), then for each of `rules` (name → SQL) that removed any.
 
-    Under each picture stand the values of the columns that the rule names.
+    Below each picture are the values of the columns that the rule names.
     """
     for reason, text in {"kept": "", **rules}.items():
         condition = "kept" if reason == "kept" else f"reason = {quote_text(reason)}"
@@ -43,7 +43,7 @@ def render_galleries(manifest: Manifest, rules: Mapping[str, str]) -> Iterator[t
 
 
 def render_failures(manifest: Manifest) -> str:
-    """A few URLs of each status that is not ok, as a table; empty when every picture came."""
+    """A table of a few URLs for each status that is not ok; empty when every picture came."""
     rows = manifest.query(
         "select status, url, detail from (select d.status, s.url, d.detail, "
         "row_number() over (partition by d.status order by uid) as n from downloads d join samples s using (uid) "
@@ -62,7 +62,7 @@ def _query_rows(manifest: Manifest, condition: str) -> list[dict[str, Any]]:
 
 
 def _query_kept_instead(manifest: Manifest, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that stand for those of `rows` that are duplicates."""
+    """The kept rows of which `rows` are duplicates."""
     wanted = sorted({row["duplicate_of"] for row in rows if row["duplicate_of"]})
     return _query_rows(manifest, f"status = 'ok' and uid in ({', '.join(map(quote_text, wanted))})") if wanted else []
 
@@ -91,14 +91,14 @@ def _render_image(manifest: Manifest, row: dict[str, Any]) -> str:
         stored = read_member(manifest.root, row["shard"], row["offset"], row["size"])
         data = make_thumbnail(stored)
     except (UserError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return '<div class="missing">unreadable</div>'  # a damaged shard must not hide the rest: `verify` names it
+        return '<div class="missing">unreadable</div>'  # a damaged shard, which `verify` names, must not hide the rest
     unsafe = ' class="unsafe"' if (row["punsafe"] or 0) > UNSAFE else ""
     alt = escape((row["caption"] or "")[:80], quote=True)
     return f'<img{unsafe} alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
 
 
 def make_thumbnail(stored: bytes) -> bytes:
-    """`stored` as a small JPEG. Raises what Pillow raises for bytes that are no picture."""
+    """`stored` as a small JPEG. Raises the errors of Pillow for bytes that are no picture."""
     with Image.open(io.BytesIO(stored)) as picture:
         picture.draft("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         small = picture.convert("RGB")

@@ -1,7 +1,7 @@
-"""Metadata schemas in, one set of columns out: a file here for each published set.
+"""Formats of metadata: a module for each published set, which maps its columns to those of `samples`.
 
-`FORMAT` in a module maps the columns of `samples` to the names that the set gives them. Names are matched without
-regard to case and extra columns are tolerated, because published copies differ (docs/architecture.md).
+`FORMAT` in a module gives for each column of `samples` the names that the set uses for it. The case of names is ignored
+and extra columns are allowed, because published copies differ (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COSINES = {"clip_similarity", "clip_similarity_l14"}
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFormat:
-    """`columns` maps a column of `samples` to the names it may have; `marks` tell this set from the others."""
+    """`columns` maps a column of `samples` to the names it may have; `marks` are columns that only this set has."""
 
     columns: Mapping[str, tuple[str, ...]]
     marks: tuple[str, ...]
@@ -58,7 +58,7 @@ def list_formats() -> list[str]:
 
 
 def load_format(name: str) -> SourceFormat:
-    """The format called `name`. Raises UserError naming the known ones."""
+    """Load the format called `name`. Raises UserError, which names the known formats."""
     if name not in list_formats():
         raise UserError(f"There is no source format {name!r}; known: auto, {', '.join(list_formats())}.")
     source: SourceFormat = importlib.import_module(f"{__name__}.{name}").FORMAT

@@ -1,10 +1,10 @@
-"""Re-read everything that stands in a root and prove that it adds up, or say the first thing that does not.
+"""Verification: everything in a root is read again, and the first thing that does not agree is reported.
 
     curate verify ROOT
 
-Input rows = samples + rejects; every uid once in every table; every stored picture under its checksum, offset and
-size; shards named by their content; train shards = what the selection keeps. Stages that have not begun are skipped;
-nothing is written.
+Input rows = samples + rejects; every uid is once in every table; every stored picture has its checksum, offset and
+size; shards are named by their content; train shards = what the selection keeps. Stages that have not begun are
+skipped, and nothing is written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def find_differences(root: Root) -> Iterator[str]:
 
 
 def _run_checks(desc: str, checks: Iterable[Callable[[], str | None]]) -> Iterator[str]:
-    """Differences that `checks` find, in their order; hashing leaves the interpreter lock, so threads help."""
+    """Yield the differences that `checks` find, in their order; hashing releases the interpreter lock."""
     listed = list(checks)
     with ThreadPoolExecutor(os.cpu_count()) as pool, bar(len(listed), desc, "file") as progress:
         try:

@@ -1,4 +1,4 @@
-"""Plans against samples and rejects: each row of metadata became one sample or one reject."""
+"""Checks of plans: each row of metadata became one sample or one reject."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from curation.tables import samples_file
 
 
 def find_differences(root: Root) -> Iterator[str]:
-    """Differences between what ingest recorded and what stands."""
-    found = plans(root)
-    for plan in found:
+    """Differences between the plans and the tables samples and rejects."""
+    recorded = plans(root)
+    for plan in recorded:
         yield from _check_totals(plan)
         yield from _check_units(root, plan)
         yield from _check_rejects(root, plan)
-    planned = {f"{plan['batch']}-{unit}.parquet" for plan in found for unit in plan["units"]}
+    planned = {f"{plan['batch']}-{unit}.parquet" for plan in recorded for unit in plan["units"]}
     for name in root.list("samples", ".parquet"):
         if name not in planned:
             yield f"samples/{name} belongs to no finished plan: run `curate ingest` again."
@@ -40,9 +40,9 @@ def _check_units(root: Root, plan: dict[str, Any]) -> Iterator[str]:
         if not root.exists(rel):
             yield f"{rel} is planned and not there."
             continue
-        found = root.read_parquet(rel, ["uid"]).num_rows
-        if found != num_rows:
-            yield f"{rel} has {found} rows, the plan says {num_rows}."
+        count = root.read_parquet(rel, ["uid"]).num_rows
+        if count != num_rows:
+            yield f"{rel} has {count} rows, the plan says {num_rows}."
 
 
 def _check_rejects(root: Root, plan: dict[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""One pass over one shard: its content's hash, and each member that a table names, by place and checksum."""
+"""Checks of one shard in one pass: the hash of its content, and place and checksum of each member in a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONTENT_NAME = re.compile(r"-([0-9a-f]{16})\.tar$")
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a table says the bytes of one member lie. `sha256` and `prefix` (of its name) are None where unknown."""
+    """The place of one member by a table. `sha256` and `prefix` (of its name) are None where they are not known."""
 
     offset: int
     size: int
@@ -28,9 +28,9 @@ class Place:
 
 
 def find_difference(root: Root, shard: str, places: Sequence[Place], sha256: str | None = None) -> str | None:
-    """What is wrong with `shard`, None when every place holds what it should. Reads the shard once, in chunks.
+    """The first difference in `shard`, None when every place holds what it should. Reads the shard once, in chunks.
 
-    `sha256` (hex) is that of the whole shard, None where only its name may tell.
+    `sha256` (hex) is the recorded hash of the whole shard, None where only its name has a part of it.
     """
     if not root.exists(shard):
         return f"{shard} is not there, and row {places[0].uid if places else '-'} lies in it."
@@ -57,7 +57,7 @@ def find_difference(root: Root, shard: str, places: Sequence[Place], sha256: str
 
 
 def _hash_until(f: BinaryIO, size: int, digest: hashlib._Hash) -> bytes:
-    """Hash the next `size` bytes; returns the last block of them."""
+    """Hash the next `size` bytes of `f`; returns the last block of them."""
     last = b""
     while size > 0:
         chunk = f.read(min(size, CHUNK_BYTES))

@@ -1,4 +1,4 @@
-"""What concerns all units at once, by SQL over the manifest: uids, duplicates, the selection, the train index."""
+"""Checks over all units by SQL on the manifest: uids, duplicates, the selection, the train index."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from curation.manifest.manifest import Manifest
 
-# Each query gives one uid (and more) where something is wrong; the sentence names them by position.
+# A query returns a row when something is wrong; the sentence refers to the columns of the row by position.
 _SAMPLES = [
     (
         "select uid, count(*) from samples group by uid having count(*) > 1 order by uid limit 1",
@@ -79,7 +79,7 @@ _TRAIN = [
 
 
 def find_differences(manifest: Manifest) -> Iterator[str]:
-    """Differences between whole tables, those that do not stand yet left out."""
+    """Differences between whole tables; tables that do not exist yet are left out."""
     checks = list(_SAMPLES)
     for table, more in (("duplicates", _DUPLICATES), ("selection", _SELECTION), ("train_index", _TRAIN)):
         if manifest.root.current(table) is not None:

@@ -1,4 +1,4 @@
-"""Train shards against their index: each member's place and checksum, nothing beside them, sizes.json."""
+"""Checks of train shards: place and checksum of each member, no other members, and sizes.json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLUMNS = ("uid", "shard", "offset", "size", "sha256", "json_offset", "json_siz
 
 
 def find_differences(manifest: Manifest) -> Iterator[str]:
-    """Differences that the tables alone show: which shards there are, and how many samples each has."""
+    """Differences that the tables show without the shards: which shards there are, and their numbers of samples."""
     root = manifest.root
     current, listed = root.current("train"), root.current("train_index")
     if current is None or listed is None:
@@ -39,7 +39,7 @@ def find_differences(manifest: Manifest) -> Iterator[str]:
 
 
 def find_difference(root: Root, part: str) -> str | None:
-    """The first difference between the rows of `part`, one file of train_index, and the shards they lie in."""
+    """The first difference between the rows of `part`, one file of train_index, and their shards; None without one."""
     table = root.read_parquet(part)
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in table.select([name for name in _COLUMNS if name in table.column_names]).to_pylist():
@@ -59,7 +59,7 @@ def _check_shard(root: Root, shard: str, rows: list[dict[str, Any]]) -> str | No
 
 
 def _read_recorded_sha256(root: Root, shard: str) -> str | None:
-    """What pack wrote down of the whole shard: padding and what stands between members count too."""
+    """The sha256 of the whole shard that pack recorded, which covers padding and everything between members too."""
     folder, _, name = shard.rpartition("/")
     summary = f"{folder}/summary.json"
     if not root.exists(summary):
@@ -69,7 +69,7 @@ def _read_recorded_sha256(root: Root, shard: str) -> str | None:
 
 
 def _list_places(row: dict[str, Any]) -> list[shards.Place]:
-    """The picture by its checksum, the caption by its text, the JSON by its name."""
+    """The places of one row: the picture is checked by its sha256, the caption by its text, the JSON by its name."""
     uid = row["uid"]
     text = hashlib.sha256((row["caption"] or "").encode()).hexdigest() if "caption" in row else None
     return [

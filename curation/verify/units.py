@@ -1,4 +1,4 @@
-"""One unit across its tables: samples, downloads with their shards, embeddings, scores."""
+"""Checks of one unit in all its tables: samples, downloads with their shards, embeddings, scores."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def _check_samples(table: pa.Table, rel: str) -> Iterator[str]:
         yield f"{rel} has not the columns of samples."
         return
     columns = (table[name].to_pylist() for name in ("uid", "url", "caption"))
-    for found, url, caption in zip(*columns, strict=True):
-        if found != uid(url, caption):
-            yield f"{rel}: uid {found} is not the md5 of its url and caption, {uid(url, caption)}."
+    for recorded, url, caption in zip(*columns, strict=True):
+        if recorded != uid(url, caption):
+            yield f"{rel}: uid {recorded} is not the md5 of its url and caption, {uid(url, caption)}."
 
 
-def _compare_uids(rel: str, found: Iterable[str], wanted: Iterable[str], name: str) -> Iterator[str]:
-    """Each of `wanted` exactly once, and nothing else."""
-    counts, expected = Counter(found), set(wanted)
+def _compare_uids(rel: str, uids: Iterable[str], wanted: Iterable[str], name: str) -> Iterator[str]:
+    """Differences unless `uids` has each uid of `wanted` exactly once, and no other."""
+    counts, expected = Counter(uids), set(wanted)
     for one, times in counts.items():
         if one not in expected:
             yield f"{rel}: uid {one} is not in {name}."
@@ -96,12 +96,12 @@ def _check_shards(root: Root, ok: list[dict[str, Any]]) -> Iterator[str]:
 def _check_derived(root: Root, unit: str, ok: list[str]) -> Iterator[str]:
     rel = metadata_file(unit)
     if root.exists(rel):
-        found = root.read_parquet(rel, ["uid"])["uid"].to_pylist()
-        yield from _compare_uids(rel, found, set(ok) & set(found), "the downloads that are ok")
+        uids = root.read_parquet(rel, ["uid"])["uid"].to_pylist()
+        yield from _compare_uids(rel, uids, set(ok) & set(uids), "the downloads that are ok")
         with root.open(vectors_file(unit)) as f:
             num_rows = _read_npy_shape(f)[0]
-        if num_rows != len(found):
-            yield f"{vectors_file(unit)} has {num_rows} rows, its metadata {len(found)}."
+        if num_rows != len(uids):
+            yield f"{vectors_file(unit)} has {num_rows} rows, its metadata {len(uids)}."
     for table in score_tables(root):
         rel = unit_file(table, unit)
         if root.exists(rel):
