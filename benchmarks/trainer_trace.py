@@ -67,7 +67,8 @@ def _count_attention(heads: int, head_width: int, tokens: int) -> int:
     with torch.device("meta"):
         size = (PAIRS, heads, tokens, head_width)
         query, key, value = (torch.empty(size, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
-        with OperatorCounter() as counter:
+        counter = OperatorCounter()
+        with counter:
             mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value)
             mixed.backward(torch.empty_like(mixed))
     return counter.total
@@ -78,7 +79,8 @@ def _count_passes(clip: ClipConfig, padded: bool) -> OperatorCounter:
     with forced(padded), torch.device("meta"):
         model = Clip(clip).to(torch.bfloat16)
         pixels = torch.empty(PAIRS, 3, side, side, dtype=torch.bfloat16)
-        with OperatorCounter() as counter:
+        counter = OperatorCounter()
+        with counter:
             image, text, scale = model(pixels, torch.empty(PAIRS, TOKENS, dtype=torch.int64))
             infonce(image, text, scale.float()).backward()
     return counter

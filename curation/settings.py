@@ -90,7 +90,7 @@ def parse_value(text: str) -> Any:
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `data` with each `section.key=value` set; `sources.0.key` indexes into a list."""
-    result = _copied(data)
+    result: dict[str, Any] = _copied(data)
     for override in overrides:
         path, separator, text = override.partition("=")
         if not separator or not path.strip():

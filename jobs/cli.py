@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from curation import __version__
 from curation.storage import Root
@@ -53,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-Commands = argparse._SubParsersAction  # argparse gives its return type no public name
+Commands: TypeAlias = (
+    "argparse._SubParsersAction[argparse.ArgumentParser]"  # argparse gives its return type no public name
+)
 
 
 def _add_report(commands: Commands) -> None:

@@ -76,7 +76,7 @@ def _train(root: Root, folder: Path) -> Path:
     """Train on the current train shards, unless that is done; the folder of the run. Raises UserError."""
     current = root.current("train_index")
     assert current is not None  # pack has just run
-    runs = folder / "training" / current["fingerprint"]
+    runs: Path = folder / "training" / current["fingerprint"]
     if not (runs / "done").exists():
         subprocess_environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
         subprocess_environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))

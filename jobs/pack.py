@@ -316,7 +316,7 @@ def _read(root: Root, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, An
 
 def _add(writer: ShardWriter, row: dict[str, Any], data: bytes, rel: str) -> dict[str, Any]:
     """Append one sample to the shard; its row of the index."""
-    record = json.loads(row["record"])
+    record: dict[str, Any] = json.loads(row["record"])
     extension = picture_extension(data)
     members = writer.add(row["uid"], {extension: data, **_texts(record)})
     places = {f"{e}_{what}": getattr(members[e], what) for e in ("txt", "json") for what in ("offset", "size")}

@@ -142,7 +142,8 @@ def quantile(
     """Exact quantile over the rows that came; None when no such row has the value."""
     manifest.createOrReplaceTempView("m")
     column, share = wanted
-    return spark.sql(rule_language.quantile_sql("m", column, types[column], share)).collect()[0][0]
+    value: float | None = spark.sql(rule_language.quantile_sql("m", column, types[column], share)).collect()[0][0]
+    return value
 
 
 def decide(spark: SparkSession, manifest: DataFrame, rules: list[Rule]) -> DataFrame:

@@ -133,7 +133,7 @@ def with_leaders(vectors: np.ndarray, members: np.ndarray, search: Search) -> It
 
 def alike(a: np.ndarray, b: np.ndarray, min_cosine: float) -> np.ndarray:
     """Mask `[len(a), len(b)]` of the rows of length 1 whose cosine is at least `min_cosine`."""
-    return a @ b.T >= min_cosine - ROUNDING
+    return np.asarray(a @ b.T >= min_cosine - ROUNDING)
 
 
 def _close(

@@ -85,7 +85,7 @@ class Clustering:
 def usable(vectors: np.ndarray) -> np.ndarray:
     """Mask `[n]` of the rows that have a direction: finite and not zero."""
     lengths = np.linalg.norm(np.asarray(vectors, np.float32), axis=1)
-    return np.isfinite(lengths) & (lengths > 0)
+    return np.asarray(np.isfinite(lengths) & (lengths > 0))
 
 
 def widened(vectors: np.ndarray) -> np.ndarray:
@@ -103,7 +103,7 @@ def widened(vectors: np.ndarray) -> np.ndarray:
 def normalised(vectors: np.ndarray) -> np.ndarray:
     """float32 rows of length 1."""
     wide = np.asarray(vectors, np.float32)
-    return wide / np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
+    return np.asarray(wide / np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None])
 
 
 def principal_axes(sample: np.ndarray) -> np.ndarray:
@@ -112,13 +112,13 @@ def principal_axes(sample: np.ndarray) -> np.ndarray:
     moments, axes = np.linalg.eigh((some.T @ some).astype(np.float64))
     moments, axes = moments[::-1][:AXES], axes[:, ::-1][:, :AXES]
     strong = moments > WEAKEST_AXIS * moments[0]
-    return (axes[:, strong] * (moments[strong] / moments[0]) ** -WHITENING).astype(np.float32)
+    return np.asarray(axes[:, strong] * (moments[strong] / moments[0]) ** -WHITENING, np.float32)
 
 
 def along(vectors: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """`vectors` (float32 `[n, d]`) along `axes` `[d, a]`, of length 1; zero for what has no part along them."""
     turned = vectors @ axes
-    return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
+    return np.asarray(turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12))
 
 
 def num_centroids_for(num_rows: int) -> int:
@@ -150,7 +150,7 @@ def train(sample: np.ndarray, num_centroids: int, *, seed: int = 0, axes: np.nda
 def _kmeans(sample: np.ndarray, num_centroids: int, seed: int) -> np.ndarray:
     if num_centroids == 1:
         mean = sample.sum(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
-        return mean / max(float(np.linalg.norm(mean)), 1e-12)
+        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12))
     means = faiss.Kmeans(
         sample.shape[1],
         num_centroids,

@@ -240,4 +240,4 @@ def _is_first(difference: np.ndarray, table: Table) -> np.ndarray:
     agree = (difference[:, None] & np.array(masks, np.uint64)) == 0
     leading = agree & (np.cumsum(agree, axis=1) <= len(table.equal))
     wanted = np.isin(np.arange(table.num_blocks), table.equal)
-    return (leading == wanted).all(axis=1)
+    return np.asarray((leading == wanted).all(axis=1))

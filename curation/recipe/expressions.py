@@ -217,7 +217,8 @@ class Parser:
 
     def _call(self, name: str) -> Term:
         if name in _SPECIAL:
-            return getattr(self, f"_call_{name}")()
+            term: Term = getattr(self, f"_call_{name}")()
+            return term
         if name not in FUNCTIONS:
             raise ExpressionError(f"there is no function {name!r} (there are {', '.join(_NAMES)})")
         function = FUNCTIONS[name]

@@ -149,7 +149,7 @@ def _find(schema: pa.Schema, candidates: Sequence[str], file: str) -> pa.Field |
 
 def is_list(dtype: pa.DataType) -> bool:
     """Whether `dtype` is a list of any kind."""
-    return pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype)
+    return any(kind(dtype) for kind in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
 def _check_type(target: str, field: pa.Field, file: str) -> None:

@@ -80,7 +80,8 @@ def gate_and_normalise(
 
 def _gate(product: Tensor, width: int) -> Tensor:
     asking, value, _ = product.split((width, width, product.shape[-1] - 2 * width), dim=-1)
-    return F.silu(asking) * value
+    gated: Tensor = F.silu(asking) * value
+    return gated
 
 
 @fuse

@@ -38,7 +38,7 @@ class OperatorCounter(TorchDispatchMode):
     """Operators that start at least one kernel, by name, while the block runs, those of backward passes included."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it without types
         self.operators: Counter[str] = Counter()
         self.products: list[Product] = []
         self.largest = 0

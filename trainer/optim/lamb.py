@@ -95,7 +95,8 @@ class Lamb(torch.optim.Optimizer):
         weight_norms, step_norms = layout.measure_norms(weights, steps)
         ratios = torch.minimum(weight_norms / step_norms, bounds)
         is_adapted = (weight_norms > 0) & (step_norms > 0) & (adapted > 0)
-        return (rates * torch.where(is_adapted, ratios, torch.ones_like(ratios))).to(weights[0].dtype)
+        scales: Tensor = rates * torch.where(is_adapted, ratios, torch.ones_like(ratios))
+        return scales.to(weights[0].dtype)
 
     def _directions(self, parameters: list[Tensor], groups: list[dict[str, Any]]) -> list[Tensor]:
         """Adam's bias-corrected directions plus weight decay: r of algorithm 2."""
