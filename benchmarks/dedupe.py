@@ -32,9 +32,9 @@ from benchmarks.dedupe_spark import in_spark
 from benchmarks.semdedup import semdedup
 from benchmarks.table import RESULTS, write
 from curation.duplicates import blocks, clustering, inside
-from curation.duplicates.blocks import Search
+from curation.duplicates.blocks import SearchSettings
 from curation.duplicates.clustering import Clustering, num_centroids_for
-from curation.duplicates.vectors import near_pairs
+from curation.duplicates.vectors import find_near_pairs
 from curation.recipe.config import DedupeConfig
 
 SIZES = (100_000, 300_000, 1_000_000)
@@ -51,8 +51,8 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=SIZES[0])
     parser.add_argument("--method", choices=METHODS, default="ours")
-    parser.add_argument("--probes", type=int, default=Search.num_probes)
-    parser.add_argument("--passes", type=int, default=Search.num_passes)
+    parser.add_argument("--probes", type=int, default=SearchSettings.num_probes)
+    parser.add_argument("--passes", type=int, default=SearchSettings.num_passes)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/bench-dedupe"))
     parser.add_argument("--photographs", type=Path, default=Path("../shared/data/flickr8k/images"))
     parser.add_argument("--seconds", type=float, default=math.inf, help="`prepare` stops after these; call it again")
@@ -60,7 +60,7 @@ def main() -> None:
     if arguments.part == "all":
         _everything(arguments.folder, arguments.photographs)
     elif arguments.part == "vectors":
-        search = Search(min_cosine=data.MIN_COSINE, num_probes=arguments.probes, num_passes=arguments.passes)
+        search = SearchSettings(min_cosine=data.MIN_COSINE, num_probes=arguments.probes, num_passes=arguments.passes)
         row = measured(arguments.folder / "vectors", arguments.rows, arguments.method, search)
         _add("dedupe_vectors", [row], ("rows", "method"), _growth)
     elif arguments.part == "hashes":
@@ -82,7 +82,7 @@ def _everything(folder: Path, photographs: Path) -> None:
         subprocess.run([sys.executable, "-m", "benchmarks.dedupe", *call, *where], check=True)
 
 
-def measured(folder: Path, num_rows: int, method: str, search: Search) -> dict[str, Any]:
+def measured(folder: Path, num_rows: int, method: str, search: SearchSettings) -> dict[str, Any]:
     """One row of the table. Raises SystemExit when brute force has not run at this size before the others."""
     truth_path = folder / f"truth-{num_rows}.npy"
     if method != "faiss flat" and not truth_path.exists():
@@ -90,7 +90,7 @@ def measured(folder: Path, num_rows: int, method: str, search: Search) -> dict[s
     rows, asked = data.vectors(folder, num_rows), data.queries(num_rows)
     removed: int | None = None
     num_distances: int | None = None
-    label = method if search == Search(min_cosine=data.MIN_COSINE) else _label(search)
+    label = method if search == SearchSettings(min_cosine=data.MIN_COSINE) else _label(search)
     started, started_cpu = time.perf_counter(), time.process_time()
     if method == "faiss flat":
         found = data.brute_force(rows, asked)
@@ -107,7 +107,7 @@ def measured(folder: Path, num_rows: int, method: str, search: Search) -> dict[s
         )
     elif method == "ours":
         with _counted() as count:
-            left, right, _ = near_pairs(rows, search)
+            left, right, _ = find_near_pairs(rows, search)
         found, num_distances, removed = data.codes(left, right, num_rows), sum(count), len(np.unique(right))
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -136,7 +136,7 @@ def measured(folder: Path, num_rows: int, method: str, search: Search) -> dict[s
     }
 
 
-def _label(search: Search) -> str:
+def _label(search: SearchSettings) -> str:
     return f"ours, {search.num_passes} × {search.num_probes} clusters a vector"
 
 
@@ -150,7 +150,7 @@ def _about(found: np.ndarray, asked: np.ndarray, num_rows: int) -> np.ndarray:
 def _planted_recall(rows: np.ndarray, copies: np.ndarray, found: np.ndarray) -> float:
     cosine = np.concatenate(
         [
-            np.einsum("ij,ij->i", *(clustering.normalised(rows[side]) for side in (part[:, 0], part[:, 1])))
+            np.einsum("ij,ij->i", *(clustering.normalise(rows[side]) for side in (part[:, 0], part[:, 1])))
             for part in np.array_split(copies, -(-len(copies) // 20_000))
         ]
     )
@@ -163,7 +163,7 @@ def _counted() -> Iterator[list[int]]:
     """Collects the numbers of cosines that the search computes, training of the clusters included."""
     count: list[int] = []
     ivf: Any = faiss.cvar  # SWIG's, without types
-    alike, kmeans, assign = blocks.alike, clustering._kmeans, Clustering.assign
+    alike, kmeans, assign = blocks.are_alike, clustering._kmeans, Clustering.assign
 
     def counting_alike(a: np.ndarray, b: np.ndarray, min_cosine: float) -> np.ndarray:
         count.append(len(a) * len(b))
@@ -186,7 +186,7 @@ def _counted() -> Iterator[list[int]]:
 
     with ExitStack() as patches:
         for place in (blocks, inside):
-            patches.enter_context(patch.object(place, "alike", counting_alike))
+            patches.enter_context(patch.object(place, "are_alike", counting_alike))
         patches.enter_context(patch.object(clustering, "_kmeans", counting_kmeans))
         patches.enter_context(patch.object(Clustering, "assign", counting_assign))
         yield count

@@ -13,7 +13,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from curation.duplicates.clustering import normalised
+from curation.duplicates.clustering import normalise
 from curation.progress import bar
 
 DIM = 512
@@ -61,12 +61,12 @@ def _make(path: Path, planted_path: Path, num_rows: int) -> None:
         c = cluster[start : start + BLOCK]
         within = spread[c][:, None]
         block = np.sqrt(within) * centres[c] + np.sqrt(1 - within) * _directions(rng, len(c), axes)
-        made[place[start : start + len(c)]] = normalised(block)
+        made[place[start : start + len(c)]] = normalise(block)
     for start in range(0, num_copies, BLOCK):
-        originals = normalised(made[place[source[start : start + BLOCK]]])
+        originals = normalise(made[place[source[start : start + BLOCK]]])
         cosine = rng.uniform(LOWEST_COSINE, 1, (len(originals), 1)).astype(np.float32)
         away = _directions(rng, len(originals), copy_axes)
-        away = normalised(away - (away * originals).sum(axis=1, keepdims=True) * originals)
+        away = normalise(away - (away * originals).sum(axis=1, keepdims=True) * originals)
         first = num_base + start
         made[place[first : first + len(originals)]] = cosine * originals + np.sqrt(1 - cosine**2) * away
     made.flush()
@@ -75,7 +75,7 @@ def _make(path: Path, planted_path: Path, num_rows: int) -> None:
 
 
 def _directions(rng: np.random.Generator, count: int, axes: np.ndarray) -> np.ndarray:
-    return normalised(rng.standard_normal((count, DIM), dtype=np.float32) * axes)
+    return normalise(rng.standard_normal((count, DIM), dtype=np.float32) * axes)
 
 
 def queries(num_rows: int) -> np.ndarray:
@@ -88,12 +88,12 @@ def brute_force(rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Sorted codes `left * n + right` of the pairs that faiss's exact index finds for the rows `asked`."""
     index = faiss.IndexFlatIP(rows.shape[1])
     for start in range(0, len(rows), BLOCK):
-        index.add(normalised(rows[start : start + BLOCK]))
+        index.add(normalise(rows[start : start + BLOCK]))
     found = [np.zeros(0, np.int64)]
     with bar(len(asked), "brute force", "row") as progress:
         for start in range(0, len(asked), QUERY_BLOCK):
             own = asked[start : start + QUERY_BLOCK]
-            limits, _, others = index.range_search(normalised(rows[own]), MIN_COSINE)
+            limits, _, others = index.range_search(normalise(rows[own]), MIN_COSINE)
             mine = np.repeat(own, np.diff(limits).astype(np.int64))
             found.append(codes(mine, others, len(rows)))
             progress.update(len(own))

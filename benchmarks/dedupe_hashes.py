@@ -10,7 +10,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from curation.duplicates.hamming import near_values, tables
+from curation.duplicates.hamming import find_near_values, make_tables
 
 NUM_HASHES = 10_000_000
 NUM_PLANTED = 200_000
@@ -27,7 +27,7 @@ def measured() -> list[dict[str, Any]]:
     """One row for ours and one for brute force."""
     hashes, planted = _made()
     started = time.perf_counter()
-    smaller, larger, _ = near_values(hashes, MAX_DISTANCE, num_threads=len(os.sched_getaffinity(0)))
+    smaller, larger, _ = find_near_values(hashes, MAX_DISTANCE, num_threads=len(os.sched_getaffinity(0)))
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     found = set(zip(smaller.tolist(), larger.tolist(), strict=True))
@@ -46,7 +46,7 @@ def measured() -> list[dict[str, Any]]:
             "pairs": len(found),
             "planted missed": sum((min(a, b), max(a, b)) not in found for a, b in planted.tolist()),
             "missed": len(expected - found),
-            "tables": len(tables(NUM_HASHES, MAX_DISTANCE)),
+            "tables": len(make_tables(NUM_HASHES, MAX_DISTANCE)),
             "peak GB": peak,
         },
         common

@@ -15,12 +15,12 @@ import numpy as np
 
 from benchmarks.altered import ALTERATIONS
 from benchmarks.dedupe_pictures import MODEL, Entry, Pictures, load, prepare
-from curation.duplicates.blocks import BLOCK, Search
-from curation.duplicates.clustering import normalised
-from curation.duplicates.components import RemovalSelector, components
-from curation.duplicates.hamming import near_values
+from curation.duplicates.blocks import BLOCK, SearchSettings
+from curation.duplicates.clustering import normalise
+from curation.duplicates.components import RemovalSelector, label_components
+from curation.duplicates.hamming import find_near_values
 from curation.duplicates.phash import NUM_SET_BITS
-from curation.duplicates.vectors import near_pairs
+from curation.duplicates.vectors import find_near_pairs
 from curation.recipe.config import DedupeConfig
 from jobs.embedders import find_embedder
 
@@ -87,7 +87,7 @@ def _tiers(pictures: Pictures, members: np.ndarray) -> Table:
     truth, config = Truth(pictures.entries, members), DedupeConfig()
     min_cosine = find_embedder(MODEL).min_cosine
     assert min_cosine is not None
-    left, right, _ = near_pairs(pictures.vectors[members], Search(min_cosine=min_cosine))
+    left, right, _ = find_near_pairs(pictures.vectors[members], SearchSettings(min_cosine=min_cosine))
     found = {
         "exact": _unique([_equal(values[members], members) for values in (pictures.sha256, pictures.pixel_sha256)]),
         "perceptual": _near_hashes(pictures, members, config),
@@ -118,7 +118,7 @@ def _tiers(pictures: Pictures, members: np.ndarray) -> Table:
 
 def _removals(edges: Edges, truth: Truth) -> tuple[int, int]:
     """Rows that the guard removes, and those of them whose kept row shows something else. Originals rank first."""
-    rows, names = components(edges[:, 0], edges[:, 1])
+    rows, names = label_components(edges[:, 0], edges[:, 1])
     component = names[np.searchsorted(rows, edges[:, 0])]
     order = np.lexsort((edges[:, 1], edges[:, 0], component))
     mask = RemovalSelector().select(component[order], edges[order, 0], edges[order, 1])
@@ -180,7 +180,7 @@ def _telling(pictures: Pictures, config: DedupeConfig) -> np.ndarray:
 
 def _near_hashes(pictures: Pictures, members: np.ndarray, config: DedupeConfig) -> Edges:
     members = members[_telling(pictures, config)[members]]
-    smaller, larger, _ = near_values(pictures.phash[members], config.max_hamming)
+    smaller, larger, _ = find_near_values(pictures.phash[members], config.max_hamming)
     near = np.unique(np.concatenate([smaller, larger]))
     close, _ = _close(pictures.phash[:, None], np.isin(pictures.phash, near), members, config.max_hamming)
     return _unique([close, _equal(pictures.phash[members], members)])
@@ -201,7 +201,7 @@ def _close(words: np.ndarray, known: np.ndarray, members: np.ndarray, limit: int
 
 def _cosines(vectors: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of rows at least `limit` alike, all compared."""
-    known, found = normalised(vectors), []
+    known, found = normalise(vectors), []
     for start in range(0, len(known), BLOCK):
         cosine = np.triu(known[start : start + BLOCK] @ known.T, k=start + 1)
         a, b = np.nonzero(cosine >= limit)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.process_tree import ProcessTree
-from curation.duplicates.blocks import Search
+from curation.duplicates.blocks import SearchSettings
 from curation.storage import Root
 from curation.tables import vectors_file
 from jobs.duplicates.vectors import EmbeddingSearch
@@ -32,7 +32,7 @@ class Measured:
     peak_bytes: int
 
 
-def in_spark(rows: np.ndarray, search: Search, max_training_rows: int, folder: Path) -> Measured:
+def in_spark(rows: np.ndarray, search: SearchSettings, max_training_rows: int, folder: Path) -> Measured:
     """The pairs of `rows` `[n, d]`, which `folder` holds as units of a root afterwards."""
     root = Root(folder)
     if not root.exists("root.json"):
@@ -48,7 +48,7 @@ def in_spark(rows: np.ndarray, search: Search, max_training_rows: int, folder: P
     tree = ProcessTree(os.getpid(), MAX_BYTES, MAX_S)
     tree.restart()
     began, started = time.time(), time.perf_counter()
-    found = EmbeddingSearch(spark, root, "work", frame, units, search, max_training_rows).found()
+    found = EmbeddingSearch(spark, root, "work", frame, units, search, max_training_rows).search()
     pairs = found.where("left < right").select("left", "right").toArrow()
     seconds = time.perf_counter() - started
     tree.stop()

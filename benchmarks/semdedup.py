@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-from curation.duplicates.clustering import normalised
+from curation.duplicates.clustering import normalise
 
 ASSIGN_BLOCK = 50_000
 
@@ -34,7 +34,7 @@ def semdedup(vectors: np.ndarray, num_centroids: int, min_cosine: float, *, iter
 
     k-means takes `iterations` over at most `points` rows a centroid; theirs are 100 and faiss's default of 256.
     """
-    rows = normalised(vectors)
+    rows = normalise(vectors)
     means = faiss.Kmeans(rows.shape[1], num_centroids, niter=iterations, spherical=True, max_points_per_centroid=points)
     means.train(rows)
     nearest = np.zeros(len(rows), np.int32)

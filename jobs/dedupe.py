@@ -151,12 +151,12 @@ def prepare_searches(spark: SparkSession, root: Root, plan: DedupePlan, rows: Da
         detailed = f"bit_count(phash) = {NUM_SET_BITS} and coalesce(entropy, 8) >= {plan.config.min_entropy}"
         hashes = rows.where(detailed).select("row", "phash", "text")
         by_hash = PerceptualSearch(spark, root, plan.work, hashes, plan.config.max_hamming)
-        searches[TIERS.index("perceptual")] = by_hash.found
+        searches[TIERS.index("perceptual")] = by_hash.search
     if plan.min_cosine is not None:
         vectors = rows.where("vector is not null").select("row", "uid", "vector.unit", "vector.place", "text")
         limit = plan.config.max_training_rows
         by_vector = EmbeddingSearch(spark, root, plan.work, vectors, plan.units, plan.search, limit)
-        searches[TIERS.index("embedding")] = by_vector.found
+        searches[TIERS.index("embedding")] = by_vector.search
     return searches
 
 

@@ -1,1 +1,1 @@
-"""Near-duplicates: hashes, vectors, components and the rule for which copy stays."""
+"""Near-duplicates: hashes, vectors, components and the rule for which copy is kept."""

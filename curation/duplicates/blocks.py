@@ -1,13 +1,13 @@
 """Rows of one cluster compared with each other, a block against a block at a time.
 
-A row belongs to its nearest clusters, and is of rank i in the i-th of them. Two rows are compared in a cluster when
-the product of their ranks is at most `num_probes`: of a pair that clusters part, one row mostly lies near to where the
-other is at home, so for as many pairs found this takes fewer cosines than comparing everything in a cluster does.
-Rows are numbered in the order of the keep rule, so of a pair the smaller number is the row that would stay. No step
-holds more than BLOCK × BLOCK similarities, whatever the size of the cluster.
+A row belongs to its nearest clusters, and has rank i in the i-th nearest of them. Two rows are compared in a cluster
+when the product of their ranks is at most `num_probes`. When two alike rows have different nearest clusters, one of
+them mostly lies close to the nearest cluster of the other. So this finds as many pairs with fewer cosines than
+comparing all rows of a cluster does. Rows are numbered in the order of the keep rule: the smaller number of a pair is
+the row that would be kept. No step holds more than BLOCK × BLOCK similarities, whatever the size of the cluster.
 
-A row with more alike rows than it may remember is cut short. A pair of that row with itself tells so: whoever removes
-rows has to search those again that are still there (jobs/duplicates/graph.py).
+A row that is like more rows than it may remember is cut short. A pair of the row with itself reports it: the caller
+that removes rows must search the kept ones among them again (jobs/duplicates/graph.py).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curation.duplicates.clustering import normalised, widened
-from curation.duplicates.room import take
+from curation.duplicates.clustering import normalise, widen
+from curation.duplicates.limit import take_best
 
 BLOCK = 256
 ROUNDING = 1e-6
-"""What float32 may take from the cosine of a vector with itself."""
+"""How far the cosine of a vector with itself may fall below 1 in float32."""
 NO_PAIRS = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -31,7 +31,7 @@ Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class SearchSettings:
     """How pairs are searched. `min_cosine` is τ.
 
     A row remembers its `max_neighbours` best neighbours by the keep rule, in each comparison of two sets of ranks.
@@ -55,124 +55,126 @@ class Search:
         return self.num_passes if num_centroids > 1 else 1
 
 
-def all_pairs(
+def find_pairs(
     vectors: np.ndarray,
     members: np.ndarray,
-    search: Search,
+    search: SearchSettings,
     labels: np.ndarray | None = None,
     ranks: np.ndarray | None = None,
 ) -> Iterator[Pairs]:
     """Pairs among `members`, rising row numbers of `vectors` `[n, d]`; holds the members' vectors in float32.
 
-    `ranks` int `[members]` from 1 on says the how manieth nearest this cluster is of each; None compares all.
+    `ranks` int `[members]` is the rank that each member has in this cluster, from 1 on; None compares all members.
     """
-    known = normalised(widened(vectors[members]))
+    known = normalise(widen(vectors[members]))
     if ranks is None:
-        yield from _within(known, members, np.arange(len(members)), search, labels)
+        yield from _compare_within(known, members, np.arange(len(members)), search, labels)
         return
     for rank in range(1, search.near_rank + 1):
         own = np.flatnonzero(ranks == rank)
         others = np.flatnonzero((ranks > rank) & (ranks <= search.num_probes // rank))
-        yield from _within(known, members, own, search, labels)
-        yield from _between(known, members, own, others, search, labels)
+        yield from _compare_within(known, members, own, search, labels)
+        yield from _compare_between(known, members, own, others, search, labels)
 
 
-def _within(
-    known: np.ndarray, members: np.ndarray, own: np.ndarray, search: Search, labels: np.ndarray | None
+def _compare_within(
+    known: np.ndarray, members: np.ndarray, own: np.ndarray, search: SearchSettings, labels: np.ndarray | None
 ) -> Iterator[Pairs]:
     """Pairs among the places `own` of `members`, whose vectors are `known`."""
     for start in range(0, len(own), BLOCK):
         mine = own[start : start + BLOCK]
-        room = np.full(len(mine), search.max_neighbours)
+        remaining = np.full(len(mine), search.max_neighbours)
         for first in range(0, start + 1, BLOCK):
             theirs = own[first : first + BLOCK]
-            yield _close(known[mine], members[mine], known[theirs], members[theirs], search, labels, room)
-        yield _cut_short(members[mine][room < 0])
+            yield _find_close(known[mine], members[mine], known[theirs], members[theirs], search, labels, remaining)
+        yield _report_cut_short(members[mine][remaining < 0])
 
 
-def _between(
+def _compare_between(
     known: np.ndarray,
     members: np.ndarray,
     own: np.ndarray,
     others: np.ndarray,
-    search: Search,
+    search: SearchSettings,
     labels: np.ndarray | None,
 ) -> Iterator[Pairs]:
     """Pairs of a place in `own` with one in `others`, whichever is the better row."""
-    other_room = np.full(len(others), search.max_neighbours)
+    others_remaining = np.full(len(others), search.max_neighbours)
     for start in range(0, len(own), BLOCK):
         mine = own[start : start + BLOCK]
-        room = np.full(len(mine), search.max_neighbours)
+        remaining = np.full(len(mine), search.max_neighbours)
         for first in range(0, len(others), BLOCK):
             theirs = others[first : first + BLOCK]
-            theirs_room = other_room[first : first + BLOCK]
-            yield _close(known[mine], members[mine], known[theirs], members[theirs], search, labels, room, theirs_room)
-        yield _cut_short(members[mine][room < 0])
-    yield _cut_short(members[others][other_room < 0])
+            theirs_remaining = others_remaining[first : first + BLOCK]
+            yield _find_close(
+                known[mine], members[mine], known[theirs], members[theirs], search, labels, remaining, theirs_remaining
+            )
+        yield _report_cut_short(members[mine][remaining < 0])
+    yield _report_cut_short(members[others][others_remaining < 0])
 
 
-def with_leaders(vectors: np.ndarray, members: np.ndarray, search: Search) -> Iterator[Pairs]:
-    """Pairs of `members` with those of them that nothing before them resembles; all others are cut short.
+def find_pairs_with_leaders(vectors: np.ndarray, members: np.ndarray, search: SearchSettings) -> Iterator[Pairs]:
+    """Pairs of `members` with their leaders, which resemble no member before them; all other members are cut short.
 
-    That is what the keep rule needs of them as long as these leaders stay, and costs members × distinct pictures.
+    As long as the leaders are kept, the keep rule needs no other pairs. The cost is members × distinct pictures.
     """
     leaders = members[:0]
     for start in range(0, len(members), BLOCK):
         rows = members[start : start + BLOCK]
-        block = normalised(vectors[rows])
-        room = np.full(len(rows), search.max_neighbours)
+        block = normalise(vectors[rows])
+        remaining = np.full(len(rows), search.max_neighbours)
         for first in range(0, len(leaders), BLOCK):
             others = leaders[first : first + BLOCK]
-            yield _close(block, rows, normalised(vectors[others]), others, search, None, room)
-        alone = np.flatnonzero(room == search.max_neighbours)
-        fresh = alone[_first_of_their_kind(block[alone], search.min_cosine)]
-        yield _close(block, rows, block[fresh], rows[fresh], search, None, room)
-        yield _cut_short(rows[room < search.max_neighbours])
+            yield _find_close(block, rows, normalise(vectors[others]), others, search, None, remaining)
+        alone = np.flatnonzero(remaining == search.max_neighbours)
+        fresh = alone[_choose_leaders(block[alone], search.min_cosine)]
+        yield _find_close(block, rows, block[fresh], rows[fresh], search, None, remaining)
+        yield _report_cut_short(rows[remaining < search.max_neighbours])
         leaders = np.concatenate([leaders, rows[fresh]])
 
 
-def alike(a: np.ndarray, b: np.ndarray, min_cosine: float) -> np.ndarray:
+def are_alike(a: np.ndarray, b: np.ndarray, min_cosine: float) -> np.ndarray:
     """Mask `[len(a), len(b)]` of the rows of length 1 whose cosine is at least `min_cosine`."""
     return np.asarray(a @ b.T >= min_cosine - ROUNDING)
 
 
-def _close(
+def _find_close(
     block: np.ndarray,
     rows: np.ndarray,
     others: np.ndarray,
     other_rows: np.ndarray,
-    search: Search,
+    search: SearchSettings,
     labels: np.ndarray | None,
-    room: np.ndarray,
-    other_room: np.ndarray | None = None,
+    remaining: np.ndarray,
+    others_remaining: np.ndarray | None = None,
 ) -> Pairs:
-    """Pairs (one of `other_rows`, a later one of `rows`) that are alike, taking from `room`, best-ranked first.
+    """Pairs (one of `other_rows`, a later one of `rows`) that are alike, best-ranked first, up to `remaining`.
 
-    With `other_room` also those whose later row is one of `other_rows`.
+    With `others_remaining` also those whose later row is one of `other_rows`.
     """
-    mine, theirs = np.nonzero(alike(block, others, search.min_cosine))
+    mine, theirs = np.nonzero(are_alike(block, others, search.min_cosine))
     if not len(mine):
         return NO_PAIRS
     a, b = rows[mine], other_rows[theirs]
     wanted = np.ones(len(mine), bool) if labels is None else labels[a] == labels[b]
-    taken = take(mine, wanted & (b < a), room)
-    if other_room is not None:
-        taken |= take(theirs, wanted & (a < b), other_room)
+    taken = take_best(mine, wanted & (b < a), remaining)
+    if others_remaining is not None:
+        taken |= take_best(theirs, wanted & (a < b), others_remaining)
     mine, theirs, a, b = mine[taken], theirs[taken], a[taken], b[taken]
     cosine = np.einsum("ij,ij->i", block[mine], others[theirs])
     return np.minimum(a, b).astype(np.int64), np.maximum(a, b).astype(np.int64), cosine.clip(max=1)
 
 
-def _cut_short(rows: np.ndarray) -> Pairs:
+def _report_cut_short(rows: np.ndarray) -> Pairs:
     return rows.astype(np.int64), rows.astype(np.int64), np.ones(len(rows), np.float32)
 
 
-def _first_of_their_kind(block: np.ndarray, min_cosine: float) -> np.ndarray:
+def _choose_leaders(block: np.ndarray, min_cosine: float) -> np.ndarray:
     """Positions in `block` of the rows that resemble none of the chosen ones before them."""
-    similar = alike(block, block, min_cosine)
-    gone, chosen = np.zeros(len(block), bool), []
+    similar = are_alike(block, block, min_cosine)
+    is_alike, chosen = np.zeros(len(block), bool), []
     for position in range(len(block)):
-        if not gone[position]:
+        if not is_alike[position]:
             chosen.append(position)
-            gone |= similar[position]
+            is_alike |= similar[position]
     return np.array(chosen, np.int64)

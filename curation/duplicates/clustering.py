@@ -61,8 +61,8 @@ class Clustering:
             block = np.asarray(vectors[wanted if rows is None else rows[wanted]], np.float32)
             known = np.flatnonzero(usable(block))
             if len(known):
-                unit = normalised(block[known])
-                turned = unit if self.axes is None else along(unit, self.axes)
+                unit = normalise(block[known])
+                turned = unit if self.axes is None else project(unit, self.axes)
                 nearest[start + known] = self._index.search(turned, probes)[1]
         return nearest
 
@@ -88,7 +88,7 @@ def usable(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(np.isfinite(lengths) & (lengths > 0))
 
 
-def widened(vectors: np.ndarray) -> np.ndarray:
+def widen(vectors: np.ndarray) -> np.ndarray:
     """float32 of finite `vectors`. For float16 this takes a quarter of `astype`'s time, as long as multiplying them."""
     if vectors.dtype != np.float16:
         return np.asarray(vectors, np.float32)
@@ -100,7 +100,7 @@ def widened(vectors: np.ndarray) -> np.ndarray:
     return wide
 
 
-def normalised(vectors: np.ndarray) -> np.ndarray:
+def normalise(vectors: np.ndarray) -> np.ndarray:
     """float32 rows of length 1."""
     wide = np.asarray(vectors, np.float32)
     return np.asarray(wide / np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None])
@@ -115,7 +115,7 @@ def principal_axes(sample: np.ndarray) -> np.ndarray:
     return np.asarray(axes[:, strong] * (moments[strong] / moments[0]) ** -WHITENING, np.float32)
 
 
-def along(vectors: np.ndarray, axes: np.ndarray) -> np.ndarray:
+def project(vectors: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """`vectors` (float32 `[n, d]`) along `axes` `[d, a]`, of length 1; zero for what has no part along them."""
     turned = vectors @ axes
     return np.asarray(turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12))
@@ -163,7 +163,8 @@ def _kmeans(sample: np.ndarray, num_centroids: int, seed: int) -> np.ndarray:
     )
     means.train(np.ascontiguousarray(sample))
     assert means.centroids is not None  # train() has set them
-    return means.centroids
+    centroids: np.ndarray = means.centroids
+    return centroids
 
 
 def _on_gpu(index: faiss.Index) -> faiss.Index:

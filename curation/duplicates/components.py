@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 
-def components(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def label_components(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Component of every row that has an edge: `(rows, component)`, int64 `[m]`, rows rising.
 
     A component is named by its smallest row. Memory grows with the edges, not with the largest row number.

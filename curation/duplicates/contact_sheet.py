@@ -44,7 +44,7 @@ class Bin:
     """Whether the current setting calls these duplicates."""
 
 
-def page(title: str, note: str, bins: Iterable[Bin]) -> str:
+def render_page(title: str, note: str, bins: Iterable[Bin]) -> str:
     """HTML that stands alone: thumbnails are inside it. A red line marks where the setting cuts."""
     parts, above = [], True
     for item in bins:

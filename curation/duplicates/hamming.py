@@ -6,8 +6,8 @@ front, and only runs that agree on all of them are compared. Each table stands a
 all tables with the same first block, on the hashes that have one value there.
 
 Where hashes crowd, all pairs would be the square of the crowd. Given the rank of each hash, a run of more than MAX_RUN
-is therefore compared best-ranked first, and a hash leaves it with MAX_NEIGHBOURS better neighbours: who was cut short
-so is told, and everybody else's pairs with each other are complete.
+is therefore compared best-ranked first, and each hash takes at most MAX_NEIGHBOURS better neighbours from it. A hash
+that has more is reported as cut short; the pairs of all other hashes with each other are complete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curation.duplicates.room import take
+from curation.duplicates.limit import take_best
 
 BITS = 64
 CHUNK = 1 << 18
@@ -76,12 +76,12 @@ class Table:
         """Bits of the leading blocks."""
         return sum(_edges(self.num_blocks)[b + 1] - _edges(self.num_blocks)[b] for b in self.equal)
 
-    def rearranged(self, hashes: np.ndarray) -> np.ndarray:
+    def rearrange(self, hashes: np.ndarray) -> np.ndarray:
         """`hashes` (uint64) with the leading blocks in the most significant bits."""
-        return _moved(hashes, self.num_blocks, self.order)
+        return _reorder_blocks(hashes, self.num_blocks, self.order)
 
-    def restored(self, rearranged: np.ndarray) -> np.ndarray:
-        """The inverse of `rearranged`."""
+    def restore(self, rearranged: np.ndarray) -> np.ndarray:
+        """The inverse of `rearrange`."""
         edges, order = _edges(self.num_blocks), self.order
         result, used = np.zeros_like(rearranged), 0
         for block in reversed(order):
@@ -103,7 +103,7 @@ def block_value(hashes: np.ndarray, num_blocks: int, block: int) -> np.ndarray:
     return ((hashes >> np.uint64(edges[block])) & mask).astype(np.int64)
 
 
-def _moved(hashes: np.ndarray, num_blocks: int, order: Sequence[int]) -> np.ndarray:
+def _reorder_blocks(hashes: np.ndarray, num_blocks: int, order: Sequence[int]) -> np.ndarray:
     edges = _edges(num_blocks)
     result = np.zeros_like(hashes)
     for block in order:
@@ -113,7 +113,7 @@ def _moved(hashes: np.ndarray, num_blocks: int, order: Sequence[int]) -> np.ndar
     return result
 
 
-def tables(num_hashes: int, max_distance: int) -> list[Table]:
+def make_tables(num_hashes: int, max_distance: int) -> list[Table]:
     """The tables that together find every pair of `num_hashes` hashes at most `max_distance` apart.
 
     More blocks mean more tables with fewer accidental agreements; the count with the least expected work is taken.
@@ -131,7 +131,7 @@ def tables(num_hashes: int, max_distance: int) -> list[Table]:
     return [Table(num_blocks, equal) for equal in itertools.combinations(range(num_blocks), num_blocks - max_distance)]
 
 
-def near_values(hashes: np.ndarray, max_distance: int, *, num_threads: int = 1) -> Pairs:
+def find_near_values(hashes: np.ndarray, max_distance: int, *, num_threads: int = 1) -> Pairs:
     """Every pair of different values among `hashes` (uint64 `[n]`) at most `max_distance` apart, sorted."""
     values = np.unique(hashes)
 
@@ -139,7 +139,7 @@ def near_values(hashes: np.ndarray, max_distance: int, *, num_threads: int = 1) 
         return list(search(values, table, max_distance))
 
     with ThreadPoolExecutor(num_threads) as pool:
-        found = [pairs for part in pool.map(through, tables(len(values), max_distance)) for pairs in part]
+        found = [pairs for part in pool.map(through, make_tables(len(values), max_distance)) for pairs in part]
     found.append((values[:0], values[:0], np.zeros(0, np.uint8)))
     smaller, larger, distance = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.lexsort((larger, smaller))
@@ -159,10 +159,10 @@ def search(
     says; without, values must be unique. With `about` (uint64) only runs are compared that one of these hashes would be
     in. Memory stays O(n + CHUNK).
     """
-    ordered = table.rearranged(values)
+    ordered = table.rearrange(values)
     shift = np.uint64(BITS - table.key_bits)
     if about is not None:
-        ordered = ordered[np.isin(ordered >> shift, table.rearranged(about) >> shift)]
+        ordered = ordered[np.isin(ordered >> shift, table.rearrange(about) >> shift)]
     ordered = np.sort(ordered)
     if classes is not None:
         ordered = ordered[np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)]]
@@ -171,16 +171,16 @@ def search(
         ends = np.flatnonzero(np.r_[keys[1:] != keys[:-1], True]) + 1
         lengths, ranked = np.diff(ends, prepend=0), classes()
         for end, length in zip(*(column[lengths > MAX_RUN].tolist() for column in (ends, lengths)), strict=True):
-            run = np.sort(table.restored(ordered[end - length : end]))
-            yield from _crowd(ranked.of(run), table, max_distance)
+            run = np.sort(table.restore(ordered[end - length : end]))
+            yield from _search_crowd(ranked.of(run), table, max_distance)
         sparse = np.repeat(lengths <= MAX_RUN, lengths)
         ordered, keys = ordered[sparse], keys[sparse]
     for start in range(0, len(ordered), CHUNK):
-        for a, b in _chunk(ordered, keys, start, max_distance):
-            yield from _reported(table.restored(a), table.restored(b), table)
+        for a, b in _search_chunk(ordered, keys, start, max_distance):
+            yield from _report_first(table.restore(a), table.restore(b), table)
 
 
-def _chunk(
+def _search_chunk(
     ordered: np.ndarray, keys: np.ndarray, start: int, max_distance: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Close pairs whose first member lies in `ordered[start : start + CHUNK]`, at most 2 × CHUNK at a time."""
@@ -202,30 +202,30 @@ def _chunk(
         yield np.concatenate(found_a), np.concatenate(found_b)
 
 
-def _crowd(run: Classes, table: Table, max_distance: int) -> Iterator[Pairs]:
+def _search_crowd(run: Classes, table: Table, max_distance: int) -> Iterator[Pairs]:
     """Pairs of each class of `run`, best-ranked first, with its MAX_NEIGHBOURS best; then the hashes with more."""
     count = len(run.hashes)
     for start in range(0, count, CROWD_BLOCK):
         mine = np.arange(start, min(start + CROWD_BLOCK, count))
-        room = np.full(len(mine), MAX_NEIGHBOURS)
+        remaining = np.full(len(mine), MAX_NEIGHBOURS)
         for first in range(0, start + 1, CROWD_BLOCK):
-            waiting = np.flatnonzero(room >= 0)
+            waiting = np.flatnonzero(remaining >= 0)
             if not len(waiting):
                 break
             later, better = mine[waiting, None], np.arange(first, min(first + CROWD_BLOCK, count))
             close = np.bitwise_count(run.hashes[later] ^ run.hashes[better]) <= max_distance
             close &= (run.texts[later] == run.texts[better]) & (better < later)
             row, column = np.nonzero(close)
-            taken = take(waiting[row], np.ones(len(row), bool), room)
+            taken = take_best(waiting[row], np.ones(len(row), bool), remaining)
             a, b = run.hashes[mine[waiting[row[taken]]]], run.hashes[better[column[taken]]]
             smaller, larger = np.unique(np.stack([np.minimum(a, b), np.maximum(a, b)]), axis=1)
-            yield from _reported(smaller, larger, table)
-        cut = np.unique(run.hashes[mine[room < 0]])
+            yield from _report_first(smaller, larger, table)
+        cut = np.unique(run.hashes[mine[remaining < 0]])
         if len(cut):
             yield cut, cut, np.zeros(len(cut), np.uint8)
 
 
-def _reported(a: np.ndarray, b: np.ndarray, table: Table) -> Iterator[Pairs]:
+def _report_first(a: np.ndarray, b: np.ndarray, table: Table) -> Iterator[Pairs]:
     """The pairs (a, b) that `table` is the first one to find, unless there are none."""
     first = _is_first(a ^ b, table)
     if first.any():

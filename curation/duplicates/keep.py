@@ -1,4 +1,4 @@
-"""The keep rule: which of several copies stays, as an order over rows."""
+"""The keep rule: which of several copies is kept, as an order over rows."""
 
 from __future__ import annotations
 

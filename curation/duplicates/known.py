@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.duplicates.blocks import ROUNDING
-from curation.duplicates.clustering import normalised, train, usable
+from curation.duplicates.clustering import normalise, train, usable
 from curation.duplicates.hamming import BITS
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
@@ -33,19 +33,19 @@ Matches = dict[int, tuple[int, float]]
 """Row of the unit → (known picture, similarity)."""
 
 
-class Known:
+class KnownPictures:
     """The known pictures, ready to be searched; `tables` have SCHEMA. Raises UserError when their dimensions differ."""
 
     def __init__(self, tables: list[pa.Table]) -> None:
         table = pa.concat_tables(tables).sort_by([("name", "ascending"), ("key", "ascending")]).combine_chunks()
         self._names, self._keys = table["name"], table["key"]
-        self._by_sha256 = _first(table["sha256"].to_pylist())
-        self._by_pixels = _first(table["pixel_sha256"].to_pylist())
+        self._by_sha256 = _index_values(table["sha256"].to_pylist())
+        self._by_pixels = _index_values(table["pixel_sha256"].to_pylist())
         self._hashed = np.flatnonzero(table["phash"].is_valid().to_numpy())
         self._hashes = faiss.IndexBinaryFlat(BITS)
         if len(self._hashed):
             self._hashes.add(table["phash"].drop_null().to_numpy().view(np.uint8).reshape(-1, BITS // 8))
-        self._embedded, self._vectors = _vectors(table["vector"])
+        self._embedded, self._vectors = _unpack_vectors(table["vector"])
 
     def match(
         self,
@@ -105,7 +105,7 @@ class Known:
         asked = asked[known]
         if not len(asked):
             return {}
-        cosine, nearest = self._index.search(normalised(wanted[known]), 1)
+        cosine, nearest = self._index.search(normalise(wanted[known]), 1)
         close = np.flatnonzero(cosine[:, 0] >= min_cosine - ROUNDING)
         return {
             int(asked[i]): (int(self._embedded[nearest[i, 0]]), min(1.0, float(cosine[i, 0])))
@@ -129,7 +129,7 @@ class Known:
         return index
 
 
-def _vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+def _unpack_vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the usable vectors of `column`, and those of length 1, float32 `[n, d]`."""
     valid = np.flatnonzero(column.is_valid().to_numpy())
     lists = pa.concat_arrays(column.drop_null().chunks) if len(valid) else pa.array([], column.type)
@@ -138,8 +138,8 @@ def _vectors(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"dedupe.against holds vectors of {dims} dimensions: embed it with the recipe's model.")
     matrix = lists.flatten().to_numpy().reshape(len(valid), dims[0] if dims else 0)
     known = usable(matrix)
-    return valid[known], normalised(matrix[known])
+    return valid[known], normalise(matrix[known])
 
 
-def _first(values: list[str | None]) -> dict[str, int]:
+def _index_values(values: list[str | None]) -> dict[str, int]:
     return {value: i for i, value in reversed(list(enumerate(values))) if value is not None}

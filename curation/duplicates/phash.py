@@ -24,11 +24,6 @@ def phash(image: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def to_hex(value: int) -> str:
-    """The hash as COYO writes it: 16 hex digits."""
-    return f"{value:016x}"
-
-
 NUM_SET_BITS = KEPT * KEPT // 2
-"""Bits set in the hash of a picture whose frequencies all differ; symmetric and plain pictures have ties at the median,
-and bits that say nothing."""
+"""Bits set in the hash of a picture whose frequencies all differ. Symmetric and plain pictures have ties at the median,
+and the bits of such frequencies mean nothing."""

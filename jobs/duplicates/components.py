@@ -1,7 +1,7 @@
 """Connected components of more edges than one machine holds: large-star and small-star, alternating.
 
 Kiveris, Lattanzi, Mirrokni, Rastogi, Vassilvitskii, "Connected Components in MapReduce and Beyond", SoCC 2014,
-algorithm 2. Gives the labels of `curation.duplicates.components.components`.
+algorithm 2. Gives the labels of `curation.duplicates.components.label_components`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 
-def components(edges: DataFrame) -> DataFrame:
+def label_components(edges: DataFrame) -> DataFrame:
     """`row`, `component` of every row that has an edge in `edges` (bigint `left`, `right`); named by smallest row."""
     stars = edges.selectExpr("greatest(left, right) as a", "least(left, right) as b").where("a > b").distinct()
     stars = stars.localCheckpoint()

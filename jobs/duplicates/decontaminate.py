@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 
 from curation.adopt.folder import PICTURES
 from curation.duplicates.clustering import usable
-from curation.duplicates.known import SCHEMA, Known
+from curation.duplicates.known import SCHEMA, KnownPictures
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
 from curation.images.probe import PictureError
@@ -96,15 +96,15 @@ def _match_contents(matches: DataFrame, rows: DataFrame) -> DataFrame:
     return best.selectExpr("row", "match.key", "match.tier", "-match.distance as similarity")
 
 
-_in_this_process: dict[str, Known] = {}
+_in_this_process: dict[str, KnownPictures] = {}
 
 
-def _load_known(root: Root, files: list[str]) -> Known:
+def _load_known(root: Root, files: list[str]) -> KnownPictures:
     """The evaluation pictures, read once a process; only those of the latest run are kept in memory."""
     name = fingerprint([root.base, files])
     if name not in _in_this_process:
         _in_this_process.clear()
-        _in_this_process[name] = Known([root.read_parquet(file) for file in files])
+        _in_this_process[name] = KnownPictures([root.read_parquet(file) for file in files])
     return _in_this_process[name]
 
 

@@ -84,9 +84,9 @@ def _strongest_edges(results: DataFrame) -> DataFrame:
 def label_rows(spark: SparkSession, edges: DataFrame, num_edges: int, max_local_edges: int) -> DataFrame:
     """`row`, `component` of every row with an edge, by scipy here or by Spark above `max_local_edges`."""
     if num_edges > max_local_edges:
-        return spread.components(edges)
+        return spread.label_components(edges)
     pairs = edges.select("left", "right").toArrow()
-    rows, names = local.components(pairs["left"].to_numpy(), pairs["right"].to_numpy())
+    rows, names = local.label_components(pairs["left"].to_numpy(), pairs["right"].to_numpy())
     if not len(rows):
         return spark.createDataFrame([], "row bigint, component bigint")
     return spark.createDataFrame(pa.table({"row": rows, "component": names}))

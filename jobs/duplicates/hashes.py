@@ -1,10 +1,10 @@
 """Edges between pictures with near perceptual hashes, by the tables of curation/duplicates/hamming.py.
 
-Up to ROWS_PER_TASK hashes a task takes a table. Above, hashes move to tasks by the value of a block, once for each
-block that leads tables, and a task goes through all tables of its block.
+Up to ROWS_PER_TASK hashes, each task searches one table. Above, hashes are sent to tasks by the value of a block, once
+for each block that is the first one of a table, and a task searches all tables of its block.
 
-Pictures of one hash and one text are a class. A row is linked with the best ones of its class and of near classes,
-at most MAX_NEIGHBOURS; one that has more, or whose hash crowds with others, is cut short.
+Pictures of one hash and one text form a class. A row is linked with the best rows of its class and of near classes, at
+most MAX_NEIGHBOURS. A row is cut short when it has more of them, or when its hash was cut short.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ ROWS_PER_TASK = 50_000_000
 SPLIT_ROWS = 1_000_000
 """Below it, tables share tasks: a task costs more than a table."""
 ROWS_PER_BATCH = 100_000
-_FOUND_DDL = "a bigint, b bigint, distance int"
+_PAIRS_DDL = "a bigint, b bigint, distance int"
 NUM_HUBS = 8
-"""Best rows of a class that other rows are linked with."""
+"""Number of the best rows of a class that other rows are linked with."""
 MAX_NEIGHBOURS = 64
-"""Better rows that a row is linked with."""
+"""Number of better rows that a row is linked with."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class PerceptualSearch:
     rows: DataFrame
     max_hamming: int
 
-    def found(self, kept: DataFrame | None = None, cut: DataFrame | None = None) -> DataFrame:
+    def search(self, kept: DataFrame | None = None, cut: DataFrame | None = None) -> DataFrame:
         """`left`, `right`, `similarity` (the share of equal bits): each pair once; left = right is a row cut short.
 
-        Of all rows, or of those in `kept` (`row`) that may have to do with those in `cut` (`row`).
+        Compares all rows; or the rows in `kept` (`row`), when a row of `cut` (`row`) is among those of a comparison.
         """
         rows = self.rows if kept is None else self.rows.join(kept, "row", "left_semi")
         about = None if cut is None else self.rows.join(cut.select("row").distinct(), "row", "left_semi")
         classes = Window.partitionBy("phash", "text").orderBy("row")
         best = rows.withColumn("place", F.row_number().over(classes)).where(f"place <= {NUM_HUBS + 1}")
         best = materialise(best.groupBy("phash", "text").agg(F.sort_array(F.collect_list("row")).alias("best")))
-        near = materialise(near_hashes(self.spark, self.root, self.work, best, self.max_hamming, about))
+        near = materialise(find_near_hashes(self.spark, self.root, self.work, best, self.max_hamming, about))
         apart = near.where("a != b")
         linked = apart.unionAll(apart.select("b", "a", "distance")).toDF("a", "phash", "distance")
         linked = linked.join(best.withColumnRenamed("phash", "a"), "a")
@@ -80,37 +80,39 @@ class PerceptualSearch:
         return pairs.selectExpr("e.one as left", "row as right", similarity).unionAll(crowded)
 
 
-def near_hashes(
+def find_near_hashes(
     spark: SparkSession, root: Root, work: str, classes: DataFrame, max_hamming: int, about: DataFrame | None = None
 ) -> DataFrame:
     """`a`, `b`, `distance` of near, different values of `classes` (`phash` bigint, `text`, `best` rows); rarely twice.
 
     All pairs, unless hashes crowd (see curation/duplicates/hamming.py): a = b is a hash that was cut short. With
-    `about` (`phash`), only what may have to do with those hashes.
+    `about` (`phash`), only hashes that are compared with one of those.
     """
     folder = f"{work}/phash"
-    files = _spilled(root, folder, classes.selectExpr("phash", "text", "best[0] as row"))
-    asked = None if about is None else _spilled(root, folder, about.selectExpr("phash", "text", "row"))
+    files = _write_classes(root, folder, classes.selectExpr("phash", "text", "best[0] as row"))
+    asked = None if about is None else _write_classes(root, folder, about.selectExpr("phash", "text", "row"))
     if not files:
-        return spark.createDataFrame([], _FOUND_DDL)
+        return spark.createDataFrame([], _PAIRS_DDL)
     num_hashes = sum(files.values())
-    tables = hamming.tables(num_hashes, max_hamming)
+    tables = hamming.make_tables(num_hashes, max_hamming)
     if num_hashes > ROWS_PER_TASK:
         num_tasks = -(-num_hashes * (max_hamming + 1) // ROWS_PER_TASK)
-        return _by_block(spark, root, list(files), tables, max_hamming, num_tasks, asked)
+        return _search_by_block(spark, root, list(files), tables, max_hamming, num_tasks, asked)
     cores = spark.sparkContext.defaultParallelism
     num_tasks = len(tables) if num_hashes > SPLIT_ROWS else min(len(tables), cores)
 
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for number in _numbers(batches):
+        for number in _read_numbers(batches):
             values = np.concatenate([load_npy(root, file)[0] for file in files]).view(np.uint64)
-            found = hamming.search(values, tables[number], max_hamming, lambda: _read(root, files), _asked(root, asked))
-            yield from _batches(found)
+            found = hamming.search(
+                values, tables[number], max_hamming, lambda: _read_classes(root, files), _read_hashes(root, asked)
+            )
+            yield from _to_batches(found)
 
-    return spark.range(0, len(tables), 1, max(1, num_tasks)).mapInArrow(search, _FOUND_DDL)
+    return spark.range(0, len(tables), 1, max(1, num_tasks)).mapInArrow(search, _PAIRS_DDL)
 
 
-def _by_block(
+def _search_by_block(
     spark: SparkSession,
     root: Root,
     files: Sequence[str],
@@ -123,30 +125,30 @@ def _by_block(
     leading = sorted({table.equal[0] for table in tables})
 
     def move(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for number in _numbers(batches):
-            values = _read(root, [files[number]])
+        for number in _read_numbers(batches):
+            values = _read_classes(root, [files[number]])
             for block in leading:
                 group = block << 32 | hamming.block_value(values.hashes, num_blocks, block)
                 columns = [pa.array(c) for c in (group, values.hashes.view(np.int64), values.texts, values.ranks)]
                 yield from pa.Table.from_arrays(columns, _MOVED).to_batches(ROWS_PER_BATCH)
 
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        about = _asked(root, asked)
-        for group, values in _grouped(batches):
+        about = _read_hashes(root, asked)
+        for group, values in _split_by_group(batches):
             for table in tables:
                 if table.equal[0] == group >> 32:
-                    yield from _batches(
-                        hamming.search(values.hashes, table, max_hamming, partial(_same, values), about)
+                    yield from _to_batches(
+                        hamming.search(values.hashes, table, max_hamming, partial(_identity, values), about)
                     )
 
     moved = spark.range(0, len(files), 1, len(files)).mapInArrow(move, ", ".join(f"{name} bigint" for name in _MOVED))
-    return moved.repartition(num_tasks, "group").sortWithinPartitions("group").mapInArrow(search, _FOUND_DDL)
+    return moved.repartition(num_tasks, "group").sortWithinPartitions("group").mapInArrow(search, _PAIRS_DDL)
 
 
 _MOVED = ["group", "phash", "text", "row"]
 
 
-def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Classes]]:
+def _split_by_group(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Classes]]:
     """The classes of each group of a stream sorted by group."""
     group, held = -1, list[pa.RecordBatch]()
     for batch in batches:
@@ -154,61 +156,61 @@ def _grouped(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Classes]]
         starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
         for start, stop in zip(starts, starts[1:], strict=False):
             if start < stop and numbers[start] != group and held:
-                yield group, _classes(held)
+                yield group, _gather_classes(held)
                 held = []
             if start < stop:
                 group = int(numbers[start])
                 held.append(batch.slice(start, stop - start))
     if held:
-        yield group, _classes(held)
+        yield group, _gather_classes(held)
 
 
-def _classes(batches: Sequence[pa.RecordBatch]) -> Classes:
+def _gather_classes(batches: Sequence[pa.RecordBatch]) -> Classes:
     """`phash`, `text` and `row` of `batches`, by hash."""
     columns = [np.concatenate([batch[name].to_numpy() for batch in batches]) for name in ("phash", "text", "row")]
-    return _ordered(columns[0].view(np.uint64), columns[1], columns[2])
+    return _sort_classes(columns[0].view(np.uint64), columns[1], columns[2])
 
 
-def _ordered(hashes: np.ndarray, texts: np.ndarray, rows: np.ndarray) -> Classes:
+def _sort_classes(hashes: np.ndarray, texts: np.ndarray, rows: np.ndarray) -> Classes:
     order = np.argsort(hashes, kind="stable")
     return Classes(hashes[order], texts[order], rows[order])
 
 
-def _same(classes: Classes) -> Classes:
+def _identity(classes: Classes) -> Classes:
     return classes
 
 
-def _numbers(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
+def _read_numbers(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
     yield from (number for batch in batches for number in batch["id"].to_pylist())
 
 
-def _batches(found: Iterable[hamming.Pairs]) -> Iterator[pa.RecordBatch]:
+def _to_batches(found: Iterable[hamming.Pairs]) -> Iterator[pa.RecordBatch]:
     for a, b, distance in found:
         columns = [a.view(np.int64), b.view(np.int64), distance.astype(np.int32)]
         yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], ["a", "b", "distance"])
 
 
-def _spilled(root: Root, folder: str, classes: DataFrame) -> dict[str, int]:
+def _write_classes(root: Root, folder: str, classes: DataFrame) -> dict[str, int]:
     """Write `classes` (`phash`, `text`, `row`) into .npy files (int64 `[3, n]`) of `folder`: path → n, by path."""
 
-    def spill(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         held = [batch for batch in batches if len(batch)]
         if held:
-            found = _classes(held)
+            found = _gather_classes(held)
             path = save_npy(root, folder, np.stack([found.hashes.view(np.int64), found.texts, found.ranks]))
             yield pa.RecordBatch.from_pydict({"path": [path], "rows": [len(found.hashes)]})
 
-    written = classes.mapInArrow(spill, "path string, rows bigint").collect()
+    written = classes.mapInArrow(write, "path string, rows bigint").collect()
     return dict(sorted((row["path"], row["rows"]) for row in written))
 
 
-def _read(root: Root, files: Iterable[str]) -> Classes:
+def _read_classes(root: Root, files: Iterable[str]) -> Classes:
     parts = [load_npy(root, file) for file in files]
     if len(parts) == 1:
         return Classes(parts[0][0].view(np.uint64), parts[0][1], parts[0][2])
     together = np.concatenate([np.zeros((3, 0), np.int64), *parts], axis=1)
-    return _ordered(together[0].view(np.uint64), together[1], together[2])
+    return _sort_classes(together[0].view(np.uint64), together[1], together[2])
 
 
-def _asked(root: Root, files: Iterable[str] | None) -> np.ndarray | None:
-    return None if files is None else np.unique(_read(root, files).hashes)
+def _read_hashes(root: Root, files: Iterable[str] | None) -> np.ndarray | None:
+    return None if files is None else np.unique(_read_classes(root, files).hashes)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curation.duplicates.blocks import Search
+from curation.duplicates.blocks import SearchSettings
 from curation.duplicates.keep import order_sql
 from curation.errors import UserError
 from curation.recipe.config import DedupeConfig, DownloadConfig, Recipe
@@ -49,11 +49,11 @@ class DedupePlan:
         return f"{TABLE}/{self.fp}/work"
 
     @property
-    def search(self) -> Search:
+    def search(self) -> SearchSettings:
         """Settings of the embedding tier. Only for a plan with a `min_cosine`."""
         assert self.min_cosine is not None
         names = ("num_centroids", "num_probes", "num_passes", "max_cluster_rows", "max_neighbours", "seed")
-        return Search(min_cosine=self.min_cosine, **{name: getattr(self.config, name) for name in names})
+        return SearchSettings(min_cosine=self.min_cosine, **{name: getattr(self.config, name) for name in names})
 
 
 def check_dedupe(recipe: Recipe, root: Root) -> None:

@@ -13,8 +13,8 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from curation.duplicates.blocks import BLOCK
-from curation.duplicates.clustering import normalised, usable
-from curation.duplicates.contact_sheet import Bin, Pair, page
+from curation.duplicates.clustering import normalise, usable
+from curation.duplicates.contact_sheet import Bin, Pair, render_page
 from curation.duplicates.hamming import BITS
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
@@ -23,7 +23,7 @@ from curation.storage import Root, whole_file
 from curation.tables import embedded_units
 from jobs.duplicates.checks import check_vectors
 from jobs.duplicates.plan import check_embedded
-from jobs.duplicates.preview_sample import sample
+from jobs.duplicates.preview_sample import draw_sample
 from jobs.embed import check_same_model, read_stored_picture
 from jobs.embedders import find_embedder, resolve_model
 
@@ -49,16 +49,16 @@ def preview(spark: SparkSession, recipe: Recipe, root: Root, output: str) -> Non
     """Write the contact sheet of `root` to `output`. Raises UserError for what is missing or damaged."""
     with whole_file(Path(output)) as file:
         plan = plan_preview(recipe, root)
-        rows, vectors, how = sample(spark, root, plan.embedded, plan.min_entropy)
+        rows, vectors, how = draw_sample(spark, root, plan.embedded, plan.min_entropy)
         if len(rows) < 2:
             raise UserError(f"{root.base} has {len(rows)} pictures to compare: run `curate download` first.")
-        bins = [] if vectors is None else _vector_bins(root, rows, vectors, plan.min_cosine)
-        bins += _hash_bins(root, rows, plan.max_hamming, plan.min_entropy)
+        bins = [] if vectors is None else _fill_vector_bins(root, rows, vectors, plan.min_cosine)
+        bins += _fill_hash_bins(root, rows, plan.max_hamming, plan.min_entropy)
         note = (
             f"{len(rows):,} of the root's pictures ({how}), of exact copies one each, compared with each other. The "
             f"red line is where the recipe cuts; where the pairs above it are not the same picture, move it up."
         )
-        file.write(page(f"Near-duplicates in {root.base}", note, bins).encode())
+        file.write(render_page(f"Near-duplicates in {root.base}", note, bins).encode())
 
 
 def plan_preview(recipe: Recipe, root: Root) -> PreviewPlan:
@@ -77,7 +77,7 @@ def plan_preview(recipe: Recipe, root: Root) -> PreviewPlan:
     )
 
 
-class Draw:
+class PairSample:
     """A seeded sample of the pairs of each bin, from blocks of similarities; never holds more than the sample."""
 
     def __init__(self, rows: np.ndarray, num_bins: int) -> None:
@@ -104,10 +104,10 @@ class Draw:
         return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
 
-def _vector_bins(root: Root, rows: pa.Table, vectors: np.ndarray, min_cosine: float | None) -> list[Bin]:
+def _fill_vector_bins(root: Root, rows: pa.Table, vectors: np.ndarray, min_cosine: float | None) -> list[Bin]:
     known = np.flatnonzero(usable(vectors))
-    vectors, edges = normalised(vectors[known]), _edges(min_cosine)
-    draw = Draw(known, len(edges) - 1)
+    vectors, edges = normalise(vectors[known]), _place_bin_edges(min_cosine)
+    draw = PairSample(known, len(edges) - 1)
     for first in range(0, len(known), BLOCK):
         for second in range(first, len(known), BLOCK):
             cosine = vectors[first : first + BLOCK] @ vectors[second : second + BLOCK].T
@@ -117,11 +117,11 @@ def _vector_bins(root: Root, rows: pa.Table, vectors: np.ndarray, min_cosine: fl
     for number, (high, low) in enumerate(zip(edges, edges[1:], strict=False)):
         is_removed = min_cosine is not None and low >= min_cosine
         title = f"cosine {low:.3f} to {high:.3f}"
-        bins.append(_bin(root, rows, title, draw.totals[number], draw.pairs(number), is_removed))
+        bins.append(_make_bin(root, rows, title, draw.totals[number], draw.pairs(number), is_removed))
     return bins
 
 
-def _edges(min_cosine: float | None) -> np.ndarray:
+def _place_bin_edges(min_cosine: float | None) -> np.ndarray:
     """Falling limits of the bins from 1 to about LOWEST_COSINE, `min_cosine` among them."""
     anchor = 1.0 if min_cosine is None else min_cosine
     above, below = (int((end - anchor) / COSINE_BIN) for end in (1.0, LOWEST_COSINE))
@@ -130,12 +130,12 @@ def _edges(min_cosine: float | None) -> np.ndarray:
     return edges
 
 
-def _hash_bins(root: Root, rows: pa.Table, max_hamming: int, min_entropy: float) -> list[Bin]:
+def _fill_hash_bins(root: Root, rows: pa.Table, max_hamming: int, min_entropy: float) -> list[Bin]:
     """Bins of the hashes that the perceptual tier would compare: not those of plain pictures."""
     values = np.array([int(h or "0", 16) for h in rows["phash"].to_pylist()], np.uint64)
     detailed = rows["entropy"].fill_null(8.0).to_numpy() >= min_entropy
     known = np.flatnonzero(detailed & (np.bitwise_count(values) == NUM_SET_BITS))
-    values, draw = values[known], Draw(known, MAX_HAMMING // 2 + 1)
+    values, draw = values[known], PairSample(known, MAX_HAMMING // 2 + 1)
     for first in range(0, len(known), BLOCK):
         for second in range(first, len(known), BLOCK):
             # Two such hashes have as many bits set, so they differ in an even number of bits.
@@ -144,12 +144,12 @@ def _hash_bins(root: Root, rows: pa.Table, max_hamming: int, min_entropy: float)
             draw.add(first, second, bins, 1 - distance / BITS)
     titles = [f"perceptual hashes {2 * number} bits apart" for number in range(len(draw.totals))]
     return [
-        _bin(root, rows, title, draw.totals[number], draw.pairs(number), 2 * number <= max_hamming)
+        _make_bin(root, rows, title, draw.totals[number], draw.pairs(number), 2 * number <= max_hamming)
         for number, title in enumerate(titles)
     ]
 
 
-def _bin(
+def _make_bin(
     root: Root, rows: pa.Table, title: str, total: int, drawn: list[tuple[int, int, float]], is_removed: bool
 ) -> Bin:
     def picture(i: int) -> bytes:

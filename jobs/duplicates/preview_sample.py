@@ -1,8 +1,9 @@
 """The rows whose pairs a preview shows: all of a small root, of a large one the whole neighbourhoods of a few rows.
 
-Of 20,000 rows drawn one by one from 10⁸, a copy and its original come together in 4 of 100 million cases, so that no
-duplicate would be seen. The rows nearest to a probe hold a copy with its original about as often as the root does,
-whatever its size. A unit's task keeps the nearest few of each probe, and so does what puts tasks together.
+When 20,000 rows are drawn one by one from 10⁸, a copy comes together with its original in 4 of 100 million cases, so
+that no duplicate would be seen. The rows nearest to a probe hold a copy with its original about as often as the root
+does, whatever its size. The task of each unit keeps the nearest rows of each probe, and so does the driver when it
+unites the results of the tasks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 
-from curation.duplicates.clustering import normalised, usable
+from curation.duplicates.clustering import normalise, usable
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.schema import Status
 from curation.storage import Root
@@ -29,7 +30,7 @@ NUM_PROBES = 20
 MAX_UNITS_TRIED = 10 * NUM_PROBES
 BLOCK = 4_096
 COLUMNS = ["uid", "status", "sha256", "pixel_sha256", "phash", "entropy", "shard", "offset", "size"]
-FOUND = np.dtype([("distance", "f4"), ("unit", "i4"), ("row", "i8"), ("content", "u8")])
+NEIGHBOUR = np.dtype([("distance", "f4"), ("unit", "i4"), ("row", "i8"), ("content", "u8")])
 """A row of a unit's downloads, how far it is from a probe, and what is equal for exact copies."""
 
 
@@ -44,7 +45,7 @@ class Probes:
         return len(self.vectors) + len(self.hashes)
 
 
-class Unit:
+class UnitPictures:
     """The pictures of one unit that came, with their hashes and, where asked for, their vectors."""
 
     def __init__(self, root: Root, number: int, unit: str, embedded: bool, min_entropy: float) -> None:
@@ -69,36 +70,36 @@ class Unit:
         found[places >= 0] = self._vectors[places[places >= 0]]
         return found
 
-    def found(self, wanted: np.ndarray, distance: np.ndarray) -> np.ndarray:
-        """Rows of FOUND for the pictures `wanted`."""
+    def describe(self, wanted: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        """Rows of NEIGHBOUR for the pictures `wanted`."""
         columns = [self.table[name].take(wanted).to_pylist() for name in ("pixel_sha256", "sha256", "uid")]
-        rows = np.zeros(len(wanted), FOUND)
+        rows = np.zeros(len(wanted), NEIGHBOUR)
         rows["distance"], rows["unit"], rows["row"] = distance, self.number, self.rows[wanted]
         rows["content"] = [int((pixels or data or uid)[:16], 16) for pixels, data, uid in zip(*columns, strict=True)]
         return rows
 
 
-def nearest(found: np.ndarray, count: int) -> np.ndarray:
+def take_nearest(found: np.ndarray, count: int) -> np.ndarray:
     """The `count` nearest of `found`, one of each content."""
     ordered = found[np.lexsort((found["row"], found["unit"], found["distance"]))]
     _, first = np.unique(ordered["content"], return_index=True)
     return ordered[np.sort(first)[:count]]
 
 
-def sample(
+def draw_sample(
     spark: SparkSession, root: Root, embedded: bool, min_entropy: float
 ) -> tuple[pa.Table, np.ndarray | None, str]:
     """At most MAX_ROWS pictures (COLUMNS) in order of uid, their vectors where `embedded`, and how they were chosen."""
     units = root.units("downloads")
     if _is_small(root, units):
-        parts = [Unit(root, number, unit, False, min_entropy) for number, unit in enumerate(units)]
-        everything = [part.found(np.arange(len(part.rows)), np.zeros(len(part.rows))) for part in parts]
-        chosen = nearest(np.concatenate([np.zeros(0, FOUND), *everything]), MAX_ROWS)
+        parts = [UnitPictures(root, number, unit, False, min_entropy) for number, unit in enumerate(units)]
+        everything = [part.describe(np.arange(len(part.rows)), np.zeros(len(part.rows))) for part in parts]
+        chosen = take_nearest(np.concatenate([np.zeros(0, NEIGHBOUR), *everything]), MAX_ROWS)
         how = "all"
     else:
         probes = draw_probes(root, units, embedded, min_entropy)
         count = MAX_ROWS // max(1, len(probes))
-        chosen = neighbourhoods(spark, root, units, probes, count, min_entropy)
+        chosen = find_neighbourhoods(spark, root, units, probes, count, min_entropy)
         how = f"the {count} nearest to each of {len(probes.vectors)} by embedding and of {len(probes.hashes)} by hash"
     table, vectors = _read(spark, root, units, chosen, embedded)
     return table, vectors, how
@@ -119,58 +120,58 @@ def draw_probes(root: Root, units: list[str], embedded: bool, min_entropy: float
     share = -(-NUM_PROBES // len(units))
     vectors, hashes = list[np.ndarray](), list[int]()
     for number in rng.permutation(len(units))[:MAX_UNITS_TRIED].tolist():
-        unit = Unit(root, number, units[number], embedded, min_entropy)
+        unit = UnitPictures(root, number, units[number], embedded, min_entropy)
         hashes += unit.hashes[rng.permutation(unit.telling)[:share]].tolist()
         if embedded:
             some = unit.vectors(rng.permutation(len(unit.rows))[:BLOCK])
-            vectors += list(normalised(some[usable(some)][:share]))
+            vectors += list(normalise(some[usable(some)][:share]))
         if len(hashes) >= NUM_PROBES and (len(vectors) >= NUM_PROBES or not embedded):
             break
     return Probes(vectors=np.array(vectors[:NUM_PROBES], np.float32), hashes=np.array(hashes[:NUM_PROBES], np.uint64))
 
 
-def neighbourhoods(
+def find_neighbourhoods(
     spark: SparkSession, root: Root, units: list[str], probes: Probes, count: int, min_entropy: float
 ) -> np.ndarray:
-    """The rows (FOUND) that are among the `count` nearest of any probe, one of each content."""
+    """The rows (NEIGHBOUR) that are among the `count` nearest of any probe, one of each content."""
     # As many tasks as run at once: what a task returns does not grow with its units.
     num_tasks = max(1, min(len(units), spark.sparkContext.defaultParallelism))
     numbers = [list(range(first, len(units), num_tasks)) for first in range(num_tasks)]
 
     def search(mine: list[int]) -> list[np.ndarray]:
-        found = [np.zeros(0, FOUND)] * len(probes)
+        found = [np.zeros(0, NEIGHBOUR)] * len(probes)
         for number in mine:
-            unit = Unit(root, number, units[number], len(probes.vectors) > 0, min_entropy)
-            for place, item in _near(unit, probes, [_limit(part, count) for part in found]):
-                found[place] = nearest(np.concatenate([found[place], item]), count)
+            unit = UnitPictures(root, number, units[number], len(probes.vectors) > 0, min_entropy)
+            for place, item in _find_near(unit, probes, [_limit_distance(part, count) for part in found]):
+                found[place] = take_nearest(np.concatenate([found[place], item]), count)
         return found
 
     tasks = map_units(spark, "sample", numbers, search)
-    each = [nearest(np.concatenate(parts), count) for parts in zip(*tasks, strict=True)]
-    together = np.concatenate([np.zeros(0, FOUND), *each])
-    return nearest(together, len(together))
+    each = [take_nearest(np.concatenate(parts), count) for parts in zip(*tasks, strict=True)]
+    together = np.concatenate([np.zeros(0, NEIGHBOUR), *each])
+    return take_nearest(together, len(together))
 
 
-def _limit(found: np.ndarray, count: int) -> float:
+def _limit_distance(found: np.ndarray, count: int) -> float:
     """Distance from which on a row is not among the nearest."""
     return float(found["distance"][-1]) if len(found) == count else np.inf
 
 
-def _near(unit: Unit, probes: Probes, limits: list[float]) -> Iterable[tuple[int, np.ndarray]]:
-    """Pictures of `unit` nearer to a probe than its limit: (the probe's place, rows of FOUND)."""
+def _find_near(unit: UnitPictures, probes: Probes, limits: list[float]) -> Iterable[tuple[int, np.ndarray]]:
+    """Pictures of `unit` nearer to a probe than its limit: (the probe's place, rows of NEIGHBOUR)."""
     for start in range(0, len(unit.rows) if len(probes.vectors) else 0, BLOCK):
         wanted = np.arange(start, min(start + BLOCK, len(unit.rows)))
         vectors = unit.vectors(wanted)
         known = usable(vectors)
-        distance = 1 - normalised(vectors[known]) @ probes.vectors.T
+        distance = 1 - normalise(vectors[known]) @ probes.vectors.T
         for place in range(len(probes.vectors)):
             close = np.flatnonzero(distance[:, place] < limits[place])
-            yield place, unit.found(wanted[known][close], distance[close, place])
+            yield place, unit.describe(wanted[known][close], distance[close, place])
     for number, probe in enumerate(probes.hashes):
         place = len(probes.vectors) + number
         distance = np.bitwise_count(unit.hashes[unit.telling] ^ probe)
         close = np.flatnonzero(distance < limits[place])
-        yield place, unit.found(unit.telling[close], distance[close])
+        yield place, unit.describe(unit.telling[close], distance[close])
 
 
 def _read(
@@ -180,7 +181,7 @@ def _read(
     wanted = [(int(number), chosen["row"][chosen["unit"] == number]) for number in np.unique(chosen["unit"])]
 
     def read(item: tuple[int, np.ndarray]) -> tuple[pa.Table, np.ndarray | None]:
-        unit = Unit(root, item[0], units[item[0]], embedded, 0.0)
+        unit = UnitPictures(root, item[0], units[item[0]], embedded, 0.0)
         places = np.searchsorted(unit.rows, item[1])
         return unit.table.take(places), unit.vectors(places) if embedded else None
 

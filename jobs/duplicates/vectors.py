@@ -3,10 +3,10 @@
 1. A seeded sample of vectors is gathered, along the strongest axes of a smaller one, and the driver trains the
    clusters on it.
 2. Each unit's task memory-maps its .npy and gives every vector its nearest clusters.
-3. Clusters are bundled into groups of bounded size; vectors move to their groups, each once a group however many of
-   its clusters it belongs to; a task spools a group to local disk and searches its clusters in blocks.
+3. Clusters are bundled into groups of bounded size. A vector is sent once to each group that has one of its clusters. A
+   task writes a group to local disk and searches its clusters in blocks.
 
-The clusters stay while the run lasts, so that rows still there can be searched again where some were cut short.
+The clusters are kept until the run ends, so that kept rows that were cut short can be searched again.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from curation.duplicates.blocks import Search
+from curation.duplicates.blocks import SearchSettings
 from curation.duplicates.clustering import (
     ROWS_FOR_AXES,
     SAMPLES_PER_CENTROID,
     Clustering,
-    along,
-    normalised,
+    normalise,
     num_centroids_for,
     principal_axes,
+    project,
     train,
     usable,
 )
-from curation.duplicates.inside import clusters, inside
+from curation.duplicates.inside import search_cluster, split_by_cluster
 from curation.storage import Root
 from curation.tables import vectors_file
 from jobs.duplicates.arrays import load_npy, save_npy
 from jobs.spark.tasks import by_unit, materialise
 
 ROWS_PER_GROUP = 50_000
-"""Vectors that move together: 128 MB spooled at 1280 dimensions in half precision."""
+"""Vectors of one group: 128 MB on disk at 1280 dimensions in half precision."""
 ROWS_PER_BATCH = 2_048
 MIN_SAMPLES = 4_096
-"""Rows to train on, at least: which ones is drawn, and of few wanted ones none might come."""
-Task = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+"""Rows to train on, at least: a smaller random sample could come out empty."""
+BatchTask = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
-FOUND = "left bigint, right bigint, similarity double, cluster bigint"
-"""Edges, the better row left, their `cluster` null; and rows that were cut short in a cluster, left and right."""
+EDGES_DDL = "left bigint, right bigint, similarity double, cluster bigint"
+"""Edges, with the better row left and no `cluster`; and rows that were cut short in `cluster`, as left and as right."""
 
 
 @dataclass(frozen=True)
@@ -74,27 +74,27 @@ class EmbeddingSearch:
         work: str,
         rows: DataFrame,
         units: list[str],
-        search: Search,
+        search: SearchSettings,
         max_training_rows: int,
     ) -> None:
         self._spark, self._root, self._units, self._search = spark, root, units, search
-        by_place = materialise(_by_unit(rows, units))
+        by_place = materialise(_sort_by_place(rows, units))
         num_rows = by_place.count()
         wanted = search.num_centroids or num_centroids_for(num_rows)
         num_samples = max(MIN_SAMPLES, min(wanted * SAMPLES_PER_CENTROID, max_training_rows))
-        some = _sample(root, work, by_place, units, min(1.0, ROWS_FOR_AXES / max(1, num_rows)), search.seed)
+        some = _gather_sample(root, work, by_place, units, min(1.0, ROWS_FOR_AXES / max(1, num_rows)), search.seed)
         axes = principal_axes(some) if len(some) else None
         self._passes = list[_Pass]()
         for number in range(search.passes(wanted) if axes is not None else 0):
             seed = search.seed + number
-            sample = _sample(root, work, by_place, units, min(1.0, num_samples / num_rows), seed, axes)
+            sample = _gather_sample(root, work, by_place, units, min(1.0, num_samples / num_rows), seed, axes)
             clustering = train(sample, wanted, seed=seed, axes=axes)
-            assigned = by_place.mapInArrow(_assigner(spark, root, units, clustering, search), _ASSIGNED_DDL)
+            assigned = by_place.mapInArrow(_make_assigner(spark, root, units, clustering, search), _ASSIGNED_DDL)
             self._passes.append(_Pass(len(clustering.centroids), materialise(assigned)))
 
-    def found(self, kept: DataFrame | None = None, cut: DataFrame | None = None) -> DataFrame:
-        """What FOUND says, of all rows; or of those in `kept` (`row`), in the clusters that `cut` (`cluster`) names."""
-        results = [self._spark.createDataFrame([], FOUND)]
+    def search(self, kept: DataFrame | None = None, cut: DataFrame | None = None) -> DataFrame:
+        """The columns of EDGES_DDL, of all rows; or of the rows in `kept` (`row`), in the clusters that `cut` names."""
+        results = [self._spark.createDataFrame([], EDGES_DDL)]
         chosen = None if cut is None else [row["cluster"] for row in cut.select("cluster").distinct().collect()]
         for number, clustered in enumerate(self._passes):
             assigned, wanted = clustered.assigned, np.ones(clustered.num_clusters, bool)
@@ -103,12 +103,12 @@ class EmbeddingSearch:
                 wanted[[cluster & (1 << 32) - 1 for cluster in chosen if cluster >> 32 == number]] = True
                 if not wanted.any():
                     continue
-                near = assigned.mapInArrow(_with_cluster(self._spark, wanted), _ASSIGNED_DDL)
-                assigned = materialise(_by_unit(near.join(kept, "row", "left_semi"), self._units))
-            results.append(self._searched(number, assigned, wanted))
+                near = assigned.mapInArrow(_make_cluster_filter(self._spark, wanted), _ASSIGNED_DDL)
+                assigned = materialise(_sort_by_place(near.join(kept, "row", "left_semi"), self._units))
+            results.append(self._search_pass(number, assigned, wanted))
         return reduce(DataFrame.unionByName, results).distinct()
 
-    def _searched(self, number: int, assigned: DataFrame, wanted: np.ndarray) -> DataFrame:
+    def _search_pass(self, number: int, assigned: DataFrame, wanted: np.ndarray) -> DataFrame:
         search = self._search
         exploded = assigned.select(F.posexplode("clusters").alias("place", "cluster")).where("cluster >= 0")
         near = F.count_if(F.col("place") < search.near_rank).alias("near")
@@ -116,34 +116,36 @@ class EmbeddingSearch:
         counts = [row for row in counts if wanted[row["cluster"]]]
         huge = {row["cluster"] for row in counts if row["rows"] > search.max_cluster_rows}
         moving = {row["cluster"]: row["near" if row["cluster"] in huge else "rows"] for row in counts}
-        group_of = groups(moving, len(wanted))
+        group_of = bundle_clusters(moving, len(wanted))
         num_groups = int(group_of.max(initial=-1)) + 1
         if not num_groups:
-            return self._spark.createDataFrame([], FOUND)
+            return self._spark.createDataFrame([], EDGES_DDL)
         is_huge = np.zeros(len(group_of), bool)
         is_huge[sorted(huge)] = True
-        moved = assigned.mapInArrow(_mover(self._root, self._units, group_of, is_huge, search.near_rank), _MOVED_DDL)
+        moved = assigned.mapInArrow(
+            _make_mover(self._root, self._units, group_of, is_huge, search.near_rank), _MOVED_DDL
+        )
         moved = moved.repartition(num_groups, "group").sortWithinPartitions("group", "row")
-        return moved.mapInArrow(_searcher(search, number), FOUND)
+        return moved.mapInArrow(_make_searcher(search, number), EDGES_DDL)
 
 
-def _by_unit(rows: DataFrame, units: list[str]) -> DataFrame:
+def _sort_by_place(rows: DataFrame, units: list[str]) -> DataFrame:
     partitions = max(1, min(len(units), 10_000))
     return rows.repartition(partitions, "unit").sortWithinPartitions("unit", "place")
 
 
-def _sample(
+def _gather_sample(
     root: Root, work: str, rows: DataFrame, units: list[str], share: float, seed: int, axes: np.ndarray | None = None
 ) -> np.ndarray:
-    """Vectors, float32 of length 1, of the usable rows whose hashed uid falls under `share`; laid along `axes`."""
+    """Vectors, float32 of length 1, of the usable rows whose hashed uid falls under `share`; projected on `axes`."""
     chosen = rows.where(F.expr(f"pmod(xxhash64(uid, {seed}), 1000000) < {math.ceil(share * 1_000_000)}"))
 
     def gather(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for unit, table in by_unit(batches):
             vectors = load_npy(root, vectors_file(units[unit]))[table["place"].to_numpy()]
             known = usable(vectors)
-            sample = normalised(vectors[known])
-            path = save_npy(root, f"{work}/sample", sample if axes is None else along(sample, axes))
+            sample = normalise(vectors[known])
+            path = save_npy(root, f"{work}/sample", sample if axes is None else project(sample, axes))
             yield pa.RecordBatch.from_pydict({"vectors": [path], "rows": [table["row"].to_numpy()[known]]})
 
     written = chosen.mapInArrow(gather, "vectors string, rows array<bigint>").collect()
@@ -156,7 +158,9 @@ def _sample(
 _ASSIGNED_DDL = "unit int, place int, row bigint, text bigint, clusters array<int>"
 
 
-def _assigner(spark: SparkSession, root: Root, units: list[str], clustering: Clustering, search: Search) -> Task:
+def _make_assigner(
+    spark: SparkSession, root: Root, units: list[str], clustering: Clustering, search: SearchSettings
+) -> BatchTask:
     """Task that gives each vector its nearest clusters, and drops those without a direction."""
     shared = spark.sparkContext.broadcast(clustering)
 
@@ -172,8 +176,8 @@ def _assigner(spark: SparkSession, root: Root, units: list[str], clustering: Clu
     return assign
 
 
-def _with_cluster(spark: SparkSession, wanted: np.ndarray) -> Task:
-    """Task that lets rows pass that have one of the clusters of the mask `wanted`."""
+def _make_cluster_filter(spark: SparkSession, wanted: np.ndarray) -> BatchTask:
+    """Task that yields the rows that have one of the clusters in the mask `wanted`."""
     shared = spark.sparkContext.broadcast(np.r_[wanted, False])  # the last for cluster -1
 
     def choose(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -185,7 +189,7 @@ def _with_cluster(spark: SparkSession, wanted: np.ndarray) -> Task:
     return choose
 
 
-def groups(counts: dict[int, int], num_clusters: int) -> np.ndarray:
+def bundle_clusters(counts: dict[int, int], num_clusters: int) -> np.ndarray:
     """Group of each cluster, int32 `[num_clusters]`: consecutive ones together up to ROWS_PER_GROUP; -1 when empty."""
     group_of = np.full(num_clusters, -1, np.int32)
     number, held = 0, 0
@@ -201,10 +205,10 @@ _COLUMNS = ["left", "right", "similarity", "cluster"]
 _MOVED_DDL = "group int, row bigint, text bigint, clusters array<int>, dim int, vector binary"
 
 
-def _mover(root: Root, units: list[str], group_of: np.ndarray, is_huge: np.ndarray, near_rank: int) -> Task:
+def _make_mover(root: Root, units: list[str], group_of: np.ndarray, is_huge: np.ndarray, near_rank: int) -> BatchTask:
     """Task that sends each vector to every group with one of its clusters; those of other groups become -1 there.
 
-    To a huge cluster go those only for which it is among the nearest `near_rank`: it would drop the others.
+    A huge cluster gets only the vectors for which it is among the nearest `near_rank`; it would not compare the others.
     """
 
     def move(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -213,12 +217,14 @@ def _mover(root: Root, units: list[str], group_of: np.ndarray, is_huge: np.ndarr
             for batch in table.to_batches(ROWS_PER_BATCH):
                 nearest = batch["clusters"].flatten().to_numpy().reshape(len(batch), -1).copy()
                 nearest[:, near_rank:][is_huge[nearest[:, near_rank:]]] = -1
-                yield _moved(batch, nearest, vectors, group_of)
+                yield _copy_to_groups(batch, nearest, vectors, group_of)
 
     return move
 
 
-def _moved(batch: pa.RecordBatch, nearest: np.ndarray, vectors: np.ndarray, group_of: np.ndarray) -> pa.RecordBatch:
+def _copy_to_groups(
+    batch: pa.RecordBatch, nearest: np.ndarray, vectors: np.ndarray, group_of: np.ndarray
+) -> pa.RecordBatch:
     # There are fewer centroids than probes in the nearest cells now and then.
     group_of_cluster = np.where(nearest >= 0, group_of[nearest], -1)
     group = np.sort(group_of_cluster, axis=1)
@@ -227,7 +233,7 @@ def _moved(batch: pa.RecordBatch, nearest: np.ndarray, vectors: np.ndarray, grou
     item, first = np.nonzero(starts)
     here = np.where(group_of_cluster[item] == group[item, first, None], nearest[item], -1)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(here.ravel(), pa.int32()), here.shape[1])
-    block = normalised(vectors[batch["place"].to_numpy()]).astype(np.float16)
+    block = normalise(vectors[batch["place"].to_numpy()]).astype(np.float16)
     return pa.RecordBatch.from_pydict(
         {
             "group": pa.array(group[item, first], pa.int32()),
@@ -240,12 +246,12 @@ def _moved(batch: pa.RecordBatch, nearest: np.ndarray, vectors: np.ndarray, grou
     )
 
 
-def _searcher(search: Search, number: int) -> Task:
-    """Task that spools its groups and searches their clusters, in pass `number`."""
+def _make_searcher(search: SearchSettings, number: int) -> BatchTask:
+    """Task that writes its groups to local disk and searches their clusters, in pass `number`."""
 
     def task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with tempfile.TemporaryDirectory(prefix="dedupe-") as folder:
-            for group in spooled(batches, Path(folder, "group")):
+            for group in write_groups(batches, Path(folder, "group")):
                 yield from _search_group(group, search, number)
 
     return task
@@ -262,10 +268,10 @@ class Group:
         self.clusters = flat.reshape(len(self.rows), -1)
 
 
-def spooled(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[Group]:
+def write_groups(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[Group]:
     """The groups of a stream sorted by (group, row), their vectors written to `path` as they come."""
     group, dim, parts = -1, 0, list[pa.RecordBatch]()
-    spool = open(path, "wb")  # noqa: SIM115  # reopened for each group
+    file = open(path, "wb")  # noqa: SIM115  # reopened for each group
     try:
         for batch in batches:
             numbers = batch["group"].to_numpy()
@@ -274,26 +280,26 @@ def spooled(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[Group]:
                 if start == stop:
                     continue
                 if numbers[start] != group and parts:
-                    spool.close()
+                    file.close()
                     yield Group(path, parts, dim)
                     parts = []
-                    spool = open(path, "wb")  # noqa: SIM115
+                    file = open(path, "wb")  # noqa: SIM115
                 group, dim = int(numbers[start]), batch["dim"][start].as_py()
                 piece = batch.slice(start, stop - start)
-                spool.write(b"".join(piece["vector"].to_pylist()))
+                file.write(b"".join(piece["vector"].to_pylist()))
                 parts.append(piece.select(["row", "text", "clusters"]))
-        spool.close()
+        file.close()
         if parts:
             yield Group(path, parts, dim)
     finally:
-        spool.close()
+        file.close()
 
 
-def _search_group(group: Group, search: Search, number: int) -> Iterator[pa.RecordBatch]:
+def _search_group(group: Group, search: SearchSettings, number: int) -> Iterator[pa.RecordBatch]:
     labels = group.texts if group.texts.any() else None
-    for members, ranks in clusters(group.clusters):
+    for members, ranks in split_by_cluster(group.clusters):
         cluster = number << 32 | int(group.clusters[members[0], ranks[0] - 1])
-        for left, right, cosine in inside(group.vectors, members, search, labels, ranks):
+        for left, right, cosine in search_cluster(group.vectors, members, search, labels, ranks):
             if len(left):
                 columns = [group.rows[left], group.rows[right], cosine.astype(np.float64)]
                 places = pa.array(np.full(len(left), cluster), mask=left != right)

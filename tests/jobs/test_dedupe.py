@@ -16,9 +16,7 @@ from curation.recipe.config import DedupeConfig, Recipe
 from curation.schema import DUPLICATES
 from curation.storage import Root
 from jobs.dedupe import run
-from jobs.duplicates import vectors as vector_edges
-from jobs.duplicates.preview import _edges, preview
-from jobs.duplicates.vectors import groups
+from jobs.duplicates.preview import preview
 from tests.support.picture_root import DOWNLOAD, Fetched, fill, scene, set_vectors
 
 DIM = 16
@@ -299,36 +297,6 @@ def test_what_is_missing_is_said_before_anything_is_written(
     with pytest.raises(UserError, match=message):
         run(spark, recipe(**options), root)
     assert not root.exists("duplicates")
-
-
-@pytest.mark.parametrize(("num_probes", "max_cluster_rows"), [(7, 20_000), (49, 40)])
-def test_several_groups_find_what_one_finds(
-    spark: SparkSession, root: Root, monkeypatch: pytest.MonkeyPatch, num_probes: int, max_cluster_rows: int
-) -> None:
-    """Several clusters over many groups, all probed: every pair is found, each row moved to several groups."""
-    pictures: list[Fetched] = [(f"p{i}", encoded(scene(i, 24)), {}) for i in range(120)]
-    uids = fill(root, pictures, num_units=3)
-    vectors = [direction(i) if i < 60 else direction(i, towards=i - 60, cosine=0.93) for i in range(120)]
-    set_vectors(root, dict(zip(uids, vectors, strict=True)))
-    monkeypatch.setattr(vector_edges, "ROWS_PER_GROUP", 40)
-    options = {"num_centroids": 7, "num_probes": num_probes, "max_cluster_rows": max_cluster_rows}
-    run(spark, recipe(tiers=("embedding",), **options), root)
-    found = {frozenset((row, kept)) for row, (kept, _) in removed(root).items()}
-    assert found == {frozenset((f"p{i}", f"p{i + 60}")) for i in range(60)}
-
-
-def test_groups_are_bounded_and_skip_lonely_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector_edges, "ROWS_PER_GROUP", 10)
-    found = groups({0: 6, 1: 4, 2: 1, 3: 5, 4: 50, 5: 2}, 7)
-    assert found.tolist() == [0, 0, -1, 1, 2, 3, -1]
-
-
-@pytest.mark.parametrize("limit", [0.765, 0.75, 0.999, 1.0, None, 0.3])
-def test_bins_of_the_preview_meet_at_the_limit(limit: float | None) -> None:
-    edges = _edges(limit)
-    widths = -np.diff(edges)
-    assert edges[0] == 1 and (widths > 0).all() and widths.max() <= 0.0251
-    assert limit is None or limit < 0.5 or limit in edges
 
 
 def test_preview_writes_a_sheet_and_decides_nothing(spark: SparkSession, root: Root, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 from pyspark.sql import SparkSession
@@ -16,7 +15,7 @@ from curation.tables import metadata_file, samples_file, vectors_file
 from jobs.embed import embed_unit, run, to_half
 from jobs.embedders import efficientnet_lite0, find_embedder, identify_model, load_embedder
 from jobs.embedders.efficientnet_lite0 import trim_frame
-from jobs.embedders.folder import Folder
+from tests.support.embedding_folder import TWO_ROWS, write_folder
 from tests.support.picture_root import Fetched, fill, scene
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs the score extra")
@@ -94,14 +93,6 @@ def test_a_missing_or_short_shard_is_named(root: Root) -> None:
     assert not root.exists(vectors_file(unit))
 
 
-def write_folder(folder: Path, parts: list[tuple[pa.Table, np.ndarray]]) -> None:
-    for name in ("img_emb", "metadata"):
-        (folder / name).mkdir(parents=True)
-    for number, (metadata, vectors) in enumerate(parts):
-        np.save(folder / "img_emb" / f"img_emb_{number}.npy", vectors)
-        pq.write_table(metadata, folder / "metadata" / f"metadata_{number}.parquet")
-
-
 def test_a_folder_of_embeddings_is_joined_by_url_and_caption(spark: SparkSession, root: Root, tmp_path: Path) -> None:
     pictures: list[Fetched] = [(f"{i}", encoded(i), {}) for i in range(5)] + [("", encoded(9), {})]
     fill(root, pictures)
@@ -128,45 +119,8 @@ def rows_of(root: Root, unit: str) -> list[dict[str, str]]:
     return root.read_parquet(samples_file(unit), ["uid", "caption"]).to_pylist()
 
 
-GOOD = pa.table({"url": ["a", "b"], "caption": ["", ""]})
-FAULTS = {
-    "rows": "img_emb_1.npy has 3 vectors and metadata_1.parquet 2 rows: they must match",
-    "dimensions": "mixes vectors of 4, 5 dimensions",
-    "columns": "metadata_1.parquet has columns path; url and caption",
-    "no vectors": "metadata_1.parquet has no .*img_emb_1.npy: both halves",
-    "no metadata": "img_emb_1.npy has no metadata",
-    "torn": "img_emb_1.npy is truncated, 159 of 160 bytes: fetch it again",
-    "empty": "img_emb_1.npy is no .npy file",
-    "kind": "img_emb_1.npy has int64",
-    "junk": "metadata_1.parquet is not a readable parquet file",
-    "null": "metadata_1.parquet has 1 rows whose uid is not 32 hexadecimal digits",
-    "words": "metadata_1.parquet has 2 rows whose UID is not 32 hexadecimal digits",
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_bad_folder_is_refused_with_its_reason(tmp_path: Path, fault: str) -> None:
-    vectors = np.ones((2, 4), np.float32)
-    other = {"rows": np.ones((3, 4)), "dimensions": np.ones((2, 5)), "kind": np.ones((2, 4), int)}.get(fault, vectors)
-    tables = {
-        "columns": pa.table({"path": ["a", "b"]}),
-        "null": pa.table({"uid": ["0" * 32, None]}),
-        "words": pa.table({"UID": ["a", "zz"]}),
-    }
-    write_folder(tmp_path / "emb", [(GOOD, vectors), (tables.get(fault, GOOD), other)])
-    array, metadata = tmp_path / "emb/img_emb/img_emb_1.npy", tmp_path / "emb/metadata/metadata_1.parquet"
-    if fault.startswith("no "):
-        (array if fault == "no vectors" else metadata).unlink()
-    elif fault in ("torn", "empty"):
-        array.write_bytes(array.read_bytes()[:-1] if fault == "torn" else b"")
-    elif fault == "junk":
-        metadata.write_bytes(b"junk")
-    with pytest.raises(UserError, match=FAULTS[fault]):
-        Folder(str(tmp_path / "emb"))
-
-
 def test_a_bad_folder_is_refused_before_anything_is_written(root: Root, tmp_path: Path) -> None:
-    write_folder(tmp_path / "emb", [(GOOD, np.ones((3, 4), np.float32))])
+    write_folder(tmp_path / "emb", [(TWO_ROWS, np.ones((3, 4), np.float32))])
     with pytest.raises(UserError, match="they must match"):
         run(None, Recipe(folder=str(tmp_path), embed=EmbedConfig(model="emb")), root)  # type: ignore[arg-type]
 

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from curation.duplicates import clustering
-from curation.duplicates.clustering import along, normalised, principal_axes, train, usable
+from curation.duplicates.clustering import normalise, principal_axes, project, train, usable, widen
 
 
 def blobs(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((20, dim))
-    return normalised(centres[rng.integers(0, 20, count)] + 0.4 * rng.standard_normal((count, dim)))
+    return normalise(centres[rng.integers(0, 20, count)] + 0.4 * rng.standard_normal((count, dim)))
 
 
 def test_rows_without_a_direction_are_in_no_cluster() -> None:
@@ -68,19 +68,25 @@ def test_vectors_are_assigned_along_the_axes_they_were_clustered_along(monkeypat
     monkeypatch.setattr(clustering, "AXES", 6)
     vectors = blobs(600)
     axes = principal_axes(vectors)
-    found = train(along(vectors, axes), 12, seed=3, axes=axes)
+    found = train(project(vectors, axes), 12, seed=3, axes=axes)
     assert found.centroids.shape == (12, 6)
-    expected = np.argsort(-(along(vectors, axes) @ found.centroids.T), axis=1)[:, :3]
+    expected = np.argsort(-(project(vectors, axes) @ found.centroids.T), axis=1)[:, :3]
     assert (found.assign(vectors, 3) == expected).mean() > 0.999
 
 
 def test_a_vector_without_a_part_along_the_axes_is_in_a_cluster_nevertheless() -> None:
     vectors = blobs(600)
     vectors[:, -1] = 0
-    axes = principal_axes(normalised(vectors))
-    found = train(along(normalised(vectors), axes), 12, axes=axes)
+    axes = principal_axes(normalise(vectors))
+    found = train(project(normalise(vectors), axes), 12, axes=axes)
     apart = np.zeros((2, 16), np.float32)
     apart[:, -1] = 1
     nearest = found.assign(apart, 3)
     assert (nearest >= 0).all()
     assert (nearest[0] == nearest[1]).all()
+
+
+def test_every_half_precision_number_is_widened_exactly() -> None:
+    numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    numbers = numbers[np.isfinite(numbers)]
+    assert np.array_equal(widen(numbers).view(np.uint32), numbers.astype(np.float32).view(np.uint32))

@@ -3,13 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.duplicates.components import RemovalSelector, components
+from curation.duplicates.components import RemovalSelector, label_components
 from tests.support.graphs import SHAPES, Edges, brute_force, random_graph
 
 
 def labels(edges: Edges) -> dict[int, int]:
     ends = np.array(edges, np.int64).reshape(-1, 2)
-    rows, names = components(ends[:, 0], ends[:, 1])
+    rows, names = label_components(ends[:, 0], ends[:, 1])
     return dict(zip(rows.tolist(), names.tolist(), strict=True))
 
 

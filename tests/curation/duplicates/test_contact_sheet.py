@@ -4,7 +4,7 @@ import re
 
 from PIL import Image
 
-from curation.duplicates.contact_sheet import Bin, Pair, page
+from curation.duplicates.contact_sheet import Bin, Pair, render_page
 from tests.support.picture_root import scene
 
 
@@ -21,7 +21,7 @@ def test_the_page_stands_alone_and_marks_the_limit_once() -> None:
         Bin(title="far", total=5, pairs=(), is_removed=False),
         Bin(title="farther", total=1, pairs=(), is_removed=False),
     ]
-    text = page("Near & far", "look", bins)
+    text = render_page("Near & far", "look", bins)
     assert text.count('class="limit"') == 1
     assert re.search(r'class="limit">far: 5 pairs, kept', text)
     assert "1,234 pairs, duplicates" in text and "farther: 1 pair, kept" in text

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.duplicates import hamming
-from curation.duplicates.hamming import Classes, Pairs, Table, block_value, near_values, search, tables
+from curation.duplicates.hamming import Classes, Pairs, Table, block_value, find_near_values, make_tables, search
 
 Found = dict[tuple[int, int], int]
 
@@ -46,7 +46,7 @@ def crowded(seed: int, count: int) -> np.ndarray:
 @given(seed=st.integers(0, 10**6), count=st.integers(0, 300), max_distance=st.integers(0, 12))
 def test_finds_what_brute_force_finds(seed: int, count: int, max_distance: int) -> None:
     hashes = crowded(seed, count)
-    assert as_dict(near_values(hashes, max_distance)) == brute_force(hashes.tolist(), max_distance)
+    assert as_dict(find_near_values(hashes, max_distance)) == brute_force(hashes.tolist(), max_distance)
 
 
 @pytest.mark.parametrize("num_hashes", [100, 10_000_000])
@@ -54,7 +54,7 @@ def test_every_choice_of_tables_misses_nothing(num_hashes: int) -> None:
     """Tables made for many hashes have more blocks; they must find the same."""
     hashes = np.unique(crowded(5, 400))
     found: Found = {}
-    for table in tables(num_hashes, 6):
+    for table in make_tables(num_hashes, 6):
         part = as_dict(through(hashes, table, 6))
         assert not found.keys() & part.keys()
         found |= part
@@ -63,7 +63,7 @@ def test_every_choice_of_tables_misses_nothing(num_hashes: int) -> None:
 
 def test_hashes_apart_by_the_first_block_of_a_table_find_what_it_finds() -> None:
     hashes = np.unique(crowded(7, 400))
-    for table in tables(len(hashes), 4):
+    for table in make_tables(len(hashes), 4):
         whole = as_dict(through(hashes, table, 4))
         values = block_value(hashes, table.num_blocks, table.equal[0])
         pieces = [as_dict(through(hashes[values == value], table, 4)) for value in np.unique(values)]
@@ -72,8 +72,8 @@ def test_hashes_apart_by_the_first_block_of_a_table_find_what_it_finds() -> None
 
 def test_order_and_threads_do_not_matter() -> None:
     hashes = crowded(9, 500)
-    expected = near_values(hashes, 6)
-    for other in (near_values(hashes[::-1], 6), near_values(hashes, 6, num_threads=3)):
+    expected = find_near_values(hashes, 6)
+    for other in (find_near_values(hashes[::-1], 6), find_near_values(hashes, 6, num_threads=3)):
         assert all(np.array_equal(a, b) for a, b in zip(expected, other, strict=True))
 
 
@@ -100,7 +100,7 @@ def test_in_a_crowd_only_pairs_of_hashes_that_were_cut_short_are_missing(
         patch.setattr(hamming, "MAX_RUN", 5)
         patch.setattr(hamming, "MAX_NEIGHBOURS", 3)
         patch.setattr(hamming, "CROWD_BLOCK", block)
-        for table in tables(count, 3):
+        for table in make_tables(count, 3):
             smaller, larger, distance = through(classes.hashes, table, 3, classes)
             assert np.array_equal(np.bitwise_count(smaller ^ larger), distance)
             cut |= set(smaller[smaller == larger].tolist())
@@ -121,7 +121,7 @@ def test_a_search_about_some_hashes_finds_all_their_pairs() -> None:
     hashes = np.unique(crowded(11, 600))
     about = hashes[::40]
     found: Found = {}
-    for table in tables(len(hashes), 4):
+    for table in make_tables(len(hashes), 4):
         found |= as_dict(through(hashes, table, 4, None, about))
     everything = brute_force(hashes.tolist(), 4)
     assert found.items() <= everything.items()
@@ -133,6 +133,6 @@ def test_a_crowd_costs_memory_by_its_hashes_not_by_their_pairs() -> None:
     flips = np.uint64(1) << np.argsort(rng.random((6_000, 64)), axis=1)[:, :2].astype(np.uint64)
     hashes = np.unique(np.uint64(0xFFFFFFFF) ^ flips[:, 0] ^ flips[:, 1])
     classes = Classes(hashes, np.zeros(len(hashes), np.int64), np.arange(len(hashes)))
-    num_pairs = sum(len(through(hashes, table, 6, classes)[0]) for table in tables(len(hashes), 6))
+    num_pairs = sum(len(through(hashes, table, 6, classes)[0]) for table in make_tables(len(hashes), 6))
     assert num_pairs < 7 * (hamming.MAX_NEIGHBOURS + 1) * len(hashes)
     assert num_pairs < len(hashes) ** 2 / 4

@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation.duplicates.clustering import normalised
-from curation.duplicates.known import SCHEMA, Known
+from curation.duplicates.clustering import normalise
+from curation.duplicates.known import SCHEMA, KnownPictures
 from curation.errors import UserError
 
 DIM = 8
@@ -29,15 +29,15 @@ def asked(*rows: dict[str, object]) -> pa.Table:
     return pa.Table.from_pylist([{"row": 100 + i, **row} for i, row in enumerate(rows)], schema)
 
 
-def matches(of: Known, rows: pa.Table, vectors: np.ndarray | None = None) -> dict[int, tuple[str, float]]:
+def matches(of: KnownPictures, rows: pa.Table, vectors: np.ndarray | None = None) -> dict[int, tuple[str, float]]:
     found = of.match(rows, vectors, 6, 4.0, 0.9 if vectors is not None else None).to_pylist()
     assert all(match["tier"] == "decontamination:coco" for match in found)
     return {match["row"]: (match["key"], match["similarity"]) for match in found}
 
 
 def test_bytes_go_before_pixels_before_hashes_before_vectors() -> None:
-    near = normalised(np.eye(DIM)[:1] + 0.05)[0]
-    of = Known(
+    near = normalise(np.eye(DIM)[:1] + 0.05)[0]
+    of = KnownPictures(
         [
             known({"key": "bytes", "sha256": "s"}, {"key": "pixels", "sha256": "t", "pixel_sha256": "p"}),
             known({"key": "hash", "phash": HALF}, {"key": "vector", "vector": np.eye(DIM)[0]}),
@@ -64,14 +64,14 @@ GONE = [
 
 
 def test_hashes_of_plain_pictures_say_nothing() -> None:
-    of = Known([known({"key": "a", "phash": HALF}, {"key": "b", "phash": 1})])
+    of = KnownPictures([known({"key": "a", "phash": HALF}, {"key": "b", "phash": 1})])
     rows = asked({"phash": HALF, "entropy": 3.0}, {"phash": 1, "entropy": 7.0}, {"phash": HALF, "entropy": 7.0})
     assert list(matches(of, rows)) == [102]
 
 
 def test_vectors_without_a_direction_match_nothing_on_either_side() -> None:
     nan, zero = np.full(DIM, np.nan), np.zeros(DIM)
-    of = Known(
+    of = KnownPictures(
         [known({"key": "n", "vector": nan}, {"key": "z", "vector": zero}, {"key": "e", "vector": np.eye(DIM)[2]})]
     )
     vectors = np.array([nan, zero, np.eye(DIM)[2]])
@@ -80,10 +80,10 @@ def test_vectors_without_a_direction_match_nothing_on_either_side() -> None:
 
 
 def test_many_known_vectors_are_searched_in_clusters() -> None:
-    vectors = normalised(np.random.default_rng(0).standard_normal((6_000, 32)))
-    of = Known([known(*({"key": f"{i:04d}", "vector": v} for i, v in enumerate(vectors)))])
+    vectors = normalise(np.random.default_rng(0).standard_normal((6_000, 32)))
+    of = KnownPictures([known(*({"key": f"{i:04d}", "vector": v} for i, v in enumerate(vectors)))])
     noise = np.random.default_rng(1).standard_normal((500, 32))
-    copies = normalised(vectors[:500] + 0.02 * noise)
+    copies = normalise(vectors[:500] + 0.02 * noise)
     found = matches(of, asked(*({"place": i} for i in range(500))), copies)
     right = sum(found.get(100 + i, ("", 0))[0] == f"{i:04d}" for i in range(500))
     assert right >= 495
@@ -91,11 +91,11 @@ def test_many_known_vectors_are_searched_in_clusters() -> None:
 
 def test_other_dimensions_are_refused() -> None:
     with pytest.raises(UserError, match="4 dimensions, the root of 8"):
-        matches(Known([known({"key": "a", "vector": np.ones(4)})]), asked({"place": 0}), np.ones((1, DIM)))
+        matches(KnownPictures([known({"key": "a", "vector": np.ones(4)})]), asked({"place": 0}), np.ones((1, DIM)))
     with pytest.raises(UserError, match="vectors of"):
-        Known([known({"key": "a", "vector": np.ones(4)}, {"key": "b", "vector": np.ones(5)})])
+        KnownPictures([known({"key": "a", "vector": np.ones(4)}, {"key": "b", "vector": np.ones(5)})])
 
 
 def test_no_known_pictures_match_nothing() -> None:
-    of = Known([SCHEMA.empty_table()])
+    of = KnownPictures([SCHEMA.empty_table()])
     assert matches(of, asked({"place": 0, "sha256": "s", "phash": HALF, "entropy": 7.0}), np.ones((1, DIM))) == {}

@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from curation.duplicates import components as local
-from jobs.duplicates.components import components
+from jobs.duplicates.components import label_components
 from tests.support.graphs import SHAPES, Edges, brute_force, random_graph
 
 
 def labels(spark: SparkSession, edges: Edges) -> dict[int, int]:
     frame = spark.createDataFrame(edges, "left bigint, right bigint").repartition(3)
-    rows = components(frame).collect()
+    rows = label_components(frame).collect()
     assert len({row["row"] for row in rows}) == len(rows)
     return {row["row"]: row["component"] for row in rows}
 
@@ -30,7 +30,7 @@ def test_shapes_and_random_graphs_together(spark: SparkSession) -> None:
 
 def by_scipy(edges: Edges) -> dict[int, int]:
     ends = np.array(edges, np.int64).reshape(-1, 2)
-    return dict(zip(*(column.tolist() for column in local.components(ends[:, 0], ends[:, 1])), strict=True))
+    return dict(zip(*(column.tolist() for column in local.label_components(ends[:, 0], ends[:, 1])), strict=True))
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from curation.duplicates.clustering import normalised
+from curation.duplicates.clustering import normalise
 from curation.manifest.manifest import Manifest
 from curation.recipe.config import DedupeConfig, Recipe
 from curation.schema import DOWNLOADS, SAMPLES, uid
@@ -54,7 +54,7 @@ def test_hashes_in_a_crowd_leave_what_all_pairs_would(
     rows = list(zip(range(len(hashes)), hashes.view(np.int64).tolist(), texts.tolist(), strict=True))
     frame = spark.createDataFrame(rows, "row bigint, phash bigint, text bigint").repartition(3)
     search = PerceptualSearch(spark, root, "work", frame, 3)
-    gone, _, rounds = find_removing_edges(spark, frame.select("row"), {1: search.found}, 10**6)
+    gone, _, rounds = find_removing_edges(spark, frame.select("row"), {1: search.search}, 10**6)
     removing = [(row["left"], row["right"]) for row in gone.collect()]
     removed = {right for _, right in removing}
     kept = kept_by_all_pairs(len(hashes), zip(*(axis.tolist() for axis in np.nonzero(np.triu(near, 1))), strict=True))
@@ -161,8 +161,8 @@ def test_vectors_in_a_blob_and_hashes_leave_what_all_pairs_would(spark: SparkSes
     """A third of all pairs are alike, and two neighbours a row are remembered; hashes link other rows."""
     rng = np.random.default_rng(1)
     count = 400
-    vectors = normalised(normalised(np.eye(8)[rng.integers(0, 2, count)] + 0.2 * rng.standard_normal((count, 8))))
-    stored = normalised(normalised(vectors.astype(np.float16)).astype(np.float16))
+    vectors = normalise(normalise(np.eye(8)[rng.integers(0, 2, count)] + 0.2 * rng.standard_normal((count, 8))))
+    stored = normalise(normalise(vectors.astype(np.float16)).astype(np.float16))
     cosines = stored @ stored.T
     levels = np.unique(cosines[(cosines > 0.79) & (cosines < 0.81)])
     widest = np.argmax(np.diff(levels))

@@ -12,10 +12,8 @@ from curation.errors import UserError
 from curation.recipe.config import DedupeConfig, Recipe
 from curation.storage import Root
 from curation.tables import METADATA, metadata_file, vectors_file
-from jobs.duplicates import preview_sample
-from jobs.duplicates.preview import preview
-from jobs.duplicates.preview_sample import FOUND, nearest, sample
-from tests.support.picture_root import Fetched, fill, scene, set_vectors
+from jobs.duplicates.preview import _place_bin_edges, preview
+from tests.support.picture_root import fill, scene, set_vectors
 
 DIM = 16
 NO_SPARK: Any = None
@@ -30,50 +28,6 @@ def encoded(seed: int, size: int = 24) -> bytes:
 
 def recipe(**options: Any) -> Recipe:
     return Recipe(dedupe=DedupeConfig(**{"min_cosine": 0.9, **options}))
-
-
-def twins(root: Root, count: int) -> dict[str, int]:
-    """`count` pictures and as many near copies of them, by vector and hash; uid → number, twins sharing theirs."""
-    pictures: list[Fetched] = [(f"{i}", encoded(i % count, 24 if i < count else 40), {}) for i in range(2 * count)]
-    uids = fill(root, pictures, num_units=6)
-    vectors = np.random.default_rng(0).standard_normal((count, DIM))
-    together = np.concatenate([vectors, vectors + 0.01])
-    set_vectors(root, dict(zip(uids, together, strict=True)))
-    return {uid: i % count for i, uid in enumerate(uids)}
-
-
-@pytest.mark.parametrize("embedded", [True, False])
-def test_of_a_large_root_copies_come_with_their_originals(
-    spark: SparkSession, root: Root, monkeypatch: pytest.MonkeyPatch, embedded: bool
-) -> None:
-    """A sixth of the pictures, drawn one by one, would hold a sixth of their twins."""
-    number_of = twins(root, 60)
-    monkeypatch.setattr(preview_sample, "MAX_ROWS", 20)
-    monkeypatch.setattr(preview_sample, "NUM_PROBES", 2)
-    table, vectors, how = sample(spark, root, embedded, 0.0)
-    uids = table["uid"].to_pylist()
-    assert 8 <= len(uids) == len(set(uids)) <= 20 and uids == sorted(uids)
-    assert how.startswith(
-        f"the {5 if embedded else 10} nearest to each of {2 if embedded else 0} by embedding and of 2"
-    )
-    numbers = [number_of[uid] for uid in uids]
-    with_twin = sum(numbers.count(number) == 2 for number in numbers)
-    assert with_twin >= 0.6 * len(uids)
-    assert (vectors is not None) == embedded
-    if vectors is not None:
-        stored = dict[str, np.ndarray]()
-        for unit in root.units("downloads"):
-            names = root.read_parquet(metadata_file(unit))["uid"].to_pylist()
-            stored |= dict(zip(names, np.load(io.BytesIO(root.read_bytes(vectors_file(unit)))), strict=True))
-        assert np.array_equal(vectors, np.array([stored[uid] for uid in uids], np.float32))
-    again = sample(spark, root, embedded, 0.0)[0]
-    assert again.equals(table)
-
-
-def test_the_nearest_are_one_of_each_content() -> None:
-    found = np.array([(3, 0, 0, 7), (1, 1, 5, 8), (2, 0, 1, 7), (1, 0, 9, 8), (5, 0, 2, 9), (4, 0, 3, 6)], FOUND)
-    assert nearest(found, 3)[["unit", "row"]].tolist() == [(0, 9), (0, 1), (0, 3)]
-    assert len(nearest(found[:0], 3)) == 0
 
 
 def test_exact_copies_and_pictures_that_cannot_be_shown_do_not_spoil_the_page(
@@ -118,3 +72,11 @@ def test_what_dedupe_refuses_the_preview_refuses(root: Root, tmp_path: Path, fau
     with pytest.raises(UserError, match=words):
         preview(NO_SPARK, recipe(), root, str(output))
     assert not output.exists()
+
+
+@pytest.mark.parametrize("limit", [0.765, 0.75, 0.999, 1.0, None, 0.3])
+def test_bins_of_the_preview_meet_at_the_limit(limit: float | None) -> None:
+    edges = _place_bin_edges(limit)
+    widths = -np.diff(edges)
+    assert edges[0] == 1 and (widths > 0).all() and widths.max() <= 0.0251
+    assert limit is None or limit < 0.5 or limit in edges
