@@ -21,8 +21,8 @@ __all__ = ["Filter", "build", "names"]
 
 def names() -> list[str]:
     """Sorted names of the filters: the modules in this folder, `base` and names that begin with `_` aside."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))  # in a zip too, as --py-files ships it
-    return sorted(name for name in found if name != "base" and not name.startswith("_"))
+    modules = (module.name for module in pkgutil.iter_modules(__path__))  # in a zip too, as --py-files ships it
+    return sorted(name for name in modules if name != "base" and not name.startswith("_"))
 
 
 def build(name: str, options: Mapping[str, Any], resolve: Callable[[str], str] = str) -> Filter:

@@ -25,7 +25,7 @@ def _entries(path: str) -> tuple[frozenset[str], int]:
     """The entries of file `path` (one a line) as lower-case words joined by blanks, and the most words of any."""
     try:
         with open(path, encoding="utf-8") as lines:
-            entries = frozenset(filter(None, (_normalised(line) for line in lines)))
+            entries = frozenset(filter(None, (_normalise(line) for line in lines)))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"The concept list {path} cannot be read as UTF-8 text: {error}.") from error
     if not entries:
@@ -33,7 +33,7 @@ def _entries(path: str) -> tuple[frozenset[str], int]:
     return entries, max(entry.count(" ") + 1 for entry in entries)
 
 
-def _normalised(text: str) -> str:
+def _normalise(text: str) -> str:
     return " ".join(_WORD.findall(text.lower()))
 
 
@@ -65,9 +65,9 @@ class ConceptMatch(Filter):
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         entries, max_words = _entries(self.entries)
         captions = batch["caption"].to_pylist()
-        found = [None if text is None else matches(text, entries, max_words) for text in captions]
-        specific = [min(names, key=lambda name: (-len(name), name)) if names else None for names in found]
-        return self.result([None if names is None else len(names) for names in found], specific)
+        matched_entries = [None if text is None else matches(text, entries, max_words) for text in captions]
+        specific = [min(names, key=lambda name: (-len(name), name)) if names else None for names in matched_entries]
+        return self.result([None if names is None else len(names) for names in matched_entries], specific)
 
 
 FILTER = ConceptMatch

@@ -32,8 +32,8 @@ def _top1(text: str | None, detector: LangDetector, max_characters: int) -> tupl
     words = " ".join((text or "").split())[:max_characters]
     if not any(character.isalpha() for character in words):
         return None, None
-    found = detector.detect(words, model="lite", k=1)
-    return (found[0]["lang"], found[0]["score"]) if found else (None, None)
+    answers = detector.detect(words, model="lite", k=1)
+    return (answers[0]["lang"], answers[0]["score"]) if answers else (None, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ class Language(Filter):
 
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         detector = _detector(self.lower_shouting)
-        found = [_top1(text, detector, self.max_characters) for text in batch["caption"].to_pylist()]
-        return self.result([code for code, _ in found], [probability for _, probability in found])
+        answers = [_top1(text, detector, self.max_characters) for text in batch["caption"].to_pylist()]
+        return self.result([code for code, _ in answers], [probability for _, probability in answers])
 
 
 FILTER = Language

@@ -40,8 +40,8 @@ def _reader() -> Any:
 
 def read_lines(pixels: np.ndarray, min_confidence: float) -> list[Line]:
     """Lines of text in `pixels` uint8 `[h, w, 3]` RGB that the OCR is at least so sure of."""
-    found, _ = _reader()(np.ascontiguousarray(pixels[:, :, ::-1]))
-    return [(np.asarray(corners), text) for corners, text, sure in found or () if float(sure) >= min_confidence]
+    lines, _ = _reader()(np.ascontiguousarray(pixels[:, :, ::-1]))
+    return [(np.asarray(corners), text) for corners, text, sure in lines or () if float(sure) >= min_confidence]
 
 
 def area(corners: np.ndarray) -> float:
@@ -78,8 +78,8 @@ class TextOverlap(Filter):
 
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         rows = zip(batch["image"].to_pylist(), batch["caption"].to_pylist(), strict=True)
-        found = [self._row(image, caption) for image, caption in rows]
-        return self.result([fraction for fraction, _ in found], [share for _, share in found])
+        scores = [self._row(image, caption) for image, caption in rows]
+        return self.result([fraction for fraction, _ in scores], [share for _, share in scores])
 
     def _row(self, image: bytes | None, caption: str | None) -> tuple[float | None, float | None]:
         try:

@@ -135,13 +135,13 @@ def find_near_values(hashes: np.ndarray, max_distance: int, *, num_threads: int 
     """Every pair of different values among `hashes` (uint64 `[n]`) at most `max_distance` apart, sorted."""
     values = np.unique(hashes)
 
-    def through(table: Table) -> list[Pairs]:
+    def search_table(table: Table) -> list[Pairs]:
         return list(search(values, table, max_distance))
 
     with ThreadPoolExecutor(num_threads) as pool:
-        found = [pairs for part in pool.map(through, make_tables(len(values), max_distance)) for pairs in part]
-    found.append((values[:0], values[:0], np.zeros(0, np.uint8)))
-    smaller, larger, distance = (np.concatenate(column) for column in zip(*found, strict=True))
+        batches = [pairs for part in pool.map(search_table, make_tables(len(values), max_distance)) for pairs in part]
+    batches.append((values[:0], values[:0], np.zeros(0, np.uint8)))
+    smaller, larger, distance = (np.concatenate(column) for column in zip(*batches, strict=True))
     order = np.lexsort((larger, smaller))
     return smaller[order], larger[order], distance[order]
 

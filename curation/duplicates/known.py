@@ -60,17 +60,17 @@ class KnownPictures:
         `rows` has row, place (its row of `vectors`), sha256, pixel_sha256, phash (int64) and entropy. Without
         `max_hamming` or `min_cosine` that tier is not asked. Raises UserError when dimensions differ.
         """
-        found: Matches = {}
+        matches: Matches = {}
         if min_cosine is not None and vectors is not None and len(self._vectors):
-            found |= self._by_vector(rows["place"], vectors, min_cosine)
+            matches |= self._by_vector(rows["place"], vectors, min_cosine)
         if max_hamming is not None and len(self._hashed):
-            found |= self._by_hash(rows, max_hamming, min_entropy)
+            matches |= self._by_hash(rows, max_hamming, min_entropy)
         for column, lookup in (("pixel_sha256", self._by_pixels), ("sha256", self._by_sha256)):
             for i, value in enumerate(rows[column].to_pylist()):
                 if value in lookup:
-                    found[i] = lookup[value], 1.0
-        places = sorted(found)
-        known = pa.array([found[i][0] for i in places], pa.int64())
+                    matches[i] = lookup[value], 1.0
+        places = sorted(matches)
+        known = pa.array([matches[i][0] for i in places], pa.int64())
         return pa.RecordBatch.from_pydict(
             {
                 "row": rows["row"].combine_chunks().take(pa.array(places, pa.int64())),
@@ -78,7 +78,7 @@ class KnownPictures:
                 "tier": pa.array(
                     [f"decontamination:{name}" for name in self._names.take(known).to_pylist()], pa.string()
                 ),
-                "similarity": pa.array([found[i][1] for i in places], pa.float64()),
+                "similarity": pa.array([matches[i][1] for i in places], pa.float64()),
             }
         )
 

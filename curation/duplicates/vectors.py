@@ -19,15 +19,15 @@ def find_near_pairs(vectors: np.ndarray, search: SearchSettings, labels: np.ndar
     crowd these are not all pairs: a row has its `max_neighbours` best ones of each comparison, and in a crowd of a huge
     cluster only its leaders. Rows that are alike could both be kept if these pairs alone decided.
     """
-    found = [NO_PAIRS]
+    batches = [NO_PAIRS]
     everyone = np.arange(len(vectors))
     num_centroids = search.num_centroids or num_centroids_for(len(vectors))
     for number in range(search.passes(num_centroids) if len(vectors) else 0):
         clustering = train_on_sample(vectors, everyone, num_centroids, search.seed + number)
         nearest = clustering.assign(vectors, search.num_probes)
         for members, ranks in split_by_cluster(nearest):
-            found.extend(pairs for pairs in search_cluster(vectors, members, search, labels, ranks) if len(pairs[0]))
-    left, right, cosine = (np.concatenate(column) for column in zip(*found, strict=True))
+            batches.extend(pairs for pairs in search_cluster(vectors, members, search, labels, ranks) if len(pairs[0]))
+    left, right, cosine = (np.concatenate(column) for column in zip(*batches, strict=True))
     apart = left < right
     left, right, cosine = left[apart], right[apart], cosine[apart]
     _, first = np.unique(left * len(vectors) + right, return_index=True)

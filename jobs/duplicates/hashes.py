@@ -104,10 +104,10 @@ def find_near_hashes(
     def search(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in _read_numbers(batches):
             values = np.concatenate([load_npy(root, file)[0] for file in files]).view(np.uint64)
-            found = hamming.search(
+            pairs = hamming.search(
                 values, tables[number], max_hamming, lambda: _read_classes(root, files), _read_hashes(root, asked)
             )
-            yield from _to_batches(found)
+            yield from _to_batches(pairs)
 
     return spark.range(0, len(tables), 1, max(1, num_tasks)).mapInArrow(search, _PAIRS_DDL)
 
@@ -150,19 +150,19 @@ _MOVED = ["group", "phash", "text", "row"]
 
 def _split_by_group(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, Classes]]:
     """The classes of each group of a stream sorted by group."""
-    group, held = -1, list[pa.RecordBatch]()
+    group, parts = -1, list[pa.RecordBatch]()
     for batch in batches:
         numbers = batch["group"].to_numpy()
         starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
         for start, stop in zip(starts, starts[1:], strict=False):
-            if start < stop and numbers[start] != group and held:
-                yield group, _gather_classes(held)
-                held = []
+            if start < stop and numbers[start] != group and parts:
+                yield group, _gather_classes(parts)
+                parts = []
             if start < stop:
                 group = int(numbers[start])
-                held.append(batch.slice(start, stop - start))
-    if held:
-        yield group, _gather_classes(held)
+                parts.append(batch.slice(start, stop - start))
+    if parts:
+        yield group, _gather_classes(parts)
 
 
 def _gather_classes(batches: Sequence[pa.RecordBatch]) -> Classes:
@@ -184,8 +184,8 @@ def _read_numbers(batches: Iterable[pa.RecordBatch]) -> Iterator[int]:
     yield from (number for batch in batches for number in batch["id"].to_pylist())
 
 
-def _to_batches(found: Iterable[hamming.Pairs]) -> Iterator[pa.RecordBatch]:
-    for a, b, distance in found:
+def _to_batches(pairs: Iterable[hamming.Pairs]) -> Iterator[pa.RecordBatch]:
+    for a, b, distance in pairs:
         columns = [a.view(np.int64), b.view(np.int64), distance.astype(np.int32)]
         yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], ["a", "b", "distance"])
 
@@ -194,11 +194,11 @@ def _write_classes(root: Root, folder: str, classes: DataFrame) -> dict[str, int
     """Write `classes` (`phash`, `text`, `row`) into .npy files (int64 `[3, n]`) of `folder`: path → n, by path."""
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        held = [batch for batch in batches if len(batch)]
-        if held:
-            found = _gather_classes(held)
-            path = save_npy(root, folder, np.stack([found.hashes.view(np.int64), found.texts, found.ranks]))
-            yield pa.RecordBatch.from_pydict({"path": [path], "rows": [len(found.hashes)]})
+        parts = [batch for batch in batches if len(batch)]
+        if parts:
+            own = _gather_classes(parts)
+            path = save_npy(root, folder, np.stack([own.hashes.view(np.int64), own.texts, own.ranks]))
+            yield pa.RecordBatch.from_pydict({"path": [path], "rows": [len(own.hashes)]})
 
     written = classes.mapInArrow(write, "path string, rows bigint").collect()
     return dict(sorted((row["path"], row["rows"]) for row in written))

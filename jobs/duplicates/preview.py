@@ -100,8 +100,8 @@ class PairSample:
 
     def pairs(self, number: int) -> list[tuple[int, int, float]]:
         """The sample of a bin: (left, right, similarity), most alike first."""
-        found = [(int(left), int(right), float(value)) for _, left, right, value in self._drawn[number]]
-        return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))
+        pairs = [(int(left), int(right), float(value)) for _, left, right, value in self._drawn[number]]
+        return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
 
 def _fill_vector_bins(root: Root, rows: pa.Table, vectors: np.ndarray, min_cosine: float | None) -> list[Bin]:

@@ -65,10 +65,10 @@ class UnitPictures:
     def vectors(self, wanted: np.ndarray) -> np.ndarray:
         """float32 `[n, d]` of the pictures `wanted`, NaN where there is none."""
         assert self._vectors is not None
-        found = np.full((len(wanted), self._vectors.shape[1]), np.nan, np.float32)
+        vectors = np.full((len(wanted), self._vectors.shape[1]), np.nan, np.float32)
         places = self._places[wanted]
-        found[places >= 0] = self._vectors[places[places >= 0]]
-        return found
+        vectors[places >= 0] = self._vectors[places[places >= 0]]
+        return vectors
 
     def describe(self, wanted: np.ndarray, distance: np.ndarray) -> np.ndarray:
         """Rows of NEIGHBOUR for the pictures `wanted`."""
@@ -79,9 +79,9 @@ class UnitPictures:
         return rows
 
 
-def take_nearest(found: np.ndarray, count: int) -> np.ndarray:
-    """The `count` nearest of `found`, one of each content."""
-    ordered = found[np.lexsort((found["row"], found["unit"], found["distance"]))]
+def take_nearest(neighbours: np.ndarray, count: int) -> np.ndarray:
+    """The `count` nearest of `neighbours`, one of each content."""
+    ordered = neighbours[np.lexsort((neighbours["row"], neighbours["unit"], neighbours["distance"]))]
     _, first = np.unique(ordered["content"], return_index=True)
     return ordered[np.sort(first)[:count]]
 
@@ -139,12 +139,12 @@ def find_neighbourhoods(
     numbers = [list(range(first, len(units), num_tasks)) for first in range(num_tasks)]
 
     def search(mine: list[int]) -> list[np.ndarray]:
-        found = [np.zeros(0, NEIGHBOUR)] * len(probes)
+        neighbours = [np.zeros(0, NEIGHBOUR)] * len(probes)
         for number in mine:
             unit = UnitPictures(root, number, units[number], len(probes.vectors) > 0, min_entropy)
-            for place, item in _find_near(unit, probes, [_limit_distance(part, count) for part in found]):
-                found[place] = take_nearest(np.concatenate([found[place], item]), count)
-        return found
+            for place, item in _find_near(unit, probes, [_limit_distance(part, count) for part in neighbours]):
+                neighbours[place] = take_nearest(np.concatenate([neighbours[place], item]), count)
+        return neighbours
 
     tasks = map_units(spark, "sample", numbers, search)
     each = [take_nearest(np.concatenate(parts), count) for parts in zip(*tasks, strict=True)]
@@ -152,9 +152,9 @@ def find_neighbourhoods(
     return take_nearest(together, len(together))
 
 
-def _limit_distance(found: np.ndarray, count: int) -> float:
+def _limit_distance(neighbours: np.ndarray, count: int) -> float:
     """Distance from which on a row is not among the nearest."""
-    return float(found["distance"][-1]) if len(found) == count else np.inf
+    return float(neighbours["distance"][-1]) if len(neighbours) == count else np.inf
 
 
 def _find_near(unit: UnitPictures, probes: Probes, limits: list[float]) -> Iterable[tuple[int, np.ndarray]]:

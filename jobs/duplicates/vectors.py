@@ -192,12 +192,12 @@ def _make_cluster_filter(spark: SparkSession, wanted: np.ndarray) -> BatchTask:
 def bundle_clusters(counts: dict[int, int], num_clusters: int) -> np.ndarray:
     """Group of each cluster, int32 `[num_clusters]`: consecutive ones together up to ROWS_PER_GROUP; -1 when empty."""
     group_of = np.full(num_clusters, -1, np.int32)
-    number, held = 0, 0
+    number, num_rows = 0, 0
     for cluster in sorted(cluster for cluster, count in counts.items() if count > 1):
-        if held and held + counts[cluster] > ROWS_PER_GROUP:
-            number, held = number + 1, 0
+        if num_rows and num_rows + counts[cluster] > ROWS_PER_GROUP:
+            number, num_rows = number + 1, 0
         group_of[cluster] = number
-        held += counts[cluster]
+        num_rows += counts[cluster]
     return group_of
 
 

@@ -1,7 +1,7 @@
 """EfficientNet-lite0 (ImageNet) with generalised-mean pooling: 1280-d vectors on a CPU, weights inside a package.
 
 GeM pooling (Radenović et al. 2018, arXiv 1711.02512, eq. 3) keeps local texture that mean pooling washes out: copies
-with a border, a text overlay or without colour stay closer.
+with a border, a text overlay or without colour are closer to their originals.
 """
 
 from __future__ import annotations
