@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.table import write
-from curation.plan import plans
+from curation.plan import read_plans
 from curation.storage import Root
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "laion_url_text_5k.parquet"
@@ -120,7 +120,7 @@ def ingest(recipe: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
         lines = said.read().splitlines()
     if process.returncode:
         raise RuntimeError("\n".join(lines[-20:]))
-    plan = plans(Root(folder))[0]
+    plan = read_plans(Root(folder))[0]
     sizes = sorted(plan["units"].values())
     measured = {
         "seconds": seconds,

@@ -24,9 +24,9 @@ ALL_HOSTS = "*"
 """Stands among the large domains of such a plan for every host, as its units were not grouped by host."""
 
 
-def new_inputs(root: Root, found: list[Input]) -> list[Input]:
+def select_new_inputs(root: Root, found: list[Input]) -> list[Input]:
     """Those of `found` that no plan of `root` holds yet. Raises UserError when a planned file has changed since."""
-    planned = {(i["source"], i["path"]): i["fingerprint"] for p in plans(root) for i in p["inputs"]}
+    planned = {(i["source"], i["path"]): i["fingerprint"] for p in read_plans(root) for i in p["inputs"]}
     for item in found:
         known = planned.get((item.source, item.path))
         if known is not None and known != item.fingerprint:
@@ -37,13 +37,13 @@ def new_inputs(root: Root, found: list[Input]) -> list[Input]:
     return [item for item in found if (item.source, item.path) not in planned]
 
 
-def plans(root: Root) -> list[dict[str, Any]]:
+def read_plans(root: Root) -> list[dict[str, Any]]:
     """Every finished plan of `root`, in the order of their ingests."""
     found = [root.read_json(f"plans/{name}") for name in root.list("plans", ".json")]
     return sorted(found, key=lambda plan: plan["number"])
 
 
-def batch_name(found: list[Input], wheres: Mapping[str, str], num_rows_per_unit: int, number: int) -> str:
+def name_batch(found: list[Input], wheres: Mapping[str, str], num_rows_per_unit: int, number: int) -> str:
     """Name of the batch: 8 hex digits over everything that decides its rows and units."""
     described = [[i.source, i.file, i.format, i.fingerprint, *([dict(i.columns)] if i.mapped else [])] for i in found]
     return fingerprint([described, dict(wheres), num_rows_per_unit, number])[:8]
@@ -71,13 +71,13 @@ def least_placed(num_rows_per_unit: int) -> int:
     return max(1, num_rows_per_unit // 20)
 
 
-def spread(num_rows: int, counts: Mapping[str, int], num_rows_per_unit: int) -> Spread:
+def spread_rows(num_rows: int, counts: Mapping[str, int], num_rows_per_unit: int) -> Spread:
     """Plan units of about `num_rows_per_unit` rows; `counts` has the rows of domains with `least_placed` or more."""
     num_shared = max(1, math.ceil((num_rows - sum(counts.values())) / num_rows_per_unit))
     first = num_shared
     medium = {domain: count for domain, count in counts.items() if count <= num_rows_per_unit}
     placed: dict[str, tuple[int, int]] = {}
-    for domains in _filled(medium, num_rows_per_unit):
+    for domains in _fill_units(medium, num_rows_per_unit):
         placed |= dict.fromkeys(domains, (first, 1))
         first += 1
     for domain in sorted(set(counts) - set(medium)):
@@ -87,7 +87,7 @@ def spread(num_rows: int, counts: Mapping[str, int], num_rows_per_unit: int) -> 
     return Spread(num_shared=num_shared, placed=placed)
 
 
-def _filled(counts: Mapping[str, int], size: int) -> Iterator[list[str]]:
+def _fill_units(counts: Mapping[str, int], size: int) -> Iterator[list[str]]:
     """Groups of domains with at most `size` rows together: the largest that is left, filled up with the smallest."""
     left = deque(sorted(counts, key=lambda domain: (-counts[domain], domain)))
     while left:
@@ -111,7 +111,7 @@ MIN_CONNECTIONS = 4
 """Of a lane to a host that it shares: with fewer it would hold a task's place for little."""
 
 
-def lanes(plan: Mapping[str, Any], missing: Collection[str], max_per_host: int) -> list[Lane]:
+def plan_lanes(plan: Mapping[str, Any], missing: Collection[str], max_per_host: int) -> list[Lane]:
     """How the `missing` units of one plan are downloaded so that no host is asked by more than the recipe says.
 
     A unit owns its hosts and is a lane of its own. The units of a large domain have the same hosts: they queue in a

@@ -90,7 +90,7 @@ def parse_value(text: str) -> Any:
 
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `data` with each `section.key=value` set; `sources.0.key` indexes into a list."""
-    result: dict[str, Any] = _copied(data)
+    result: dict[str, Any] = _copy(data)
     for override in overrides:
         path, separator, text = override.partition("=")
         if not separator or not path.strip():
@@ -108,10 +108,10 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     return result
 
 
-def _copied(value: Any) -> Any:
+def _copy(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _copied(v) for k, v in value.items()}
-    return [_copied(v) for v in value] if isinstance(value, list) else value
+        return {k: _copy(v) for k, v in value.items()}
+    return [_copy(v) for v in value] if isinstance(value, list) else value
 
 
 def _index(node: list[Any], name: str, override: str) -> int:
@@ -143,7 +143,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str) -> T:
             close = difflib.get_close_matches(key, fields, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise UserError(f"Unknown key {key!r} in {where}{hint}; allowed: {', '.join(sorted(fields))}.")
-    missing = [n for n, f in fields.items() if n not in data and _required(f)]
+    missing = [n for n, f in fields.items() if n not in data and _is_required(f)]
     if missing:
         raise UserError(f"{where} lacks {', '.join(missing)}.")
     values = {k: convert(v, hints[k], f"{k} in {where}") for k, v in data.items()}
@@ -153,7 +153,7 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str) -> T:
         raise UserError(f"{where}: {error}") from error
 
 
-def _required(field: dataclasses.Field[Any]) -> bool:
+def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from curation import __version__
 from curation.storage import Root
 from curation.terminal import write_error, write_out
-from jobs.spark.stage import add_arguments, guarded, run_stages
+from jobs.spark.stage import add_arguments, run_guarded, run_stages
 from jobs.stages import STAGES, load_stages
 
 ROOT_HELP = "folder or URL that a run has filled"
@@ -170,7 +170,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `curate`; exits 0, 1 (verify found a difference), 2 (bad input), 130 (interrupted)."""
     arguments = parser().parse_args(argv)
-    sys.exit(guarded(lambda: arguments.action(arguments)))
+    sys.exit(run_guarded(lambda: arguments.action(arguments)))
 
 
 if __name__ == "__main__":

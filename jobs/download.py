@@ -23,11 +23,11 @@ from curation.download.rounds import units_due
 from curation.download.unit import download_unit, resolve_opt_out_paths
 from curation.download.unit_rows import Engine
 from curation.errors import UserError
-from curation.plan import Lane, lanes, plans
+from curation.plan import Lane, plan_lanes, read_plans
 from curation.recipe.config import DownloadConfig, Recipe
 from curation.settings import content_settings
 from curation.storage import Root
-from jobs.spark.tasks import watched
+from jobs.spark.tasks import watch_tasks
 
 
 def check(recipe: Recipe, root: Root) -> None:
@@ -49,23 +49,23 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
         raise UserError(
             f"{root.base} has {len(unread)} adopted shards left to read: run the same `curate adopt` again."
         )
-    due = {} if missing else _due(root, config)
+    due = {} if missing else _find_due(root, config)
     if not missing and not due:
         return
     root.begin_stage("downloads", content_settings(config))
-    found = plans(root)
+    found = read_plans(root)
     rows = {f"{p['batch']}-{unit}": count for p in found for unit, count in p["units"].items()}
     # One plan after the other: two plans may name the same host, the units of one never do at the same time.
     for plan in found:
-        download(spark, root, config, plan, {u: rows[u] for u in missing if u.startswith(f"{plan['batch']}-")}, 0)
+        download_round(spark, root, config, plan, {u: rows[u] for u in missing if u.startswith(f"{plan['batch']}-")}, 0)
     for fetch_round in range(1, config.rounds + 1):
         due = units_due(root, root.units("samples"), fetch_round)
         for plan in found:
             again = {unit: count for unit, count in due.items() if unit.startswith(f"{plan['batch']}-")}
-            download(spark, root, config, plan, again, fetch_round)
+            download_round(spark, root, config, plan, again, fetch_round)
 
 
-def _due(root: Root, config: DownloadConfig) -> dict[str, int]:
+def _find_due(root: Root, config: DownloadConfig) -> dict[str, int]:
     return units_due(root, root.units("samples"), config.rounds) if config.rounds else {}
 
 
@@ -81,7 +81,7 @@ def load_engine(name: str) -> Engine:
     return by_img2dataset
 
 
-def download(
+def download_round(
     spark: SparkSession,
     root: Root,
     config: DownloadConfig,
@@ -92,18 +92,18 @@ def download(
     """One round over `units` (with the rows that each has to end) of one plan."""
     if not units:
         return
-    queue = lanes(plan, units, config.max_per_host)
+    queue = plan_lanes(plan, units, config.max_per_host)
 
     def work(lane: Lane) -> None:
-        shared = share(config, lane.share)
+        shared = share_limits(config, lane.share)
         for unit in lane.units:
             download_unit(root, unit, shared, fetch_round, load_engine(config.engine))
 
     with DownloadBar(root, fetch_round, units) as show:
-        watched(spark, "download", queue, work, show)
+        watch_tasks(spark, "download", queue, work, show)
 
 
-def share(config: DownloadConfig, parts: int) -> DownloadConfig:
+def share_limits(config: DownloadConfig, parts: int) -> DownloadConfig:
     """`config` for one of `parts` lanes that ask the same hosts at once: its part of connections and rate."""
     per_host, interval = max(1, config.max_per_host // parts), config.host_interval_s * parts
     return replace(config, max_per_host=per_host, host_interval_s=interval)

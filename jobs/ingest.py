@@ -24,12 +24,12 @@ from curation.metadata.inputs import Input, find_inputs
 from curation.metadata.rows import ROWS, divide, read_shares
 from curation.plan import (
     Spread,
-    batch_name,
     describe_spread,
     least_placed,
-    new_inputs,
-    plans,
-    spread,
+    name_batch,
+    read_plans,
+    select_new_inputs,
+    spread_rows,
 )
 from curation.recipe.config import Recipe
 from curation.recipe.rules import parse_where
@@ -65,7 +65,7 @@ def check(recipe: Recipe, root: Root) -> None:
     for source in recipe.sources:
         parse_where(source.name, source.where)
     root.check_can_create()
-    new_inputs(root, found)
+    select_new_inputs(root, found)
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
@@ -73,7 +73,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     found = find_inputs(recipe)
     conditions = {source.name: parse_where(source.name, source.where) for source in recipe.sources}
     root.check_can_create()
-    fresh = new_inputs(root, found)
+    fresh = select_new_inputs(root, found)
     if not fresh:
         root.create()
         return
@@ -94,13 +94,13 @@ def write_plan(
     spark: SparkSession, root: Root, fresh: list[Input], rows: DataFrame, wheres: Mapping[str, str], size: int
 ) -> dict[str, Any]:
     """Publish samples and rejects of `rows` in units of about `size` rows, then the plan that makes them count."""
-    number = len(plans(root))
-    batch = batch_name(fresh, wheres, size, number)
+    number = len(read_plans(root))
+    batch = name_batch(fresh, wheres, size, number)
     forget_unfinished(root, batch)
     planned, hosts = plan_units(rows, size)
-    tagged = tag_repeats(rows, earlier_uids(spark, root))
+    tagged = tag_repeats(rows, read_earlier_uids(spark, root))
     written = write_units(spark, tagged, planned, root, batch)
-    plan = {"batch": batch, "hosts": hosts} | describe(fresh, written, planned, number, size)
+    plan = {"batch": batch, "hosts": hosts} | describe_plan(fresh, written, planned, number, size)
     check_totals(plan)
     root.publish_json(plan_file(batch), plan)
     return plan
@@ -133,7 +133,7 @@ def check_totals(plan: dict[str, Any]) -> None:
 
 def forget_unfinished(root: Root, batch: str) -> None:
     """Delete what ingests of other batches had written when they were killed; no plan names it."""
-    known = {plan["batch"] for plan in plans(root)} | {batch}
+    known = {plan["batch"] for plan in read_plans(root)} | {batch}
     for table in ("samples", "rejects"):
         for name in root.list(table, ".parquet"):
             if name.rpartition("-")[0] not in known:
@@ -169,12 +169,12 @@ def plan_units(rows: DataFrame, num_rows_per_unit: int) -> tuple[Spread, dict[st
     finally:
         counts.unpersist()
     hosts = {"num_rows": num_rows or 0, "num_domains": num_domains}
-    return spread(num_rows or 0, placed, num_rows_per_unit), hosts | {
+    return spread_rows(num_rows or 0, placed, num_rows_per_unit), hosts | {
         "largest": {r["domain"]: r["count"] for r in largest}
     }
 
 
-def earlier_uids(spark: SparkSession, root: Root) -> DataFrame | None:
+def read_earlier_uids(spark: SparkSession, root: Root) -> DataFrame | None:
     """Uids of finished plans; None before the first."""
     units = root.units("samples")
     if not units:
@@ -207,7 +207,7 @@ def write_units(
 ) -> list[dict[str, int]]:
     """Shuffle rows to their units and publish samples and rejects; the counts of each unit, in order."""
     columns = [*SAMPLES.names, "unit", "reason", "file", "row"]
-    placed = place(spark, tagged, planned).select(*columns)
+    placed = place_rows(spark, tagged, planned).select(*columns)
     num_partitions = min(planned.num_units, max(spark.sparkContext.defaultParallelism * 4, planned.num_units // 64))
     sorted_rows = placed.repartition(num_partitions, "unit").sortWithinPartitions("unit", "uid", "file", "row")
 
@@ -218,7 +218,7 @@ def write_units(
     return sorted((r.asDict() for r in sorted_rows.mapInArrow(write, WRITTEN).collect()), key=lambda r: r["unit"])
 
 
-def place(spark: SparkSession, rows: DataFrame, planned: Spread) -> DataFrame:
+def place_rows(spark: SparkSession, rows: DataFrame, planned: Spread) -> DataFrame:
     """Add each row's `unit`: where the plan places its domain (in pieces by uid), else by the hash of the domain."""
     shared = F.expr(f"cast(conv(substr(md5(domain), 1, 8), 16, 10) as bigint) % {planned.num_shared}")
     if not planned.placed:
@@ -244,7 +244,7 @@ def write_unit(root: Root, batch: str, unit: int, table: pa.Table) -> dict[str, 
     return {"unit": unit, "samples": samples.num_rows, **{r.value: counts[r.value] for r in REASONS}}
 
 
-def describe(
+def describe_plan(
     fresh: list[Input], written: list[dict[str, int]], planned: Spread, number: int, size: int
 ) -> dict[str, Any]:
     """The record of the plan: inputs, totals by reason, units with their rows, and how the hosts were spread."""

@@ -42,7 +42,7 @@ from curation.tables import (
     unit_file,
 )
 from curation.terminal import write_error
-from jobs.score import score_schemas
+from jobs.score import build_score_schemas
 from jobs.spark.tasks import by_unit
 
 ROWS_PER_BUCKET = 100_000
@@ -86,8 +86,8 @@ def check(recipe: Recipe, root: Root) -> None:
 
     Scores are those of the recipe's filters and those that `root` has.
     """
-    scores = score_schemas(recipe) | score_columns(root, root.units("samples"))
-    index_columns(scores, recipe.pack.captions)
+    scores = build_score_schemas(recipe) | read_score_schemas(root, root.units("samples"))
+    build_index_schema(scores, recipe.pack.captions)
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
@@ -95,25 +95,25 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     selection = root.current("selection")
     if selection is None:
         raise UserError(f"{root.base} has no selection: run `curate select` first.")
-    scores = score_columns(root, root.units("samples"))
+    scores = read_score_schemas(root, root.units("samples"))
     inputs = {name: fingerprint_table(root, name) for name in ("samples", "downloads", *scores)}
     inputs["selection"] = selection["fingerprint"]
     config = content_settings(recipe.pack)
     fp = fingerprint({"pack": config, "inputs": inputs})
     previous = root.current("train_index")
-    if previous is not None and previous["fingerprint"] == fp and stands(root, previous):
+    if previous is not None and previous["fingerprint"] == fp and is_complete(root, previous):
         return
-    version = Version(root=root, fp=fp, pack=recipe.pack, columns=index_columns(scores, recipe.pack.captions))
-    kept = kept_rows(spark, selection["files"], scores, version)
-    buckets = count_buckets(kept, recipe.pack.seed, selection_rows(root, selection["files"]))
+    version = Version(root=root, fp=fp, pack=recipe.pack, columns=build_index_schema(scores, recipe.pack.captions))
+    kept = find_kept_rows(spark, selection["files"], scores, version)
+    buckets = count_buckets(kept, recipe.pack.seed, count_selection_rows(root, selection["files"]))
     if not any(bucket.num_rows for bucket in buckets):
         raise UserError("The selection keeps no row: relax the rules (`curate status ROOT` shows which one says no).")
     shards = write_shards(kept, buckets, version)
-    publish(version, shards, config, inputs)
+    publish_version(version, shards, config, inputs)
     _report_difference(root, previous)
 
 
-def stands(root: Root, index: Mapping[str, Any]) -> bool:
+def is_complete(root: Root, index: Mapping[str, Any]) -> bool:
     """Whether every file of the current index and its shards is there; one that somebody deleted is packed again."""
     listed = [*index["files"], *(root.current("train") or {"files": []})["files"]]
     folders = {name.rpartition("/")[0] for name in listed}
@@ -121,7 +121,7 @@ def stands(root: Root, index: Mapping[str, Any]) -> bool:
     return set(listed) <= found
 
 
-def score_columns(root: Root, units: list[str]) -> dict[str, pa.Schema]:
+def read_score_schemas(root: Root, units: list[str]) -> dict[str, pa.Schema]:
     """Score tables that cover every unit, with their columns besides uid."""
     found = {}
     for table in score_tables(root):
@@ -131,7 +131,7 @@ def score_columns(root: Root, units: list[str]) -> dict[str, pa.Schema]:
     return found
 
 
-def index_columns(scores: Mapping[str, pa.Schema], captions: Mapping[str, float]) -> pa.Schema:
+def build_index_schema(scores: Mapping[str, pa.Schema], captions: Mapping[str, float]) -> pa.Schema:
     """Columns of train_index: where each member lies, then all that is known of the sample.
 
     `caption` is what the .txt says; the sample's own is `original_caption` where another may have been taken.
@@ -154,7 +154,7 @@ def index_columns(scores: Mapping[str, pa.Schema], captions: Mapping[str, float]
     return pa.schema([field.with_name(name) for name, field in fields.items()])
 
 
-def unit_rows(root: Root, selection_file: str, scores: Iterable[str]) -> pa.Table:
+def read_unit_rows(root: Root, selection_file: str, scores: Iterable[str]) -> pa.Table:
     """Kept rows of one unit with every column known of them."""
     unit = Path(selection_file).stem
     chosen = root.read_parquet(selection_file)
@@ -166,15 +166,18 @@ def unit_rows(root: Root, selection_file: str, scores: Iterable[str]) -> pa.Tabl
     return rows
 
 
-def kept_rows(spark: SparkSession, files: list[str], scores: Mapping[str, pa.Schema], version: Version) -> DataFrame:
+def find_kept_rows(
+    spark: SparkSession, files: list[str], scores: Mapping[str, pa.Schema], version: Version
+) -> DataFrame:
     """Kept rows of all units: where the picture lies, `record`, the other index columns as JSON, and bytes to pack."""
 
     def scan(positions: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for position in (row for batch in positions for row in batch["id"].to_pylist()):
-            rows = unit_rows(version.root, files[position], scores)
-            records = [_record(row, version.pack) for row in rows.to_pylist()]
+            rows = read_unit_rows(version.root, files[position], scores)
+            records = [_build_record(row, version.pack) for row in rows.to_pylist()]
             sizes = [
-                _packed_bytes(size, record) for size, record in zip(rows["size"].to_pylist(), records, strict=True)
+                _count_packed_bytes(size, record)
+                for size, record in zip(rows["size"].to_pylist(), records, strict=True)
             ]
             kept = rows.select(["uid", "shard", "offset", "size"])
             kept = kept.append_column("record", pa.array([json.dumps(r, sort_keys=True) for r in records], pa.string()))
@@ -183,15 +186,15 @@ def kept_rows(spark: SparkSession, files: list[str], scores: Mapping[str, pa.Sch
     return spark.range(0, len(files), 1, max(1, len(files))).mapInArrow(scan, ROW_DDL)
 
 
-def _record(row: dict[str, Any], pack: PackConfig) -> dict[str, Any]:
+def _build_record(row: dict[str, Any], pack: PackConfig) -> dict[str, Any]:
     renamed = {k: v for k, v in row.items() if k not in _LOCATION and k != "sha256"}
     renamed |= {"sha256": row["stored_sha256"], "fetched_sha256": row["sha256"]}
     if set(pack.captions) == {"caption"}:
         return renamed
-    return renamed | {"original_caption": row["caption"], "caption": chosen_caption(row, pack)}
+    return renamed | {"original_caption": row["caption"], "caption": choose_caption(row, pack)}
 
 
-def chosen_caption(row: Mapping[str, Any], pack: PackConfig) -> str | None:
+def choose_caption(row: Mapping[str, Any], pack: PackConfig) -> str | None:
     """The text of the column that is drawn by weight, from the seed and the uid; of the next one that has any."""
     digest = hashlib.md5(f"{pack.seed}:caption:{row['uid']}".encode(), usedforsecurity=False).digest()
     drawn = int.from_bytes(digest[:7], "big") / 2**56 * sum(pack.captions.values())
@@ -201,7 +204,7 @@ def chosen_caption(row: Mapping[str, Any], pack: PackConfig) -> str | None:
     return next((row[name] for name in names[first:] + names[:first] if row[name]), None)
 
 
-def _texts(record: Mapping[str, Any]) -> dict[str, bytes]:
+def _encode_texts(record: Mapping[str, Any]) -> dict[str, bytes]:
     """The members beside the picture."""
     described = {k: v for k, v in record.items() if v is not None}
     return {
@@ -210,13 +213,13 @@ def _texts(record: Mapping[str, Any]) -> dict[str, bytes]:
     }
 
 
-def _packed_bytes(picture_bytes: int, record: Mapping[str, Any]) -> int:
+def _count_packed_bytes(picture_bytes: int, record: Mapping[str, Any]) -> int:
     """What one sample takes in a shard, headers and padding included."""
-    sizes = [picture_bytes, *map(len, _texts(record).values())]
+    sizes = [picture_bytes, *map(len, _encode_texts(record).values())]
     return sum(BLOCK + size + -size % BLOCK for size in sizes)
 
 
-def selection_rows(root: Root, files: list[str]) -> int:
+def count_selection_rows(root: Root, files: list[str]) -> int:
     """An upper bound of the kept rows, for choosing the number of buckets."""
     return sum(root.read_parquet(name, ["uid"]).num_rows for name in files)
 
@@ -246,7 +249,7 @@ def _bucket(seed: int, bits: int) -> Any:
     return F.shiftright(leading, KEY_BITS - bits)
 
 
-def cut(buckets: list[Bucket], pack: PackConfig) -> tuple[list[int], int, int]:
+def cut_shards(buckets: list[Bucket], pack: PackConfig) -> tuple[list[int], int, int]:
     """(measure of the rows before each bucket, measure of a shard, number of shards); rows or bytes are measured.
 
     The sample at which a multiple of the measure is passed begins a shard. Raises UserError when one sample is larger.
@@ -264,7 +267,7 @@ def cut(buckets: list[Bucket], pack: PackConfig) -> tuple[list[int], int, int]:
 def write_shards(kept: DataFrame, buckets: list[Bucket], version: Version) -> list[dict[str, Any]]:
     """Number the rows in shuffled order, send each to its shard, write the shards; what each one holds."""
     seed, by_bytes = version.pack.seed, version.pack.num_bytes_per_shard is not None
-    starts, per_shard, num_shards = cut(buckets, version.pack)
+    starts, per_shard, num_shards = cut_shards(buckets, version.pack)
     bits = (len(buckets) - 1).bit_length()
     keyed = kept.withColumn("key", order_key(seed)).withColumn("unit", _bucket(seed, bits))
     sorted_rows = keyed.repartition(len(buckets), "unit").sortWithinPartitions("unit", "key")
@@ -295,14 +298,14 @@ def write_shard(version: Version, number: int, table: pa.Table) -> dict[str, Any
     with tempfile.TemporaryDirectory(prefix="pack-", dir=root.scratch()) as folder:
         path = Path(folder, "shard.tar")
         with ShardWriter(path) as writer:
-            for row, data in _read(root, table.to_pylist()):
-                rows.append(_add(writer, row, data, rel))
+            for row, data in _read_pictures(root, table.to_pylist()):
+                rows.append(_add_sample(writer, row, data, rel))
         root.publish(rel, path)
     root.publish_parquet(part, pa.Table.from_pylist(rows, schema=version.columns))
     return {"num_samples": len(rows), "num_bytes": writer.num_bytes, "sha256": writer.sha256}
 
 
-def _read(root: Root, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes]]:
+def _read_pictures(root: Root, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Each row with its picture, several requests at a time: from an object store each one waits."""
 
     def picture(row: dict[str, Any]) -> bytes:
@@ -314,17 +317,17 @@ def _read(root: Root, rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, An
             yield from zip(part, pool.map(picture, part), strict=True)
 
 
-def _add(writer: ShardWriter, row: dict[str, Any], data: bytes, rel: str) -> dict[str, Any]:
+def _add_sample(writer: ShardWriter, row: dict[str, Any], data: bytes, rel: str) -> dict[str, Any]:
     """Append one sample to the shard; its row of the index."""
     record: dict[str, Any] = json.loads(row["record"])
     extension = picture_extension(data)
-    members = writer.add(row["uid"], {extension: data, **_texts(record)})
+    members = writer.add(row["uid"], {extension: data, **_encode_texts(record)})
     places = {f"{e}_{what}": getattr(members[e], what) for e in ("txt", "json") for what in ("offset", "size")}
     picture = members[extension]
     return record | places | {"shard": rel, "offset": picture.offset, "size": picture.size}
 
 
-def publish(version: Version, shards: list[dict[str, Any]], config: Any, inputs: Any) -> None:
+def publish_version(version: Version, shards: list[dict[str, Any]], config: Any, inputs: Any) -> None:
     """Write sizes.json and summary.json and make this version of shards and index the current one, the index last."""
     root, fp = version.root, version.fp
     sizes, summary = train_sizes_file(fp), train_summary_file(fp)
@@ -342,7 +345,7 @@ def _report_difference(root: Root, previous: dict[str, Any] | None) -> None:
     current = root.current("train_index")
     if previous is None or current is None or previous["fingerprint"] == current["fingerprint"]:
         return
-    before, after = (_uids(root, version["files"]) for version in (previous, current))
+    before, after = (_read_uids(root, version["files"]) for version in (previous, current))
     counts = {
         "num_samples": len(after),
         "num_added": len(np.setdiff1d(after, before)),
@@ -356,7 +359,7 @@ def _report_difference(root: Root, previous: dict[str, Any] | None) -> None:
     )
 
 
-def _uids(root: Root, files: Iterable[str]) -> np.ndarray:
+def _read_uids(root: Root, files: Iterable[str]) -> np.ndarray:
     """Sorted 16-byte keys of all uids in `files`."""
     parts = [root.read_parquet(name, ["uid"])["uid"].to_pylist() for name in files if root.exists(name)]
     return np.sort(np.array([bytes.fromhex(uid) for part in parts for uid in part], dtype="S16"))

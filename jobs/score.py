@@ -48,7 +48,7 @@ def check(recipe: Recipe, root: Root) -> None:
         item.check_ready()
 
 
-def score_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
+def build_score_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
     """Score tables of the recipe's filters and the columns they add. Raises UserError for a bad filter."""
     return {scores_table(name): item.writes for name, item in build_filters(recipe).items()}
 
@@ -87,7 +87,7 @@ def score_unit(root: Root, unit: str, wanted: Mapping[str, Filter]) -> int:
     reads = {column for item in wanted.values() for column in item.reads}
     parts: dict[str, list[pa.RecordBatch]] = {name: [] for name in wanted}
     uids: list[str] = []
-    for batch in batches(root, unit, reads):
+    for batch in read_batches(root, unit, reads):
         uids += batch["uid"].to_pylist()
         for name, item in wanted.items():
             parts[name].append(item.apply(batch.select(item.reads)))
@@ -98,18 +98,18 @@ def score_unit(root: Root, unit: str, wanted: Mapping[str, Filter]) -> int:
     return len(uids)
 
 
-def batches(root: Root, unit: str, reads: set[str]) -> Iterator[pa.RecordBatch]:
+def read_batches(root: Root, unit: str, reads: set[str]) -> Iterator[pa.RecordBatch]:
     """The unit's rows with status ok: `uid` and the columns `reads`, in the order of the pictures in their shard."""
-    rows = _rows(root, unit, reads)
+    rows = _read_rows(root, unit, reads)
     if IMAGE_EMBEDDING.name in reads:
-        rows = rows.append_column(IMAGE_EMBEDDING, _embeddings(root, unit, rows["uid"].to_pylist()))
+        rows = rows.append_column(IMAGE_EMBEDDING, _read_embeddings(root, unit, rows["uid"].to_pylist()))
     with_images = IMAGE.name in reads
     for batch in rows.combine_chunks().to_batches(ROWS_PER_BATCH[with_images]):
-        images = _images(root, batch) if with_images else None
+        images = _read_images(root, batch) if with_images else None
         yield batch if images is None else batch.append_column(IMAGE, images)
 
 
-def _rows(root: Root, unit: str, reads: set[str]) -> pa.Table:
+def _read_rows(root: Root, unit: str, reads: set[str]) -> pa.Table:
     place = {"status", "shard", "offset", "size"}
     from_downloads = [f.name for f in DOWNLOADS if f.name == "uid" or f.name in reads | place]
     from_samples = [f.name for f in SAMPLES if f.name == "uid" or f.name in reads]
@@ -120,7 +120,7 @@ def _rows(root: Root, unit: str, reads: set[str]) -> pa.Table:
     return joined.sort_by([("shard", "ascending"), ("offset", "ascending"), ("uid", "ascending")])
 
 
-def _images(root: Root, batch: pa.RecordBatch) -> pa.Array:
+def _read_images(root: Root, batch: pa.RecordBatch) -> pa.Array:
     """Stored bytes of each row, by one range read for each shard of the batch."""
     images: list[bytes] = []
     places = list(zip(*(batch[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))
@@ -132,7 +132,7 @@ def _images(root: Root, batch: pa.RecordBatch) -> pa.Array:
     return pa.array(images, IMAGE.type)
 
 
-def _embeddings(root: Root, unit: str, uids: list[str]) -> pa.Array:
+def _read_embeddings(root: Root, unit: str, uids: list[str]) -> pa.Array:
     """Embedding of each of `uids` as a list of floats, null where the embedder left none."""
     known = root.read_parquet(metadata_file(unit), ["uid"])["uid"].to_pylist()
     matrix = np.load(io.BytesIO(root.read_bytes(vectors_file(unit))), allow_pickle=False)

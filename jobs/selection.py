@@ -23,7 +23,7 @@ from curation.recipe.rules import DUPLICATE_COLUMNS, Rule
 from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES, SELECTION
 from curation.storage import Root, fingerprint
 from curation.tables import fingerprint_table, samples_file, selection_file, unit_file
-from jobs.score import score_schemas
+from jobs.score import build_score_schemas
 from jobs.spark.tasks import by_unit
 
 _DDL = {pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.bool_(): "boolean"}
@@ -32,12 +32,12 @@ TABLE = "selection"
 
 def check(recipe: Recipe, root: Root) -> None:
     """Raise UserError for a filter or rule that is wrong."""
-    rule_language.parse(recipe.rules, rule_language.manifest_columns(score_schemas(recipe).values()))
+    rule_language.parse(recipe.rules, rule_language.manifest_columns(build_score_schemas(recipe).values()))
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Write the selection, unless the current one has these rules and inputs. Raises UserError before writing."""
-    scores = score_schemas(recipe)
+    scores = build_score_schemas(recipe)
     columns = rule_language.manifest_columns(scores.values())
     rules = rule_language.parse(recipe.rules, columns)
     tables = _tables(rules, scores)
@@ -50,8 +50,8 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     units, written = root.units("samples"), set(root.units(f"{TABLE}/{fp}"))
     # A rule about all rows needs them all; otherwise what an interrupted run has written stays unread.
     scanned = units if any(rule.is_global for rule in rules) else [unit for unit in units if unit not in written]
-    manifest = joined(spark, root, scanned, tables, columns)
-    values = {wanted: quantile(spark, manifest, columns, wanted) for wanted in _quantiles(rules)}
+    manifest = join_tables(spark, root, scanned, tables, columns)
+    values = {wanted: compute_quantile(spark, manifest, columns, wanted) for wanted in _quantiles(rules)}
     rules = rule_language.parse(recipe.rules, columns, values)
     write_units(decide(spark, manifest, rules), root, fp, scanned, written)
     known = [{"column": column, "share": share, "value": value} for (column, share), value in sorted(values.items())]
@@ -88,7 +88,7 @@ def _check_complete(root: Root, tables: Mapping[str, list[str]]) -> None:
             raise UserError(f"{table} lacks {len(missing)} units ({missing[0]} first): run `curate {stage}` first.")
 
 
-def joined(
+def join_tables(
     spark: SparkSession,
     root: Root,
     units: list[str],
@@ -108,7 +108,7 @@ def joined(
     manifest = spark.range(0, len(units), 1, max(1, len(units))).mapInArrow(scan, ddl)
     if "duplicates" not in tables:
         return manifest
-    return manifest.join(_duplicates(spark, root), "uid", "left")
+    return manifest.join(_read_duplicates(spark, root), "uid", "left")
 
 
 def join_unit(root: Root, unit: str, tables: Mapping[str, list[str]]) -> pa.Table:
@@ -120,7 +120,7 @@ def join_unit(root: Root, unit: str, tables: Mapping[str, list[str]]) -> pa.Tabl
     return rows
 
 
-def _duplicates(spark: SparkSession, root: Root) -> DataFrame:
+def _read_duplicates(spark: SparkSession, root: Root) -> DataFrame:
     files = (root.current("duplicates") or {})["files"]
     names = ["uid", *DUPLICATE_COLUMNS]
 
@@ -136,7 +136,7 @@ def _duplicates(spark: SparkSession, root: Root) -> DataFrame:
 _DUPLICATES = pa.schema([DUPLICATES.field(name) for name in ("uid", "kept_uid", "tier", "similarity")])
 
 
-def quantile(
+def compute_quantile(
     spark: SparkSession, manifest: DataFrame, types: Mapping[str, pa.DataType], wanted: Quantile
 ) -> float | None:
     """Exact quantile over the rows that came; None when no such row has the value."""

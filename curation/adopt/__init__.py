@@ -21,7 +21,7 @@ from curation.adopt.folder import FORMAT, Shard, list_shards, read_rows
 from curation.adopt.pictures import SUCCESS, end_unit
 from curation.errors import UserError
 from curation.fetch.domains import registered_domain
-from curation.plan import ADOPTED, ALL_HOSTS, describe_spread, plans
+from curation.plan import ADOPTED, ALL_HOSTS, describe_spread, read_plans
 from curation.progress import bar
 from curation.schema import REJECTS, SAMPLES, RejectReason
 from curation.storage import Root, fingerprint
@@ -53,7 +53,7 @@ def list_unfinished(root: Root) -> dict[str, Shard]:
 
 
 def _list_adopted(root: Root) -> Iterator[tuple[str, Shard]]:
-    for plan in plans(root):
+    for plan in read_plans(root):
         if plan.get(ADOPTED):
             shards_of = [Shard(source=i["source"], path=i["path"], num_bytes=()) for i in plan["inputs"]]
             yield from ((f"{plan['batch']}-{number:06d}", shard) for number, shard in enumerate(shards_of))
@@ -61,7 +61,7 @@ def _list_adopted(root: Root) -> Iterator[tuple[str, Shard]]:
 
 def _list_new_shards(root: Root, shards: list[Shard]) -> list[Shard]:
     """The shards that no plan holds. Raises UserError when a shard has changed since it was adopted."""
-    known = {i["path"]: i["fingerprint"] for plan in plans(root) if plan.get(ADOPTED) for i in plan["inputs"]}
+    known = {i["path"]: i["fingerprint"] for plan in read_plans(root) if plan.get(ADOPTED) for i in plan["inputs"]}
     for shard in shards:
         if known.get(shard.path, shard.fingerprint) != shard.fingerprint:
             raise UserError(
@@ -72,7 +72,7 @@ def _list_new_shards(root: Root, shards: list[Shard]) -> list[Shard]:
 
 def _publish_plan(root: Root, fresh: list[Shard]) -> dict[str, Any]:
     """Publish samples and rejects of all `fresh` shards, then the plan that makes them count."""
-    number = len(plans(root))
+    number = len(read_plans(root))
     batch = fingerprint([[[shard.path, shard.fingerprint] for shard in fresh], number])[:8]
     kept = _choose_rows(root, [*_map_in_threads("read shards", fresh, lambda shard: _read_keys(root, shard))])
     work = [(f"{batch}-{i:06d}", shard, kept[i]) for i, shard in enumerate(fresh)]

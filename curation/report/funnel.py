@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.manifest.manifest import Manifest
-from curation.plan import plans
+from curation.plan import read_plans
 
 DOWNLOAD = "download:"
 
@@ -40,7 +40,7 @@ def funnel(manifest: Manifest) -> list[FunnelRow]:
 
 def _count_stages(manifest: Manifest) -> Iterator[tuple[str, str | None, int, str]]:
     num_samples = _query_int(manifest, "select count(*) from samples")
-    totals = [plan["totals"] for plan in plans(manifest.root)]
+    totals = [plan["totals"] for plan in read_plans(manifest.root)]
     rejected = _sum_counts(reasons for t in totals for reasons in t.items() if reasons[0] != "samples")
     yield "metadata", None, num_samples + sum(rejected.values()), ""
     yield from (("metadata", reason, count, "") for reason, count in _sort_by_count(rejected))

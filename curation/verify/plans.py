@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from curation.plan import plans
+from curation.plan import read_plans
 from curation.schema import RejectReason
 from curation.storage import Root
 from curation.tables import samples_file
@@ -14,7 +14,7 @@ from curation.tables import samples_file
 
 def find_differences(root: Root) -> Iterator[str]:
     """Differences between the plans and the tables samples and rejects."""
-    recorded = plans(root)
+    recorded = read_plans(root)
     for plan in recorded:
         yield from _check_totals(plan)
         yield from _check_units(root, plan)

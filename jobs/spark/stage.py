@@ -33,7 +33,7 @@ class Stage:
     """`run(spark, recipe, root)` does what is left to do. Raises UserError before anything is written."""
 
 
-def guarded(action: Callable[[], int | None]) -> int:
+def run_guarded(action: Callable[[], int | None]) -> int:
     """Exit status of `action`: its own, 2 with one sentence for bad input, 130 when interrupted, 141 when unread."""
     try:
         return action() or 0
@@ -94,4 +94,4 @@ def main(name: str, check: Check, run: Run) -> None:
     parser = argparse.ArgumentParser(prog=f"jobs/{name}.py")
     add_arguments(parser)
     arguments = parser.parse_args()
-    sys.exit(guarded(lambda: run_stages([Stage(name, check, run)], arguments)))
+    sys.exit(run_guarded(lambda: run_stages([Stage(name, check, run)], arguments)))

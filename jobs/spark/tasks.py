@@ -35,12 +35,12 @@ def map_units(
         return result
 
     with bar(len(items), desc, "unit") as progress:
-        results = watched(spark, desc, items, counted, lambda: progress.update(finished.value - progress.n))
+        results = watch_tasks(spark, desc, items, counted, lambda: progress.update(finished.value - progress.n))
         progress.update(len(items) - progress.n)
     return results
 
 
-def watched(
+def watch_tasks(
     spark: SparkSession,
     desc: str,
     items: Sequence[Item],

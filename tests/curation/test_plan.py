@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.plan import describe_spread, lanes, spread
+from curation.plan import describe_spread, plan_lanes, spread_rows
 
 
 @given(
@@ -13,7 +13,7 @@ from curation.plan import describe_spread, lanes, spread
     st.integers(0, 9_000),
 )
 def test_units_hold_whole_domains_or_pieces_of_one(counts: dict[str, int], small_rows: int) -> None:
-    planned = spread(sum(counts.values()) + small_rows, counts, 1000)
+    planned = spread_rows(sum(counts.values()) + small_rows, counts, 1000)
     assert planned.num_shared == max(1, -(-small_rows // 1000))
     assert planned.placed.keys() == counts.keys()
     held: dict[int, list[str]] = {}
@@ -41,7 +41,7 @@ def test_lanes_hold_each_missing_unit_once_and_never_ask_a_host_too_much(
     units = [f"b-{n:06d}" for n in range(first)]
     missing = set(random.sample(units, random.randint(0, len(units))))  # type: ignore[attr-defined]
     plan = {"batch": "b", "units": {u[2:]: 10 for u in units}, "large_domains": large}
-    found = lanes(plan, missing, max_per_host)
+    found = plan_lanes(plan, missing, max_per_host)
     assert sorted(unit for lane in found for unit in lane.units) == sorted(missing)
     for place in large.values():
         own = {f"b-{place['first_unit'] + i:06d}" for i in range(place["num_units"])}

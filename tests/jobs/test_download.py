@@ -133,10 +133,10 @@ def unit_is_due(root: Root, unit: str) -> bool:
 
 def test_lanes_of_a_large_domain_share_what_a_host_may_bear() -> None:
     config = DownloadConfig(max_per_host=8, host_interval_s=0.5)
-    half = download.share(config, 2)
+    half = download.share_limits(config, 2)
     assert (half.max_per_host, half.host_interval_s) == (4, 1.0)
-    assert download.share(config, 1) == config
-    assert download.share(DownloadConfig(max_per_host=1), 1).max_per_host == 1
+    assert download.share_limits(config, 1) == config
+    assert download.share_limits(DownloadConfig(max_per_host=1), 1).max_per_host == 1
 
 
 def test_the_bar_names_the_share_that_came_and_the_chief_reasons() -> None:

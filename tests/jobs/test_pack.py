@@ -229,9 +229,9 @@ def test_captions_are_drawn_by_weight(spark: SparkSession, made: SmallRoot) -> N
     # The draw itself, over more uids than the root has.
     config = PackConfig(captions={"caption": 1.0, "top_caption": 3.0})
     uids = [hashlib.md5(str(k).encode()).hexdigest() for k in range(4_000)]
-    drawn = [pack.chosen_caption({"uid": uid, "caption": "c", "top_caption": "t"}, config) for uid in uids]
+    drawn = [pack.choose_caption({"uid": uid, "caption": "c", "top_caption": "t"}, config) for uid in uids]
     assert abs(np.mean([text == "t" for text in drawn]) - 0.75) < 0.03
-    assert {pack.chosen_caption({"uid": u, "caption": "c", "top_caption": ""}, config) for u in uids} == {"c"}
+    assert {pack.choose_caption({"uid": u, "caption": "c", "top_caption": ""}, config) for u in uids} == {"c"}
 
 
 @pytest.mark.parametrize("captions", [{"colour": 1.0}, {"width": 1.0}])

@@ -122,7 +122,7 @@ def test_pictures_of_any_order_reach_their_rows(made: SmallRoot) -> None:
     for uid, (shard, offset) in shards.items():
         made.downloads[uid] |= {"shard": shard, "offset": offset}
     small_root.write_downloads(made, UNITS[0])
-    (batch,) = score.batches(made.root, UNITS[0], {"image"})
+    (batch,) = score.read_batches(made.root, UNITS[0], {"image"})
     found = dict(zip(batch["uid"].to_pylist(), batch["image"].to_pylist(), strict=True))
     assert found == {uid: made.images[uid] for uid in uids}
     score.score_unit(made.root, UNITS[0], {"entropy": filters.build("entropy", {})})
@@ -138,7 +138,7 @@ def test_pictures_are_read_once_a_batch_and_shard(made: SmallRoot, monkeypatch: 
         return original(self, rel, offset, size)
 
     monkeypatch.setattr(Root, "read_bytes", counted)
-    batches = list(score.batches(made.root, UNITS[0], {"image"}))
+    batches = list(score.read_batches(made.root, UNITS[0], {"image"}))
     assert len([rel for rel in reads if rel.startswith("raw/")]) == len(batches) == 1
     images = dict(zip(batches[0]["uid"].to_pylist(), batches[0]["image"].to_pylist(), strict=True))
     assert images == {uid: made.images[uid] for uid in _ok(made, UNITS[0])}
