@@ -62,7 +62,7 @@ ALTERATIONS: dict[str, Alter] = {
 """Name → alteration; every copy is saved as JPEG afterwards, "jpeg" at a low quality and nothing else."""
 
 
-def altered(data: bytes, name: str, rng: np.random.Generator) -> bytes:
+def alter(data: bytes, name: str, rng: np.random.Generator) -> bytes:
     """The picture `data` (any format Pillow reads) after alteration `name`, as JPEG."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     quality = int(rng.integers(25, 50)) if name == "jpeg" else 88

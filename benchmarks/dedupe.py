@@ -61,10 +61,10 @@ def main() -> None:
         _everything(arguments.folder, arguments.photographs)
     elif arguments.part == "vectors":
         search = SearchSettings(min_cosine=data.MIN_COSINE, num_probes=arguments.probes, num_passes=arguments.passes)
-        row = measured(arguments.folder / "vectors", arguments.rows, arguments.method, search)
+        row = measure_functions(arguments.folder / "vectors", arguments.rows, arguments.method, search)
         _add("dedupe_vectors", [row], ("rows", "method"), _growth)
     elif arguments.part == "hashes":
-        _add("dedupe_hashes", dedupe_hashes.measured(), ("hashes", "method"), lambda rows: dedupe_hashes.NOTES)
+        _add("dedupe_hashes", dedupe_hashes.measure_hashes(), ("hashes", "method"), lambda rows: dedupe_hashes.NOTES)
     elif arguments.part == "prepare":
         dedupe_photographs.prepare(arguments.photographs, arguments.folder / "photographs", arguments.seconds)
     else:
@@ -82,7 +82,7 @@ def _everything(folder: Path, photographs: Path) -> None:
         subprocess.run([sys.executable, "-m", "benchmarks.dedupe", *call, *where], check=True)
 
 
-def measured(folder: Path, num_rows: int, method: str, search: SearchSettings) -> dict[str, Any]:
+def measure_functions(folder: Path, num_rows: int, method: str, search: SearchSettings) -> dict[str, Any]:
     """One row of the table. Raises SystemExit when brute force has not run at this size before the others."""
     truth_path = folder / f"truth-{num_rows}.npy"
     if method != "faiss flat" and not truth_path.exists():
@@ -106,7 +106,7 @@ def measured(folder: Path, num_rows: int, method: str, search: SearchSettings) -
             len(result.removed),
         )
     elif method == "ours":
-        with _counted() as count:
+        with _count_pairs() as count:
             left, right, _ = find_near_pairs(rows, search)
         found, num_distances, removed = data.codes(left, right, num_rows), sum(count), len(np.unique(right))
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
@@ -159,7 +159,7 @@ def _planted_recall(rows: np.ndarray, copies: np.ndarray, found: np.ndarray) -> 
 
 
 @contextmanager
-def _counted() -> Iterator[list[int]]:
+def _count_pairs() -> Iterator[list[int]]:
     """Collects the numbers of cosines that the search computes, training of the clusters included."""
     count: list[int] = []
     ivf: Any = faiss.cvar  # SWIG's, without types

@@ -23,9 +23,9 @@ NOTES = [
 ]
 
 
-def measured() -> list[dict[str, Any]]:
+def measure_hashes() -> list[dict[str, Any]]:
     """One row for ours and one for brute force."""
-    hashes, planted = _made()
+    hashes, planted = _make_hashes()
     started = time.perf_counter()
     smaller, larger, _ = find_near_values(hashes, MAX_DISTANCE, num_threads=len(os.sched_getaffinity(0)))
     seconds = time.perf_counter() - started
@@ -56,7 +56,7 @@ def measured() -> list[dict[str, Any]]:
     ]
 
 
-def _made() -> tuple[np.ndarray, np.ndarray]:
+def _make_hashes() -> tuple[np.ndarray, np.ndarray]:
     """The hashes, and the planted pairs uint64 `[NUM_PLANTED, 2]`, all different from each other."""
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, NUM_HASHES, dtype=np.uint64)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.altered import ALTERATIONS, altered
+from benchmarks.altered import ALTERATIONS, alter
 from curation.images.process import process
 from curation.progress import bar
 from curation.recipe.config import DownloadConfig
@@ -91,11 +91,11 @@ def _block(photographs: Path, folder: Path, wanted: list[Entry], start: int) -> 
         data = (photographs / entry.photograph).read_bytes()
         if entry.alteration != "original":
             rng = np.random.default_rng(zlib.crc32(f"{entry.photograph} {entry.alteration}".encode()))
-            data = altered(data, entry.alteration, rng)
+            data = alter(data, entry.alteration, rng)
         (folder / "files" / f"{number:06d}.jpg").write_bytes(data)
         sha256.append(hashlib.sha256(data).hexdigest())
         stored.append(process(data, DownloadConfig()))
-    vectors = _embedded([picture.data for picture in stored])
+    vectors = _embed([picture.data for picture in stored])
     np.savez(
         _path(folder, start),
         vectors=to_half(vectors),
@@ -106,6 +106,6 @@ def _block(photographs: Path, folder: Path, wanted: list[Entry], start: int) -> 
     )
 
 
-def _embedded(pictures: list[bytes]) -> np.ndarray:
+def _embed(pictures: list[bytes]) -> np.ndarray:
     parts = [pictures[start : start + 25] for start in range(0, len(pictures), 25)]
     return np.concatenate([load_embedder(MODEL).embed([""] * len(part), part) for part in parts])

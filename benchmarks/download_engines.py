@@ -59,7 +59,7 @@ def config_of(job: Job) -> DownloadConfig:
 
 def curation(job: Job) -> Counter[str]:
     """Our engine, one process a unit as Spark's tasks are; each has had a small unit before, as in a longer run."""
-    folder = _emptied(job)
+    folder = _empty_folder(job)
     root, first = Root(folder / "root"), Root(folder / "first")
     units = [f"00000000-{number:06d}" for number in range(NUM_PROCESSES)]
     for number, unit in enumerate(units):
@@ -100,7 +100,7 @@ def _say_end(seconds: float, statuses: Counter[str], ended: float | None = None)
     return statuses
 
 
-def _emptied(job: Job) -> Path:
+def _empty_folder(job: Job) -> Path:
     folder = Path(job["folder"], "output")
     shutil.rmtree(folder, ignore_errors=True)
     return folder
@@ -112,7 +112,7 @@ def spark(job: Job) -> Counter[str]:
     from jobs import download, ingest
     from jobs.spark.session import session
 
-    folder = _emptied(job)
+    folder = _empty_folder(job)
     folder.mkdir()
     pq.write_table(pa.table({"URL": job["urls"], "TEXT": ["picture"] * len(job["urls"])}), folder / "part-0.parquet")
     recipe = folder / "recipe.toml"
@@ -136,7 +136,7 @@ def img2dataset(job: Job) -> Counter[str]:
     """img2dataset with its own distributor, 2 processes."""
     from img2dataset import download
 
-    folder = _emptied(job)
+    folder = _empty_folder(job)
     folder.mkdir()
     pq.write_table(pa.table({"url": job["urls"], "caption": ["picture"] * len(job["urls"])}), folder / "list.parquet")
     resized = {"resize_mode": "keep_ratio", "image_size": 224}

@@ -55,7 +55,7 @@ def main() -> None:
     rows = metadata(arguments.photographs)
     pq.write_table(pa.Table.from_pylist(rows, LAION), folder / "flickr8k.parquet")
     with server(arguments.photographs):
-        measures = [measured(folder, name, command(folder, name)) for name in (*STAGES, TRAINING)]
+        measures = [measure(folder, name, command(folder, name)) for name in (*STAGES, TRAINING)]
     sys.stdout.write(write("flickr8k", table(folder, measures), notes(folder), PACKAGES))
 
 
@@ -110,7 +110,7 @@ def command(folder: Path, name: str) -> list[str]:
     return [*head, *(word for setting in settings for word in ("--set", setting))]
 
 
-def measured(folder: Path, name: str, line: list[str]) -> dict[str, Any]:
+def measure(folder: Path, name: str, line: list[str]) -> dict[str, Any]:
     """Seconds, CPU seconds and peak bytes of one command; as recorded when it has been measured before."""
     record = folder / f"{name}.json"
     if record.exists():

@@ -54,7 +54,7 @@ def main() -> None:
 def prepare(arguments: argparse.Namespace) -> None:
     folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
-    root = loader_set.packed(folder / "root", arguments.photographs)
+    root = loader_set.pack_photographs(folder / "root", arguments.photographs)
     if arguments.streaming_python.exists():
         loader_set.mds(folder / "mds", root, arguments.streaming_python)
     loader_set.large(folder / "large", root, LARGE_ROWS)
@@ -119,12 +119,12 @@ def _own(name: str, arguments: argparse.Namespace) -> list[str]:
 
 
 def _ours(folder: Path, decode: bool, fraction: float) -> dict[str, Any]:
-    from benchmarks.loader_peers import measured
+    from benchmarks.loader_peers import measure_reader
     from trainer.data import Loader, TrainTransform
 
     loaders: list[Loader] = []
 
-    def made() -> Loader:
+    def make_reader() -> Loader:
         return Loader(
             folder / "root",
             where=f"score < {fraction}",
@@ -136,13 +136,13 @@ def _ours(folder: Path, decode: bool, fraction: float) -> dict[str, Any]:
 
     def epoch(options: dict[str, Any]) -> Iterator[Any]:
         if not loaders:
-            loaders.append(made())
+            loaders.append(make_reader())
         (loader,) = loaders
         loader.set_epoch(options["epoch"])
         return ((batch["pixels"], batch["tokens"][: BATCH_SIZE - batch["padding"]]) for batch in loader)
 
-    made()  # the index is on the disk then, as wids's and streaming's are
-    found = measured(epoch, {"seconds": SECONDS})
+    make_reader()  # the index is on the disk then, as wids's and streaming's are
+    found = measure_reader(epoch, {"seconds": SECONDS})
     loader = loaders[0]
     return found | {
         "bytes_needed_a_sample": found["bytes_a_sample"] * loader.bytes_needed / loader.bytes_read,

@@ -92,7 +92,7 @@ def wids(options: dict[str, Any]) -> Iterator[Any]:
                 sample = _WIDS["data"][place]
                 yield decode(sample[".jpg"].read()), sample[".txt"].read().decode()
 
-    return _batched(samples(), options, together)
+    return _make_batches(samples(), options, together)
 
 
 _STREAMING: dict[str, Any] = {}
@@ -118,15 +118,15 @@ def streaming(options: dict[str, Any]) -> Iterator[Any]:
         found: Iterator[Any] = (data[place] for chunk in chunks for place in chunk)
     else:
         found = iter(data)
-    return _batched(((decode(s["jpg"]), s["txt"]) for s in found), options, together)
+    return _make_batches(((decode(s["jpg"]), s["txt"]) for s in found), options, together)
 
 
-def _batched(samples: Iterator[tuple[Any, str]], options: dict[str, Any], together: Any) -> Iterator[Any]:
+def _make_batches(samples: Iterator[tuple[Any, str]], options: dict[str, Any], together: Any) -> Iterator[Any]:
     while batch := list(itertools.islice(samples, options["batch_size"])):
         yield together(batch)
 
 
-def measured(epoch: Callable[[dict[str, Any]], Iterator[Any]], options: dict[str, Any]) -> dict[str, Any]:
+def measure_reader(epoch: Callable[[dict[str, Any]], Iterator[Any]], options: dict[str, Any]) -> dict[str, Any]:
     """Samples a second over whole epochs until `seconds` have passed (or a part of one), bytes read, peak memory."""
     started = time.perf_counter()
     batches = epoch({**options, "epoch": 0})
@@ -191,7 +191,7 @@ def main() -> None:
     importlib.import_module("torch.utils.data")
     importlib.import_module(sys.argv[2])
     transform(options)
-    sys.stdout.write(json.dumps(measured(globals()[sys.argv[2]], options)) + "\n")
+    sys.stdout.write(json.dumps(measure_reader(globals()[sys.argv[2]], options)) + "\n")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def photographs(folder: Path) -> list[tuple[bytes, str]]:
     return found
 
 
-def packed(folder: Path, photographs_folder: Path) -> Root:
+def pack_photographs(folder: Path, photographs_folder: Path) -> Root:
     """A root with `NUM_SAMPLES` in shards of 1,000; a sample's `score` is uniform in [0, 1)."""
     root = Root(folder)
     if root.current("train_index"):
@@ -121,14 +121,14 @@ def large(folder: Path, small: Root, num_rows: int) -> Root:
             start = number * PER_SHARD % NUM_SAMPLES
             Path(root.full(rel)).symlink_to(small.full(places["shard"][start].as_py()))
             part = f"train_index/{VERSION}/{number:06d}.parquet"
-            root.publish_parquet(part, _repeated(places.slice(start, PER_SHARD), rel, per_shard, rng))
+            root.publish_parquet(part, _repeat(places.slice(start, PER_SHARD), rel, per_shard, rng))
             parts.append(part)
             progress.update()
     root.publish_current("train_index", VERSION, parts, {}, {})
     return root
 
 
-def _repeated(places: pa.Table, rel: str, num_rows: int, rng: np.random.Generator) -> pa.Table:
+def _repeat(places: pa.Table, rel: str, num_rows: int, rng: np.random.Generator) -> pa.Table:
     """`num_rows` rows with uids of their own that point at the members of one shard, in its order."""
     taken = places.take(np.sort(rng.integers(0, len(places), num_rows)))
     digits = rng.bytes(16 * num_rows).hex()

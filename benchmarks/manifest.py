@@ -43,10 +43,10 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="bench-manifest-"))
     try:
-        root = made(folder / "root", arguments.rows)
+        root = make_root(folder / "root", arguments.rows)
         with tempfile.TemporaryDirectory() as cache:
             os.environ["XDG_CACHE_HOME"] = cache
-            rows = measured(root, arguments.runs)
+            rows = measure(root, arguments.runs)
     finally:
         if arguments.folder is None:
             shutil.rmtree(folder)
@@ -59,7 +59,7 @@ def main() -> None:
     sys.stdout.write(write("manifest", rows, notes))
 
 
-def made(folder: Path, num_rows: int) -> Root:
+def make_root(folder: Path, num_rows: int) -> Root:
     """A root with samples, downloads, one table of scores and a selection; kept when it stands already."""
     root = Root(folder)
     if root.exists("selection/current.json"):
@@ -130,7 +130,7 @@ def _downloads(unit: str, uids: list[str], ok: np.ndarray, rng: np.random.Genera
     return pa.table(columns, schema.DOWNLOADS)
 
 
-def measured(root: Root, runs: int) -> list[dict[str, Any]]:
+def measure(root: Root, runs: int) -> list[dict[str, Any]]:
     """One row a query: seconds opened anew and on an open manifest."""
     uid = root.read_parquet(f"samples/{root.units('samples')[len(root.units('samples')) // 2]}.parquet", ["uid"])[
         "uid"
@@ -152,7 +152,7 @@ def measured(root: Root, runs: int) -> list[dict[str, Any]]:
     }
     rows = []
     for name, ask in _each(queries):
-        anew = _seconds(partial(_asked_anew, root, ask))
+        anew = _seconds(partial(_ask_new_manifest, root, ask))
         manifest = Manifest(root)
         ask(manifest)
         times = [_seconds(partial(ask, manifest)) for _ in range(runs)]
@@ -168,7 +168,7 @@ def _each(queries: dict[str, Any]) -> Any:
             progress.update()
 
 
-def _asked_anew(root: Root, ask: Callable[[Manifest], Any]) -> Any:
+def _ask_new_manifest(root: Root, ask: Callable[[Manifest], Any]) -> Any:
     return ask(Manifest(root))
 
 

@@ -112,7 +112,7 @@ def ingest(recipe: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stderr=said, stdout=said)
         while process.poll() is None:
-            for name, size in resident(process.pid).items():
+            for name, size in read_resident_bytes(process.pid).items():
                 peak[name] = max(peak[name], size)
             time.sleep(POLL_S)
         seconds = time.perf_counter() - started
@@ -136,7 +136,7 @@ def ingest(recipe: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
     return measured, [line for line in lines if " rows" in line]
 
 
-def resident(pid: int) -> dict[str, int]:
+def read_resident_bytes(pid: int) -> dict[str, int]:
     """Resident bytes of `pid` and everything below it, in all and of the Java processes."""
     below, found = {pid}, {"all": 0, "java": 0}
     parents: dict[int, int] = {}

@@ -26,7 +26,6 @@ class Found:
     left: np.ndarray
     right: np.ndarray
     num_distances: int
-    largest_cluster: int
 
 
 def semdedup(vectors: np.ndarray, num_centroids: int, min_cosine: float, *, iterations: int, points: int) -> Found:
@@ -60,5 +59,4 @@ def semdedup(vectors: np.ndarray, num_centroids: int, min_cosine: float, *, iter
         left=np.concatenate(left),
         right=np.concatenate(right),
         num_distances=int(trained + len(rows) * num_centroids + (sizes.astype(np.int64) ** 2).sum()),
-        largest_cluster=int(sizes.max()),
     )
