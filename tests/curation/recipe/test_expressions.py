@@ -1,0 +1,64 @@
+"""One condition becomes SQL over alias m whose value plain Python computes too; whatever else is refused."""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from curation.recipe.expressions import Parser
+from curation.recipe.sql import ExpressionError
+
+COLUMNS = {"n": pa.int32(), "x": pa.float32(), "t": pa.string(), "f": pa.bool_()}
+ROWS = pa.table(
+    {
+        "n": pa.array([1, -7, None, 4], pa.int32()),
+        "x": pa.array([0.5, float("nan"), 2.0, None], pa.float32()),
+        "t": pa.array(["Ab ", None, "it's", "100%"]),
+        "f": pa.array([True, False, None, True]),
+    }
+)
+
+
+def _evaluate(text: str) -> list[bool | None]:
+    sql = Parser(text, COLUMNS).condition()
+    with duckdb.connect() as connection:
+        connection.register("m", ROWS)
+        return [row[0] for row in connection.sql(f"select {sql} from m").fetchall()]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("n > 0", [True, False, None, True]),
+        ("x >= 0.5", [True, None, True, None]),
+        ("n / 0 > 1", [None, None, None, None]),
+        ("n % 2 = 0", [False, False, None, True]),
+        ("least(n, x) < 1", [True, None, None, None]),
+        ("coalesce(x, n) = 4", [False, False, False, True]),
+        ("nullif(n, 4) is null", [False, False, True, True]),
+        ("lower(trim(t)) = 'ab'", [True, None, False, False]),
+        ("t = 'it''s'", [False, None, True, False]),
+        ("contains(t, '0%')", [False, None, False, True]),
+        ("length(t) between 3 and 4", [True, None, True, True]),
+        ("n in (1, 4) and not f", [False, False, None, False]),
+        ("f is not null or n = 1", [True, True, None, True]),
+    ],
+)
+def test_the_value_of_each_row(text: str, values: list[bool | None]) -> None:
+    assert _evaluate(text) == values
+
+
+def test_what_a_condition_needs_is_known_afterwards() -> None:
+    parser = Parser("quantile(x, 0.5) < x and count(*) over (partition by t) < 3", COLUMNS, {("x", 0.5): 1.0})
+    parser.condition()
+    assert parser.used == {"x", "t", "status"} and parser.wanted == {("x", 0.5)} and parser.is_global
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "n >", "n > 'a'", "n + t = 1", "(n > 1", "n > 1)", "m > 1", "n", "rand() > 0.5", "n > 1; select 1", "n = -"],
+)
+def test_what_is_no_condition_is_refused(text: str) -> None:
+    with pytest.raises(ExpressionError):
+        Parser(text, COLUMNS).condition()
