@@ -33,6 +33,7 @@ WRONG: dict[str, str] = {
     "sources.0.name": "7",
     "sources.0.paths": '["other-*.parquet"]',
     "sources.0.format": '"laion6b"',
+    "sources.0.columns": '{"similarty" = "similarity"}',
     "sources.0.where": '"similarty > 0.3"',
     "download": "7",
     "download.engine": '"wget"',
@@ -113,6 +114,7 @@ ALSO_WRONG = [
     ("sources.0.where", '"aesthetic > quantile(aesthetic, 0.5)"', "other rows"),
     ("download.image_size", "65000", "max_pixels"),
     ("dedupe.keep", '["resolution upwards"]', "upwards"),
+    ("sources.0.columns", '{"caption" = "ALT"}', "ALT"),
 ]
 BESIDE = {"filters.nearest_centroid.targets": ['filters.nearest_centroid.centroids="centroids.npy"']}
 """What else a key needs before it can be wrong by itself."""
