@@ -35,7 +35,7 @@ async def _fetch_all(rows: UnitRows) -> None:
             fetcher = _Fetcher(client, schedule, decoders, rows)
             for _ in range(min(config.max_concurrency, len(items))):
                 group.create_task(fetcher.run())
-    except ExceptionGroup as failures:
+    except ExceptionGroup as failures:  # a task of ours failed, a full disk say: callers wait for its own error
         raise failures.exceptions[0] from failures
     finally:
         await decoders.close()
