@@ -39,8 +39,8 @@ def select_new_inputs(root: Root, found: list[Input]) -> list[Input]:
 
 def read_plans(root: Root) -> list[dict[str, Any]]:
     """Every finished plan of `root`, in the order of their ingests."""
-    found = [root.read_json(f"plans/{name}") for name in root.list("plans", ".json")]
-    return sorted(found, key=lambda plan: plan["number"])
+    plans = [root.read_json(f"plans/{name}") for name in root.list("plans", ".json")]
+    return sorted(plans, key=lambda plan: plan["number"])
 
 
 def name_batch(found: list[Input], wheres: Mapping[str, str], num_rows_per_unit: int, number: int) -> str:

@@ -31,10 +31,10 @@ def setting(default: T, *, content: bool, between: Range | None = None) -> T:
     """
     metadata = {"content": content, "between": between}
     if isinstance(default, dict):
-        found: T = dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+        field: T = dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     else:
-        found = dataclasses.field(default=default, metadata=metadata)
-    return found
+        field = dataclasses.field(default=default, metadata=metadata)
+    return field
 
 
 def required_setting(*, content: bool) -> Any:

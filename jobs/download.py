@@ -53,14 +53,14 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     if not missing and not due:
         return
     root.begin_stage("downloads", content_settings(config))
-    found = read_plans(root)
-    rows = {f"{p['batch']}-{unit}": count for p in found for unit, count in p["units"].items()}
+    plans = read_plans(root)
+    rows = {f"{p['batch']}-{unit}": count for p in plans for unit, count in p["units"].items()}
     # One plan after the other: two plans may name the same host, the units of one never do at the same time.
-    for plan in found:
+    for plan in plans:
         download_round(spark, root, config, plan, {u: rows[u] for u in missing if u.startswith(f"{plan['batch']}-")}, 0)
     for fetch_round in range(1, config.rounds + 1):
         due = units_due(root, root.units("samples"), fetch_round)
-        for plan in found:
+        for plan in plans:
             again = {unit: count for unit, count in due.items() if unit.startswith(f"{plan['batch']}-")}
             download_round(spark, root, config, plan, again, fetch_round)
 

@@ -117,18 +117,18 @@ def is_complete(root: Root, index: Mapping[str, Any]) -> bool:
     """Whether every file of the current index and its shards is there; one that somebody deleted is packed again."""
     listed = [*index["files"], *(root.current("train") or {"files": []})["files"]]
     folders = {name.rpartition("/")[0] for name in listed}
-    found = {f"{folder}/{name}" for folder in folders for name in root.list(folder)}
-    return set(listed) <= found
+    present = {f"{folder}/{name}" for folder in folders for name in root.list(folder)}
+    return set(listed) <= present
 
 
 def read_score_schemas(root: Root, units: list[str]) -> dict[str, pa.Schema]:
     """Score tables that cover every unit, with their columns besides uid."""
-    found = {}
+    schemas = {}
     for table in score_tables(root):
         if set(units) <= set(root.units(table)):
             schema = root.read_parquet(unit_file(table, units[0])).schema
-            found[table] = pa.schema([field for field in schema if field.name != "uid"])
-    return found
+            schemas[table] = pa.schema([field for field in schema if field.name != "uid"])
+    return schemas
 
 
 def build_index_schema(scores: Mapping[str, pa.Schema], captions: Mapping[str, float]) -> pa.Schema:
@@ -160,9 +160,9 @@ def read_unit_rows(root: Root, selection_file: str, scores: Iterable[str]) -> pa
     chosen = root.read_parquet(selection_file)
     rows = chosen.filter(chosen["kept"]).select(["uid"])
     for table in ("samples", "downloads", *scores):
-        found = root.read_parquet(unit_file(table, unit))
-        taken = [c for c in found.column_names if c == "uid" or c not in rows.column_names]
-        rows = rows.join(found.select(taken), "uid")
+        known = root.read_parquet(unit_file(table, unit))
+        taken = [c for c in known.column_names if c == "uid" or c not in rows.column_names]
+        rows = rows.join(known.select(taken), "uid")
     return rows
 
 
@@ -235,13 +235,13 @@ def count_buckets(kept: DataFrame, seed: int, at_most: int) -> list[Bucket]:
     size = F.col("packed_bytes")
     grouped = kept.groupBy(_bucket(seed, bits).alias("bucket"))
     summed = grouped.agg(F.count("*").alias("num_rows"), F.sum(size).alias("num_bytes"), F.max(size).alias("max_bytes"))
-    found = {row.pop("bucket"): Bucket(**row) for row in map(_as_dict, summed.collect())}
-    return [found.get(number, Bucket()) for number in range(1 << bits)]
+    buckets = {row.pop("bucket"): Bucket(**row) for row in map(_as_dict, summed.collect())}
+    return [buckets.get(number, Bucket()) for number in range(1 << bits)]
 
 
 def _as_dict(row: Any) -> dict[str, Any]:
-    found: dict[str, Any] = row.asDict()
-    return found
+    values: dict[str, Any] = row.asDict()
+    return values
 
 
 def _bucket(seed: int, bits: int) -> Any:

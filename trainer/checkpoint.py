@@ -69,8 +69,8 @@ def find_newest(folder: Path) -> Path | None:
         named = folder / pointer.read_text().strip()
         if (named / META).exists():
             return named
-    found = list_whole(folder)
-    return found[-1] if found else None
+    whole = list_whole(folder)
+    return whole[-1] if whole else None
 
 
 def read_progress(checkpoint: Path) -> Progress:
@@ -83,12 +83,12 @@ def read_progress(checkpoint: Path) -> Progress:
 
 def choose_checkpoint(config: CheckpointConfig, folder: Path) -> Path | None:
     """The checkpoint to go on from, or None for a fresh start. Raises UserError when the wish cannot be met."""
-    found = find_newest(folder)
+    newest = find_newest(folder)
     if config.resume == "auto":
-        return found
+        return newest
     if config.resume == "never":
-        if found:
-            raise UserError(f"{folder} already has {found.name}: set checkpoint.resume=auto or another folder.")
+        if newest:
+            raise UserError(f"{folder} already has {newest.name}: set checkpoint.resume=auto or another folder.")
         return None
     path = Path(config.resume)
     if not (path / META).exists():
@@ -107,10 +107,10 @@ def require_same_run(progress: Progress, config: Config, checkpoint: Path) -> No
         "teacher": config.distill.teacher if config.distill else "",
     }
     for key, value in wanted.items():
-        found = getattr(progress, key)
-        if found != value:
+        recorded = getattr(progress, key)
+        if recorded != value:
             raise UserError(
-                f"{checkpoint} is of another run: its {key} is {found or 'none'}, this one's {value or 'none'}; "
+                f"{checkpoint} is of another run: its {key} is {recorded or 'none'}, this one's {value or 'none'}; "
                 "use that one or another folder."
             )
 

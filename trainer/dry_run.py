@@ -79,10 +79,10 @@ def teacher_config(settings: Config, image_size: int) -> ClipConfig | None:
     """The teacher's numbers under masked image modelling, with as many patches as the student."""
     if settings.distill is None:
         return None
-    found = models.config(settings.distill.teacher)
+    teacher = models.config(settings.distill.teacher)
     # The teacher must give one feature a patch of the student, whatever the two patch sizes are.
     grid = image_size // models.config(settings.model.name).vision.patch_size
-    return found.override(image_size=grid * found.vision.patch_size)
+    return teacher.override(image_size=grid * teacher.vision.patch_size)
 
 
 def num_parameters(settings: Config) -> int:

@@ -86,8 +86,8 @@ def measure(engine: Any, settings: Config, rank: Rank, device: torch.device) -> 
     )
     results: Results = {}
     for name, folder in settings.eval.image_folders.items():
-        found = sources.read_classes(Path(folder), settings.eval.templates)
-        results[name] = classify(encoder, found, settings.eval.resize, name)
+        classes = sources.read_classes(Path(folder), settings.eval.templates)
+        results[name] = classify(encoder, classes, settings.eval.resize, name)
     for name, file in settings.eval.captions.items():
         results[name] = retrieve(encoder, sources.read_captions(Path(file)), settings.eval.resize, name)
     if settings.eval.retrieval:
@@ -100,13 +100,13 @@ def measure(engine: Any, settings: Config, rank: Rank, device: torch.device) -> 
     return results
 
 
-def classify(encoder: Encoder, found: sources.Classes, resizes: Sequence[str], name: str) -> ByResize:
+def classify(encoder: Encoder, classes: sources.Classes, resizes: Sequence[str], name: str) -> ByResize:
     """Zero-shot accuracy after each way of resizing."""
-    prompts = [prompt for prompts in encoder.share(found.prompts) for prompt in prompts]
-    rows = scores.build_class_rows(encoder.encode_texts(prompts, f"{name}: prompts"), len(found.templates))
+    prompts = [prompt for prompts in encoder.share(classes.prompts) for prompt in prompts]
+    rows = scores.build_class_rows(encoder.encode_texts(prompts, f"{name}: prompts"), len(classes.templates))
     rows = encoder.gather_in_order(rows)
-    labels = torch.tensor(encoder.share(found.labels), dtype=torch.int64)
-    features = encoder.encode_images(encoder.share(found.pictures), resizes, name)
+    labels = torch.tensor(encoder.share(classes.labels), dtype=torch.int64)
+    features = encoder.encode_images(encoder.share(classes.pictures), resizes, name)
     result = {}
     for resize in resizes:
         hits = scores.count_hits(features[resize], labels, rows)
@@ -114,11 +114,11 @@ def classify(encoder: Encoder, found: sources.Classes, resizes: Sequence[str], n
     return result
 
 
-def retrieve(encoder: Encoder, found: sources.Captions, resizes: Sequence[str], name: str) -> ByResize:
+def retrieve(encoder: Encoder, captions: sources.Captions, resizes: Sequence[str], name: str) -> ByResize:
     """Recall both ways after each way of resizing, with all of a picture's captions."""
-    text = encoder.gather_in_order(encoder.encode_texts(encoder.share(found.texts), f"{name}: captions"))
-    features = encoder.encode_images(encoder.share(found.pictures), resizes, name)
-    image_of = torch.tensor(found.image_of)
+    text = encoder.gather_in_order(encoder.encode_texts(encoder.share(captions.texts), f"{name}: captions"))
+    features = encoder.encode_images(encoder.share(captions.pictures), resizes, name)
+    image_of = torch.tensor(captions.image_of)
     return {
         resize: scores.score_retrieval(encoder.gather_in_order(rows), text, image_of)
         for resize, rows in features.items()

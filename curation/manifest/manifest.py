@@ -164,12 +164,12 @@ class Manifest:
         if len(files) < MIN_FILES:
             return None
         if table in VERSIONED_TABLES and table != "selection":
-            found = self._index_of(table).files_with(uids)
+            pruned = self._index_of(table).files_with(uids)
         else:
             # A uid is in the same unit in every unit table.
             units = {f.rpartition("/")[2] for f in self._index_of("samples").files_with(uids)}
-            found = [f for f in files if f.rpartition("/")[2] in units]
-        return self._scan(found) if found else f"select * from {quote_identifier(table)} where false"
+            pruned = [f for f in files if f.rpartition("/")[2] in units]
+        return self._scan(pruned) if pruned else f"select * from {quote_identifier(table)} where false"
 
     def _index_of(self, table: str) -> UidIndex:
         if table not in self._indexes:

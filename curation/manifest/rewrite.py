@@ -131,9 +131,9 @@ def _find_uids(select: Node, parameters: Sequence[Any] | None) -> tuple[str, ...
         if node["type"] == "COMPARE_EQUAL":
             sides = sorted([node["left"], node["right"]], key=lambda side: side["class"] != "COLUMN_REF")
         if sides and sides[0]["class"] == "COLUMN_REF" and _names_uid(sides[0]["column_names"], table):
-            found = [_constant_value(side, parameters) for side in sides[1:]]
-            if all(isinstance(text, str) and _UID.fullmatch(text) for text in found):
-                return tuple(str(text) for text in found)
+            values = [_constant_value(side, parameters) for side in sides[1:]]
+            if all(isinstance(text, str) and _UID.fullmatch(text) for text in values):
+                return tuple(str(text) for text in values)
     return None
 
 

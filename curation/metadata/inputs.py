@@ -56,14 +56,14 @@ def find_inputs(recipe: Recipe) -> list[Input]:
     for source in recipe.sources:
         if source.format != "auto":
             load_format(source.format)
-    found = [
+    named = [
         (source, path)
         for source in recipe.sources
         for pattern in source.paths
         for path in find_files(recipe.resolve(pattern), f"Source {source.name!r}")
     ]
     with ThreadPoolExecutor(NUM_READERS) as pool:
-        return list(pool.map(lambda item: _look_into(*item), found))
+        return list(pool.map(lambda item: _look_into(*item), named))
 
 
 def _look_into(source: SourceConfig, path: str) -> Input:

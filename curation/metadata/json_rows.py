@@ -23,10 +23,10 @@ def read_objects(lines: Iterator[str | None]) -> Iterator[Record]:
 def parse_object(text: str) -> Record:
     """The JSON object that `text` is, None when it is none."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def read_document(stream: BinaryIO, path: str) -> Sequence[Record]:
@@ -38,22 +38,22 @@ def read_document(stream: BinaryIO, path: str) -> Sequence[Record]:
     if len(data) > MAX_DOCUMENT_BYTES:
         raise UserError(f"{path} is one JSON document of more than {MAX_DOCUMENT_BYTES >> 20} MiB: write JSON Lines.")
     try:
-        found = json.loads(data.decode("utf-8-sig", "surrogateescape"))
+        document = json.loads(data.decode("utf-8-sig", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON ({error}): write it again, or as JSON Lines.") from error
-    if isinstance(found, list):
-        return [row if isinstance(row, dict) else None for row in found]
-    return _turn_columns(found, path)
+    if isinstance(document, list):
+        return [row if isinstance(row, dict) else None for row in document]
+    return _turn_columns(document, path)
 
 
-def _turn_columns(found: Any, path: str) -> list[Record]:
-    columns = found.values() if isinstance(found, dict) else []
+def _turn_columns(document: Any, path: str) -> list[Record]:
+    columns = document.values() if isinstance(document, dict) else []
     lists = [list(one.values()) if isinstance(one, dict) else one for one in columns]
     if not lists or not all(isinstance(one, list) for one in lists) or len({len(one) for one in lists}) > 1:
         raise UserError(
             f"{path} is JSON and neither a list of objects nor an object with equally long lists: write JSON Lines."
         )
-    return [dict(zip(found, row, strict=True)) for row in zip(*lists, strict=True)]
+    return [dict(zip(document, row, strict=True)) for row in zip(*lists, strict=True)]
 
 
 def value_text(value: Any) -> str | None:

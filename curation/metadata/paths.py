@@ -24,15 +24,15 @@ def expand_braces(pattern: str) -> list[str]:
 
     Raises UserError when there are more than MAX_PATHS.
     """
-    found = [""]
+    paths = [""]
     end = 0
     for braces in _BRACES.finditer(pattern):
         choices = list(_choices(braces[1])) or [braces[0]]
-        if len(found) * len(choices) > MAX_PATHS:
+        if len(paths) * len(choices) > MAX_PATHS:
             raise UserError(f"{pattern} stands for more than {MAX_PATHS:,} paths: use a wildcard (*).")
-        found = [f"{path}{pattern[end : braces.start()]}{choice}" for path in found for choice in choices]
+        paths = [f"{path}{pattern[end : braces.start()]}{choice}" for path in paths for choice in choices]
         end = braces.end()
-    return [f"{path}{pattern[end:]}" for path in found]
+    return [f"{path}{pattern[end:]}" for path in paths]
 
 
 def _choices(text: str) -> Iterator[str]:

@@ -79,12 +79,12 @@ class SourceConfig:
 
 def _known_formats(names: Sequence[str]) -> tuple[str, ...]:
     """`names` as FORMATS spells them. Raises ValueError."""
-    found = tuple(dict.fromkeys(EXTENSIONS.get(name.lower(), name.lower()) for name in names))
-    unknown = [name for name in found if name not in FORMATS]
-    if unknown or not found:
+    known = tuple(dict.fromkeys(EXTENSIONS.get(name.lower(), name.lower()) for name in names))
+    unknown = [name for name in known if name not in FORMATS]
+    if unknown or not known:
         wrong = f"not {unknown[0]!r}" if unknown else "and not be empty"
         raise ValueError(f"formats must name some of {', '.join(FORMATS)}, {wrong}")
-    return found
+    return known
 
 
 @dataclass(frozen=True, kw_only=True)

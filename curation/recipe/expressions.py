@@ -72,9 +72,9 @@ class Parser:
         return [t[1].lower() for t in following if t[0] != "string"] == list(words)
 
     def _accept(self, *words: str) -> bool:
-        found = self._peek(*words)
-        self._next += len(words) if found else 0
-        return found
+        follows = self._peek(*words)
+        self._next += len(words) if follows else 0
+        return follows
 
     def _expect(self, *words: str) -> None:
         if not self._accept(*words):

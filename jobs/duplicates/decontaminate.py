@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,11 +53,10 @@ class Files:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What one task read: the path of a table with SCHEMA and the numbers of COUNTS; or why it could not read."""
+    """What one task read: the path of a table with SCHEMA and the numbers of COUNTS."""
 
     path: str
-    counts: dict[str, int] = field(default_factory=dict)
-    error: str | None = None
+    counts: dict[str, int]
 
 
 def match_evaluation_sets(
@@ -121,8 +120,8 @@ def _read_sets(spark: SparkSession, root: Root, plan: DedupePlan) -> tuple[list[
             table, unreadable = reader.read(files)
             counts = _count(table)
             root.publish_parquet(path, table)
-        except (UserError, OSError, ValueError, EOFError) as error:  # Spark would bury the sentence
-            return Result(path=path, error=" ".join(f"dedupe.against: {files.name}: {error}".split()))
+        except (UserError, OSError, ValueError, EOFError) as error:
+            raise UserError(" ".join(f"dedupe.against: {files.name}: {error}".split())) from error
         counts["unreadable"] = len(table) - counts["with_vector"] if files.kind == "embeddings" else unreadable
         return Result(path=path, counts=counts)
 
@@ -130,8 +129,6 @@ def _read_sets(spark: SparkSession, root: Root, plan: DedupePlan) -> tuple[list[
     results = map_units(spark, "against", tasks, read)
     counts = {item.name: dict.fromkeys(COUNTS, 0) for item in plan.sets}
     for task, result in zip(tasks, results, strict=True):
-        if result.error is not None:
-            raise UserError(result.error)
         for name in COUNTS:
             counts[task.name][name] += result.counts[name]
     for item in plan.sets:

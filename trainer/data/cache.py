@@ -105,10 +105,10 @@ class BlockCache:
         stats = []
         for path in Path(self.cache.folder, "blocks").glob("*/*.block"):
             try:
-                found = path.stat()
+                stat = path.stat()
             except FileNotFoundError:
                 continue
-            stats.append((found.st_mtime_ns, found.st_size, path))
+            stats.append((stat.st_mtime_ns, stat.st_size, path))
         left = sum(size for _, size, _ in stats)
         for _, size, path in sorted(stats):
             if left <= target:

@@ -48,9 +48,9 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        found = json.loads((folder / META).read_text())
-        found |= {key: tuple(map(tuple, found[key])) for key in ("shards", "groups")}
-        self.meta = Meta(**found | {"captions": tuple(found["captions"])})
+        meta = json.loads((folder / META).read_text())
+        meta |= {key: tuple(map(tuple, meta[key])) for key in ("shards", "groups")}
+        self.meta = Meta(**meta | {"captions": tuple(meta["captions"])})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Index, (self.folder,)

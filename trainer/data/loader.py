@@ -295,13 +295,13 @@ def _require_arguments(batch_size: int, rank: int, world_size: int, num_workers:
 
 def _name_roots(root: Any) -> dict[str, Root]:
     if isinstance(root, Mapping):
-        found = dict(root)
+        roots = dict(root)
     else:
         many = [root] if isinstance(root, Root | str | Path) else list(root)
-        found = {f"root {number}": item for number, item in enumerate(many)}
-    if not found:
+        roots = {f"root {number}": item for number, item in enumerate(many)}
+    if not roots:
         raise UserError("The loader was given no root: name at least one.")
-    return {name: item if isinstance(item, Root) else Root(item) for name, item in found.items()}
+    return {name: item if isinstance(item, Root) else Root(item) for name, item in roots.items()}
 
 
 def _make_stream(index: Index, weights: Mapping[str, float], seed: int, shuffle: Shuffle | None) -> Stream:

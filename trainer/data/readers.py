@@ -51,20 +51,20 @@ class LocalFiles:
 
     def read(self, requests: Sequence[tuple[str, int, int]]) -> list[bytes | SampleError]:
         """The bytes of each (path, start, stop), or why not."""
-        found: list[bytes | SampleError] = []
+        answers: list[bytes | SampleError] = []
         sizes, seconds = [], []
         for path, start, stop in requests:
             began = time.perf_counter()
             try:
                 data = os.pread(self._open_shard(path), stop - start, start)
             except OSError as error:
-                found.append(SampleError(f"{path}: {error.strerror}"))
+                answers.append(SampleError(f"{path}: {error.strerror}"))
                 continue
             sizes.append(len(data))
             seconds.append(time.perf_counter() - began)
-            found.append(data)
+            answers.append(data)
         self.cost.observe(sizes, seconds)
-        return found
+        return answers
 
     def read_ahead(self, path: str, start: int, stop: int) -> None:
         """Ask the kernel to bring the range into memory; returns at once."""
@@ -102,11 +102,11 @@ class RemoteFiles:
     def read(self, requests: Sequence[tuple[str, int, int]]) -> list[bytes | SampleError]:
         """The bytes of each (path, start, stop), or why not."""
         started = time.perf_counter()
-        found = list(self._pool.map(lambda request: self._read_one(*request), requests))
-        sizes = sum(len(f) for f in found if isinstance(f, bytes))
+        answers = list(self._pool.map(lambda request: self._read_one(*request), requests))
+        sizes = sum(len(f) for f in answers if isinstance(f, bytes))
         if requests:
             self.cost.observe([sizes // len(requests)], [(time.perf_counter() - started) / len(requests)])
-        return found
+        return answers
 
     def _read_one(self, path: str, start: int, stop: int) -> bytes | SampleError:
         attempts = 1 if path in self._lost else REMOTE_ATTEMPTS
@@ -153,15 +153,15 @@ class Reader:
     def _assign_files(self) -> np.ndarray:
         """Position in `files` of what reads each shard: an adopted one need not lie where its root does."""
         known: dict[tuple[int, bool], int] = {}
-        found = []
+        positions = []
         for number, path in self.index.meta.shards:
             is_local = self.roots[number].at(path)[2] if is_elsewhere(path) else self.roots[number].is_local
             key = (number, is_local)
             if key not in known:
                 known[key] = len(self.files)
                 self.files.append(LocalFiles(self.roots[number]) if is_local else RemoteFiles(self.roots[number]))
-            found.append(known[key])
-        return np.array(found, np.int64)
+            positions.append(known[key])
+        return np.array(positions, np.int64)
 
     def close(self) -> None:
         for files in self.files:
@@ -177,10 +177,10 @@ class Reader:
     def read(self, rows: np.ndarray, caption_orders: Sequence[Sequence[int]]) -> list[Sample | SampleError]:
         """The samples of `rows` (int64 `[n]`), in order; `caption_orders[k]`: caption columns to try for row k."""
         with self._lock:
-            found = self._read_extents(rows)
+            answers = self._read_extents(rows)
         return [
             data if isinstance(data, SampleError) else self._make_sample(int(row), data, order)
-            for row, data, order in zip(rows, found, caption_orders, strict=True)
+            for row, data, order in zip(rows, answers, caption_orders, strict=True)
         ]
 
     def _make_sample(self, row: int, data: memoryview, caption_order: Sequence[int]) -> Sample | SampleError:

@@ -244,8 +244,8 @@ class _IndexBuilder:
         for number, root in enumerate(self.query.roots.values()):
             table = list(self.tables.values())[number]
             with Manifest(root) as manifest:
-                found = manifest.query(f"select source, count(*) from {table} group by source").fetchall()
-            for source, rows in found:
+                counted = manifest.query(f"select source, count(*) from {table} group by source").fetchall()
+            for source, rows in counted:
                 counts.setdefault(source, rows)
         return counts
 

@@ -65,8 +65,8 @@ def tabulate_accuracies(results: Results) -> dict[str, Accuracies]:
 
 def mean(column: Accuracies) -> float | None:
     """Mean over the measured sets of the table, or None without one. Other sets are left out."""
-    found = [column[name] for name in PUBLISHED if name in column]
-    return sum(found) / len(found) if found else None
+    values = [column[name] for name in PUBLISHED if name in column]
+    return sum(values) / len(values) if values else None
 
 
 def robustness(column: Accuracies) -> tuple[float, float] | None:
@@ -105,9 +105,9 @@ def _format_classification(ours: dict[str, Accuracies]) -> str:
         same = {key: {name: column[name] for name in in_table if name in column} for key, column in columns.items()}
         rows.append([f"mean of these {len(in_table)} of 27", *(_cell(mean(column)) for column in same.values())])
     if all(name in measured for name in ROBUSTNESS):
-        found = [robustness(column) for column in columns.values()]
-        rows.append(["robustness: mean of the six", *(_cell(pair[0] if pair else None) for pair in found)])
-        rows.append(["gap from IN-1K", *(_cell(pair[1] if pair else None) for pair in found)])
+        pairs = [robustness(column) for column in columns.values()]
+        rows.append(["robustness: mean of the six", *(_cell(pair[0] if pair else None) for pair in pairs)])
+        rows.append(["gap from IN-1K", *(_cell(pair[1] if pair else None) for pair in pairs)])
     return _align(rows)
 
 
@@ -144,8 +144,8 @@ def _align(rows: list[list[str]]) -> str:
 def read_results(file: Path) -> Results:
     """The sets of a results file. Raises UserError when it is none."""
     try:
-        found = json.loads(file.read_text())["sets"]
-        return {name: {way: dict(values) for way, values in ways.items()} for name, ways in found.items()}
+        sets = json.loads(file.read_text())["sets"]
+        return {name: {way: dict(values) for way, values in ways.items()} for name, ways in sets.items()}
     except FileNotFoundError as error:
         raise UserError(f"There is no results file {file}: write one with --out.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

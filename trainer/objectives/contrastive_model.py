@@ -56,10 +56,10 @@ class ContrastiveModel(nn.Module):
 
     def scalars(self) -> dict[str, nn.Parameter]:
         """The trained parameters of one element, which bf16 knows in steps of 1.6 % (log 14) and 0.06 (-10)."""
-        found = {"clip.logit_scale": self.clip.logit_scale}
+        scalars = {"clip.logit_scale": self.clip.logit_scale}
         if hasattr(self, "logit_bias"):
-            found["logit_bias"] = self.logit_bias
-        return {name: parameter for name, parameter in found.items() if parameter.requires_grad}
+            scalars["logit_bias"] = self.logit_bias
+        return {name: parameter for name, parameter in scalars.items() if parameter.requires_grad}
 
     def forward(self, pixels: Tensor | None, tokens: Tensor | None) -> Outputs:
         """`[b, 3, h, w]` and `[b, n]` to normalised float32 features, the inverse temperature and the bias.

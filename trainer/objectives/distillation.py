@@ -188,8 +188,8 @@ class Distillation:
 
 def teacher_config(distill: DistillConfig, student: ClipConfig) -> ClipConfig:
     """The teacher's numbers at the resolution where it has as many patches as the student."""
-    found = models.config(distill.teacher)
-    return found.override(image_size=student.vision.grid * found.vision.patch_size)
+    teacher = models.config(distill.teacher)
+    return teacher.override(image_size=student.vision.grid * teacher.vision.patch_size)
 
 
 def fill_teacher(clip: Clip, path: Path, *, dtype: torch.dtype | None = None, check_only: bool = False) -> None:

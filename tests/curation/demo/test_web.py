@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import io
 import logging
 import socket
 import struct
@@ -14,17 +12,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from PIL import Image
 
 from curation.demo import faults, metadata
-from curation.demo.web import CLOSED, LOOPBACK, Web, picture_bytes, pictures
+from curation.demo.web import CLOSED, LOOPBACK, Web, picture_bytes
 from curation.download.unit import download_unit, resolve_opt_out_paths
 from curation.recipe.config import load_recipe
 from curation.schema import SAMPLES, Status, uid
 from curation.settings import to_dict
 from curation.storage import Root
-
-NAME = pictures()[0][0]
+from tests.support.demo_web_client import NAME, get, get_fault, open_image
 
 
 @pytest.fixture(scope="module")
@@ -33,33 +29,15 @@ def web() -> Iterator[Web]:
         yield started
 
 
-def get(web: Web, path: str, host: str = "www.faults.example") -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=60)
-    try:
-        connection.request("GET", path, headers={"Host": host})
-        answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read()
-    finally:
-        connection.close()
-
-
-def fault(web: Web, name: str, query: str = "") -> tuple[int, dict[str, str], bytes]:
-    return get(web, f"/faults/{name}/{NAME}{query}")
-
-
-def image(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data))
-
-
 def test_pictures_and_copies_come_under_any_host(web: Web) -> None:
     data = picture_bytes(NAME)
     assert get(web, f"/pictures/{NAME}", "anything.example")[2] == data
     assert get(web, f"/copies/exact/{NAME}")[2] == data
-    width, height = image(data).size
-    assert image(get(web, f"/copies/shrunk/{NAME}")[2]).size == (width * 3 // 4, height * 3 // 4)
-    assert image(get(web, f"/copies/cropped/{NAME}")[2]).size < (width, height)
+    width, height = open_image(data).size
+    assert open_image(get(web, f"/copies/shrunk/{NAME}")[2]).size == (width * 3 // 4, height * 3 // 4)
+    assert open_image(get(web, f"/copies/cropped/{NAME}")[2]).size < (width, height)
     recompressed = get(web, f"/copies/recompressed/{NAME}")[2]
-    assert recompressed != data and image(recompressed).size == (width, height)
+    assert recompressed != data and open_image(recompressed).size == (width, height)
     for path in (f"/copies/other/{NAME}", "/pictures/other.jpg", f"/faults/other/{NAME}", "/elsewhere"):
         assert get(web, path)[0] == 404
 
@@ -92,7 +70,7 @@ def test_whoever_leaves_in_the_middle_is_not_reported(
         leave_in_the_middle(web, "dripping")
         assert time.monotonic() - started > 0.05  # 200 bytes with the header: dozens of drips
         time.sleep(0.2)
-        assert fault(web, "missing")[0] == 404
+        assert get_fault(web, "missing")[0] == 404
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -100,7 +78,7 @@ def test_requests_are_counted() -> None:
     with Web() as web:
         get(web, f"/pictures/{NAME}")
         get(web, "/robots.txt")
-        fault(web, "gone")
+        get_fault(web, "gone")
         assert web.num_requests == 3
 
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -20,61 +19,38 @@ from curation.schema import SAMPLES, Status, uid
 from curation.storage import Root
 from tests.support.hostile_pictures import jpeg
 from tests.support.hostile_server import DOMAIN, Exchange, HostileServer
-
-UNIT = "00000000-000000"
-
-
-Row = dict[str, Any]
+from tests.support.picture_unit import (
+    UNIT,
+    answer_picture,
+    download_config,
+    read_downloads,
+    serve_pictures,
+    write_samples,
+)
 
 
 @pytest.fixture
 def config(server: HostileServer) -> DownloadConfig:
-    return DownloadConfig(
-        image_size=32, retries=0, connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",), timeout_s=60
-    )
+    return download_config(server)
 
 
 @pytest.fixture
 def server() -> Iterator[HostileServer]:
-    with HostileServer({"a": picture, "b": picture, "c": picture}, {}) as running:
+    with serve_pictures() as running:
         yield running
-
-
-async def picture(e: Exchange) -> None:
-    """`/N.jpg` is picture N; every fifth is gone."""
-    number = int(e.path.strip("/").partition(".")[0])
-    await e.answer(*((404, b"") if number % 5 == 4 else (200, jpeg(60 + number, 50, seed=number))))
-
-
-def fill(folder: Path, number: int = 30) -> Root:
-    root = Root(folder)
-    rows = []
-    for n in range(number):
-        url = f"http://{'abc'[n % 3]}.{DOMAIN}/{n}.jpg"
-        caption = f"caption {n}" if n % 7 else None
-        rows.append(dict.fromkeys(SAMPLES.names) | {"uid": uid(url, caption), "url": url, "caption": caption})
-        rows[-1] |= {"source": "laion", "domain": DOMAIN}
-    rows.sort(key=lambda row: str(row["uid"]))
-    root.publish_parquet(f"samples/{UNIT}.parquet", pa.Table.from_pylist(rows, schema=SAMPLES))
-    return root
-
-
-def rows(root: Root) -> list[Row]:
-    found: list[Row] = root.read_parquet(f"downloads/{UNIT}.parquet").to_pylist()
-    return found
 
 
 def test_a_row_that_breaks_our_own_code_ends_as_internal_error(
     tmp_path: Path, config: DownloadConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = fill(tmp_path, 6)
+    root = write_samples(tmp_path, 6)
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("curation.fetch.client.Client.ask", broken)
     download_unit(root, UNIT, config)
-    assert {(row["status"], row["detail"]) for row in rows(root)} == {
+    assert {(row["status"], row["detail"]) for row in read_downloads(root)} == {
         (Status.INTERNAL_ERROR, "ZeroDivisionError: a bug")
     }
 
@@ -82,10 +58,10 @@ def test_a_row_that_breaks_our_own_code_ends_as_internal_error(
 def test_pictures_that_stay_are_not_decoded_when_nothing_is_measured(
     tmp_path: Path, config: DownloadConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = fill(tmp_path)
+    root = write_samples(tmp_path)
     monkeypatch.setattr("curation.images.decoder.MODULE", "no.such.module")
     download_unit(root, UNIT, DownloadConfig(**(vars(config) | {"resize_mode": "no", "measure": False})))
-    stored = [row for row in rows(root) if row["status"] == "ok"]
+    stored = [row for row in read_downloads(root) if row["status"] == "ok"]
     assert len(stored) == 24
     assert all(row["sha256"] == row["stored_sha256"] and row["phash"] is None and row["width"] for row in stored)
 
@@ -96,11 +72,11 @@ def test_a_host_that_only_says_later_does_not_hold_the_unit(tmp_path: Path) -> N
     async def busy(e: Exchange) -> None:
         await e.answer(429, b"", Retry_After="0")
 
-    with HostileServer({"a": busy, "b": picture, "c": busy}, {}) as server:
-        root = fill(tmp_path, 180)
+    with HostileServer({"a": busy, "b": answer_picture, "c": busy}, {}) as server:
+        root = write_samples(tmp_path, 180)
         download_unit(root, UNIT, DownloadConfig(connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",)))
         tried = sum(times for (host, path), times in server.asked.items() if host == "a" and path != "/robots.txt")
-    assert Counter(row["status"] for row in rows(root)) == {"http_429": 120, "ok": 48, "http_404": 12}
+    assert Counter(row["status"] for row in read_downloads(root)) == {"http_429": 120, "ok": 48, "http_404": 12}
     assert MAX_REFUSALS <= tried <= MAX_REFUSALS + DownloadConfig().max_per_host
 
 
@@ -132,7 +108,7 @@ def test_a_host_that_only_redirects_lead_to_is_one_host(tmp_path: Path, config: 
         download_unit(root, UNIT, replace(config, connect_to=server.connect_to, max_per_host=1))
         assert server.asked["b", "/robots.txt"] == 1
     assert len(connections) == 1
-    assert {row["status"] for row in rows(root)} == {"ok"}
+    assert {row["status"] for row in read_downloads(root)} == {"ok"}
 
 
 @pytest.mark.parametrize("code, status", [(429, "http_429"), (503, "http_5xx")])
@@ -146,7 +122,9 @@ def test_who_asks_for_more_than_a_minute_is_left_for_a_later_round(
     with HostileServer({"a": tomorrow}, {}) as server:
         download_unit(root, UNIT, replace(config, connect_to=server.connect_to, retries=2))
         assert sum(times for (_, path), times in server.asked.items() if path != "/robots.txt") == 1
-    assert {(row["status"], row["detail"]) for row in rows(root)} == {(status, f"HTTP {code}, Retry-After 43200 s")}
+    assert {(row["status"], row["detail"]) for row in read_downloads(root)} == {
+        (status, f"HTTP {code}, Retry-After 43200 s")
+    }
 
 
 def test_retry_after_holds_for_rows_that_are_redirected_there(tmp_path: Path, config: DownloadConfig) -> None:

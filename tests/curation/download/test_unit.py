@@ -10,7 +10,6 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -26,53 +25,32 @@ from curation.settings import content_settings
 from curation.storage import Root
 from tests.support.hostile_pictures import jpeg
 from tests.support.hostile_server import DOMAIN, Exchange, HostileServer
-
-UNIT = "00000000-000000"
-Row = dict[str, Any]
-
-
-async def picture(e: Exchange) -> None:
-    """`/N.jpg` is picture N; every fifth is gone."""
-    number = int(e.path.strip("/").partition(".")[0])
-    await e.answer(*((404, b"") if number % 5 == 4 else (200, jpeg(60 + number, 50, seed=number))))
+from tests.support.picture_unit import (
+    UNIT,
+    Row,
+    download_config,
+    read_downloads,
+    serve_pictures,
+    write_samples,
+)
 
 
 @pytest.fixture
 def server() -> Iterator[HostileServer]:
-    with HostileServer({"a": picture, "b": picture, "c": picture}, {}) as running:
+    with serve_pictures() as running:
         yield running
 
 
 @pytest.fixture
 def config(server: HostileServer) -> DownloadConfig:
-    return DownloadConfig(
-        image_size=32, retries=0, connect_to=server.connect_to, allow_addresses=("127.0.0.0/8",), timeout_s=60
-    )
-
-
-def fill(folder: Path, number: int = 30) -> Root:
-    root = Root(folder)
-    rows = []
-    for n in range(number):
-        url = f"http://{'abc'[n % 3]}.{DOMAIN}/{n}.jpg"
-        caption = f"caption {n}" if n % 7 else None
-        rows.append(dict.fromkeys(SAMPLES.names) | {"uid": uid(url, caption), "url": url, "caption": caption})
-        rows[-1] |= {"source": "laion", "domain": DOMAIN}
-    rows.sort(key=lambda row: str(row["uid"]))
-    root.publish_parquet(f"samples/{UNIT}.parquet", pa.Table.from_pylist(rows, schema=SAMPLES))
-    return root
-
-
-def rows(root: Root) -> list[Row]:
-    found: list[Row] = root.read_parquet(f"downloads/{UNIT}.parquet").to_pylist()
-    return found
+    return download_config(server)
 
 
 def test_every_row_and_every_byte_is_described(tmp_path: Path, config: DownloadConfig) -> None:
-    root = fill(tmp_path)
+    root = write_samples(tmp_path)
     download_unit(root, UNIT, config)
     samples = {row["uid"]: row for row in root.read_parquet(f"samples/{UNIT}.parquet").to_pylist()}
-    found = rows(root)
+    found = read_downloads(root)
     assert [row["uid"] for row in found] == sorted(samples)
     shards = root.list("raw", ".tar")
     assert len(shards) == 1
@@ -102,17 +80,17 @@ def test_every_row_and_every_byte_is_described(tmp_path: Path, config: DownloadC
 
 
 def test_two_roots_are_the_same(tmp_path: Path, config: DownloadConfig) -> None:
-    one, two = fill(tmp_path / "one"), fill(tmp_path / "two")
+    one, two = write_samples(tmp_path / "one"), write_samples(tmp_path / "two")
     download_unit(one, UNIT, config)
     download_unit(two, UNIT, DownloadConfig(**(vars(config) | {"max_concurrency": 1, "num_decoders": 2})))
-    assert rows(one) == rows(two)
+    assert read_downloads(one) == read_downloads(two)
     assert one.list("raw") == two.list("raw")
 
 
 def test_a_unit_goes_on_at_the_row_where_it_stopped(
     tmp_path: Path, config: DownloadConfig, server: HostileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = fill(tmp_path)
+    root = write_samples(tmp_path)
     end = UnitRows.end
 
     def full(self: UnitRows, sample: Row, row: Row, data: bytes = b"") -> None:
@@ -127,7 +105,7 @@ def test_a_unit_goes_on_at_the_row_where_it_stopped(
     assert not root.exists(f"downloads/{UNIT}.parquet") and not root.list("raw")
     before = dict(server.asked)
     download_unit(root, UNIT, config)
-    assert len(rows(root)) == 30
+    assert len(read_downloads(root)) == 30
     pictures = {key for key in server.asked if key[1] != "/robots.txt"}
     again = sum(server.asked[key] - before.get(key, 0) for key in pictures)
     assert again == 30 - 12
@@ -144,7 +122,7 @@ def test_other_settings_do_not_take_over_the_journal(tmp_path: Path, config: Dow
 
 def test_a_second_attempt_at_once_ends_the_same(tmp_path: Path, config: DownloadConfig) -> None:
     """Speculation: the journal is held by the first, the second has one of its own."""
-    root, other = fill(tmp_path / "one"), fill(tmp_path / "two")
+    root, other = write_samples(tmp_path / "one"), write_samples(tmp_path / "two")
     download_unit(other, UNIT, config)
 
     def twice(rows: UnitRows) -> None:
@@ -152,7 +130,7 @@ def test_a_second_attempt_at_once_ends_the_same(tmp_path: Path, config: Download
         fetch_rows(rows)
 
     download_unit(root, UNIT, config, engine=twice)
-    assert rows(root) == rows(other) and root.list("raw") == other.list("raw")
+    assert read_downloads(root) == read_downloads(other) and root.list("raw") == other.list("raw")
     assert not list(root.scratch().glob("*.journal*"))
 
 
@@ -176,7 +154,7 @@ def test_lists_that_grew_after_a_kill_hold_for_rows_of_the_journal(
     tmp_path: Path, config: DownloadConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By host and by sha256; the pictures come into no shard. A third kill changes nothing."""
-    root, opt_out = fill(tmp_path / "root"), tmp_path / "opt_out.txt"
+    root, opt_out = write_samples(tmp_path / "root"), tmp_path / "opt_out.txt"
     listed = hashlib.sha256(jpeg(60, 50, seed=0)).hexdigest()
     opt_out.write_text(f"b.{DOMAIN}\n{listed}\n")
     for lists in ((), (str(opt_out),)):
@@ -185,12 +163,12 @@ def test_lists_that_grew_after_a_kill_hold_for_rows_of_the_journal(
             download_unit(root, UNIT, replace(config, opt_out=lists))
     download_unit(root, UNIT, replace(config, opt_out=(str(opt_out),)))
     urls = {row["uid"]: row["url"] for row in root.read_parquet(f"samples/{UNIT}.parquet").to_pylist()}
-    refused = {urls[row["uid"]] for row in rows(root) if row["status"] == "opted_out"}
+    refused = {urls[row["uid"]] for row in read_downloads(root) if row["status"] == "opted_out"}
     assert refused == {f"http://b.{DOMAIN}/{n}.jpg" for n in range(1, 30, 3)} | {f"http://a.{DOMAIN}/0.jpg"}
     whole = root.read_bytes(f"raw/{root.list('raw', '.tar')[0]}")
     with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
         kept = {name.partition(".")[0] for name in archive.getnames()}
-    assert kept == {row["uid"] for row in rows(root) if row["status"] == "ok"}
+    assert kept == {row["uid"] for row in read_downloads(root) if row["status"] == "ok"}
 
 
 def killed(*_: object) -> None:
@@ -206,14 +184,14 @@ def test_a_claimed_sha256_on_a_list_is_not_fetched(
     table[0]["claimed_sha256"] = "0" * 63 + "a"
     root.publish_parquet(f"samples/{UNIT}.parquet", pa.Table.from_pylist(table, schema=SAMPLES))
     download_unit(root, UNIT, replace(config, opt_out=(str(opt_out),)))
-    assert [row["status"] for row in rows(root)] == ["opted_out", "ok"]
+    assert [row["status"] for row in read_downloads(root)] == ["opted_out", "ok"]
     assert sum(times for (_, path), times in server.asked.items() if path != "/robots.txt") == 1
 
 
 def test_an_empty_unit_is_a_unit(tmp_path: Path, config: DownloadConfig) -> None:
-    root = fill(tmp_path, 0)
+    root = write_samples(tmp_path, 0)
     download_unit(root, UNIT, config)
-    assert rows(root) == [] and not root.list("raw")
+    assert read_downloads(root) == [] and not root.list("raw")
 
 
 def test_details_are_cut(tmp_path: Path) -> None:

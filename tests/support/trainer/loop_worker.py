@@ -12,7 +12,7 @@ import torch
 
 from tests.support.trainer.toy import configuration, prepare_loaders, records
 from trainer import checkpoint, launch, optim
-from trainer.config import PhaseConfig
+from trainer.config import Config, PhaseConfig
 from trainer.launch import Rank, read_rank
 from trainer.models.position import resize_position_embedding
 from trainer.partitions import gather_moment
@@ -42,6 +42,20 @@ class Poisoned:
         self.engine.backward(loss * float("nan") if self.poison else loss)
 
 
+def _make_loop(settings: Config, rank: Rank, device: torch.device) -> Any:
+    """A contrastive loop over the toy's loaders; DeepSpeed is imported first here, after the group stands."""
+    from trainer.loop import Loop
+    from trainer.objectives.contrastive import Contrastive
+
+    loaders = prepare_loaders(settings, rank)
+    return Loop(settings, Contrastive(settings), loaders, rank=rank, device=device, resume=None)
+
+
+def _close(loop: Any) -> None:
+    loop.close()
+    loop.engine.destroy()
+
+
 def every_stage(folder: str) -> None:
     """The poisoned step is left out and counted, the next ones train, and the temperature stays above its bound."""
     from trainer.loop import Loop
@@ -63,15 +77,11 @@ def every_stage(folder: str) -> None:
             )
             loop.run()
             _check(here, loop)
-            loop.close()
-            loop.engine.destroy()
+            _close(loop)
 
 
 def change_resolution(folder: str) -> None:
     """A new resolution keeps every master to the last bit, and leaves no file behind."""
-    from trainer.loop import Loop
-    from trainer.objectives.contrastive import Contrastive
-
     rank = read_rank()
     launch.prepare_environment(rank)
     with launch.process_group(rank) as device:
@@ -80,14 +90,7 @@ def change_resolution(folder: str) -> None:
             wanted = [f"zero.stage={stage}", "train.precision=bf16", "train.loss=siglip", "optim.scale_lr=0.1"]
             wanted += ["phases.0.samples=32", "checkpoint.export_dtype=bf16"]
             settings = configuration(here, wanted)
-            loop = Loop(
-                settings,
-                Contrastive(settings),
-                prepare_loaders(settings, rank),
-                rank=rank,
-                device=device,
-                resume=None,
-            )
+            loop = _make_loop(settings, rank, device)
             loop.run()
             before = checkpoint.gather_weights(loop.engine, "fp32")
             loop._set_resolution(PhaseConfig(samples=16, image_size=32))
@@ -95,35 +98,23 @@ def change_resolution(folder: str) -> None:
             if rank.is_first:
                 _compare_resolutions(before, after, f"stage {stage}")
                 assert not list(here.rglob("*.safetensors"))
-            loop.close()
-            loop.engine.destroy()
+            _close(loop)
 
 
 def learn_temperature(folder: str) -> None:
     """A temperature whose steps are far below what bf16 can hold moves at every step, at every stage."""
-    from trainer.loop import Loop
-    from trainer.objectives.contrastive import Contrastive
-
     rank = read_rank()
     launch.prepare_environment(rank)
     with launch.process_group(rank) as device:
         for stage in range(4):
             here = Path(folder, str(stage))
             settings = configuration(here, [f"zero.stage={stage}", "train.precision=bf16", "optim.scale_lr=1e-3"])
-            loop = Loop(
-                settings,
-                Contrastive(settings),
-                prepare_loaders(settings, rank),
-                rank=rank,
-                device=device,
-                resume=None,
-            )
+            loop = _make_loop(settings, rank, device)
             loop.run()
             temperatures = [record["temperature"] for record in records(here).values()]
             moves = [abs(after / before - 1) for before, after in itertools.pairwise(temperatures)]
             assert all(0 < move < 2e-3 for move in moves), (stage, temperatures)
-            loop.close()
-            loop.engine.destroy()
+            _close(loop)
 
 
 def average(folder: str) -> None:
@@ -191,20 +182,15 @@ def lock(folder: str, weights: str) -> None:
 
 def _loops(folder: str, sets: list[str], stages: Iterable[int]) -> Iterator[tuple[Any, Rank]]:
     """A fresh loop in float32 at every stage, closed afterwards."""
-    from trainer.loop import Loop
-    from trainer.objectives.contrastive import Contrastive
-
     rank = read_rank()
     launch.prepare_environment(rank)
     if not torch.distributed.is_initialized():
         enter_group(rank)
     for stage in stages:
         settings = configuration(Path(folder, str(stage)), [f"zero.stage={stage}", *sets])
-        loaders = prepare_loaders(settings, rank)
-        loop = Loop(settings, Contrastive(settings), loaders, rank=rank, device=torch.device("cpu"), resume=None)
+        loop = _make_loop(settings, rank, torch.device("cpu"))
         yield loop, rank
-        loop.close()
-        loop.engine.destroy()
+        _close(loop)
 
 
 def enter_group(rank: Rank) -> None:
@@ -223,11 +209,11 @@ def _compare_resolutions(before: dict[str, torch.Tensor], after: dict[str, torch
 
 
 def _check(folder: Path, loop: Any) -> None:
-    found = records(folder)
-    applied = [found[step]["applied"] for step in sorted(found)]
-    assert applied == [step != POISONED_STEP for step in sorted(found)], (folder.name, applied)
-    assert found[POISONED_STEP]["grad_norm"] is None and found[6]["num_skipped"] == 1, folder.name
-    temperatures = [found[step]["temperature"] for step in sorted(found)]
+    steps = records(folder)
+    applied = [steps[step]["applied"] for step in sorted(steps)]
+    assert applied == [step != POISONED_STEP for step in sorted(steps)], (folder.name, applied)
+    assert steps[POISONED_STEP]["grad_norm"] is None and steps[6]["num_skipped"] == 1, folder.name
+    temperatures = [steps[step]["temperature"] for step in sorted(steps)]
     assert min(temperatures) > BOUND * (1 - 1e-5), (folder.name, temperatures)
     assert abs(temperatures[-1] / BOUND - 1) < 0.01, (folder.name, temperatures)
     weights = checkpoint.gather_weights(loop.engine, "fp32")
