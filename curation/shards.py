@@ -181,7 +181,9 @@ def index(root: Root, rel: str) -> Iterator[Member]:
 
 
 def read_member(root: Root, shard: str, offset: int, size: int) -> bytes:
-    """`size` bytes at `offset` of `shard`, in one range read. Raises UserError when the shard is shorter."""
+    """`size` bytes at `offset` of `shard`, in one range read. Raises UserError when no such bytes are there."""
+    if offset < 0 or size < 0:
+        raise UserError(f"A table names {size} bytes at {offset} of {root.url(shard)}: `curate verify` names the row.")
     data = root.read_bytes(shard, offset, size)
     if len(data) != size:
         raise UserError(f"{root.url(shard)} is truncated: {len(data)} of {size} bytes at {offset}.")

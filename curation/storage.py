@@ -7,11 +7,13 @@ one request on an object store, so a kill leaves either the whole file or none.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -23,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.errors import UserError
+from curation.places import WEB, check_inside, check_outside, check_scheme, folder_of, is_elsewhere, web_options
 from curation.schema import ROOT_FORMAT
 from curation.version import __version__
 
@@ -35,11 +38,6 @@ SCRATCH = ".scratch"
 
 
 LOCAL = fsspec.filesystem("file")
-
-
-def is_elsewhere(rel: str) -> bool:
-    """Whether `rel` is a full path or URL and no path relative to ROOT."""
-    return rel.startswith("/") or "://" in rel
 
 
 def canonical_json(obj: Any) -> bytes:
@@ -56,11 +54,15 @@ class Root:
     """One run's folder, local or any fsspec URL (`s3://`, `gs://`, `hdfs://`). Paths given to it are relative.
 
     Only shards of adopted folders are named by a full path or URL; they are read where they lie, and never written.
+    Whatever takes a path raises ForeignPlaceError, a UserError, for every other file outside of the root.
     """
 
     def __init__(self, url: str | Path, **storage_options: Any) -> None:
         self.base = str(url)
         self.storage_options = storage_options
+        self._adopted: set[str] = set()
+        """Folders outside of the root whose files may be read."""
+        self._plans_read: set[str] = set()
         self._connect()
 
     def _connect(self) -> None:
@@ -77,7 +79,7 @@ class Root:
         return {"base": self.base if not self.is_local else self.path, "storage_options": self.storage_options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(state, _adopted=set(), _plans_read=set())
         self._connect()
 
     def __repr__(self) -> str:
@@ -89,16 +91,47 @@ class Root:
 
     def at(self, rel: str) -> tuple[Any, str, bool]:
         """The file system of `rel`, the path inside it, and whether it is local."""
+        self.check_place(rel)
         if not is_elsewhere(rel):
             return self.fs, self.full(rel), self.is_local
         if "://" not in rel:
             return LOCAL, rel, True
-        same = rel.partition("://")[0] == self.base.partition("://")[0]
-        fs, path = fsspec.core.url_to_fs(rel, **(self.storage_options if same else {}))
+        try:
+            fs, path = fsspec.core.url_to_fs(rel, **self.options_for(rel))
+        except (ImportError, ValueError) as error:
+            raise UserError(f"Cannot open {rel}: {error}.") from error
         return fs, path, False
+
+    def options_for(self, url: str) -> dict[str, Any]:
+        """Options of the file system of `url`: the root's own where it has the root's scheme."""
+        scheme = url.partition("://")[0]
+        same = self.storage_options if scheme == self.base.partition("://")[0] else {}
+        return {**same, **web_options()} if scheme in WEB else same
+
+    def check_place(self, rel: str) -> None:
+        """Raise ForeignPlaceError when `rel` lies outside of the root and of every folder that was adopted."""
+        if is_elsewhere(rel):
+            check_outside(rel, self.base, self._is_adopted(folder_of(rel)))
+        else:
+            check_inside(rel, self.base)
+
+    def admit(self, folder: str) -> None:
+        """Let the files of `folder`, a full path or URL, be read before a plan records it. Raises ForeignPlaceError."""
+        check_scheme(folder, self.base)
+        self._adopted.add(folder.rstrip("/"))
+
+    def _is_adopted(self, folder: str) -> bool:
+        """Whether a plan of this root has adopted shards of `folder`; plans that were not read yet are read now."""
+        if folder not in self._adopted:
+            for name in set(self.list("plans", ".json")) - self._plans_read:
+                plan = self.read_json(f"plans/{name}")
+                self._adopted |= {folder_of(i["path"]) for i in plan["inputs"]} if plan.get("adopted") else set()
+                self._plans_read.add(name)
+        return folder in self._adopted
 
     def url(self, rel: str = "") -> str:
         """Path of `rel` with its protocol; a plain path when local."""
+        self.check_place(rel)
         if is_elsewhere(rel):
             return rel
         return self.full(rel) if self.is_local else self.fs.unstrip_protocol(self.full(rel))
@@ -148,17 +181,18 @@ class Root:
         return self.scratch_path
 
     def open(self, rel: str) -> BinaryIO:
-        """A seekable binary reader."""
+        """A seekable binary reader. Raises UserError for a pipe or device, which would keep its reader waiting."""
         fs, path, is_local = self.at(rel)
-        return open(path, "rb") if is_local else fs.open(path, "rb")
+        return open_regular(path) if is_local else fs.open(path, "rb")
 
     def read_bytes(self, rel: str, offset: int = 0, size: int | None = None) -> bytes:
-        """`size` bytes from `offset` (all that follow when None) in one range read."""
+        """`size` bytes from `offset` (all that follow when None) in one range read; fewer where the file ends."""
         fs, path, is_local = self.at(rel)
         if is_local:
-            with open(path, "rb") as f:
-                f.seek(offset)
-                return f.read(-1 if size is None else size)
+            with open_regular(path) as f:
+                left = max(0, os.fstat(f.fileno()).st_size - offset)
+                f.seek(offset if left else 0, os.SEEK_SET if left else os.SEEK_END)
+                return f.read(left if size is None else min(left, size))
         end = None if size is None else offset + size
         return bytes(fs.cat_file(path, start=offset, end=end))
 
@@ -288,6 +322,21 @@ class Root:
                 f"{self.base} has layout {layout}, this version ({__version__}) reads layout {ROOT_FORMAT}: "
                 f"use the version that made it, or a new root."
             )
+
+
+def open_regular(path: str) -> BinaryIO:
+    """The local file at `path`, to be read. Raises UserError when it is a pipe, socket or device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe that nobody writes does not wait
+    try:
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(kind):
+            raise UserError(f"{path} is no regular file: delete it, or put the file back that belongs there.")
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 @contextlib.contextmanager

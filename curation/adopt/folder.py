@@ -82,8 +82,8 @@ def list_shards(root: Root, folder: str) -> list[Shard]:
     """Shards of `folder` in the order of their names. Raises UserError when it holds no tar."""
     if "://" not in folder:
         folder = str(Path(folder).resolve())
-    same = folder.partition("://")[0] == root.base.partition("://")[0]
-    fs, inner = fsspec.core.url_to_fs(folder.rstrip("/"), **(root.storage_options if same else {}))
+    root.admit(folder)
+    fs, inner = fsspec.core.url_to_fs(folder.rstrip("/"), **root.options_for(folder))
     if not fs.isdir(inner):
         raise UserError(f"There is no folder {folder}: name one that img2dataset wrote.")
     sizes = {e["name"].rsplit("/", 1)[-1]: int(e["size"]) for e in fs.ls(inner, detail=True) if e["type"] == "file"}

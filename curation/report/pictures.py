@@ -14,6 +14,7 @@ from PIL import Image
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
 from curation.manifest.quoting import quote_text
+from curation.places import ForeignPlaceError
 from curation.shards import read_member
 
 NUM_PICTURES = 12
@@ -90,6 +91,8 @@ def _render_image(manifest: Manifest, row: dict[str, Any]) -> str:
     try:
         stored = read_member(manifest.root, row["shard"], row["offset"], row["size"])
         data = make_thumbnail(stored)
+    except ForeignPlaceError:
+        raise  # the root sends its readers where no run has been
     except (UserError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return '<div class="missing">unreadable</div>'  # a damaged shard, which `verify` names, must not hide the rest
     unsafe = ' class="unsafe"' if (row["punsafe"] or 0) > UNSAFE else ""

@@ -115,6 +115,7 @@ class Loader:
             ),
             Path(index_folder) if index_folder else None,
         )
+        self._check_shards()
         self.weights = dict(mix or {})
         self.shuffle = (Shuffle() if shuffle else None) if isinstance(shuffle, bool) else shuffle
         self.epoch_samples = epoch_samples or len(self.index)
@@ -134,6 +135,12 @@ class Loader:
         self.replaced: dict[str, str] = {}
         """uid → reason of replaced samples, the first 1,000 of them."""
         self.bytes_read = self.bytes_needed = 0
+
+    def _check_shards(self) -> None:
+        """Raise UserError for a shard that lies where its root may not send readers, before any is read."""
+        roots = list(self.roots.values())
+        for number, path in self.index.meta.shards:
+            roots[number].check_place(path)
 
     def __len__(self) -> int:
         """Batches of a whole epoch at this world size."""

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curation.storage import Root, is_elsewhere
+from curation.places import is_elsewhere
+from curation.storage import Root
 from trainer.data.cache import BlockCache
 from trainer.data.index import Index
 from trainer.data.spans import ReadCost, ReadPlan, plan_reads
