@@ -26,6 +26,8 @@ from trainer.launch import Rank
 Forward = Callable[[Tensor | None, Tensor | None], Any]
 """A `ContrastiveModel` (trainer/objectives) or an engine of one: pixels and tokens, either None, to `Outputs`."""
 T = TypeVar("T")
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"})
+"""What is a picture by its name, in a folder and in a tar."""
 _NO_DRAWS = np.empty(0)
 
 

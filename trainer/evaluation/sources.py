@@ -11,11 +11,11 @@ from curation.errors import UserError
 from trainer.config import Config
 from trainer.data import Loader
 from trainer.evaluation import tars
-from trainer.evaluation.encoder import Picture
+from trainer.evaluation.encoder import PICTURE_SUFFIXES, Picture
+from trainer.evaluation.lines import read_lines, read_names
 from trainer.launch import Rank
 
 CLASS_NAMES, TEMPLATES = "classes.tsv", "templates.txt"
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff"})
 _WORDNET = re.compile(r"n\d{8}")
 
 
@@ -62,7 +62,7 @@ def read_classes(folder: Path, templates: Sequence[str]) -> Classes:
     names = _read_class_names(folder, [path.name for path in classes])
     pictures, labels = [], []
     for label, path in enumerate(classes):
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())
         if not found:
             raise UserError(f"{path} has no pictures: add some or remove the class.")
         pictures += [Picture(str(file), file) for file in found]
@@ -75,7 +75,7 @@ def _read_class_tars(folder: Path, templates: Sequence[str]) -> Classes:
     file = folder / tars.CLASS_NAMES
     if not file.is_file():
         raise UserError(f"{folder} has tars but no {tars.CLASS_NAMES}: it needs the name of a class a line.")
-    names = tuple(line.strip() for line in _read_text(file).splitlines() if line.strip())
+    names = read_names(file)
     pictures, labels = zip(*tars.read_labels(folder, len(names)), strict=True)
     own = _read_templates(folder / tars.TEMPLATES)
     return Classes(names, own or tuple(templates), pictures, labels)
@@ -90,7 +90,10 @@ def _read_class_names(folder: Path, classes: list[str]) -> tuple[str, ...]:
                 f"write {CLASS_NAMES} beside them, a line 'sub-folder<tab>name' each."
             )
         return tuple(name.replace("_", " ") for name in classes)
-    named = dict(_read_columns(file))
+    named: dict[str, str] = {}
+    for name, words in _read_columns(file):
+        if named.setdefault(name, words) != words:
+            raise UserError(f"{file} names {name} twice, {named[name]!r} and {words!r}: leave one of them.")
     missing = [name for name in classes if name not in named]
     if missing:
         raise UserError(f"{file} names no {missing[0]}: it needs a line 'sub-folder<tab>name' for every class.")
@@ -101,7 +104,7 @@ def _read_templates(file: Path) -> tuple[str, ...]:
     """The folder's own templates, none when it has no such file."""
     if not file.exists():
         return ()
-    found = tuple(line.strip().replace("{c}", "{}") for line in _read_text(file).splitlines() if line.strip())
+    found = tuple(line.replace("{c}", "{}") for line in read_lines(file) if line)
     if not found:
         raise UserError(f"{file} is empty: remove it or write a template with {{}} a line.")
     wrong = next((line for line in found if "{}" not in line), None)
@@ -149,21 +152,14 @@ def _read_caption_tars(folder: Path) -> Captions:
 
 def _read_columns(file: Path) -> list[tuple[str, str]]:
     rows = []
-    for number, line in enumerate(_read_text(file).splitlines(), start=1):
-        if not line.strip():
+    for number, line in enumerate(read_lines(file), start=1):
+        if not line:
             continue
         first, tab, second = line.partition("\t")
         if not (tab and first.strip() and second.strip()):
             raise UserError(f"Line {number} of {file} is not two columns parted by a tab.")
         rows.append((first.strip(), second.strip()))
     return rows
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 text ({error}).") from error
 
 
 def read_pairs(settings: Config, rank: Rank) -> tuple[list[Picture], list[str]]:

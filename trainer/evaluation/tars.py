@@ -1,22 +1,46 @@
 """Benchmark sets as webdataset tars, in CLIP_benchmark's layout; pictures stay in their tars and are read by offset.
 
 SET/classnames.txt, SET/zeroshot_classification_templates.txt   a class, and a template with {c}, a line
-SET/test/0.tar, 1.tar, …      KEY.jpg (png, webp) and KEY.cls, the number of its class; nshards.txt counts the tars
+SET/test/0.tar, 1.tar, …      KEY.jpg (png, webp, …) and KEY.cls, the number of its class; nshards.txt counts the tars
 SET/dataset_type.txt          "retrieval" where KEY.txt stands beside the picture instead, a caption a line
+
+KEY is a member's name up to the first point, as in webdataset; what stands between it and the last suffix is free, so
+KEY.0.webp and KEY.output.cls are a picture and its class too.
 """
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from curation.errors import UserError
-from trainer.evaluation.encoder import Picture, Stretch
+from trainer.evaluation.encoder import PICTURE_SUFFIXES, Picture, Stretch
+from trainer.evaluation.lines import read_word, split_lines
 
 CLASS_NAMES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 _SPLIT = "test"
-_PICTURES = frozenset({"jpg", "jpeg", "png", "webp"})
+_NUMBER = re.compile(r"[0-9]{1,9}")
+MAX_TEXT_BYTES = 1 << 20
+"""The longest class number or file of captions that is read; a picture's captions take some hundred bytes."""
+
+
+class _Member(NamedTuple):
+    """A regular member of a tar."""
+
+    name: str
+    place: Stretch
+
+
+@dataclass
+class _Sample:
+    """The members of one key that count."""
+
+    pictures: list[_Member] = field(default_factory=list)
+    texts: list[_Member] = field(default_factory=list)
 
 
 def list_tars(folder: Path) -> list[Path]:
@@ -26,60 +50,94 @@ def list_tars(folder: Path) -> list[Path]:
 
 
 def is_retrieval(folder: Path) -> bool:
-    """Whether captions stand beside the pictures."""
-    file = folder / "dataset_type.txt"
-    return file.is_file() and file.read_text().strip().lower() == "retrieval"
+    """Whether captions stand beside the pictures. Raises UserError."""
+    return read_word(folder / "dataset_type.txt", "").lower() == "retrieval"
 
 
 def read_labels(folder: Path, num_classes: int) -> Iterator[tuple[Picture, int]]:
     """Every picture and the number of its class. Raises UserError when a number is none of `num_classes`."""
-    for picture, text in _read_samples(folder, "cls"):
-        if not text.strip().isdigit() or int(text) >= num_classes:
-            raise UserError(f"{picture.name} has class {text.strip()!r}, but {CLASS_NAMES} names {num_classes}.")
-        yield picture, int(text)
+    for picture, text in _read_samples(folder, ".cls"):
+        word = text.strip()
+        if not _NUMBER.fullmatch(word) or int(word) >= num_classes:
+            raise UserError(f"{picture.name} has class {word[:40]!r}, but {CLASS_NAMES} names {num_classes}.")
+        yield picture, int(word)
 
 
 def read_captions(folder: Path) -> Iterator[tuple[Picture, list[str]]]:
     """Every picture and its captions. Raises UserError when one has none."""
-    for picture, text in _read_samples(folder, "txt"):
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for picture, text in _read_samples(folder, ".txt"):
+        lines = [line for line in split_lines(text) if line]
         if not lines:
             raise UserError(f"{picture.name} has no caption.")
         yield picture, lines
 
 
 def _read_samples(folder: Path, beside: str) -> Iterator[tuple[Picture, str]]:
+    """Every picture of the set and the text beside it; at least one. Raises UserError."""
     paths = list_tars(folder)
     _require_all(folder, paths)
+    is_empty = True
     for path in paths:
-        try:
-            yield from _read_tar(path, beside)
-        except (tarfile.TarError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is no whole tar of pictures and .{beside} files ({error}).") from error
+        for sample in _group_members(path, beside):
+            is_empty = False
+            yield _pair(sample, path, beside)
+    if is_empty:
+        raise UserError(
+            f"The {len(paths)} tars of {folder} hold no picture with a {beside}: a sample is KEY{beside} beside "
+            f"KEY{', KEY'.join(sorted(PICTURE_SUFFIXES))}."
+        )
 
 
 def _require_all(folder: Path, paths: list[Path]) -> None:
-    counted = paths[0].parent / "nshards.txt"
-    wanted = counted.read_text().strip() if counted.is_file() else str(len(paths))
+    wanted = read_word(paths[0].parent / "nshards.txt", str(len(paths)))
     if wanted != str(len(paths)):
-        raise UserError(f"{folder} is not whole: nshards.txt counts {wanted} tars, there are {len(paths)}.")
+        raise UserError(f"{folder} is not whole: nshards.txt counts {wanted[:40]} tars, there are {len(paths)}.")
 
 
-def _read_tar(path: Path, beside: str) -> Iterator[tuple[Picture, str]]:
-    """Samples of one tar in the order of their first member; a member's key is its name up to the first point."""
-    pictures: dict[str, Picture] = {}
-    texts: dict[str, str] = {}
-    with tarfile.open(path, "r:") as archive:
-        for member in archive:
-            place, slash, name = member.name.rpartition("/")
-            stem, _, suffix = name.partition(".")
-            key = place + slash + stem
-            if suffix.lower() in _PICTURES:
-                stretch = Stretch(path, member.offset_data, member.size)
-                pictures[key] = Picture(f"{path}/{member.name}", stretch)
-            elif suffix == beside and (content := archive.extractfile(member)):
-                texts[key] = content.read().decode("utf-8")
-    alone = next((key for key in pictures if key not in texts), None)
-    if alone is not None:
-        raise UserError(f"{pictures[alone].name} has no .{beside} beside it.")
-    yield from ((picture, texts[key]) for key, picture in pictures.items())
+def _group_members(path: Path, beside: str) -> Iterator[_Sample]:
+    """The samples of one tar in the order of their first member."""
+    samples: dict[str, _Sample] = {}
+    names: set[str] = set()
+    for member in _list_members(path):
+        if member.name in names:
+            raise UserError(f"{path} holds {member.name} twice, and a sample is one picture: write the tar again.")
+        names.add(member.name)
+        place, slash, name = member.name.rpartition("/")
+        stem, suffix = name.partition(".")[0], PurePosixPath(name.lower()).suffix
+        if stem and (suffix in PICTURE_SUFFIXES or suffix == beside):  # webdataset skips .hidden files too
+            sample = samples.setdefault(place + slash + stem, _Sample())
+            (sample.texts if suffix == beside else sample.pictures).append(member)
+    yield from samples.values()
+
+
+def _pair(sample: _Sample, path: Path, beside: str) -> tuple[Picture, str]:
+    """The one picture of `sample` and its one text."""
+    for ours, others, what in (
+        (sample.pictures, sample.texts, "no picture that is recognised"),
+        (sample.texts, sample.pictures, f"no {beside}"),
+    ):
+        if not ours:
+            raise UserError(f"{path}/{others[0].name} has {what} beside it.")
+        if len(ours) > 1:
+            raise UserError(f"{path} holds {ours[0].name} and {ours[1].name} in one sample: leave one of them.")
+    picture, text = sample.pictures[0], sample.texts[0]
+    if text.place.size > MAX_TEXT_BYTES:
+        raise UserError(f"{path}/{text.name} has {text.place.size:,} bytes, which is no {beside} of one picture.")
+    try:
+        return Picture(f"{path}/{picture.name}", picture.place), text.place.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}/{text.name} is not UTF-8 text ({error}).") from error
+
+
+def _list_members(path: Path) -> Iterator[_Member]:
+    """The regular members of the tar, in their order. Raises UserError when it is none, or not whole."""
+    try:
+        size = path.stat().st_size
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                if member.offset_data + max(member.size, 0) > size or member.size < 0:
+                    raise tarfile.ReadError(f"{member.name} ends behind the end of the file")
+                if member.isreg():
+                    yield _Member(member.name, Stretch(path, member.offset_data, member.size))
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise UserError(f"{path} is no whole tar of pictures ({error}).") from error

@@ -63,6 +63,7 @@ def test_names_and_templates_beside_the_pictures_count(tmp_path: Path) -> None:
         ("empty class", "has no pictures"),
         ("unnamed class", "names no green_square"),
         ("no tab", "Line 1 of"),
+        ("two names", "names red_square twice"),
         ("template", "has no {} in 'a dog'"),
         ("empty templates", "is empty"),
         ("wordnet", "WordNet"),
@@ -82,6 +83,8 @@ def test_a_set_that_cannot_be_read_is_one_sentence(damage: str, says: str, tmp_p
         (folder / "classes.tsv").write_text("red_square\tred\nblue_square\tblue\n")
     if damage == "no tab":
         (folder / "classes.tsv").write_text("red_square red\n")
+    if damage == "two names":
+        (folder / "classes.tsv").write_text("red_square\tred\nred_square\tscarlet\n")
     if damage == "template":
         (folder / "templates.txt").write_text("a {}\na dog\n")
     if damage == "empty templates":
@@ -103,6 +106,8 @@ def test_captions_file_needs_its_pictures(tmp_path: Path) -> None:
     (tmp_path / "c.tsv").write_text("a.png\tone\na.png\ttwo\n")
     found = sources.read_captions(tmp_path / "c.tsv")
     assert (found.texts, found.image_of, len(found.pictures)) == (("one", "two"), (0, 0), 1)
+    (tmp_path / "c.tsv").write_bytes("\ufeffa.png\tA kite\u2028over the sea\r\n".encode())
+    assert sources.read_captions(tmp_path / "c.tsv").texts == ("A kite\u2028over the sea",)
     for text, says in (("a.png\tone\nb.png\ttwo\n", "b.png"), ("a.png one\n", "Line 1"), ("", "no captions")):
         (tmp_path / "c.tsv").write_text(text)
         with pytest.raises(UserError, match=says):
