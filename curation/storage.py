@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 
 from curation.errors import UserError
 from curation.places import WEB, check_inside, check_outside, check_scheme, folder_of, is_elsewhere, web_options
+from curation.private_folder import make_private_folder, private_folder_path
 from curation.schema import ROOT_FORMAT
 from curation.version import __version__
 
@@ -173,10 +173,15 @@ class Root:
     @property
     def scratch_path(self) -> Path:
         """Where `scratch` is, whether it exists or not."""
-        return Path(self.path, SCRATCH) if self.is_local else Path(tempfile.gettempdir())
+        return Path(self.path, SCRATCH) if self.is_local else private_folder_path()
 
     def scratch(self) -> Path:
-        """A local folder for files before `publish`, on the disk of a local root, so that moving them is a rename."""
+        """A local folder for files before `publish`, on the disk of a local root, so that moving them is a rename.
+
+        Of an object store it is a folder that only this user can write to: what a journal says is published.
+        """
+        if not self.is_local:
+            return make_private_folder()
         self.scratch_path.mkdir(parents=True, exist_ok=True)
         return self.scratch_path
 

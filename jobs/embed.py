@@ -22,7 +22,7 @@ from curation.schema import EMBEDDINGS, Status
 from curation.shards import read_member
 from curation.storage import CONFIG, Root
 from curation.tables import METADATA, downloads_file, embedded_units, metadata_file, vectors_file
-from jobs.embedders import find_embedder, identify_model, load_embedder, resolve_model
+from jobs.embedders import find_embedder, identify_model, is_same_model, load_embedder, resolve_model
 from jobs.spark.tasks import map_units
 
 SMALL = 0.01
@@ -44,7 +44,8 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     downloaded = root.units("downloads")
     if not downloaded:
         raise UserError(f"{root.base} has no downloads to embed: run `curate download` first.")
-    root.begin_stage(METADATA, {"model": identify_model(model)})
+    made = check_same_model(root, model) if embedded_units(root) else identify_model(model)
+    root.begin_stage(METADATA, {"model": made})
     done = set(embedded_units(root))
     units = [unit for unit in downloaded if unit not in done]
     map_units(spark, "embed", units, lambda unit: embed_unit(root, unit, model, batch_size))
@@ -61,7 +62,7 @@ def check_same_model(root: Root, model: str) -> str:
     made: str = root.read_json(rel)["config"]["model"]
     # A file that was deleted since can be told by its name only.
     is_gone = not Path(model).exists() and made.startswith(f"{Path(model).name}:")
-    if made != identify_model(model) and not is_gone:
+    if not is_gone and not is_same_model(made, model):
         raise UserError(
             f"{root.base} was embedded with {made} and the recipe's embed.model is {identify_model(model)}: name the "
             f"former, or delete {root.url('embeddings')} and run `curate embed`."

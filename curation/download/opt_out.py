@@ -8,11 +8,15 @@ look-ups of what is on no list is refused by mistake: one in 10^11 with a hundre
 from __future__ import annotations
 
 import collections
+import contextlib
 import fcntl
 import functools
+import hashlib
+import ipaddress
 import itertools
 import os
 import re
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -24,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.errors import UserError
+from curation.fetch.addresses import Address
 from curation.fetch.urls import BadUrlError, Target, canonicalise_path, parse_url
 from curation.schema import Status
 from curation.storage import fingerprint, whole_file
@@ -33,6 +38,9 @@ SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 COMMENT = re.compile(r"(?:^|\s)#.*", re.DOTALL)
 MAX_LABELS = 127
 """A host name has no more (RFC 1035 2.3.4)."""
+DATED = {"mtime", "modified", "lastmodified", "updated", "created", "etag", "contentmd5", "digest", "generation"}
+"""Names of what a file system says of a file and what changes with its content, without their hyphens."""
+_NUMBER = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)")
 HASH = np.dtype("<u8")
 
 
@@ -58,8 +66,7 @@ class OptOut:
             target = parse_url(url)
         except BadUrlError:
             return False
-        labels = target.host.rstrip(".").split(".")[-MAX_LABELS:]
-        return self._lists_any([_url_key(target), *(_host_key(".".join(labels[i:])) for i in range(len(labels)))])
+        return self._lists_any([_url_key(target), *_list_host_keys(target.host)])
 
     def refuses_sha256(self, sha256: str | None) -> bool:
         """Whether the picture with this sha256 (hexadecimal) is listed."""
@@ -105,10 +112,16 @@ def _hashes_file(paths: Sequence[str], folder: Path) -> Path | None:
 
 
 def _describe_state(path: str) -> str:
-    """What the file system says about the list (size, time of change, …), by which an unchanged list is recognised."""
+    """What recognises an unchanged list: what its file system says of it, where that has a date or a tag, and else the
+    sha256 of its content, for which it is read.
+    """
     try:
         fs, name = fsspec.core.url_to_fs(path)
-        return repr(sorted(fs.info(name).items()))
+        known = {key: value for key, value in fs.info(name).items() if value is not None}
+        if DATED & {key.lower().replace("-", "").replace("_", "") for key in known}:
+            return repr(sorted(known.items()))
+        with fsspec.open(path, "rb") as f:
+            return hashlib.file_digest(f, "sha256").hexdigest()
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"The opt-out list {path} cannot be read: {error}.") from error
 
@@ -169,11 +182,41 @@ def _parse_host(entry: str) -> str:
 
 
 def _url_key(target: Target) -> str:
-    return f"url {target.scheme} {target.host.rstrip('.')} {target.port} {canonicalise_path(target.path)}"
+    host = _canonicalise_host(target.host)
+    return f"url {target.scheme} {host} {target.port} {canonicalise_path(target.path)}"
 
 
 def _host_key(host: str) -> str:
-    return f"host {host.rstrip('.')}"
+    return f"host {_canonicalise_host(host)}"
+
+
+def _list_host_keys(host: str) -> list[str]:
+    """The keys of `host` and of the hosts above it; an address, and what ends in a number as one, has none above it."""
+    labels = host.rstrip(".").split(".")[-MAX_LABELS:]
+    if ":" in host or _NUMBER.fullmatch(labels[-1]):
+        return [_host_key(host)]
+    return [f"host {'.'.join(labels[i:])}" for i in range(len(labels))]
+
+
+def _canonicalise_host(host: str) -> str:
+    """`host` without the dot at its end; an address in its usual form, however it was written."""
+    address = _read_address(host)
+    return host.rstrip(".") if address is None else str(address)
+
+
+def _read_address(host: str) -> Address | None:
+    """The address that a connection to `host` goes to without a look-up; None for a name.
+
+    inet_aton reads decimal, octal, hexadecimal and shortened forms, as getaddrinfo does when the host is asked.
+    """
+    name = host.rstrip(".")
+    with contextlib.suppress(ValueError, OSError):
+        if ":" in name:
+            inside = ipaddress.IPv6Address(name)
+            return inside.ipv4_mapped or inside
+        if _NUMBER.fullmatch(name.rpartition(".")[2]):
+            return ipaddress.IPv4Address(socket.inet_aton(name))
+    return None
 
 
 def _sha256_key(sha256: str) -> str:

@@ -17,9 +17,10 @@ from curation.fetch.urls import BadUrlError, Target
 from curation.schema import Status
 
 MAX_REDIRECTS = 5
+TOO_MANY_REQUESTS = 429
 MAX_TRIES = 3
 TRIED_AGAIN = {Status.CONNECT, Status.DISCONNECTED, Status.TRUNCATED, Status.HTTP_5XX}
-NAMED = TRIED_AGAIN | {Status.DNS, Status.TIMEOUT}
+NAMED = TRIED_AGAIN | {Status.DNS, Status.TIMEOUT, Status.HTTP_429}
 """Failures of robots.txt that a row takes over as its status; after any other its status is `http_5xx`, which a later
 round tries again."""
 MAX_BYTES = 32 << 20
@@ -77,6 +78,8 @@ class RobotsCache:
     async def _fetch(self, target: Target) -> Robots | NotReached:
         """RFC 9309 2.3.1: 4xx or a redirect loop allows everything; 5xx or no answer allows nothing at the moment.
 
+        Nor does 429: it says that we ask too much, and nothing about what is allowed.
+
         A host that cannot be reached gives an exception, which ends the row and is not cached.
         """
         # Half of the time of a try, so that the row that waits has time left for its picture.
@@ -125,8 +128,9 @@ class RobotsCache:
                 rules = robots.parse_robots(text.decode("utf-8", "surrogateescape"), self._token)
                 return rules, BYTES_PER_ORIGIN + (0 if rules is ALLOW_ALL else BYTES_PER_BYTE * len(text))
             await self._exchange.drain(connection, answer)
-            if answer.code >= 500:
-                raise HttpError(Status.HTTP_5XX, f"HTTP {answer.code}")
+            if answer.code >= 500 or answer.code == TOO_MANY_REQUESTS:
+                status = Status.HTTP_429 if answer.code == TOO_MANY_REQUESTS else Status.HTTP_5XX
+                raise HttpError(status, f"HTTP {answer.code}")
             return redirect_target(place, answer) or ALLOW_ALL, BYTES_PER_ORIGIN
         finally:
             self._exchange.pool.give(place, connection)

@@ -12,7 +12,16 @@ import numpy as np
 
 from curation.errors import UserError
 from curation.recipe.config import Recipe
-from curation.storage import fingerprint
+from jobs.embedders._identity import identify_model, is_same_model
+
+__all__ = [
+    "Embedder",
+    "find_embedder",
+    "identify_model",
+    "is_same_model",
+    "load_embedder",
+    "resolve_model",
+]
 
 
 class Embedder(Protocol):
@@ -48,15 +57,6 @@ def resolve_model(recipe: Recipe) -> str:
     """`embed.model` of `recipe`: a full path when there is such a file or folder beside the recipe, else as it is."""
     path = recipe.resolve(recipe.embed.model)
     return path if Path(path).exists() else recipe.embed.model
-
-
-def identify_model(model: str) -> str:
-    """What the vectors depend on: a name, or the name of a file or folder with its files' sizes."""
-    path = Path(model)
-    if not path.exists():
-        return model.replace("_", "-")
-    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-    return f"{path.name}:{fingerprint([[f.name, f.stat().st_size] for f in files])}"
 
 
 def find_embedder(model: str) -> type[Embedder]:

@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import cv2
@@ -10,10 +11,10 @@ from pyspark.sql import SparkSession
 
 from curation.errors import UserError
 from curation.recipe.config import EmbedConfig, Recipe
-from curation.storage import Root
+from curation.storage import Root, fingerprint
 from curation.tables import metadata_file, samples_file, vectors_file
 from jobs.embed import embed_unit, run, to_half
-from jobs.embedders import efficientnet_lite0, find_embedder, identify_model, load_embedder
+from jobs.embedders import efficientnet_lite0, find_embedder, identify_model, is_same_model, load_embedder
 from jobs.embedders.efficientnet_lite0 import trim_frame
 from tests.support.embedding_folder import TWO_ROWS, write_folder
 from tests.support.picture_root import Fetched, fill, scene
@@ -174,6 +175,34 @@ def test_identity_covers_the_files_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "emb" / "a.npy").write_bytes(b"1234")
     assert identify_model(str(tmp_path / "emb")) != before
     assert identify_model("efficientnet_lite0") == identify_model("efficientnet-lite0")
+
+
+def test_two_checkpoints_of_one_size_are_two_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file, identities = tmp_path / "clip.safetensors", []
+    for content in (b"first weights", b"other weights"):
+        file.write_bytes(content)
+        os.utime(file, ns=(0, 0))
+        identities.append(identify_model(str(file)))
+    assert len(set(identities)) == 2 and all(text.startswith("clip.safetensors:sha256-") for text in identities)
+
+
+def test_a_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "clip.safetensors"
+    file.write_bytes(b"weights")
+    first = identify_model(str(file))
+    monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("the file was read again"))
+    assert identify_model(str(file)) == first
+
+
+def test_what_an_earlier_version_wrote_down_still_names_its_model(tmp_path: Path) -> None:
+    file = tmp_path / "clip.onnx"
+    file.write_bytes(b"123")
+    by_size = f"clip.onnx:{fingerprint([['clip.onnx', 3]])}"
+    assert is_same_model(by_size, str(file)) and is_same_model(identify_model(str(file)), str(file))
+    file.write_bytes(b"1234")
+    assert not is_same_model(by_size, str(file))
 
 
 def test_half_precision_keeps_directions_and_nan() -> None:

@@ -6,7 +6,9 @@ import os
 import pickle
 import random
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
@@ -35,6 +37,8 @@ xn--bcher-kva.example
 http://b.example/~a/%e9/../p%2fq.jpg?x=%2F
 https://whole.example/
 198.51.100.7
+http://192.0.2.1/a.jpg
+0.2.2
 [2001:db8::7]
 *.intranet
 ftp://c.example/never.jpg
@@ -88,6 +92,16 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> OptOut:
         ("http://www.whole.example/x.jpg", True),
         ("http://198.51.100.7/x", True),
         ("http://[2001:DB8:0::7]/x", True),
+        ("http://[::ffff:198.51.100.7]/x", True),
+        ("http://3325256711/x", True),
+        ("http://0xC6336407/x", True),
+        ("http://0306.063.0144.07/x", True),
+        ("http://198.51.25607/x", True),
+        ("http://198.51.100.7./x", True),
+        ("http://198.51.100.8/x", False),
+        ("http://9.198.51.100.7/x", False),
+        ("http://192.0.2.2/x", False),
+        ("http://0xC0000201/a.jpg", True),
         ("http://mirror.intranet/x", True),
         ("http://c.example/never.jpg", False),
         ("http://[::1/", False),
@@ -170,6 +184,34 @@ def test_a_list_is_read_once_and_again_when_it_changes(tmp_path: Path, monkeypat
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert load_opt_out([str(file)], tmp_path).refuses_url("http://b.example/")
     assert len(reads) == 2
+
+
+class Undated(BaseHTTPRequestHandler):
+    """Serves `lines` without a tag, a date or a length, as a page that a program makes."""
+
+    lines: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write("\n".join(self.lines).encode())
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def test_a_list_without_tag_or_date_is_read_again_when_it_grows(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Undated) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/list.txt"
+        Undated.lines = ["a.example"]
+        assert not load_opt_out([url], tmp_path).refuses_url("http://b.example/")
+        Undated.lines = ["a.example", "b.example"]
+        assert load_opt_out([url], tmp_path).refuses_url("http://b.example/")
+        server.shutdown()
 
 
 def test_a_list_may_lie_elsewhere(tmp_path: Path) -> None:

@@ -60,6 +60,15 @@ def test_what_does_not_come_is_tried_again_and_then_remembered() -> None:
     assert found[1] == {"always": robots_cache.MAX_TRIES, "twice": 3}
 
 
+def test_a_host_that_is_asked_too_much_for_its_rules_allows_nothing_for_now() -> None:
+    """A 4xx allows everything, and this one says nothing about the rules: a later round asks for them again."""
+
+    async def busy(e: Exchange) -> None:
+        await e.answer(429, b"")
+
+    assert asked({"busy": busy}, ["busy/1", "busy/2"]) == ([Status.HTTP_429] * 2, {"busy": 1})
+
+
 def test_those_least_lately_used_are_read_again_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(robots_cache, "MAX_BYTES", 3 * (robots_cache.BYTES_PER_ORIGIN + 8 * 30))
     order = ["a", "b", "c", "a", "d", "a", "b"]
