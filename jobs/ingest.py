@@ -9,6 +9,7 @@ so a source added to the recipe later is planned beside what is there, and repea
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -56,7 +57,9 @@ REASONS = (
 """Why ingest refuses a row; an adopted folder knows one reason more."""
 UNCOMMON = (RejectReason.NOT_TEXT, RejectReason.MALFORMED)
 """Reasons that a plan names only where they occur."""
-WRITTEN = "unit long, samples long, " + ", ".join(f"`{reason}` long" for reason in REASONS)
+WRITTEN = "unit long, samples long, num_others long, hosts string, " + ", ".join(
+    f"`{reason}` long" for reason in REASONS
+)
 
 
 def check(recipe: Recipe, root: Root) -> None:
@@ -97,9 +100,10 @@ def write_plan(
     number = len(read_plans(root))
     batch = name_batch(fresh, wheres, size, number)
     forget_unfinished(root, batch)
-    planned, hosts = plan_units(rows, size)
+    planned, largest = plan_units(rows, size)
     tagged = tag_repeats(rows, read_earlier_uids(spark, root))
-    written = write_units(spark, tagged, planned, root, batch)
+    written = write_units(spark, tagged, planned, root, batch, frozenset(largest))
+    hosts = describe_hosts(written)
     plan = {"batch": batch, "hosts": hosts} | describe_plan(fresh, written, planned, number, size)
     check_totals(plan)
     root.publish_json(plan_file(batch), plan)
@@ -155,23 +159,21 @@ def normalise(spark: SparkSession, fresh: list[Input], conditions: dict[str, str
     return rows.withColumn("reason", F.expr(f"case when m.reason is not null then m.reason{cases} end"))
 
 
-def plan_units(rows: DataFrame, num_rows_per_unit: int) -> tuple[Spread, dict[str, Any]]:
-    """Count rows a domain and plan the units; what the plan records of its hosts.
+def plan_units(rows: DataFrame, num_rows_per_unit: int) -> tuple[Spread, list[str]]:
+    """Count rows a domain, repeats included, and plan the units; the largest domains and those that are split.
 
     Only domains that are placed by themselves and the largest NUM_LARGEST reach the driver.
     """
     counts = rows.filter("reason is null").groupBy("domain").count().persist()
     try:
-        num_rows, num_domains = counts.agg(F.sum("count"), F.count("*")).collect()[0]
+        (num_rows,) = counts.agg(F.sum("count")).collect()[0]
         least = least_placed(num_rows_per_unit)
         placed = {r["domain"]: r["count"] for r in counts.filter(F.col("count") >= least).collect()}
         largest = counts.orderBy(F.desc("count"), "domain").limit(NUM_LARGEST).collect()
     finally:
         counts.unpersist()
-    hosts = {"num_rows": num_rows or 0, "num_domains": num_domains}
-    return spread_rows(num_rows or 0, placed, num_rows_per_unit), hosts | {
-        "largest": {r["domain"]: r["count"] for r in largest}
-    }
+    spread = spread_rows(num_rows or 0, placed, num_rows_per_unit)
+    return spread, [*(r["domain"] for r in largest), *spread.large]
 
 
 def read_earlier_uids(spark: SparkSession, root: Root) -> DataFrame | None:
@@ -203,9 +205,12 @@ def tag_repeats(rows: DataFrame, earlier: DataFrame | None) -> DataFrame:
 
 
 def write_units(
-    spark: SparkSession, tagged: DataFrame, planned: Spread, root: Root, batch: str
-) -> list[dict[str, int]]:
-    """Shuffle rows to their units and publish samples and rejects; the counts of each unit, in order."""
+    spark: SparkSession, tagged: DataFrame, planned: Spread, root: Root, batch: str, named: frozenset[str]
+) -> list[dict[str, Any]]:
+    """Shuffle rows to their units and publish samples and rejects; the counts of each unit, in order.
+
+    Samples are counted by domain for the domains in `named`, which are all that lie in more than one unit.
+    """
     columns = [*SAMPLES.names, "unit", "reason", "file", "row"]
     placed = place_rows(spark, tagged, planned).select(*columns)
     num_partitions = min(planned.num_units, max(spark.sparkContext.defaultParallelism * 4, planned.num_units // 64))
@@ -213,7 +218,7 @@ def write_units(
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for unit, table in by_unit(batches):
-            yield pa.RecordBatch.from_pylist([write_unit(root, batch, unit, table)])
+            yield pa.RecordBatch.from_pylist([write_unit(root, batch, unit, table, named)])
 
     return sorted((r.asDict() for r in sorted_rows.mapInArrow(write, WRITTEN).collect()), key=lambda r: r["unit"])
 
@@ -229,8 +234,8 @@ def place_rows(spark: SparkSession, rows: DataFrame, planned: Spread) -> DataFra
     return rows.join(table, "domain", "left").withColumn("unit", F.coalesce(piece, shared))
 
 
-def write_unit(root: Root, batch: str, unit: int, table: pa.Table) -> dict[str, int]:
-    """Publish the rejects, then the samples of one unit."""
+def write_unit(root: Root, batch: str, unit: int, table: pa.Table, named: frozenset[str]) -> dict[str, Any]:
+    """Publish the rejects, then the samples of one unit; their counts, those of domains in `named` as JSON."""
     reasons = table.column("reason").to_pylist()
     accepted = pa.array([r is None for r in reasons])
     rejected = table.filter(pa.array([r is not None for r in reasons]))
@@ -241,11 +246,24 @@ def write_unit(root: Root, batch: str, unit: int, table: pa.Table) -> dict[str, 
     if samples.num_rows:
         root.publish_parquet(samples_file(name), samples)
     counts = Counter(r for r in reasons if r)
-    return {"unit": unit, "samples": samples.num_rows, **{r.value: counts[r.value] for r in REASONS}}
+    domains = Counter(samples["domain"].to_pylist())
+    hosts = {domain: count for domain, count in domains.items() if domain in named}
+    described = {"num_others": len(domains) - len(hosts), "hosts": json.dumps(hosts)}
+    return {"unit": unit, "samples": samples.num_rows, **described, **{r.value: counts[r.value] for r in REASONS}}
+
+
+def describe_hosts(written: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the plan records of the hosts of its samples: a row that is a repeat is fetched from none."""
+    counts: Counter[str] = Counter()
+    for unit in written:
+        counts.update(json.loads(unit["hosts"]))
+    largest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:NUM_LARGEST]
+    num_rows, num_others = (sum(unit[key] for unit in written) for key in ("samples", "num_others"))
+    return {"num_rows": num_rows, "num_domains": num_others + len(counts), "largest": dict(largest)}
 
 
 def describe_plan(
-    fresh: list[Input], written: list[dict[str, int]], planned: Spread, number: int, size: int
+    fresh: list[Input], written: list[dict[str, Any]], planned: Spread, number: int, size: int
 ) -> dict[str, Any]:
     """The record of the plan: inputs, totals by reason, units with their rows, and how the hosts were spread."""
     batch_inputs = [

@@ -18,8 +18,11 @@ h2.limit { border-top: 3px solid #c33; }
 .pairs { display: flex; flex-wrap: wrap; gap: .8rem; }
 figure { margin: 0; background: #f4f4f4; padding: .3rem; }
 img { width: 112px; height: 112px; object-fit: contain; background: #fff; }
-img + img { margin-left: 3px; }
 figcaption { font-size: 12px; color: #555; }
+.frame { display: inline-block; overflow: hidden; line-height: 0; }
+.frame + .frame { margin-left: 3px; }
+.unsafe { filter: blur(12px); }
+.unsafe:hover { filter: none; }
 """
 
 
@@ -31,6 +34,8 @@ class Pair:
     right: bytes
     similarity: float
     label: str
+    is_blurred: tuple[bool, bool] = (False, False)
+    """Whether the left and the right one are blurred until the pointer is over them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +64,13 @@ def render_page(title: str, note: str, bins: Iterable[Bin]) -> str:
 
 
 def _figure(pair: Pair) -> str:
-    pictures = "".join(f'<img alt="unreadable" src="{_thumbnail(data)}">' for data in (pair.left, pair.right))
+    pictures = "".join(map(_picture, (pair.left, pair.right), pair.is_blurred))
     return f"<figure>{pictures}<figcaption>{pair.similarity:.3f} {html.escape(pair.label)}</figcaption></figure>"
+
+
+def _picture(data: bytes, is_blurred: bool) -> str:
+    blur = ' class="unsafe"' if is_blurred else ""
+    return f'<span class="frame"><img{blur} alt="unreadable" src="{_thumbnail(data)}"></span>'
 
 
 def _thumbnail(data: bytes) -> str:

@@ -7,6 +7,7 @@ import decimal
 import itertools
 import json
 import math
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,18 +26,26 @@ from curation.terminal import EscapedSink, escape_controls
 MAX_CELL = 60
 MAX_ROWS = 200
 """Rows that the table format shows; the other formats stream every row."""
+MAX_ROWS_DOWNWARDS = 5
+"""Rows up to which a table wider than the terminal has a line for each column; of more rows it has fewer columns."""
 
 
 def write_query(root: Root, sql: str, form: str, output: str | None, *, allow_files: bool = False) -> None:
     """Run `sql` and write its rows to `output`, or to standard output. Raises UserError for bad SQL.
 
-    Files outside of the root are read only with `allow_files`. On a terminal control characters are escaped.
+    Files outside of the root are read only with `allow_files`. On a terminal control characters are escaped, and tables
+    are as wide as it.
     """
-    if form == "parquet" and output is None and sys.stdout.isatty():
+    is_on_terminal = output is None and sys.stdout.isatty()
+    if form == "parquet" and is_on_terminal:
         raise UserError("Parquet is not for a terminal: name a file with --output.")
     relation = Manifest(root, allow_files=allow_files).query(sql)
     with _open_sink(output) as sink, _errors_as_user_errors():
-        _WRITERS[form](_rename_repeated(relation.to_arrow_reader(10_000)), sink)
+        reader = _rename_repeated(relation.to_arrow_reader(10_000))
+        if form == "table":
+            _write_table(reader, sink, shutil.get_terminal_size().columns if is_on_terminal else None)
+        else:
+            _WRITERS[form](reader, sink)
 
 
 @contextlib.contextmanager
@@ -136,22 +145,54 @@ def _format_cell(value: object) -> str:
     return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 
 
-def _write_table(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
+def _write_table(reader: pa.RecordBatchReader, sink: IO[bytes], width: int | None = None) -> None:
+    """Write a table of at most `width` characters a line, None for any; what is left out is said below it."""
     rows: list[list[str]] = []
     total = 0
-    numeric = [_is_numeric(field.type) for field in reader.schema]
+    names, numeric = reader.schema.names, [_is_numeric(field.type) for field in reader.schema]
     for batch in reader:
         wanted = batch.slice(0, max(0, MAX_ROWS - len(rows)))
         rows += [[_format_cell(v) for v in row.values()] for row in wanted.to_pylist()]
         total += batch.num_rows
-    sink.write(render_table(reader.schema.names, rows, numeric).encode())
+    num_columns = len(names) if width is None else _count_fitting(names, rows, width)
+    if num_columns < len(names) and total <= MAX_ROWS_DOWNWARDS:
+        sink.write(_render_downwards(names, rows).encode())
+        return
+    shown = [row[:num_columns] for row in rows]
+    sink.write(render_table(names[:num_columns], shown, numeric[:num_columns]).encode())
+    if num_columns < len(names):
+        left = len(names) - num_columns
+        sink.write(f"… {left:,} more columns; name those you want, or --format csv, json or parquet\n".encode())
     if total > len(rows):
         sink.write(f"… {total - len(rows):,} more rows; --format csv, json or parquet gives them all\n".encode())
 
 
+def _count_fitting(names: list[str], rows: list[list[str]], width: int) -> int:
+    """How many of the columns fit into a line of `width` characters, at least one."""
+    ends = itertools.accumulate(_measure_column(names[i], rows, i) + 2 for i in range(len(names)))
+    return max(1, sum(end - 2 <= width for end in ends)) if names else 0
+
+
+def _measure_column(name: str, rows: list[list[str]], number: int) -> int:
+    return max([len(escape_controls(name)), *(len(row[number]) for row in rows)])
+
+
+def _render_downwards(names: list[str], rows: list[list[str]]) -> str:
+    """Each row as lines of name and value, a line above it where there are several."""
+    names = [escape_controls(name) for name in names]
+    longest = max(map(len, names))
+    blocks = (
+        "".join(f"{name:<{longest}}  {cell}".rstrip() + "\n" for name, cell in zip(names, row, strict=True))
+        for row in rows
+    )
+    if len(rows) == 1:
+        return next(blocks)
+    return "".join(f"── row {number} ──\n{block}" for number, block in enumerate(blocks, 1))
+
+
 def render_table(names: list[str], rows: list[list[str]], right: list[bool]) -> str:
     """A table in plain text; columns with `right` are aligned to the right."""
-    widths = [max([len(escape_controls(name)), *(len(row[i]) for row in rows)]) for i, name in enumerate(names)]
+    widths = [_measure_column(name, rows, i) for i, name in enumerate(names)]
 
     def line(cells: list[str]) -> str:
         padded = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
@@ -161,4 +202,4 @@ def render_table(names: list[str], rows: list[list[str]], right: list[bool]) -> 
     return line(names) + line(["─" * w for w in widths]) + "".join(map(line, rows))
 
 
-_WRITERS = {"csv": _write_csv, "json": _write_json, "parquet": _write_parquet, "table": _write_table}
+_WRITERS = {"csv": _write_csv, "json": _write_json, "parquet": _write_parquet}

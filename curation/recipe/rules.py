@@ -23,6 +23,8 @@ DUPLICATE_COLUMNS = {
 }
 """Columns that the duplicates table adds to the manifest; null for rows that are not duplicates."""
 _RULE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+RESERVED_NAMES = ("metadata", "samples", "pictures", "kept", "packed", "pending", "ok")
+"""What the funnel calls its own rows; a rule of such a name could not be told from them."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def _parse_one(
 ) -> Rule:
     if not _RULE_NAME.fullmatch(name):
         raise UserError(f"Rule name {name!r} must be letters, digits, _ . - and begin with a letter: rename it.")
+    if name.lower() in RESERVED_NAMES:
+        raise UserError(f"Rule name {name!r} is a word of the funnel ({', '.join(RESERVED_NAMES)}): rename the rule.")
     try:
         parser = Parser(text, columns, quantiles)
         sql = parser.condition()

@@ -23,19 +23,28 @@ _PLUMBING = {"offset", "size", "train_offset", "train_size", "stored_width", "st
 class Distribution:
     """Counts of one column: `labels` of the bins or categories, rows in each, kept rows in each, unknown rows.
 
+    `column` names several columns where they have the same counts, as a filter's copy of a score of the metadata has.
     `ends` are the least and the greatest value of bins, None for categories.
     """
 
     column: str
-    labels: list[str]
-    counts: list[int]
-    kept: list[int]
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+    kept: tuple[int, ...]
     num_unknown: int
     ends: tuple[str, str] | None = None
 
 
 def distributions(manifest: Manifest) -> Iterator[Distribution]:
     """The distribution of each score of the manifest over the fetched pictures, unless all have the same value."""
+    by_counts: dict[Distribution, list[str]] = {}
+    for chart in _list_distributions(manifest):
+        by_counts.setdefault(replace(chart, column=""), []).append(chart.column)
+    for chart, columns in by_counts.items():
+        yield replace(chart, column=", ".join(columns))
+
+
+def _list_distributions(manifest: Manifest) -> Iterator[Distribution]:
     schema = manifest.query("select * from manifest limit 0").to_arrow_table().schema
     for field in schema:
         plumbing = field.name in _PLUMBING or field.name.startswith("claimed_")
@@ -89,9 +98,9 @@ def _count_rows(manifest: Manifest, column: str, key: str, known: str, labels: M
     ).fetchall()
     rows = {k: (count, kept) for k, count, kept in counted}
     ok = int(manifest.query("select count(*) from manifest where status = 'ok'").fetchall()[0][0])
-    counts = [rows.get(k, (0, 0))[0] for k in labels]
-    kept = [rows.get(k, (0, 0))[1] for k in labels]
-    return Distribution(column, list(labels.values()), counts, kept, ok - sum(count for count, _ in rows.values()))
+    counts = tuple(rows.get(k, (0, 0))[0] for k in labels)
+    kept = tuple(rows.get(k, (0, 0))[1] for k in labels)
+    return Distribution(column, tuple(labels.values()), counts, kept, ok - sum(count for count, _ in rows.values()))
 
 
 def render_svg(chart: Distribution) -> str:

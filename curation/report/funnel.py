@@ -17,8 +17,8 @@ class FunnelRow:
     """`count` rows and their `share` of all metadata rows.
 
     Without `reason`: the rows that reach `stage` (metadata, samples, pictures, kept, packed). With a reason: the rows
-    that are removed after the stage for it; `pending` are rows without a decision yet. `detail` explains a reason: the
-    SQL of a rule.
+    that are removed after the stage for it; `pending` are rows without a decision yet. `detail` explains a count: the
+    SQL of a rule, or what became of packed rows that the selection no longer keeps.
     """
 
     stage: str
@@ -39,13 +39,15 @@ def funnel(manifest: Manifest) -> list[FunnelRow]:
 
 
 def _count_stages(manifest: Manifest) -> Iterator[tuple[str, str | None, int, str]]:
-    num_samples = _query_int(manifest, "select count(*) from samples")
     totals = [plan["totals"] for plan in read_plans(manifest.root)]
+    # A damaged root may lack files of samples that its plans name, and their rows are accounted for still.
+    planned = sum(total["samples"] for total in totals)
+    num_samples = max(planned, _query_int(manifest, "select count(*) from samples"))
     rejected = _sum_counts(reasons for t in totals for reasons in t.items() if reasons[0] != "samples")
     yield "metadata", None, num_samples + sum(rejected.values()), ""
     yield from (("metadata", reason, count, "") for reason, count in _sort_by_count(rejected))
     yield "samples", None, num_samples, ""
-    statuses = _sum_counts(manifest.query("select status, count(*) from downloads group by status").fetchall())
+    statuses = _count_statuses(manifest, num_samples)
     if not statuses:
         return
     num_pictures = statuses.pop("ok", 0)
@@ -55,28 +57,72 @@ def _count_stages(manifest: Manifest) -> Iterator[tuple[str, str | None, int, st
     current = manifest.root.current("selection")
     if current is None:
         return
-    yield from _count_selection(manifest, num_pictures, current["config"])
+    yield from _count_selection(manifest, num_pictures, current)
+
+
+def _count_statuses(manifest: Manifest, num_samples: int) -> dict[str, int]:
+    counts = _query_counts(manifest, "select status, count(*) from downloads group by status")
+    if sum(counts.values()) <= num_samples:
+        return counts
+    return _query_counts(
+        manifest, "select status, count(distinct uid) from downloads semi join samples using (uid) group by status"
+    )
 
 
 def _count_selection(
-    manifest: Manifest, num_pictures: int, config: dict[str, Any]
+    manifest: Manifest, num_pictures: int, current: dict[str, Any]
 ) -> Iterator[tuple[str, str | None, int, str]]:
-    decided = _sum_counts(manifest.query("select coalesce(reason, ''), count(*) from selection group by 1").fetchall())
-    reasons = {reason: count for reason, count in decided.items() if not reason.startswith(DOWNLOAD)}
+    config, reasons = current["config"], _count_reasons(manifest, num_pictures)
     num_kept = reasons.pop("", 0)
     for rule in config.get("order", sorted(reasons)):
         yield "pictures", rule, reasons.get(rule, 0), config.get("rules", {}).get(rule, "")
+    unknown = sorted(set(reasons) - set(config.get("order", reasons)))
+    yield from (("pictures", reason, reasons[reason], "") for reason in unknown)
     pending = _pending(num_pictures - num_kept - sum(reasons.values()))
     yield from (("pictures", reason, count, "") for reason, count in pending.items())
     yield "kept", None, num_kept, ""
-    if manifest.root.current("train_index") is not None:
-        num_packed = _query_int(manifest, "select count(*) from train_index")
+    index = manifest.root.current("train_index")
+    if index is not None:
+        is_of_this = index["inputs"].get("selection") == current["fingerprint"]
+        num_packed, num_others = _count_packed(manifest, num_kept, is_of_this)
         yield from (("kept", reason, count, "") for reason, count in _pending(num_kept - num_packed).items())
-        yield "packed", None, num_packed, ""
+        note = f"and {num_others:,} that are no longer kept: run `curate pack`" if num_others else ""
+        yield "packed", None, num_packed, note
+
+
+def _count_reasons(manifest: Manifest, num_pictures: int) -> dict[str, int]:
+    """Rows that came by the reason of the current selection, kept ones under the empty text."""
+    decided = _query_counts(manifest, "select coalesce(reason, ''), count(*) from selection group by 1")
+    counts = {reason: count for reason, count in decided.items() if not reason.startswith(DOWNLOAD)}
+    if sum(counts.values()) <= num_pictures:
+        return counts
+    # The selection is of another state of the downloads; rows that it knows and that are gone must not be counted.
+    return _query_counts(
+        manifest,
+        "select coalesce(reason, ''), count(distinct uid) from selection semi join "
+        "(select uid from downloads semi join samples using (uid) where status = 'ok') using (uid) "
+        f"where not starts_with(coalesce(reason, ''), '{DOWNLOAD}') group by 1",
+    )
+
+
+def _count_packed(manifest: Manifest, num_kept: int, is_of_this: bool) -> tuple[int, int]:
+    """Packed rows that are kept, and packed rows that are not. `is_of_this`: they were packed from this selection."""
+    num_packed = _query_int(manifest, "select count(*) from train_index")
+    if is_of_this and num_packed <= num_kept:
+        return num_packed, 0
+    kept = _query_int(
+        manifest,
+        "select count(distinct uid) from train_index semi join (select uid from selection where kept) using (uid)",
+    )
+    return min(kept, num_kept), num_packed - kept
 
 
 def _query_int(manifest: Manifest, sql: str) -> int:
     return int(manifest.query(sql).fetchall()[0][0])
+
+
+def _query_counts(manifest: Manifest, sql: str) -> dict[str, int]:
+    return _sum_counts(manifest.query(sql).fetchall())
 
 
 def _sum_counts(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -87,7 +133,7 @@ def _sum_counts(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 
 def _pending(count: int) -> dict[str, int]:
-    return {"pending": count} if count else {}
+    return {"pending": count} if count > 0 else {}
 
 
 def _sort_by_count(counts: dict[str, int]) -> list[tuple[str, int]]:

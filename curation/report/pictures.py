@@ -15,12 +15,12 @@ from curation.errors import UserError
 from curation.manifest.manifest import Manifest
 from curation.manifest.quoting import quote_text
 from curation.places import ForeignPlaceError
+from curation.report.safety import is_known_safe
 from curation.shards import read_member
 
 NUM_PICTURES = 12
 THUMBNAIL_SIDE = 144
-UNSAFE = 0.5
-"""Pictures with a larger punsafe are blurred until the pointer is over them (LAION's own threshold)."""
+BLURRED_NOTE = "<p><small>Pictures that no score calls safe are blurred until the pointer is over them.</small></p>"
 _SHOWN = {"caption", "source", "width", "height", "duplicate_of"}
 """Columns that every figure shows in its own way."""
 
@@ -40,6 +40,7 @@ def render_galleries(manifest: Manifest, rules: Mapping[str, str]) -> Iterator[t
             kept = {row["uid"]: row for row in _query_kept_instead(manifest, rows)}
             figures = "".join(_render_figure(manifest, row, named, kept.get(row["duplicate_of"])) for row in rows)
             note = "<p><small>Right of each bar: the picture that was kept instead.</small></p>" if kept else ""
+            note += BLURRED_NOTE if not all(map(is_known_safe, [*rows, *kept.values()])) else ""
             yield reason, f'{note}<div class="gallery">{figures}</div>'
 
 
@@ -95,7 +96,7 @@ def _render_image(manifest: Manifest, row: dict[str, Any]) -> str:
         raise  # the root sends its readers where no run has been
     except (UserError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return '<div class="missing">unreadable</div>'  # a damaged shard, which `verify` names, must not hide the rest
-    unsafe = ' class="unsafe"' if (row["punsafe"] or 0) > UNSAFE else ""
+    unsafe = "" if is_known_safe(row) else ' class="unsafe"'
     alt = escape((row["caption"] or "")[:80], quote=True)
     return f'<img{unsafe} alt="{alt}" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
 

@@ -19,6 +19,7 @@ from curation.duplicates.hamming import BITS
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
 from curation.recipe.config import Recipe
+from curation.report.safety import is_known_safe
 from curation.storage import Root, whole_file
 from curation.tables import embedded_units
 from jobs.duplicates.checks import check_vectors
@@ -56,7 +57,8 @@ def preview(spark: SparkSession, recipe: Recipe, root: Root, output: str) -> Non
         bins += _fill_hash_bins(root, rows, plan.max_hamming, plan.min_entropy)
         note = (
             f"{len(rows):,} of the root's pictures ({how}), of exact copies one each, compared with each other. The "
-            f"red line is where the recipe cuts; where the pairs above it are not the same picture, move it up."
+            f"red line is where the recipe cuts; where the pairs above it are not the same picture, move it up. "
+            f"Pictures that no score calls safe are blurred until the pointer is over them."
         )
         file.write(render_page(f"Near-duplicates in {root.base}", note, bins).encode())
 
@@ -155,6 +157,9 @@ def _make_bin(
     def picture(i: int) -> bytes:
         return read_stored_picture(root, rows.slice(i, 1).to_pylist()[0])
 
+    def is_blurred(i: int) -> bool:
+        return not is_known_safe(rows.slice(i, 1).to_pylist()[0])
+
     uids = rows["uid"]
     pairs = tuple(
         Pair(
@@ -162,6 +167,7 @@ def _make_bin(
             right=picture(right),
             similarity=similarity,
             label=f"{uids[left].as_py()[:6]} {uids[right].as_py()[:6]}",
+            is_blurred=(is_blurred(left), is_blurred(right)),
         )
         for left, right, similarity in drawn
     )

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from curation.duplicates.clustering import normalise, usable
 from curation.duplicates.phash import NUM_SET_BITS
+from curation.report.safety import SAFETY_COLUMNS
 from curation.schema import Status
 from curation.storage import Root
-from curation.tables import downloads_file, metadata_file, vectors_file
+from curation.tables import downloads_file, metadata_file, samples_file, score_tables, unit_file, vectors_file
 from jobs.duplicates.arrays import load_npy
 from jobs.spark.tasks import map_units
 
@@ -177,18 +179,39 @@ def _find_near(unit: UnitPictures, probes: Probes, limits: list[float]) -> Itera
 def _read(
     spark: SparkSession, root: Root, units: list[str], chosen: np.ndarray, embedded: bool
 ) -> tuple[pa.Table, np.ndarray | None]:
-    """COLUMNS of the `chosen` rows in order of uid, and their vectors."""
+    """COLUMNS of the `chosen` rows and what says how safe they are, in order of uid, and their vectors."""
     wanted = [(int(number), chosen["row"][chosen["unit"] == number]) for number in np.unique(chosen["unit"])]
 
     def read(item: tuple[int, np.ndarray]) -> tuple[pa.Table, np.ndarray | None]:
         unit = UnitPictures(root, item[0], units[item[0]], embedded, 0.0)
         places = np.searchsorted(unit.rows, item[1])
-        return unit.table.take(places), unit.vectors(places) if embedded else None
+        table = add_safety(root, units[item[0]], unit.table.take(places))
+        return table, unit.vectors(places) if embedded else None
 
     parts = map_units(spark, "read", wanted, read)
     if not parts:
         return pa.table({"uid": pa.array([], pa.string())}), None
-    table = pa.concat_tables([part for part, _ in parts])
+    table = pa.concat_tables([part for part, _ in parts], promote_options="default")
     order = pc.sort_indices(table["uid"])
     vectors = [part for _, part in parts if part is not None and part.shape[1]]
     return table.take(order), np.concatenate(vectors)[order.to_numpy()] if vectors else None
+
+
+def add_safety(root: Root, unit: str, rows: pa.Table) -> pa.Table:
+    """`rows` of `unit` with the columns of samples and score tables by which pictures are blurred."""
+    for rel in (samples_file(unit), *(unit_file(table, unit) for table in score_tables(root))):
+        wanted = [name for name in _read_names(root, rel) if name in SAFETY_COLUMNS and name not in rows.column_names]
+        if wanted:
+            scores = root.read_parquet(rel, ["uid", *wanted])
+            found = pc.index_in(rows["uid"], scores["uid"].combine_chunks())
+            for name in wanted:
+                rows = rows.append_column(name, scores[name].combine_chunks().take(found))
+    return rows
+
+
+def _read_names(root: Root, rel: str) -> list[str]:
+    """Names of the columns of file `rel`; none where there is no such file."""
+    if not root.exists(rel):
+        return []
+    with root.open(rel) as file:
+        return list(pq.read_schema(file).names)

@@ -108,6 +108,18 @@ def test_units_own_their_domains(spark: SparkSession, recipe: Recipe, tmp_path: 
     assert all(len(units) == 1 for units in homes.values())
 
 
+def test_what_a_plan_says_of_its_hosts_counts_no_repeat(
+    spark: SparkSession, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, recipe, root)
+    domains = Counter(row["domain"] for row in samples(root))
+    (plan,) = [root.read_json(f"plans/{name}") for name in root.list("plans", ".json")]
+    assert plan["hosts"]["largest"] == dict(domains)
+    assert plan["hosts"]["num_rows"] == sum(domains.values()) and plan["hosts"]["num_domains"] == len(domains)
+    assert f"  big.example: {domains['big.example']:,} rows" in capsys.readouterr().err
+
+
 def test_same_input_same_bytes_and_no_work_twice(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
     first, second = Root(tmp_path / "one"), Root(tmp_path / "two")
     ingest.run(spark, recipe, first)

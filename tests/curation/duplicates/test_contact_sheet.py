@@ -29,3 +29,9 @@ def test_the_page_stands_alone_and_marks_the_limit_once() -> None:
     shown = re.findall(r"base64,([^\"]+)", text)
     assert len(shown) == 2
     assert max(Image.open(io.BytesIO(base64.b64decode(shown[0]))).size) <= 224
+
+
+def test_pictures_that_are_not_known_to_be_safe_are_blurred() -> None:
+    pair = Pair(left=encoded(1, "PNG"), right=encoded(2, "PNG"), similarity=1, label="", is_blurred=(False, True))
+    text = render_page("t", "n", [Bin(title="near", total=1, pairs=(pair,), is_removed=True)])
+    assert re.findall(r"<img( class=\"unsafe\")?", text) == ["", ' class="unsafe"'] and ".unsafe { filter: blur" in text

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.errors import UserError
+from curation.manifest.manifest import Manifest
 from curation.manifest.query import MAX_ROWS, write_query
 from tests.support import small_root
 from tests.support.small_root import SmallRoot
@@ -113,3 +114,52 @@ def test_a_reader_that_leaves_early_is_no_error(made: SmallRoot) -> None:
     assert process.stdout.readline().startswith(b'"uid"')
     process.stdout.close()
     assert (process.wait(60), process.stderr.read()) == (141, b"")
+
+
+class Terminal(io.TextIOWrapper):
+    """Standard output that says it is a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8")
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(made: SmallRoot, monkeypatch: pytest.MonkeyPatch, sql: str, form: str = "table") -> list[str]:
+    """The lines that a terminal of 80 columns gets."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    write_query(made.root, sql, form, None)
+    buffer = terminal.buffer
+    assert isinstance(buffer, io.BytesIO)
+    return buffer.getvalue().decode().splitlines()
+
+
+def test_a_wide_table_fits_the_terminal_and_says_what_is_left_out(
+    made: SmallRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = shown(made, monkeypatch, "select * from manifest")
+    assert max(map(len, lines)) <= 80 and lines[0].startswith("uid ")
+    names = Manifest(made.root).columns("manifest")
+    left = len(names) - len(lines[0].split())
+    assert lines[-1].startswith(f"… {left} more columns; ") and 0 < left < len(names)
+
+
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_a_few_wide_rows_have_a_line_for_each_column(
+    made: SmallRoot, monkeypatch: pytest.MonkeyPatch, num_rows: int
+) -> None:
+    lines = shown(made, monkeypatch, f"select * from manifest order by uid limit {num_rows}")
+    names = Manifest(made.root).columns("manifest")
+    assert [line.split()[0] for line in lines if not line.startswith("──")] == names * num_rows
+    assert len(lines) == num_rows * len(names) + (num_rows if num_rows > 1 else 0)
+
+
+def test_narrow_tables_and_other_forms_are_whole_on_a_terminal(
+    made: SmallRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "more columns" not in "".join(shown(made, monkeypatch, ASK))
+    (header, *_) = shown(made, monkeypatch, "select * from manifest", "csv")
+    assert len(header.split(",")) == len(Manifest(made.root).columns("manifest"))

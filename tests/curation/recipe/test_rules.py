@@ -211,3 +211,9 @@ def test_needs_are_reported() -> None:
     assert counted.columns == {"source", "phash", "status"} and counted.is_global
     assert ranked.columns == {"domain", "width", "uid", "status"} and ranked.is_global
     assert top.quantiles == {("clip_similarity", 0.7)} and top.is_global
+
+
+@pytest.mark.parametrize("name", ["pending", "kept", "Kept", "pictures", "packed", "ok"])
+def test_a_rule_is_not_called_like_a_row_of_the_funnel(name: str) -> None:
+    with pytest.raises(UserError, match=f"Rule name '{name}' is a word of the funnel .*: rename"):
+        rules.parse({name: "width > 1"}, COLUMNS)

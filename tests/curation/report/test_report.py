@@ -16,7 +16,8 @@ from PIL import Image
 from curation import schema
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
-from curation.report import FunnelRow, charts, funnel, status_text, write_html
+from curation.report import charts, write_html
+from curation.report.safety import is_known_safe
 from curation.storage import Root
 from tests.support import small_root
 from tests.support.small_root import UNITS, SmallRoot
@@ -29,61 +30,6 @@ def made(root: Root) -> SmallRoot:
     small_root.duplicates(made, {ok[0]: ok[1]})
     small_root.pack(made, small_root.select(made))
     return made
-
-
-def _stages(rows: list[FunnelRow]) -> dict[str, int]:
-    return {row.stage: row.count for row in rows if row.reason is None}
-
-
-def _lost(rows: list[FunnelRow], stage: str) -> dict[str, int]:
-    return {row.reason: row.count for row in rows if row.stage == stage and row.reason is not None}
-
-
-def test_counts_are_those_of_the_rows(made: SmallRoot) -> None:
-    rows = funnel(Manifest(made.root))
-    statuses = [row["status"] for row in made.downloads.values()]
-    wide = sum(row["status"] == "ok" and row["width"] / row["height"] < 1.2 for row in made.downloads.values())
-    assert _stages(rows) == {
-        "metadata": 42,
-        "samples": 40,
-        "pictures": statuses.count("ok"),
-        "kept": statuses.count("ok") - wide,
-        "packed": statuses.count("ok") - wide,
-    }
-    assert _lost(rows, "metadata") == {"no_url": 1, "where": 1}
-    assert _lost(rows, "samples") == {s: statuses.count(s) for s in set(statuses) - {"ok"}}
-    assert _lost(rows, "pictures") == {"wide": wide} and wide > 0
-    assert all(row.share == row.count / 42 for row in rows)
-
-
-@pytest.mark.parametrize("removed", [[], ["train_index/current.json"], [f"downloads/{UNITS[1]}.parquet"]])
-def test_each_stage_is_the_next_one_and_what_was_lost(made: SmallRoot, removed: list[str]) -> None:
-    for rel in removed:
-        Path(made.root.full(rel)).unlink()
-    rows = funnel(Manifest(made.root))
-    stages = list(_stages(rows).items())
-    if removed == [f"downloads/{UNITS[1]}.parquet"]:
-        stages = stages[:3]  # the selection was made of more than what is left
-    for (stage, count), (_, following) in zip(stages, stages[1:], strict=False):
-        assert count == following + sum(_lost(rows, stage).values()), stage
-
-
-def test_what_is_undecided_is_pending(made: SmallRoot) -> None:
-    Path(made.root.full(f"downloads/{UNITS[1]}.parquet")).unlink()
-    made.root.remove("selection")
-    rows = funnel(Manifest(made.root))
-    assert _lost(rows, "samples")["pending"] == 20 and list(_stages(rows)) == ["metadata", "samples", "pictures"]
-
-
-def test_an_empty_root_has_a_status(root: Root) -> None:
-    assert status_text(root) == "metadata  0  0.00 %\nsamples   0  0.00 %\n"
-
-
-def test_status_is_aligned_and_names_the_rule(made: SmallRoot) -> None:
-    text = status_text(made.root)
-    lines = text.splitlines()
-    assert len({line.index("%") for line in lines}) == 1 and all(line == line.rstrip() for line in lines)
-    assert re.search(r"^  - wide +\d+ +\d+\.\d\d %  width / height >= 1\.2$", text, re.MULTILINE)
 
 
 class _Page(HTMLParser):
@@ -219,7 +165,49 @@ def test_bins_of_whole_numbers_hold_whole_numbers(root: Root) -> None:
         columns = {"few": pa.array(few, pa.int32()), "many": pa.array(many, pa.int32())}
         root.publish_parquet(f"scores_numbers/{unit}.parquet", pa.table({"uid": uids, **columns}))
     found = {chart.column: chart for chart in charts.distributions(Manifest(root))}
-    assert found["few"].labels == ["0 to 1", "1 to 2", "2 to 3", "3 to 4"] and set(found["few"].counts) == {12}
+    assert found["few"].labels == ("0 to 1", "1 to 2", "2 to 3", "3 to 4") and set(found["few"].counts) == {12}
     assert len(found["many"].labels) <= charts.NUM_BINS and sum(found["many"].counts) == len(made.images)
     edges = [label.split(" to ")[0] for label in found["many"].labels]
     assert all(edge.isdigit() for edge in edges)
+
+
+def test_a_score_that_two_columns_hold_is_charted_once(root: Root) -> None:
+    made = small_root.build(root)
+    for unit in UNITS:
+        uids = sorted(u for u, row in made.downloads.items() if row["status"] == "ok" and made.units[u] == unit)
+        score = pa.array([made.samples[uid]["clip_similarity"] for uid in uids], pa.float32())
+        root.publish_parquet(f"scores_clip_score/{unit}.parquet", pa.table({"uid": uids, "clip_score": score}))
+    columns = [chart.column for chart in charts.distributions(Manifest(root))]
+    assert "clip_similarity, clip_score" in columns and "clip_score" not in columns
+    assert len(columns) == len(set(columns)) and "clip_similarity_l14" in columns
+
+
+def test_pictures_that_no_score_calls_safe_are_blurred(root: Root, tmp_path: Path) -> None:
+    made = small_root.build(root)
+    unknown = sorted(made.images)[::3]
+    for unit in UNITS:
+        rows = [row for uid, row in sorted(made.samples.items()) if made.units[uid] == unit]
+        rows = [row | ({"punsafe": None} if row["uid"] in unknown else {}) for row in rows]
+        root.publish_parquet(f"samples/{unit}.parquet", pa.Table.from_pylist(rows, schema.SAMPLES))
+    small_root.select(made, min_aspect=0)
+    write_html(root, tmp_path / "report.html")
+    images = re.findall(r"<img( class=\"unsafe\")?", (tmp_path / "report.html").read_text())
+    shown = sorted(made.images)[:12]
+    safe = [uid not in unknown and round(made.samples[uid]["punsafe"], 6) <= 0.5 for uid in shown]
+    assert [not blur for blur in images] == safe and {True, False} == set(safe)
+
+
+@pytest.mark.parametrize(
+    ("row", "safe"),
+    [
+        ({}, False),
+        ({"punsafe": float("nan")}, False),
+        ({"punsafe": 0.1}, True),
+        ({"punsafe": 0.1, "opennsfw_score": 0.9}, False),
+        ({"nsfw": "UNLIKELY"}, True),
+        ({"nsfw": "UNSURE", "punsafe": 0.1}, False),
+        ({"nsfw": "", "unsafe_score": 0.5}, True),
+    ],
+)
+def test_safe_is_what_something_calls_safe_and_nothing_unsafe(row: dict[str, object], safe: bool) -> None:
+    assert is_known_safe(row) == safe
