@@ -311,7 +311,7 @@ class Root:
         """UserError unless this is a root of this version, or a folder that is empty or does not exist yet."""
         if self.exists("root.json"):
             self.check_format()
-        elif self.exists("") and self.fs.ls(self.full("")):
+        elif self.exists("") and any(Path(e["name"]).name != SCRATCH for e in self.fs.ls(self.full(""), detail=True)):
             raise UserError(f"{self.base} is not empty and has no root.json: name a new folder for the root.")
 
     def check_format(self) -> None:

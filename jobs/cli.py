@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from curation import __version__
+from curation.root_lock import hold_root
 from curation.storage import Root
 from curation.terminal import write_error, write_out
 from jobs.spark.stage import add_arguments, run_guarded, run_stages
@@ -152,7 +153,9 @@ def _query(arguments: argparse.Namespace) -> None:
 def _adopt(arguments: argparse.Namespace) -> None:
     from curation.adopt import adopt
 
-    adopt(Root(arguments.root), arguments.folders)
+    root = Root(arguments.root)
+    with hold_root(root):
+        adopt(root, arguments.folders)
 
 
 def _export(arguments: argparse.Namespace) -> None:

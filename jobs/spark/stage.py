@@ -12,6 +12,7 @@ from typing import Any
 
 from curation.errors import UserError
 from curation.recipe.config import Recipe, load_recipe
+from curation.root_lock import hold_root
 from curation.storage import Root
 from curation.terminal import write_error
 
@@ -64,6 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_stages(stages: Sequence[Stage], arguments: argparse.Namespace) -> None:
     """Check recipe and root for all `stages`, start Spark once, and run them in order, saying which one is at work.
 
+    Another run on the same root is waited for.
+
     Raises UserError before Spark starts and before anything is written, for whatever can be known by then.
     """
     recipe = load_recipe(arguments.recipe, arguments.set)
@@ -73,12 +76,15 @@ def run_stages(stages: Sequence[Stage], arguments: argparse.Namespace) -> None:
     from jobs.spark.errors import unwrap_task_errors
     from jobs.spark.session import session
 
-    spark = session("curate")
-    for stage in stages:
-        started = time.monotonic()
-        with unwrap_task_errors():
-            stage.run(spark, recipe, root)
-        write_error(f"{stage.name:9} done in {time.monotonic() - started:6.1f} s\n")
+    with hold_root(root) as waited:
+        if waited:
+            check_stages(stages, recipe, root)
+        spark = session("curate")
+        for stage in stages:
+            started = time.monotonic()
+            with unwrap_task_errors():
+                stage.run(spark, recipe, root)
+            write_error(f"{stage.name:9} done in {time.monotonic() - started:6.1f} s\n")
 
 
 def check_stages(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
