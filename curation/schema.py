@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from enum import StrEnum
+from itertools import count
 from typing import TypedDict
 
 import pyarrow as pa
@@ -102,6 +104,24 @@ SAMPLES = _schema(
     aesthetic=_F32,
     num_faces=_I32,
 )
+
+
+def name_captions(number: int) -> list[str]:
+    """Names of `number` columns of captions: `caption`, `caption_2`, `caption_3` …"""
+    return ["caption", *(f"caption_{k}" for k in range(2, number + 1))]
+
+
+def count_captions(names: Iterable[str]) -> int:
+    """How many columns of captions are among the columns `names` of samples."""
+    known = set(names)
+    return next(k for k in count(1) if f"caption_{k + 1}" not in known)
+
+
+def samples_schema(num_captions: int = 1) -> pa.Schema:
+    """SAMPLES and, of a plan whose sources keep several captions, the further ones; they take no part in the uid."""
+    further = [pa.field(name, _S) for name in name_captions(num_captions)[1:]]
+    return pa.schema([*SAMPLES, *further])
+
 
 REJECTS = _schema(source=_S, file=_S, row=_I64, uid=_S, reason=_S)
 

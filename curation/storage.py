@@ -207,9 +207,19 @@ class Root:
     def read_parquet(self, rel: str, columns: Iterable[str] | None = None) -> pa.Table:
         """The table in file `rel`. Raises UserError when it is not readable parquet."""
         wanted = None if columns is None else list(columns)
+        with self._open_parquet(rel) as file:
+            return file.read(columns=wanted)
+
+    def read_schema(self, rel: str) -> pa.Schema:
+        """The columns of the parquet file `rel`, without its rows. Raises UserError when it is not readable parquet."""
+        with self._open_parquet(rel) as file:
+            return file.schema_arrow
+
+    @contextlib.contextmanager
+    def _open_parquet(self, rel: str) -> Iterator[pq.ParquetFile]:
         try:
             with self.open(rel) as f:
-                return pq.ParquetFile(f).read(columns=wanted)
+                yield pq.ParquetFile(f)
         except (pa.ArrowInvalid, OSError) as error:
             if isinstance(error, FileNotFoundError):
                 raise

@@ -6,8 +6,10 @@ Paths are relative to the root (`curation.storage.Root`). docs/architecture.md s
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from curation.schema import count_captions
 from curation.storage import Root, fingerprint
 
 PLANS = "plans"
@@ -40,6 +42,17 @@ def unit_file(table: str, unit: str) -> str:
 def samples_file(unit: str) -> str:
     """The planned input of `unit`."""
     return unit_file(SAMPLES, unit)
+
+
+def batch_of(unit: str) -> str:
+    """The batch of `unit`, which is BATCH-NNNNNN."""
+    return unit.rpartition("-")[0]
+
+
+def count_captions_by_batch(root: Root, units: Sequence[str]) -> dict[str, int]:
+    """Batch → columns of captions in its samples, as the first of its `units` has. Raises UserError for damage."""
+    first = {batch_of(unit): unit for unit in reversed(units)}
+    return {batch: count_captions(root.read_schema(samples_file(unit)).names) for batch, unit in first.items()}
 
 
 def rejects_file(unit: str) -> str:

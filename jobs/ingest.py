@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from curation.errors import UserError
 from curation.metadata.inputs import Input, find_inputs
-from curation.metadata.rows import ROWS, divide, read_shares
+from curation.metadata.rows import divide, read_shares, rows_schema
 from curation.plan import (
     Spread,
     describe_spread,
@@ -35,7 +35,7 @@ from curation.plan import (
 from curation.recipe.config import Recipe
 from curation.recipe.rules import parse_where
 from curation.recipe.sql import string_sql
-from curation.schema import REJECTS, SAMPLES, RejectReason
+from curation.schema import REJECTS, SAMPLES, RejectReason, count_captions, samples_schema
 from curation.storage import Root
 from curation.tables import plan_file, rejects_file, samples_file
 from curation.terminal import write_error
@@ -145,13 +145,14 @@ def forget_unfinished(root: Root, batch: str) -> None:
 
 
 def normalise(spark: SparkSession, fresh: list[Input], conditions: dict[str, str]) -> DataFrame:
-    """All rows in columns ROWS; `position` and `row` rank repeats.
+    """All rows in the columns of `rows_schema`; `position` and `row` rank repeats.
 
     `conditions` has the SQL of each source's `where`, over alias `m`.
     """
     num_rows = sum(sum(item.parts) for item in fresh)
     share = max(MIN_ROWS_PER_TASK, min(MAX_ROWS_PER_TASK, num_rows // (4 * spark.sparkContext.defaultParallelism)))
-    rows = read_slices(spark, divide(fresh, share), read_shares, ROWS).alias("m")
+    schema = rows_schema(max((item.num_captions for item in fresh), default=1))
+    rows = read_slices(spark, divide(fresh, share), read_shares, schema).alias("m")
     cases = "".join(
         f" when m.source = {string_sql(source)} and not coalesce({condition}, false) then '{RejectReason.WHERE}'"
         for source, condition in conditions.items()
@@ -211,7 +212,8 @@ def write_units(
 
     Samples are counted by domain for the domains in `named`, which are all that lie in more than one unit.
     """
-    columns = [*SAMPLES.names, "unit", "reason", "file", "row"]
+    known = samples_schema(count_captions(tagged.columns)).names
+    columns = [*known, "unit", "reason", "file", "row"]
     placed = place_rows(spark, tagged, planned).select(*columns)
     num_partitions = min(planned.num_units, max(spark.sparkContext.defaultParallelism * 4, planned.num_units // 64))
     sorted_rows = placed.repartition(num_partitions, "unit").sortWithinPartitions("unit", "uid", "file", "row")
@@ -242,7 +244,8 @@ def write_unit(root: Root, batch: str, unit: int, table: pa.Table, named: frozen
     name = f"{batch}-{unit:06d}"
     if rejected.num_rows:
         root.publish_parquet(rejects_file(name), rejected.select(REJECTS.names).cast(REJECTS))
-    samples = table.filter(accepted).select(SAMPLES.names).cast(SAMPLES)
+    schema = samples_schema(count_captions(table.column_names))
+    samples = table.filter(accepted).select(schema.names).cast(schema)
     if samples.num_rows:
         root.publish_parquet(samples_file(name), samples)
     counts = Counter(r for r in reasons if r)

@@ -28,11 +28,12 @@ from pyspark.sql import functions as F
 
 from curation.errors import UserError
 from curation.recipe.config import PackConfig, Recipe
-from curation.schema import DOWNLOADS, SAMPLES, TRAIN_INDEX
+from curation.schema import DOWNLOADS, TRAIN_INDEX, samples_schema
 from curation.settings import content_settings
 from curation.shards import BLOCK, ShardWriter, file_sha256, picture_extension, read_member
 from curation.storage import Root, fingerprint
 from curation.tables import (
+    count_captions_by_batch,
     fingerprint_table,
     score_tables,
     train_index_file,
@@ -84,10 +85,13 @@ class Bucket:
 def check(recipe: Recipe, root: Root) -> None:
     """Raise UserError for caption columns that are no columns of text of samples, downloads and scores.
 
-    Scores are those of the recipe's filters and those that `root` has.
+    Samples have the captions of the recipe's sources and those that `root` has; scores are those of the recipe's
+    filters and those that `root` has.
     """
-    scores = build_score_schemas(recipe) | read_score_schemas(root, root.units("samples"))
-    build_index_schema(scores, recipe.pack.captions)
+    units = root.units("samples")
+    scores = build_score_schemas(recipe) | read_score_schemas(root, units)
+    counts = [*count_captions_by_batch(root, units).values(), *(source.num_captions for source in recipe.sources)]
+    build_index_schema(scores, recipe.pack.captions, max(counts, default=1))
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
@@ -95,7 +99,8 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     selection = root.current("selection")
     if selection is None:
         raise UserError(f"{root.base} has no selection: run `curate select` first.")
-    scores = read_score_schemas(root, root.units("samples"))
+    units = root.units("samples")
+    scores = read_score_schemas(root, units)
     inputs = {name: fingerprint_table(root, name) for name in ("samples", "downloads", *scores)}
     inputs["selection"] = selection["fingerprint"]
     config = content_settings(recipe.pack)
@@ -103,7 +108,9 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     previous = root.current("train_index")
     if previous is not None and previous["fingerprint"] == fp and is_complete(root, previous):
         return
-    version = Version(root=root, fp=fp, pack=recipe.pack, columns=build_index_schema(scores, recipe.pack.captions))
+    num_captions = max(count_captions_by_batch(root, units).values(), default=1)
+    columns = build_index_schema(scores, recipe.pack.captions, num_captions)
+    version = Version(root=root, fp=fp, pack=recipe.pack, columns=columns)
     kept = find_kept_rows(spark, selection["files"], scores, version)
     buckets = count_buckets(kept, recipe.pack.seed, count_selection_rows(root, selection["files"]))
     if not any(bucket.num_rows for bucket in buckets):
@@ -131,7 +138,9 @@ def read_score_schemas(root: Root, units: list[str]) -> dict[str, pa.Schema]:
     return schemas
 
 
-def build_index_schema(scores: Mapping[str, pa.Schema], captions: Mapping[str, float]) -> pa.Schema:
+def build_index_schema(
+    scores: Mapping[str, pa.Schema], captions: Mapping[str, float], num_captions: int = 1
+) -> pa.Schema:
     """Columns of train_index: where each member lies, then all that is known of the sample.
 
     `caption` is what the .txt says; the sample's own is `original_caption` where another may have been taken.
@@ -139,7 +148,7 @@ def build_index_schema(scores: Mapping[str, pa.Schema], captions: Mapping[str, f
     """
     fields = {field.name: field for field in TRAIN_INDEX}
     for field in [
-        *SAMPLES,
+        *samples_schema(num_captions),
         *(f for f in DOWNLOADS if f.name not in _LOCATION),
         *(f for s in scores.values() for f in s),
     ]:
@@ -201,7 +210,7 @@ def choose_caption(row: Mapping[str, Any], pack: PackConfig) -> str | None:
     names = sorted(pack.captions)
     ends = accumulate(pack.captions[name] for name in names)
     first = next((k for k, end in enumerate(ends) if drawn < end), len(names) - 1)
-    return next((row[name] for name in names[first:] + names[:first] if row[name]), None)
+    return next((text for name in names[first:] + names[:first] if (text := row.get(name))), None)
 
 
 def _encode_texts(record: Mapping[str, Any]) -> dict[str, bytes]:

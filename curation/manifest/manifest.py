@@ -32,7 +32,7 @@ from curation.manifest.quoting import (
 from curation.manifest.rewrite import Use, rewrite_query
 from curation.manifest.uid_index import MIN_FILES, UidIndex
 from curation.storage import Root
-from curation.tables import score_tables
+from curation.tables import SAMPLES, batch_of, count_captions_by_batch, score_tables
 
 UNIT_TABLES = {"samples": schema.SAMPLES, "rejects": schema.REJECTS, "downloads": schema.DOWNLOADS}
 VERSIONED_TABLES = {
@@ -116,18 +116,19 @@ class Manifest:
         known: dict[str, pa.Schema | None] = {**UNIT_TABLES, **VERSIONED_TABLES, **dict.fromkeys(scores)}
         check_names(list(known), self.root.url())
         self._files = {name: self.files(name) for name in known}
+        self._num_captions = count_captions_by_batch(self.root, [Path(file).stem for file in self._files[SAMPLES]])
         for name, columns in known.items():
             self._create_view(name, columns)
         for table in scores:
             check_names(self._stored_columns(table), self.root.url(table))
-        self._wide = _Wide(scores={table: self.columns(table) for table in scores})
+        self._wide = _Wide(samples=self.columns(SAMPLES), scores={table: self.columns(table) for table in scores})
         self.connection.execute(f"create view scores as {self._wide.scores_sql()}")
         self.connection.execute(f"create view manifest as {self._wide.sql(None, {})}")
         self._views = frozenset({*known, "manifest"})
 
     def _create_view(self, name: str, columns: pa.Schema | None) -> None:
         files = self._files[name]
-        sql = self._scan(files) if files else f"select {_empty_columns(columns or pa.schema([]))} where false"
+        sql = self._scan(name, files) if files else f"select {_empty_columns(columns or pa.schema([]))} where false"
         try:
             self.connection.execute(f"create view {quote_identifier(name)} as {sql}")
         except duckdb.Error as error:
@@ -144,7 +145,20 @@ class Manifest:
         with self.root.open(self._files[table][0]) as file:
             return list(pq.ParquetFile(file).schema_arrow.names)
 
-    def _scan(self, files: Iterable[str]) -> str:
+    def _scan(self, table: str, files: Sequence[str]) -> str:
+        if table != SAMPLES:
+            return self._scan_files(files)
+        by_number: dict[int, list[str]] = {}
+        for file in files:
+            by_number.setdefault(self._num_captions[batch_of(Path(file).stem)], []).append(file)
+        every = schema.name_captions(max(self._num_captions.values()))
+        parts = []
+        for number, same in by_number.items():
+            lacking = "".join(f", null::varchar as {name}" for name in every[number:])
+            parts.append(f"select *{lacking} {self._scan_files(same)}")
+        return " union all ".join(parts)
+
+    def _scan_files(self, files: Iterable[str]) -> str:
         listed = ", ".join(quote_path(self.root.url(f)) for f in files)
         return f"from read_parquet([{listed}], union_by_name = false)"
 
@@ -169,7 +183,7 @@ class Manifest:
             # A uid is in the same unit in every unit table.
             units = {f.rpartition("/")[2] for f in self._index_of("samples").files_with(uids)}
             pruned = [f for f in files if f.rpartition("/")[2] in units]
-        return self._scan(pruned) if pruned else f"select * from {quote_identifier(table)} where false"
+        return self._scan(table, pruned) if pruned else f"select * from {quote_identifier(table)} where false"
 
     def _index_of(self, table: str) -> UidIndex:
         if table not in self._indexes:
@@ -179,15 +193,19 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class _Wide:
-    """The columns of the view `manifest` and the tables they come from. `scores`: columns of each table of scores."""
+    """The columns of the view `manifest` and the tables they come from.
 
+    `samples`: columns of samples, `scores`: those of each table of scores.
+    """
+
+    samples: Sequence[str]
     scores: dict[str, list[str]]
 
     @cached_property
     def columns(self) -> dict[str, dict[str, str]]:
         """Table → name in the view → expression; a name belongs to the first table that has it."""
         found: dict[str, dict[str, str]] = {
-            "samples": {name: f"s.{quote_identifier(name)}" for name in schema.SAMPLES.names},
+            "samples": {name: f"s.{quote_identifier(name)}" for name in self.samples},
             "downloads": {name: f"d.{quote_identifier(name)}" for name in schema.DOWNLOADS.names if name != "uid"},
         }
         versioned = {

@@ -16,6 +16,7 @@ from curation.metadata.content import recognise
 from curation.metadata.paths import find_files, open_file
 from curation.metadata.records import Layout
 from curation.recipe.config import Recipe, SourceConfig
+from curation.schema import count_captions
 from curation.sources import AUTO, choose_columns, detect_format, load_format
 
 FOOTER_BYTES = 65_536
@@ -42,6 +43,11 @@ class Input:
     parts: tuple[int, ...]
     """Rows of each part that can be read by itself, a row group of parquet; text is one part of about so many."""
     layout: Layout = Layout(kind="parquet")
+
+    @property
+    def num_captions(self) -> int:
+        """Columns of captions that its rows have; all but the first are further columns of samples."""
+        return count_captions(self.columns)
 
     @property
     def file(self) -> str:

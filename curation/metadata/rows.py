@@ -14,14 +14,17 @@ from curation.metadata import parquet
 from curation.metadata.inputs import Input
 from curation.metadata.records import read_records
 from curation.metadata.text_columns import simplify
-from curation.schema import SAMPLES, UID_SQL, RejectReason
+from curation.schema import UID_SQL, RejectReason, name_captions, samples_schema
 from curation.sources import TARGETS, expression
 
-ROWS = pa.schema(
-    [*SAMPLES, *[("position", pa.int64()), ("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())]]
-)
-"""Columns of samples, then the number of the file among those that are ingested, its name, the number of the row in it
-and the reason why it becomes no sample; null when it may become one."""
+_PLACE = pa.schema([("position", pa.int64()), ("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())])
+"""The number of the file among those that are ingested, its name, the number of the row in it, and the reason why the
+row becomes no sample; null when it may become one."""
+
+
+def rows_schema(num_captions: int = 1) -> pa.Schema:
+    """Columns of samples with so many captions, then those that say where a row stood and why it is refused."""
+    return pa.schema([*samples_schema(num_captions), *_PLACE])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +35,14 @@ class Share:
     item: Input
     groups: tuple[int, ...]
     first_row: int
+    num_captions: int = 1
+    """Columns of captions of all rows that are ingested with these."""
 
 
 def divide(items: Sequence[Input], num_rows: int) -> list[list[Share]]:
     """Shares of all rows of `items`, in their order; those of one list have about `num_rows` rows together."""
     shares: list[list[Share]] = []
-    left = 0
+    left, num_captions = 0, max((item.num_captions for item in items), default=1)
     for position, item in enumerate(items):
         first_row = 0
         for group, count in enumerate(item.parts):
@@ -50,14 +55,16 @@ def divide(items: Sequence[Input], num_rows: int) -> list[list[Share]]:
                 groups, start = (*last.groups, group), last.first_row
             else:
                 groups, start = (group,), first_row
-            current.append(Share(position=position, item=item, groups=groups, first_row=start))
+            current.append(
+                Share(position=position, item=item, groups=groups, first_row=start, num_captions=num_captions)
+            )
             first_row += count
             left -= count
     return shares
 
 
 def read_shares(shares: Sequence[Share]) -> Iterator[pa.RecordBatch]:
-    """The rows of `shares` in columns ROWS. Raises UserError for a file that cannot be read to its end."""
+    """The rows of `shares` in the columns of `rows_schema`. Raises UserError for a file that is not read to its end."""
     with duckdb.connect(config={"threads": 1}) as connection:
         for share in shares:
             yield from _read_share(connection, share)
@@ -84,7 +91,7 @@ def _read_batches(share: Share, wanted: Sequence[str]) -> Iterator[tuple[pa.Reco
 def _normalise(
     connection: duckdb.DuckDBPyConnection, share: Share, batch: pa.RecordBatch, malformed: list[bool], first_row: int
 ) -> pa.Table:
-    """`batch`, which has the file's own columns from row `first_row` on, in columns ROWS."""
+    """`batch`, which has the file's own columns from row `first_row` on, in the columns of `rows_schema`."""
     simple = {name: simplify(batch.column(name)) for name in batch.schema.names}
     reasons = _find_reasons(share.item, simple, malformed)
     # Numbered names: DuckDB takes TEXT and text for one column.
@@ -92,13 +99,15 @@ def _normalise(
     connection.register(
         "rows", pa.table([values for values, _ in simple.values()] + [reasons], [*aliases.values(), "refused"])
     )
+    targets = [*TARGETS, *name_captions(share.num_captions)[1:]]
+    taken = {target: share.item.columns.get(target, ()) for target in targets}
     columns = [
         f"{expression(target, [(aliases[name], simple[name][0].type) for name in names])} as {target}"
-        for target, names in share.item.columns.items()
+        for target, names in taken.items()
     ]
     no_url = f"case when coalesce(trim(url), '') = '' then '{RejectReason.NO_URL}' end"
     table = connection.sql(
-        f"select case when refused is null then {UID_SQL} end as uid, {', '.join(TARGETS)}, "
+        f"select case when refused is null then {UID_SQL} end as uid, {', '.join(targets)}, "
         f"coalesce(refused, {no_url}) as reason from (select refused, {', '.join(columns)} from rows)"
     ).to_arrow_table()
     added = {
@@ -108,8 +117,9 @@ def _normalise(
         "file": [share.item.file] * len(table),
         "row": range(first_row, first_row + len(table)),
     }
-    made = [pa.array(added[f.name], f.type) if f.name in added else table[f.name].cast(f.type) for f in ROWS]
-    return pa.table(made, schema=ROWS)
+    schema = rows_schema(share.num_captions)
+    made = [pa.array(added[f.name], f.type) if f.name in added else table[f.name].cast(f.type) for f in schema]
+    return pa.table(made, schema=schema)
 
 
 def _find_reasons(

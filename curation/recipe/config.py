@@ -58,7 +58,8 @@ class SourceConfig:
     paths: tuple[str, ...] = required_setting(content=True)
     format: str = setting("auto", content=True)
     columns: dict[str, str | tuple[str, ...]] = setting({}, content=True)
-    """Column of samples → the files' own column, or several of which the first that is not empty counts."""
+    """Column of samples → the files' own column, or several of which the first that is not empty counts. Captions after
+    the first are also kept, in columns `caption_2`, `caption_3` …"""
     where: str = setting("", content=True)
 
     def __post_init__(self) -> None:
@@ -70,6 +71,11 @@ class SourceConfig:
             raise ValueError(f"columns names {unknown[0]!r}, which metadata cannot give; it gives {', '.join(known)}")
         if "url" in self.columns and not self.columns["url"]:
             raise ValueError("columns names nothing for url; no row can do without one")
+
+    @property
+    def num_captions(self) -> int:
+        """Columns of captions that its rows have."""
+        return max(1, len(self.mapping.get("caption", ())))
 
     @property
     def mapping(self) -> dict[str, tuple[str, ...]]:

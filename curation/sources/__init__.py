@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from curation.errors import UserError
-from curation.schema import SAMPLES
+from curation.schema import SAMPLES, name_captions
 
 AUTO = "auto"
 """The format of a file whose recipe says itself which column is which."""
@@ -22,6 +23,7 @@ TARGETS = tuple(name for name in SAMPLES.names if name not in ("uid", "source", 
 """Columns of samples that metadata gives."""
 MAX_WHOLE = 2**63
 _UNIT_INTERVAL = {"punsafe", "pwatermark"}
+_FURTHER_CAPTION = re.compile(r"caption_\d+")
 _COSINES = {"clip_similarity", "clip_similarity_l14"}
 
 
@@ -92,8 +94,11 @@ def choose_columns(
 ) -> dict[str, tuple[str, ...]]:
     """For each column of `samples` but uid, source and domain the file's own columns it is taken from; none of many.
 
-    A format has one at most. `mapping` is what the recipe says instead, and may name several. Raises UserError when the
-    file lacks a column that it must have, has one twice, or has it in a type that cannot be used.
+    A format has one at most. `mapping` is what the recipe says instead. It may name several, of which the first that is
+    not empty counts; captions after the first are also kept as `caption_2`, `caption_3` …
+
+    Raises UserError when the file lacks a column that it must have, has one twice, or has it in a type that cannot be
+    used.
     """
     mapped = mapping or {}
     candidates = {} if name == AUTO else load_format(name).columns
@@ -110,7 +115,8 @@ def choose_columns(
         for one in fields:
             _check_type(target, one, file)
         chosen[target] = tuple(one.name for one in fields)
-    return chosen
+    further = chosen["caption"][1:]
+    return chosen | {name: (one,) for name, one in zip(name_captions(len(further) + 1)[1:], further, strict=True)}
 
 
 def _find_mapped(schema: pa.Schema, known: str, target: str, file: str) -> pa.Field:
@@ -186,7 +192,7 @@ def expression(target: str, columns: Sequence[tuple[str, pa.DataType]]) -> str:
     Sizes below 1, cosines outside [-1, 1] and probabilities outside [0, 1] (all seen in the published sets) become
     NULL. An identifier that is a whole number in a column of floats loses its `.0`.
     """
-    dtype = SAMPLES.field(target).type
+    dtype = _target_type(target)
     sql_type = {pa.string(): "varchar", pa.int32(): "integer", pa.float32(): "float"}[dtype]
     if not columns:
         return f"cast(null as {sql_type})"
@@ -197,8 +203,12 @@ def expression(target: str, columns: Sequence[tuple[str, pa.DataType]]) -> str:
     return f"coalesce({', '.join(filled)})"
 
 
+def _target_type(target: str) -> pa.DataType:
+    return SAMPLES.field("caption" if _FURTHER_CAPTION.fullmatch(target) else target).type
+
+
 def _value(target: str, column: str, known: pa.DataType) -> str:
-    dtype = SAMPLES.field(target).type
+    dtype = _target_type(target)
     if pa.types.is_string(dtype):
         text = f"cast({column} as varchar)"
         if not pa.types.is_floating(known):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.schema import DOWNLOADS, SAMPLES, Status, uid
+from curation.schema import DOWNLOADS, Status, count_captions, samples_schema, uid
 from curation.storage import Root
 from curation.tables import downloads_file, metadata_file, samples_file, score_tables, unit_file, vectors_file
 from curation.verify import shards
@@ -46,7 +46,7 @@ def _find_differences(root: Root, unit: str) -> Iterator[str]:
 
 
 def _check_samples(table: pa.Table, rel: str) -> Iterator[str]:
-    if not table.schema.equals(SAMPLES):
+    if not table.schema.equals(samples_schema(count_captions(table.column_names))):
         yield f"{rel} has not the columns of samples."
         return
     columns = (table[name].to_pylist() for name in ("uid", "url", "caption"))

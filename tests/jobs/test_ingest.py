@@ -14,9 +14,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 from curation.errors import UserError
+from curation.manifest.manifest import Manifest
 from curation.recipe.config import Recipe, load_recipe
 from curation.schema import SAMPLES, uid
 from curation.storage import Root
+from curation.verify import verify
 from jobs import ingest
 
 LAION = pa.schema([("URL", pa.string()), ("TEXT", pa.string()), ("WIDTH", pa.int32()), ("similarity", pa.float64())])
@@ -177,6 +179,24 @@ def test_a_changed_file_is_refused(spark: SparkSession, recipe: Recipe, tmp_path
     write(tmp_path / "meta", "coyo.parquet", [{"url": "http://x.example", "text": "", "image_phash": None}], COYO)
     with pytest.raises(UserError, match="coyo.parquet has changed since it was ingested"):
         ingest.run(spark, recipe, root)
+
+
+def test_a_batch_with_two_captions_beside_one_with_one(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, recipe, root)
+    (tmp_path / "meta/alt.csv").write_text("link,best,alt\nhttp://new.example/1,,one\nhttp://new.example/2,two,zwei\n")
+    with open(tmp_path / "r.toml", "a") as f:
+        f.write("""
+            [[sources]]
+            name = "alt"
+            paths = ["meta/alt.csv"]
+            columns = { url = "link", caption = ["best", "alt"] }
+        """)
+    ingest.run(spark, load_recipe(tmp_path / "r.toml"), root)
+    assert verify(root) is None
+    rows = Manifest(root).query("select caption, caption_2 from samples where source = 'alt' order by url").fetchall()
+    assert rows == [("one", "one"), ("two", "zwei")]
+    assert Manifest(root).query("select count(*), count(caption_2) from manifest").fetchall() == [(61 + 45 + 2, 2)]
 
 
 def test_every_row_of_every_kind_of_file_is_accounted_for(spark: SparkSession, tmp_path: Path) -> None:

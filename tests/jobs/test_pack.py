@@ -15,7 +15,7 @@ import pytest
 import webdataset as wds
 
 from curation.errors import UserError
-from curation.recipe.config import PackConfig, Recipe
+from curation.recipe.config import PackConfig, Recipe, SourceConfig
 from curation.schema import TRAIN_INDEX
 from curation.shards import file_sha256, index
 from curation.storage import Root
@@ -232,6 +232,27 @@ def test_captions_are_drawn_by_weight(spark: SparkSession, made: SmallRoot) -> N
     drawn = [pack.choose_caption({"uid": uid, "caption": "c", "top_caption": "t"}, config) for uid in uids]
     assert abs(np.mean([text == "t" for text in drawn]) - 0.75) < 0.03
     assert {pack.choose_caption({"uid": u, "caption": "c", "top_caption": ""}, config) for u in uids} == {"c"}
+
+
+def test_further_captions_of_the_samples_can_be_drawn(spark: SparkSession, made: SmallRoot) -> None:
+    for unit in UNITS:
+        table = made.root.read_parquet(f"samples/{unit}.parquet")
+        further = pa.array([f"second of {uid}" for uid in table["uid"].to_pylist()])
+        made.root.publish_parquet(f"samples/{unit}.parquet", table.append_column("caption_2", further))
+    recipe = _recipe(captions={"caption": 1.0, "caption_2": 1.0})
+    pack.check(recipe, made.root)
+    pack.run(spark, recipe, made.root)
+    rows = _index(made.root)
+    assert all(row["caption_2"] == f"second of {row['uid']}" for row in rows)
+    assert {row["caption"] == row["caption_2"] for row in rows} == {True, False}
+    assert verify(made.root) is None
+
+
+def test_captions_that_a_source_will_have_are_known_before_it_is_ingested(root: Root) -> None:
+    source = SourceConfig(name="s", paths=("x",), columns={"caption": ("a", "b")})
+    pack.check(Recipe(sources=(source,), pack=PackConfig(captions={"caption_2": 1.0})), root)
+    with pytest.raises(UserError, match="'caption_3', which is no column of text; those are .*caption_2"):
+        pack.check(Recipe(sources=(source,), pack=PackConfig(captions={"caption_3": 1.0})), root)
 
 
 @pytest.mark.parametrize("captions", [{"colour": 1.0}, {"width": 1.0}])

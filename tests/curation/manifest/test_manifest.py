@@ -42,6 +42,27 @@ def test_every_view_has_its_rows(made: SmallRoot) -> None:
     ]
 
 
+def test_batches_with_several_captions_stand_beside_those_with_one(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uid_index, "MIN_FILES", 2)
+    monkeypatch.setattr(manifest_module, "MIN_FILES", 2)
+    root.create()
+    for number, batch in enumerate(("aaaaaaaa", "bbbbbbbb", "cccccccc")):
+        columns = schema.samples_schema((1, 3, 2)[number])
+        rows = [{"uid": f"{number}{k}" * 16, "caption": f"c{k}", "caption_2": f"d{k}"} for k in range(2)]
+        root.publish_json(f"plans/{batch}.json", {"number": number, "inputs": [], "batch": batch})
+        root.publish_parquet(f"samples/{batch}-000000.parquet", pa.Table.from_pylist(rows, columns))
+    manifest = Manifest(root)
+    assert manifest.columns("samples") == schema.samples_schema(3).names
+    assert {"caption_2", "caption_3"} < set(manifest.columns("manifest"))
+    asked = "select uid, caption_2 from {} where caption_2 is not null order by uid"
+    expected = [(f"{number}{k}" * 16, f"d{k}") for number in (1, 2) for k in range(2)]
+    for view in ("samples", "manifest"):
+        assert manifest.query(asked.format(view)).fetchall() == expected
+        one = manifest.query(f"select * from {view} where uid = '{'00' * 16}'").to_arrow_table()
+        assert one.column_names == manifest.columns(view), "a look-up that opens one file gives all columns"
+        assert one["caption"].to_pylist() == ["c0"] and one["caption_2"].to_pylist() == [None]
+
+
 def _kept(made: SmallRoot) -> list[str]:
     rows = made.downloads.items()
     return sorted(uid for uid, row in rows if row["status"] == "ok" and row["width"] / row["height"] >= 1.2)
@@ -109,7 +130,7 @@ def test_bad_sql_is_one_sentence_about_what_was_written(made: SmallRoot, sql: st
 def test_a_damaged_file_is_named(root: Root) -> None:
     small_root.build(root)
     root.publish(f"samples/{UNITS[0]}.parquet", b"PAR1 nonsense")
-    with pytest.raises(UserError, match="samples cannot be read"):
+    with pytest.raises(UserError, match="samples/.*parquet is not a readable parquet file"):
         Manifest(root)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from curation.errors import UserError
 from curation.metadata.inputs import Input, find_inputs
-from curation.metadata.rows import ROWS, divide, read_shares
+from curation.metadata.rows import divide, read_shares, rows_schema
 from curation.recipe.config import Recipe, SourceConfig
 from curation.schema import uid
 
@@ -33,7 +33,8 @@ def read(path: Path, **options: Any) -> list[dict[str, Any]]:
     recipe = Recipe(sources=(SourceConfig(name="m", paths=(str(path),), **options),))
     shares = divide(find_inputs(recipe), 3)
     batches = [batch for share in shares for batch in read_shares(share)]
-    assert all(batch.schema.equals(ROWS) for batch in batches)
+    schema = rows_schema(recipe.sources[0].num_captions)
+    assert all(batch.schema.equals(schema) for batch in batches)
     return [row for batch in batches for row in batch.to_pylist()]
 
 
@@ -124,6 +125,8 @@ def test_a_recipe_says_which_column_is_which(tmp_path: Path) -> None:
     path = write(tmp_path, table)
     rows = read(path, columns={"url": "link", "caption": ("best", "alt"), "source_id": "UID"})
     assert [row["caption"] for row in rows] == ["w", "x", "c", "d"]
+    assert [row["caption_2"] for row in rows] == ["w", "x", "y", ""], "each further caption is a column of its own"
+    assert [row["uid"] for row in rows] == [uid(row["url"], row["caption"]) for row in rows]
     assert [row["source_id"] for row in rows] == list("abcd")
     with pytest.raises(UserError, match="has no column no, which columns .* names for caption; it has uid, link"):
         read(path, columns={"url": "link", "caption": "no"})
@@ -131,6 +134,19 @@ def test_a_recipe_says_which_column_is_which(tmp_path: Path) -> None:
         read(path, columns={"url": "link"}, format="laion2b")
     with pytest.raises(ValueError, match="columns names 'domain', which metadata cannot give"):
         SourceConfig(name="m", paths=("x",), columns={"domain": "d"})
+
+
+def test_files_with_fewer_captions_have_null_in_the_others(tmp_path: Path) -> None:
+    table = pa.table({"url": BASE["URL"], "a": list("abcd"), "b": [1, 2, 3, None], "c": ["x", None, "y", ""]})
+    path = write(tmp_path, table)
+    two = SourceConfig(name="two", paths=(str(path),), columns={"url": "url", "caption": ("c", "a")})
+    three = SourceConfig(name="three", paths=(str(path),), columns={"url": "url", "caption": ("c", "b", "a")})
+    shares = divide(find_inputs(Recipe(sources=(two, three))), 3)
+    rows = [row for share in shares for batch in read_shares(share) for row in batch.to_pylist()]
+    assert [(row["source"], row["caption"], row["caption_2"], row["caption_3"]) for row in rows] == [
+        ("two", "x", "a", None), ("two", "b", "b", None), ("two", "y", "c", None), ("two", "d", "d", None),
+        ("three", "x", "1", "a"), ("three", "2", "2", "b"), ("three", "y", "3", "c"), ("three", "d", None, "d"),
+    ]  # fmt: skip
 
 
 @given(st.lists(st.lists(st.integers(0, 30), max_size=5), max_size=8), st.integers(1, 50))
