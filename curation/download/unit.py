@@ -20,6 +20,7 @@ from curation.download.native_engine import fetch_rows
 from curation.download.opt_out import load_opt_out
 from curation.download.publish import publish_unit
 from curation.download.unit_rows import Engine, UnitRows
+from curation.paths import find_listed
 from curation.recipe.config import DownloadConfig, Recipe
 from curation.schema import DownloadRow, SampleRow
 from curation.settings import content_settings
@@ -31,8 +32,13 @@ COLLECT_AFTER = 20_000
 
 
 def resolve_opt_out_paths(recipe: Recipe) -> DownloadConfig:
-    """The recipe's section with full paths of the opt-out lists, ready to be sent to a task."""
-    return replace(recipe.download, opt_out=tuple(recipe.resolve(path) for path in recipe.download.opt_out))
+    """The recipe's section with the full path of each opt-out list, ready to be sent to a task.
+
+    Raises UserError when a pattern names no list.
+    """
+    patterns = map(recipe.resolve, recipe.download.opt_out)
+    lists = (path for pattern in patterns for path in find_listed(pattern, "download.opt_out"))
+    return replace(recipe.download, opt_out=tuple(lists))
 
 
 @contextlib.contextmanager

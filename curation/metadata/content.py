@@ -11,8 +11,8 @@ from curation.errors import UserError
 from curation.metadata.delimited import split_rows
 from curation.metadata.json_rows import Record, parse_object, read_document, read_objects
 from curation.metadata.lines import open_text, raise_sentence, read_lines
-from curation.metadata.paths import open_file
 from curation.metadata.records import Layout
+from curation.paths import open_file
 from curation.sources import header_of
 
 HEAD_BYTES = 1_048_576

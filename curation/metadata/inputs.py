@@ -13,8 +13,8 @@ import pyarrow as pa
 from curation.errors import UserError
 from curation.metadata import parquet
 from curation.metadata.content import recognise
-from curation.metadata.paths import find_files, open_file
 from curation.metadata.records import Layout
+from curation.paths import find_files, open_file
 from curation.recipe.config import Recipe, SourceConfig
 from curation.schema import count_captions
 from curation.sources import AUTO, choose_columns, detect_format, load_format

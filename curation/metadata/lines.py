@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from curation.errors import UserError
-from curation.metadata.paths import open_file
+from curation.paths import open_file
 
 MAX_LINE_BYTES = 16_777_216
 """A longer line is one bad row; it is not held in memory."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.errors import UserError
-from curation.metadata.paths import open_file
+from curation.paths import open_file
 
 BATCH_ROWS = 16_384
 

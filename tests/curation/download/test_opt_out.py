@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from curation.download import opt_out
 from curation.download.opt_out import OptOut, load_opt_out
+from curation.download.unit import resolve_opt_out_paths
 from curation.errors import UserError
 from curation.fetch.urls import parse_url
+from curation.recipe.config import DownloadConfig, Recipe
 
 SHA256 = "0123456789abcdef" * 4
 LIST = """\ufeff# people who asked
@@ -161,6 +163,17 @@ def test_lists_add_up(tmp_path: Path) -> None:
     found = load_opt_out([str(first), str(second)], tmp_path)
     assert found.refuses_sha256(SHA256) and found.refuses_sha256("ff" * 32)
     assert found.refuses_url("http://more.example/") and found.refuses_url("http://host.example/")
+
+
+def test_a_pattern_names_many_lists_and_one_without_a_list_is_refused(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text(f"h{number}.example\n")
+    for pattern in ("{0..1}.txt", "[01].txt"):
+        recipe = Recipe(folder=str(tmp_path), download=DownloadConfig(opt_out=(pattern,)))
+        found = load_opt_out(resolve_opt_out_paths(recipe).opt_out, tmp_path)
+        assert [found.refuses_url(f"http://h{number}.example/") for number in range(3)] == [True, True, False]
+    with pytest.raises(UserError, match=r"download.opt_out: nothing matches .*lists-\*.txt; check the path"):
+        resolve_opt_out_paths(Recipe(folder=str(tmp_path), download=DownloadConfig(opt_out=("lists-*.txt",))))
 
 
 def test_no_list_refuses_nothing(tmp_path: Path) -> None:

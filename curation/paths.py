@@ -13,6 +13,7 @@ from curation.storage import LOCAL
 
 MAX_PATHS = 1_000_000
 """Paths that one pattern with braces may stand for."""
+_WILDCARDS = set("*?[{")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MARKERS = re.compile(r"_SUCCESS|_(common_)?metadata|_(committed|started)_\d+|\..*\.crc")
@@ -48,6 +49,20 @@ def _choices(text: str) -> Iterator[str]:
     yield from (str(number).zfill(len(counted[1])) for number in range(first, last + step, step))
 
 
+def find_listed(pattern: str, subject: str) -> list[str]:
+    """The files that `pattern` names, or `pattern` itself when it has no character of patterns or is a web page's URL.
+
+    So a plain path reaches its reader, which has a sentence of its own for a file that is not there. Raises UserError
+    as `find_files` does, and for a store that cannot be asked.
+    """
+    if not _WILDCARDS & set(pattern) or pattern.startswith(("http://", "https://")):
+        return [pattern]
+    try:
+        return find_files(pattern, subject)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{subject}: {pattern} cannot be looked up: {' '.join(str(error).split())}") from error
+
+
 def file_system(path: str) -> tuple[Any, str]:
     """The file system of `path` and its name there; a path without protocol is local, whatever its characters."""
     if "://" not in path:
@@ -78,7 +93,7 @@ def _match(fs: Any, path: str, full: str, subject: str) -> list[str]:
     kinds = {path: fs.info(path)["type"]} if fs.exists(path) else _expand_wildcards(fs, path)
     if not kinds:
         named = full if path == file_system(full)[1] else f"{path} of {full}"
-        raise UserError(f"{subject}: nothing matches {named}; check paths in [[sources]].")
+        raise UserError(f"{subject}: nothing matches {named}; check the path.")
     for name, kind in kinds.items():
         if kind == "directory":
             raise UserError(f"{subject}: {name} is a folder; name the files in it, for example {name}/*.parquet.")
@@ -87,7 +102,7 @@ def _match(fs: Any, path: str, full: str, subject: str) -> list[str]:
 
 def _expand_wildcards(fs: Any, path: str) -> dict[str, str]:
     """Name and kind (file, directory) of all that `path` matches; of a last part of stars alone, the files."""
-    if not any(character in path for character in "*?["):
+    if not _WILDCARDS & set(path):
         return {}
     listed = {name: info["type"] for name, info in fs.glob(path, detail=True).items() if not _is_marker(name)}
     if path.rpartition("/")[2].strip("*"):

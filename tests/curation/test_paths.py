@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from curation.errors import UserError
-from curation.metadata.paths import expand_braces, find_files
+from curation.paths import expand_braces, find_files, find_listed
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,16 @@ def test_what_is_no_file_is_refused_by_name(tmp_path: Path) -> None:
             names(tmp_path, pattern)
     with pytest.raises(UserError, match="nothing matches .*part-00001 of .*part-{00001..00002}"):
         names(tmp_path, "part-{00001..00002}")
+
+
+def test_a_plain_path_is_left_to_its_reader_and_a_pattern_is_looked_up(tmp_path: Path) -> None:
+    for name in ("1.txt", "2.txt"):
+        (tmp_path / name).touch()
+    assert find_listed(f"{tmp_path}/none.txt", "s") == [f"{tmp_path}/none.txt"]
+    assert find_listed("http://h.example/list?a=[1]", "s") == ["http://h.example/list?a=[1]"]
+    for pattern in ("{1..2}.txt", "*.txt", "[12].txt"):
+        assert find_listed(f"{tmp_path}/{pattern}", "s") == [f"{tmp_path}/1.txt", f"{tmp_path}/2.txt"]
+    with pytest.raises(UserError, match="^s: nothing matches .*/{3..4}.txt|^s: nothing matches .*3.txt of"):
+        find_listed(f"{tmp_path}/{{3..4}}.txt", "s")
+    with pytest.raises(UserError, match="^s: unheard://h/[*] cannot be looked up"):
+        find_listed("unheard://h/*", "s")
