@@ -10,15 +10,15 @@ from itertools import islice
 from curation.errors import UserError
 from curation.metadata.delimited import split_rows
 from curation.metadata.json_rows import Record, parse_object, read_document, read_objects
-from curation.metadata.lines import open_text, raise_sentence, read_lines
+from curation.metadata.lines import GZIP, ZSTD, open_text, raise_sentence, read_lines
 from curation.metadata.records import Layout
+from curation.metadata.refusals import describe_refusal
 from curation.paths import open_file
 from curation.sources import header_of
 
 HEAD_BYTES = 1_048_576
 NUM_LOOKED_AT = 1_000
 """Rows of JSON whose keys are taken for columns."""
-TAKEN = "parquet, CSV, TSV, a URL a line, JSON Lines and JSON are read, the texts also as gzip or zstd"
 _URL = re.compile(r"\s*https?://", re.IGNORECASE)
 
 
@@ -28,12 +28,14 @@ def recognise(path: str, format_name: str) -> Layout:
     `format_name` is the format of its source, or `auto`; it says what columns without names are.
     """
     with raise_sentence(path), open_file(path) as f:
-        if f.read(4) == b"PAR1":
+        magic = f.read(4)
+        if magic == b"PAR1":
             return Layout(kind="parquet")
     with open_text(path) as stream:
         head = stream.read(HEAD_BYTES)
-    if b"\0" in head or head.startswith((b"PAR1", b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"{path} is no metadata that is read here: {TAKEN}. Text must be UTF-8.")
+    refusal = describe_refusal(path, head, compressed=magic.startswith(GZIP) or magic == ZSTD)
+    if refusal is not None:
+        raise UserError(refusal)
     text = head.decode("utf-8-sig", "surrogateescape")
     if not text.strip():
         raise UserError(f"{path} is empty: leave it out.")

@@ -14,12 +14,14 @@ from curation.errors import UserError
 from curation.metadata import parquet
 from curation.metadata.content import recognise
 from curation.metadata.records import Layout
+from curation.metadata.refusals import describe_odd_name
 from curation.paths import find_files, open_file
 from curation.recipe.config import Recipe, SourceConfig
 from curation.schema import count_captions
 from curation.sources import AUTO, choose_columns, detect_format, load_format
 
 FOOTER_BYTES = 65_536
+BLOCK_BYTES = 1_048_576
 BYTES_PER_ROW = 150
 """Of text, about."""
 NUM_READERS = 16
@@ -78,16 +80,20 @@ def _look_into(source: SourceConfig, path: str) -> Input:
         schema, parts = parquet.look_into(path)
     else:
         schema, parts = pa.schema([(name, pa.string()) for name in layout.names]), (_estimate_rows(path),)
-    name = source.format
-    if name == AUTO and not {"url", "caption"} <= source.columns.keys():
-        name = detect_format(schema.names, path)
+    try:
+        name = source.format
+        if name == AUTO and not {"url", "caption"} <= source.columns.keys():
+            name = detect_format(schema.names, path)
+        columns = choose_columns(name, schema, path, source.mapping)
+    except UserError as error:
+        raise UserError(describe_odd_name(path, layout.kind) + str(error)) from error
     return Input(
         source=source.name,
         path=path,
         format=name,
-        columns=choose_columns(name, schema, path, source.mapping),
+        columns=columns,
         mapped=bool(source.columns),
-        fingerprint=_fingerprint(path),
+        fingerprint=_fingerprint(path, FOOTER_BYTES if layout.kind == "parquet" else None),
         num_rows=sum(parts) if layout.kind == "parquet" else None,
         parts=parts,
         layout=layout,
@@ -99,9 +105,15 @@ def _estimate_rows(path: str) -> int:
         return f.seek(0, os.SEEK_END) // BYTES_PER_ROW + 1
 
 
-def _fingerprint(path: str) -> str:
-    """16 hex digits over the size of the file and its end, where parquet has its statistics."""
+def _fingerprint(path: str, end_bytes: int | None) -> str:
+    """16 hex digits over the size of the file and its last `end_bytes`, or its whole content.
+
+    The end of parquet has its statistics; one line of a text can be another one and leave size and end as they were.
+    """
     with open_file(path) as f:
         size = f.seek(0, os.SEEK_END)
-        f.seek(max(0, size - FOOTER_BYTES))
-        return hashlib.sha256(f"{size}\n".encode() + f.read()).hexdigest()[:16]
+        f.seek(0 if end_bytes is None else max(0, size - end_bytes))
+        digest = hashlib.sha256(f"{size}\n".encode())
+        while block := f.read(BLOCK_BYTES):
+            digest.update(block)
+        return digest.hexdigest()[:16]

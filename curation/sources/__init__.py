@@ -22,6 +22,8 @@ AUTO = "auto"
 TARGETS = tuple(name for name in SAMPLES.names if name not in ("uid", "source", "domain"))
 """Columns of samples that metadata gives."""
 MAX_WHOLE = 2**63
+MAX_SHOWN, MAX_SHOWN_CHARACTERS = 30, 60
+"""Columns that a sentence names, and how much of each name."""
 _UNIT_INTERVAL = {"punsafe", "pwatermark"}
 _FURTHER_CAPTION = re.compile(r"caption_\d+")
 _COSINES = {"clip_similarity", "clip_similarity_l14"}
@@ -82,7 +84,7 @@ def detect_format(columns: Sequence[str], file: str) -> str:
     fitting = [(len(load_format(name).marks), name) for name in list_formats() if load_format(name).matches(columns)]
     if not fitting:
         raise UserError(
-            f"{file} fits no known metadata schema (columns: {', '.join(columns)}); "
+            f"{file} fits no known metadata schema (columns: {_list_names(columns)}); "
             f"name its format in [[sources]] ({', '.join(list_formats())}) or say which column is which: "
             f'columns = {{url = "…", caption = "…"}}.'
         )
@@ -119,12 +121,19 @@ def choose_columns(
     return chosen | {name: (one,) for name, one in zip(name_captions(len(further) + 1)[1:], further, strict=True)}
 
 
+def _list_names(names: Sequence[str]) -> str:
+    """`names` for a sentence: not all of hundreds, and no line of prose that was taken for names."""
+    shown = [name if len(name) <= MAX_SHOWN_CHARACTERS else f"{name[:MAX_SHOWN_CHARACTERS]}…" for name in names]
+    more = f" and {len(names) - MAX_SHOWN:,} more" if len(names) > MAX_SHOWN else ""
+    return ", ".join(" ".join(name.split()) for name in shown[:MAX_SHOWN]) + more
+
+
 def _find_mapped(schema: pa.Schema, known: str, target: str, file: str) -> pa.Field:
     found = _find(schema, [known], file)
     if found is None:
         raise UserError(
             f"{file} has no column {known}, which columns in [[sources]] names for {target}; "
-            f"it has {', '.join(schema.names)}."
+            f"it has {_list_names(schema.names)}."
         )
     return found
 
@@ -132,7 +141,7 @@ def _find_mapped(schema: pa.Schema, known: str, target: str, file: str) -> pa.Fi
 def _say_missing(schema: pa.Schema, name: str, target: str, candidates: Sequence[str], file: str) -> str:
     return (
         f"{file} has no column for {target} (expected {' or '.join(candidates) or target}; it has "
-        f"{', '.join(schema.names)}): if its format is not {name}, name the right one in [[sources]], or say which "
+        f"{_list_names(schema.names)}): if its format is not {name}, name the right one in [[sources]], or say which "
         f'column it is: columns = {{{target} = "NAME"}}.'
     )
 

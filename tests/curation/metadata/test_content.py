@@ -92,8 +92,20 @@ def test_a_bad_row_of_json_lines_is_one_bad_row(tmp_path: Path) -> None:
     ("data", "said"),
     [
         (b"", "is empty"),
-        ("url,text\n".encode("utf-16"), "is no metadata that is read here: parquet, CSV.*must be UTF-8"),
-        (b"PK\x03\x04\0\0", "is no metadata that is read here"),
+        ("url,text\n".encode("utf-16"), "is text in UTF-16, no metadata: convert it to UTF-8.*Parquet, CSV.* are read"),
+        (b"PK\x03\x04\0\0", "is a zip archive .*unpack it.*Parquet, CSV, TSV"),
+        (b"ARROW1\0\0", "is an Arrow IPC .*write its table as parquet"),
+        (b"\x80\x04\x95\0", "is a Python pickle"),
+        (b"\0\1\2", "is binary, of a kind that is not known"),
+        (b"\xff\xd8\xff\xe0\0", "is a JPEG picture, no metadata: `curate adopt` takes pictures"),
+        (b"x" * 257 + b"ustar\0", "is a tar, no metadata: `curate adopt` takes webdataset tars"),
+        (gzip.compress(b"x" * 257 + b"ustar\0"), "is a compressed tar"),
+        (gzip.compress(b"PAR1\0"), "is parquet inside of a compressed file, no metadata: unpack it"),
+        (b"\n<!DOCTYPE html>\n<html>No such object</html>", "is a page of HTML or XML .*download it again"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is a page of HTML or XML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS .*git lfs pull"),
+        (b"Not Found", "fits no known metadata schema .columns: Not Found"),
+        (b"word " * 10_000, "columns: (word ){12}….;"),
         (gzip.compress(b"url,text\n" + b"http://a/1,x\n" * 99_999)[:-50], "cannot be read to its end"),
         (b'[{"url": 1}', "is not readable JSON"),
         (b'{"url": ["a"], "text": ["b", "c"]}', "neither a list of objects nor an object with equally long lists"),
@@ -104,7 +116,39 @@ def test_a_bad_row_of_json_lines_is_one_bad_row(tmp_path: Path) -> None:
 def test_what_is_not_read_is_one_sentence(tmp_path: Path, data: bytes, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
         read(tmp_path / "m.csv", data)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("format_name", ["auto", "laion2b"])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"error": "Access is restricted"}', "m.parquet is no parquet but JSON Lines: download it again .*error"),
+        (b'[{"error": 1}]', "m.parquet is no parquet but JSON: "),
+        (b"Not Found", "m.parquet is no parquet but lines of text: .*columns: Not Found|it has Not Found"),
+        (b"<html><body>Sign in</body></html>", "m.parquet is a page of HTML or XML"),
+    ],
+)  # fmt: skip
+def test_what_a_server_sent_in_place_of_parquet_is_called_by_its_name(
+    tmp_path: Path, data: bytes, said: str, format_name: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        read(tmp_path / "m.parquet", data, format=format_name)
+
+
+def test_a_caption_that_begins_with_a_mark_is_no_page(tmp_path: Path) -> None:
+    rows = read(tmp_path / "m", b"<PERSON> at a premiere\thttp://a/1\n", format="cc3m")
+    assert outcomes(rows) == [("http://a/1", "<PERSON> at a premiere", None)]
+
+
+def test_a_text_is_known_by_all_of_its_content(tmp_path: Path) -> None:
+    recipe = Recipe(sources=(SourceConfig(name="m", paths=(str(tmp_path / "m.csv"),)),))
+    rows = [f"http://h.example/{i:05d},caption {i:05d}\n" for i in range(5_000)]
+    fingerprints = set()
+    for first in ("http://h.example/AAAAA,caption AAAAA\n", rows[0]):
+        (tmp_path / "m.csv").write_text("url,text\n" + "".join([first, *rows[1:]]))
+        fingerprints.add(find_inputs(recipe)[0].fingerprint)
+    assert len(fingerprints) == 2
 
 
 @given(st.lists(st.text('ab",;\t\n|é', max_size=12), min_size=2, max_size=2), st.sampled_from(",\t;"))
