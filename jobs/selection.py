@@ -10,6 +10,7 @@ leave it. What concerns all rows is Spark's: the duplicates, `count(*) over (par
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from curation.errors import UserError
 from curation.recipe import rules as rule_language
 from curation.recipe.config import Recipe
-from curation.recipe.expressions import Quantile
+from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS, Rule
 from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES, SELECTION
 from curation.storage import Root, fingerprint
@@ -28,22 +29,27 @@ from jobs.spark.tasks import by_unit
 
 _DDL = {pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.bool_(): "boolean"}
 TABLE = "selection"
+MAX_PARTITIONS = 1_000
 
 
 def check(recipe: Recipe, root: Root) -> None:
     """Raise UserError for a filter or rule that is wrong."""
-    rule_language.parse(recipe.rules, rule_language.manifest_columns(build_score_schemas(recipe).values()))
+    columns = rule_language.manifest_columns(build_score_schemas(recipe).values())
+    rule_language.parse(recipe.rules, columns, resolve=recipe.resolve)
 
 
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Write the selection, unless the current one has these rules and inputs. Raises UserError before writing."""
     scores = build_score_schemas(recipe)
     columns = rule_language.manifest_columns(scores.values())
-    rules = rule_language.parse(recipe.rules, columns)
+    rules = rule_language.parse(recipe.rules, columns, resolve=recipe.resolve)
     tables = _tables(rules, scores)
     _check_complete(root, tables)
     inputs = {table: fingerprint_table(root, table) for table in tables}
-    fp = fingerprint({"rules": list(recipe.rules.items()), "inputs": inputs})
+    # Their own section would change what earlier versions of these rules are called.
+    lists = {"lists": {name: fingerprint(list(entries)) for name, entries in _lists(rules).items()}}
+    decides = {"rules": list(recipe.rules.items()), "inputs": inputs} | (lists if lists["lists"] else {})
+    fp = fingerprint(decides)
     current = root.current(TABLE)
     if current is not None and current["fingerprint"] == fp:
         return
@@ -52,11 +58,23 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     scanned = units if any(rule.is_global for rule in rules) else [unit for unit in units if unit not in written]
     manifest = join_tables(spark, root, scanned, tables, columns)
     values = {wanted: compute_quantile(spark, manifest, columns, wanted) for wanted in _quantiles(rules)}
-    rules = rule_language.parse(recipe.rules, columns, values)
+    rules = rule_language.parse(recipe.rules, columns, values, resolve=recipe.resolve)
     write_units(decide(spark, manifest, rules), root, fp, scanned, written)
-    known = [{"column": column, "share": share, "value": value} for (column, share), value in sorted(values.items())]
+    known = [entry for wanted in sorted(values) for entry in _describe_quantile(wanted, values[wanted])]
     config = {"rules": dict(recipe.rules), "order": list(recipe.rules), "quantiles": known}
+    config |= lists if lists["lists"] else {}
     root.publish_current(TABLE, fp, [selection_file(fp, unit) for unit in units], config, inputs)
+
+
+def _describe_quantile(wanted: Quantile, values: QuantileValues) -> Iterator[dict[str, Any]]:
+    """What is recorded of a quantile: its value, or the value for each combination of the columns that it goes by."""
+    for texts, value in values.items():
+        by = {"by": dict(zip(wanted.by, texts, strict=True))} if wanted.by else {}
+        yield {"column": wanted.column, "share": wanted.share, "value": value, **by}
+
+
+def _lists(rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
+    return {name: entries for rule in rules for name, entries in rule.lists.items()}
 
 
 def _quantiles(rules: Iterable[Rule]) -> list[Quantile]:
@@ -138,12 +156,21 @@ _DUPLICATES = pa.schema([DUPLICATES.field(name) for name in ("uid", "kept_uid", 
 
 def compute_quantile(
     spark: SparkSession, manifest: DataFrame, types: Mapping[str, pa.DataType], wanted: Quantile
-) -> float | None:
-    """Exact quantile over the rows that came; None when no such row has the value."""
+) -> QuantileValues:
+    """Exact quantile over the rows that came; None when no such row has the value.
+
+    Raises UserError when it goes by more than MAX_PARTITIONS combinations, which the SQL of a rule would have to name.
+    """
     manifest.createOrReplaceTempView("m")
-    column, share = wanted
-    value: float | None = spark.sql(rule_language.quantile_sql("m", column, types[column], share)).collect()[0][0]
-    return value
+    rows = spark.sql(rule_language.quantile_sql("m", wanted, types)).limit(MAX_PARTITIONS + 1).collect()
+    if len(rows) > MAX_PARTITIONS:
+        raise UserError(
+            f"quantile({wanted.column}, {wanted.share}) goes over more than {MAX_PARTITIONS:,} partitions by "
+            f"{', '.join(wanted.by)}: name columns with fewer values, such as source."
+        )
+    keys = [f"k{number}" for number in range(len(wanted.by))]
+    values = {tuple(row[key] for key in keys): row["v"] for row in rows}
+    return dict(sorted(values.items(), key=lambda item: [(text is not None, text or "") for text in item[0]]))
 
 
 def decide(spark: SparkSession, manifest: DataFrame, rules: list[Rule]) -> DataFrame:

@@ -6,13 +6,15 @@ The rendered text is valid in Spark SQL and in DuckDB and gives the same rows in
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from curation.errors import UserError
-from curation.recipe.expressions import Parser, Quantile
+from curation.recipe.expressions import Parser, Quantile, QuantileValues
+from curation.recipe.grammar import ReadList
+from curation.recipe.lists import read_list
 from curation.recipe.sql import ExpressionError, column_sql, number_sql, string_sql
 from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES
 
@@ -36,6 +38,8 @@ class Rule:
     sql: str
     columns: frozenset[str]
     quantiles: frozenset[Quantile]
+    lists: Mapping[str, tuple[str, ...]]
+    """The files that it names, with their entries."""
     is_global: bool
     """Whether one row's answer depends on other rows."""
 
@@ -49,30 +53,41 @@ def manifest_columns(scores: Iterable[pa.Schema] = ()) -> dict[str, pa.DataType]
 def parse(
     rules: Mapping[str, str],
     columns: Mapping[str, pa.DataType],
-    quantiles: Mapping[Quantile, float | None] | None = None,
+    quantiles: Mapping[Quantile, QuantileValues] | None = None,
+    resolve: Callable[[str], str] = str,
 ) -> list[Rule]:
     """The rules in order. `quantiles` gives the values of `quantile(column, q)`; unknown ones are null.
 
+    `resolve` gives the full path of a file that a rule names (`Recipe.resolve`).
     Raises UserError naming the rule and what is wrong with it, the closest column for an unknown one.
     """
-    return [_parse_one(name, text, columns, quantiles or {}) for name, text in rules.items()]
+
+    def read(name: str) -> tuple[str, ...]:
+        return read_list(resolve(name))
+
+    return [_parse_one(name, text, columns, quantiles or {}, read) for name, text in rules.items()]
 
 
 def _parse_one(
-    name: str, text: str, columns: Mapping[str, pa.DataType], quantiles: Mapping[Quantile, float | None]
+    name: str,
+    text: str,
+    columns: Mapping[str, pa.DataType],
+    quantiles: Mapping[Quantile, QuantileValues],
+    read: ReadList,
 ) -> Rule:
     if not _RULE_NAME.fullmatch(name):
         raise UserError(f"Rule name {name!r} must be letters, digits, _ . - and begin with a letter: rename it.")
     if name.lower() in RESERVED_NAMES:
         raise UserError(f"Rule name {name!r} is a word of the funnel ({', '.join(RESERVED_NAMES)}): rename the rule.")
     try:
-        parser = Parser(text, columns, quantiles)
+        parser = Parser(text, columns, read, quantiles)
         sql = parser.condition()
     except ExpressionError as error:
         raise UserError(f"Rule {name} ({text.strip()!r}): {error}.") from error
     except RecursionError as error:
         raise UserError(f"Rule {name} is nested too deeply: split it in two rules.") from error
-    return Rule(name, text, sql, frozenset(parser.used), frozenset(parser.wanted), parser.is_global)
+    used, wanted = frozenset(parser.used), frozenset(parser.wanted)
+    return Rule(name, text, sql, used, wanted, parser.lists, parser.is_global)
 
 
 def parse_where(source: str, text: str) -> str:
@@ -107,17 +122,26 @@ def reason_sql(rules: Iterable[Rule]) -> str:
     return f"case when {lost} <> 'ok' then concat('download:', {lost}){cases} else cast(null as string) end"
 
 
-def quantile_sql(table: str, column: str, dtype: pa.DataType, share: float) -> str:
-    """A query for the smallest known value of `column` that at least `share` of its known values do not exceed.
+def quantile_sql(table: str, wanted: Quantile, types: Mapping[str, pa.DataType]) -> str:
+    """A query for the values of `wanted` over the rows of `table` whose status is ok: columns `v`, and `k0`, `k1` … for
+    the columns that it goes by.
 
-    Over the rows of `table` whose status is ok; one row of one double, null when none is known. Counting distinct
-    values first keeps the sorted part small: a float32 score of two billion rows has some 30 million of them.
+    Counting distinct values first keeps the sorted part small: a float32 score of two billion rows has some 30 million
+    of them.
     """
-    value = column_sql(column, dtype)
-    counts = f"select {value} as v, count(*) as n from {table} as m where m.status = 'ok' group by {value}"
-    ranked = "select v, sum(n) over (order by v) as below, sum(n) over () as total from counts where v is not null"
+    value = column_sql(wanted.column, types[wanted.column])
+    keys = [f"k{number}" for number in range(len(wanted.by))]
+    columns = [f"{column_sql(name, types[name])} as {key}" for name, key in zip(wanted.by, keys, strict=True)]
+    listed, named = "".join(f"{c}, " for c in columns), "".join(f"{key}, " for key in keys)
+    window = f"partition by {', '.join(keys)}" if keys else ""
+    each = f"select {listed}{value} as v from {table} as m where m.status = 'ok'"
+    counts = f"select {named}v, count(*) as n from ({each}) as e group by {named}v"
+    ranked = (
+        f"select {named}v, sum(n) over ({window} order by v) as below, sum(n) over ({window}) as total "
+        "from counts where v is not null"
+    )
     # The tolerance keeps 0.07 · 100, which is 7.000000000000001 in binary, at the seventh value.
-    return (
-        f"with counts as ({counts}), ranked as ({ranked}) "
-        f"select min(v) from ranked where below >= {number_sql(share)} * total - 1e-6"
+    chosen = f"select {named}min(v) as v from ranked where below >= {number_sql(wanted.share)} * total - 1e-6"
+    return f"with counts as ({counts}), ranked as ({ranked}) {chosen}" + (
+        f" group by {', '.join(keys)}" if keys else ""
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,12 +24,16 @@ class ExpressionError(ValueError):
 
 @dataclass(frozen=True)
 class Term:
-    """A rendered part. `literal` is set for number literals, `narrow` for bare float32 columns."""
+    """A rendered part. `literal` is set for number literals, `narrow` for what holds values of float32 columns alone.
+
+    `rounded` is the SQL beside such a column where that is another one: its literals are rounded to float32.
+    """
 
     sql: str
     kind: Kind
     literal: float | None = None
     narrow: bool = False
+    rounded: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,36 @@ def compare(left: Term, operator: str, right: Term) -> Term:
     return Term(f"({_beside(left, right)} {operator} {_beside(right, left)})", "boolean")
 
 
+def choose(conditions: Sequence[str], values: Sequence[Term]) -> Term:
+    """`case when`: the value of the first condition that holds, else the last value where it has no condition.
+
+    Raises ExpressionError when the values are of several kinds.
+    """
+    kinds = {value.kind for value in values if value.kind != "null"}
+    if len(kinds) != 1:
+        raise ExpressionError("the values of case do not go together")
+    narrow = any(value.narrow for value in values) and all(
+        value.narrow or value.literal is not None or value.kind == "null" for value in values
+    )
+    rounded = _render_case(conditions, [_round(value) for value in values])
+    sql = rounded if narrow else _render_case(conditions, [value.sql for value in values])
+    return Term(sql, kinds.pop(), narrow=narrow, rounded=rounded)
+
+
+def _render_case(conditions: Sequence[str], values: Sequence[str]) -> str:
+    cases = "".join(f" when {c} then {v}" for c, v in zip(conditions, values, strict=False))
+    other = f" else {values[-1]}" if len(values) > len(conditions) else ""
+    return f"(case{cases}{other} end)"
+
+
 def _beside(term: Term, other: Term) -> str:
-    if term.literal is None or not other.narrow:
-        return term.sql
+    return _round(term) if other.narrow else term.sql
+
+
+def _round(term: Term) -> str:
+    """`term` with its literals rounded to float32, as they are meant beside a column of that type."""
+    if term.literal is None:
+        return term.rounded or term.sql
     try:
         return number_sql(struct.unpack("f", struct.pack("f", term.literal))[0])
     except OverflowError:

@@ -17,6 +17,7 @@ import pytest
 import filters
 from curation.recipe import rules
 from curation.recipe.config import SHIPPED, load_recipe
+from curation.recipe.expressions import Quantile, QuantileValues
 from curation.schema import DOWNLOADS, SAMPLES
 from filters import opennsfw, text_overlap
 from filters.base import IMAGE, IMAGE_EMBEDDING, READABLE
@@ -59,7 +60,20 @@ LANGUAGE = {
     "rank": "row_number() over (partition by domain order by clip_similarity desc, width) <= 7",
     "quantile": "clip_similarity >= quantile(clip_similarity, 0.7)",
     "quantile_of_integers": "width < quantile(width, 0.5)",
+    "quantile_by": "clip_similarity >= quantile(clip_similarity, 0.6) over (partition by source)",
+    "case": "case when source = 'a' then 0.28 when punsafe > 0.5 then null else 0.26 end <= clip_similarity",
+    "case_of_columns": "case when source = 'a' then clip_similarity else 0.3 end = 0.3",
+    "case_of_conditions": "case when width > 200 then height > 200 when source is null then true end",
+    "case_of_texts": "case when width > 200 then caption else source end = 'en'",
+    "pattern": "regexp_matches(caption, '^(A|一).*\\w') or regexp_matches(source, '^$|[^\\s]a')",
+    "list": "caption in file('words.txt')",
+    "not_list": "lower(trim(caption)) not in file('words.txt')",
 }
+
+
+def resolve(name: str) -> str:
+    """The full path of a list that a rule names."""
+    return str(Path(__file__).with_name(name))
 
 
 @pytest.fixture(scope="module")
@@ -131,17 +145,19 @@ def test_there_are_recipes_and_each_filter_has_a_column(manifest: pa.Table) -> N
 
 def test_rules_mean_the_same_in_spark_and_duckdb(spark: SparkSession, manifest: pa.Table) -> None:
     types = _types(manifest)
-    wanted = sorted({q for rule in rules.parse(all_rules(), types) for q in rule.quantiles})
+    wanted = sorted({q for rule in rules.parse(all_rules(), types, resolve=resolve) for q in rule.quantiles})
     connection = duckdb.connect()
     connection.register("rows", manifest)
     spark.createDataFrame(manifest).createOrReplaceTempView("rows")
-    quantiles = {}
-    for column, share in wanted:
-        sql = rules.quantile_sql("rows", column, types[column], share)
-        (ours,), (theirs,) = connection.sql(sql).fetchall(), spark.sql(sql).collect()
-        assert ours[0] == theirs[0] and ours[0] is not None, column
-        quantiles[column, share] = ours[0]
-    parsed = rules.parse(all_rules(), types, quantiles)
+    quantiles: dict[Quantile, QuantileValues] = {}
+    for quantile in wanted:
+        sql = rules.quantile_sql("rows", quantile, types)
+        ours, theirs = (
+            {tuple(row) for row in rows} for rows in (connection.sql(sql).fetchall(), spark.sql(sql).collect())
+        )
+        assert ours == theirs and ours, quantile
+        quantiles[quantile] = {tuple(row[:-1]): row[-1] for row in ours}
+    parsed = rules.parse(all_rules(), types, quantiles, resolve)
     selected = ", ".join(f"{rules.passes_sql(rule)} as r{i}" for i, rule in enumerate(parsed))
     sql = f"select m.uid, {rules.reason_sql(parsed)} as reason, {selected} from rows as m"
     in_duckdb = connection.sql(sql).to_arrow_table().sort_by("uid").to_pydict()
@@ -157,8 +173,13 @@ def test_each_construct_passes_some_rows_and_drops_some(manifest: pa.Table) -> N
     types = _types(manifest)
     connection = duckdb.connect()
     connection.register("rows", manifest)
-    quantiles = {("clip_similarity", 0.7): 0.4, ("width", 0.5): 200.0}
-    for rule in rules.parse(LANGUAGE, types, quantiles):
+    by_source: dict[tuple[str | None, ...], float | None] = dict.fromkeys([(None,), ("a",), ("en",), (" ",)], 0.3)
+    quantiles: dict[Quantile, QuantileValues] = {
+        Quantile("clip_similarity", 0.7): {(): 0.4},
+        Quantile("width", 0.5): {(): 200.0},
+        Quantile("clip_similarity", 0.6, ("source",)): by_source,
+    }
+    for rule in rules.parse(LANGUAGE, types, quantiles, resolve):
         passed = {row[0] for row in connection.execute(f"select {rules.passes_sql(rule)} from rows as m").fetchall()}
         assert passed == ({False} if rule.name == "null_comparison" else {True, False}), rule.name
 
@@ -170,7 +191,7 @@ def test_null_and_nan_never_pass(manifest: pa.Table) -> None:
     connection = duckdb.connect()
     connection.register("rows", rows)
     shipped = {name: text for name, text in all_rules().items() if not name.startswith("language.")}
-    for rule in rules.parse(shipped, _types(manifest), {("clip_score_l14", 0.7): 0.0}):
+    for rule in rules.parse(shipped, _types(manifest), {Quantile("clip_score_l14", 0.7): {(): 0.0}}):
         passed = connection.execute(f"select {rules.passes_sql(rule)} from rows as m").fetchone()
         asks_for_null = "is null" in rule.text or rule.is_global and "over" in rule.text
         assert passed == (asks_for_null,), rule.name

@@ -135,6 +135,40 @@ def test_counts_and_quantiles_see_all_units_and_only_pictures_that_came(spark: S
     assert value["value"] == pytest.approx(threshold) and set(seen.values()) > {4}
 
 
+def test_a_quantile_by_source_is_recorded_for_each_source(spark: SparkSession, made: SmallRoot) -> None:
+    rule = "clip_similarity >= quantile(clip_similarity, 0.5) over (partition by source)"
+    selection.run(spark, _recipe(top=rule), made.root)
+    ok = [uid for uid, row in made.downloads.items() if row["status"] == "ok"]
+    limits = {}
+    for source in ("coyo", "laion"):
+        known = sorted(made.samples[u]["clip_similarity"] for u in ok if made.samples[u]["source"] == source)
+        limits[source] = next(v for i, v in enumerate(known, 1) if i >= 0.5 * len(known))
+    recorded = (made.root.current("selection") or {})["config"]["quantiles"]
+    assert [(entry["by"], entry["value"]) for entry in recorded] == [
+        ({"source": source}, pytest.approx(limit)) for source, limit in limits.items()
+    ]
+    kept = {uid for uid, row in _selected(made.root).items() if row["kept"]}
+    assert kept == {
+        u for u in ok if made.samples[u]["clip_similarity"] >= limits[made.samples[u]["source"]] - 1e-7
+    } and kept < set(ok)
+
+
+def test_a_list_that_changes_is_another_version(spark: SparkSession, made: SmallRoot, tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked.txt"
+    recipe = Recipe(rules={"host": "domain not in file('blocked.txt')"}, folder=str(tmp_path))
+    versions = []
+    for text in ("host1.test\n", "host1.test\nhost2.test\n", "# both\nhost2.test\nhost1.test"):
+        blocked.write_text(text)
+        selection.run(spark, recipe, made.root)
+        kept = {made.samples[uid]["domain"] for uid, row in _selected(made.root).items() if row["kept"]}
+        assert not kept & {line.strip() for line in text.splitlines()} and kept
+        versions.append((made.root.current("selection") or {})["fingerprint"])
+    assert versions[0] != versions[1] == versions[2]
+    blocked.unlink()
+    with pytest.raises(UserError, match="Rule host .*there is no file .*blocked.txt"):
+        selection.check(recipe, made.root)
+
+
 @pytest.mark.parametrize(
     ("rules", "sentence"),
     [

@@ -6,7 +6,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from curation.recipe.expressions import Parser
+from curation.recipe.expressions import Parser, Quantile
 from curation.recipe.sql import ExpressionError
 
 COLUMNS = {"n": pa.int32(), "x": pa.float32(), "t": pa.string(), "f": pa.bool_()}
@@ -43,6 +43,10 @@ def _evaluate(text: str) -> list[bool | None]:
         ("length(t) between 3 and 4", [True, None, True, True]),
         ("n in (1, 4) and not f", [False, False, None, False]),
         ("f is not null or n = 1", [True, True, None, True]),
+        ("case when n = 1 then 0.1 when f then x else 0.5 end <= x", [True, None, True, None]),
+        ("case when n > 0 then t end = '100%'", [False, None, None, True]),
+        ("regexp_matches(t, '^[a-z0-9]')", [False, None, True, True]),
+        ("not regexp_matches(lower(t), 'b |\\d{3}')", [False, None, True, False]),
     ],
 )
 def test_the_value_of_each_row(text: str, values: list[bool | None]) -> None:
@@ -50,14 +54,35 @@ def test_the_value_of_each_row(text: str, values: list[bool | None]) -> None:
 
 
 def test_what_a_condition_needs_is_known_afterwards() -> None:
-    parser = Parser("quantile(x, 0.5) < x and count(*) over (partition by t) < 3", COLUMNS, {("x", 0.5): 1.0})
+    known: dict[Quantile, QuantileValues] = {Quantile("x", 0.5): {(): 1.0}}
+    parser = Parser("quantile(x, 0.5) < x and count(*) over (partition by t) < 3", COLUMNS, quantiles=known)
     parser.condition()
-    assert parser.used == {"x", "t", "status"} and parser.wanted == {("x", 0.5)} and parser.is_global
+    assert parser.used == {"x", "t", "status"} and parser.wanted == {Quantile("x", 0.5)} and parser.is_global
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "n >", "n > 'a'", "n + t = 1", "(n > 1", "n > 1)", "m > 1", "n", "rand() > 0.5", "n > 1; select 1", "n = -"],
+    [
+        "case n when 1 then f end",
+        "case when n then f end",
+        "case when f then 1 else 'a' end",
+        "case when f then f",
+        "regexp_matches(t, t)",
+        "regexp_matches(t, '(')",
+        "n in file('x')",
+        "f in file('x')",
+        "",
+        "n >",
+        "n > 'a'",
+        "n + t = 1",
+        "(n > 1",
+        "n > 1)",
+        "m > 1",
+        "n",
+        "rand() > 0.5",
+        "n > 1; select 1",
+        "n = -",
+    ],
 )
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(ExpressionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from curation.errors import UserError
 from curation.recipe import rules
+from curation.recipe.expressions import Quantile
 from curation.recipe.sql import number_sql, string_sql
 
 CONNECTION = duckdb.connect()
@@ -105,7 +107,7 @@ def test_quantile_is_the_smallest_value_that_covers_the_share(values: list[float
     table = pa.table({"score": pa.array(values, pa.float32()), "status": ["ok"] * len(values)})
     lost = pa.table({"score": pa.array([99.0], pa.float32()), "status": ["timeout"]})
     CONNECTION.register("t", pa.concat_tables([table, lost]))
-    (found,) = CONNECTION.sql(rules.quantile_sql("t", "score", pa.float32(), share)).fetchall()
+    (found,) = CONNECTION.sql(rules.quantile_sql("t", Quantile("score", share), {"score": pa.float32()})).fetchall()
     known = sorted(v for v in values if v is not None and not math.isnan(v))
     covering = [v for v in known if sum(w <= v for w in known) >= round(share * len(known), 9)]
     assert found[0] == (covering[0] if covering else None)
@@ -161,7 +163,6 @@ def test_nan_is_null() -> None:
         ("caption in ('a', 3)", "a string is compared with a number"),
         ("caption + 1 > 2", "a number is needed where it has a string"),
         ("length(width) > 1", "a string is needed where it has a number"),
-        ("regexp_matches(caption, 'a')", "there is no function 'regexp_matches'"),
         ("abs(1, 2) > 1", "abs takes 1 arguments, not 2"),
         ("least(width) > 1", "least takes 2 arguments, not 1"),
         ("coalesce(width, caption) = 1", "the arguments of coalesce do not go together"),
@@ -179,7 +180,15 @@ def test_nan_is_null() -> None:
         ("width > 1; drop table x", "';' is unexpected there"),
         ("width > 1 -- comment", "is unexpected there"),
         ("(select 1) > 0", "there is no column 'select'"),
-        ("caption = 'open", '"\'" is unexpected there'),
+        ("caption = 'open", "is never closed"),
+        ('language = "en"', """"en" is in double quotes, which SQL keeps for names: write text as 'en', names bare"""),
+        ('"width" > 1', "names bare"),
+        ("regexp_like(caption, 'a')", "there is no function 'regexp_like'"),
+        ("regexp_matches(caption, 'a\\b')", "means other things in DuckDB and in Spark"),
+        ("caption in file('nowhere.txt')", "there is no file nowhere.txt"),
+        ("caption in file(nowhere)", "the name of a file in single quotes is needed"),
+        ("width in file('words.txt')", "there is no file words.txt"),
+        ("quantile(width, 0.5) over (partition by height) > 1", "partitions by columns of text"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(text: str, sentence: str) -> None:
@@ -210,10 +219,65 @@ def test_needs_are_reported() -> None:
     assert local.columns == {"width", "caption"} and not local.is_global
     assert counted.columns == {"source", "phash", "status"} and counted.is_global
     assert ranked.columns == {"domain", "width", "uid", "status"} and ranked.is_global
-    assert top.quantiles == {("clip_similarity", 0.7)} and top.is_global
+    assert top.quantiles == {Quantile("clip_similarity", 0.7)} and top.is_global
 
 
 @pytest.mark.parametrize("name", ["pending", "kept", "Kept", "pictures", "packed", "ok"])
 def test_a_rule_is_not_called_like_a_row_of_the_funnel(name: str) -> None:
     with pytest.raises(UserError, match=f"Rule name '{name}' is a word of the funnel .*: rename"):
         rules.parse({name: "width > 1"}, COLUMNS)
+
+
+def test_a_list_is_read_beside_the_recipe_and_its_entries_are_known(tmp_path: Path) -> None:
+    (tmp_path / "blocked.txt").write_text("# hosts\nb.test\n\na.test  # a comment\nit's#1\n")
+    (rule,) = rules.parse(
+        {"r": "caption not in file('blocked.txt')"}, COLUMNS, resolve=lambda name: str(tmp_path / name)
+    )
+    assert rule.lists == {"blocked.txt": ("a.test", "b.test", "it's#1")}
+    table = pa.table({"caption": ["a.test", "it's#1", "c.test", None]})
+    assert evaluate(rules.passes_sql(rule), table) == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"# nothing", "has no entry"), (b"\xff\xfe", "cannot be read as UTF-8"), (None, "there is no file")],
+)
+def test_a_list_that_says_nothing_is_refused(tmp_path: Path, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "l.txt").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        rules.parse({"r": "caption in file('l.txt')"}, COLUMNS, resolve=lambda name: str(tmp_path / name))
+
+
+def test_a_list_longer_than_sql_should_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_text("\n".join(map(str, range(60_000))))
+    with pytest.raises(UserError, match=r"60,000 entries, rules take 50,000: join longer lists as \[scores"):
+        rules.parse({"r": "caption in file('l.txt')"}, COLUMNS, resolve=lambda name: str(tmp_path / name))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.one_of(st.none(), st.floats(0, 1, width=32))), min_size=1),
+    st.integers(1, 100).map(lambda percent: percent / 100),
+)
+def test_a_quantile_by_source_is_that_of_each_source(rows: list[tuple[str | None, float | None]], share: float) -> None:
+    names, values = [source for source, _ in rows], [value for _, value in rows]
+    table = pa.table({"source": pa.array(names, pa.string()), "score": pa.array(values, pa.float32())})
+    table = table.append_column("status", pa.array(["ok"] * len(rows)))
+    types = {"source": pa.string(), "score": pa.float32()}
+    wanted = Quantile("score", share, ("source",))
+    CONNECTION.register("t", table)
+    by_source = {
+        (source,): value for source, value in CONNECTION.sql(rules.quantile_sql("t", wanted, types)).fetchall()
+    }
+    each = {}
+    for source in dict.fromkeys(names):
+        own = table.filter(pa.array([name == source for name in names]))
+        CONNECTION.register("t", own)
+        ((value,),) = CONNECTION.sql(rules.quantile_sql("t", Quantile("score", share), types)).fetchall()
+        if value is not None:
+            each[source,] = value
+    assert by_source == each
+    text = f"score >= quantile(score, {share}) over (partition by source)"
+    (rule,) = rules.parse({"r": text}, types, {wanted: by_source})
+    passed = [value is not None and value >= (each[source,] or 0) for source, value in rows]
+    assert evaluate(rules.passes_sql(rule), table) == passed
