@@ -6,7 +6,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from curation.recipe.expressions import Parser, Quantile
+from curation.recipe.expressions import Parser, Quantile, QuantileValues
 from curation.recipe.sql import ExpressionError
 
 COLUMNS = {"n": pa.int32(), "x": pa.float32(), "t": pa.string(), "f": pa.bool_()}
