@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -10,11 +11,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkRuntimeError
+from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from curation.errors import UserError
+from jobs.spark.log import read_end
 
 MIN_JAVA = 17
+MAX_FAILURES = 4
+"""Attempts of a task before its job fails, as on a cluster; on one machine Spark makes one."""
 LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
 INSTALL_JAVA = (
     "install one (Debian and Ubuntu: apt-get install openjdk-17-jre-headless) and put it on PATH or in JAVA_HOME"
@@ -41,34 +48,68 @@ def check_java() -> None:
         raise UserError(f"Spark needs Java {MIN_JAVA} or later and found Java {version}: {INSTALL_JAVA}.")
 
 
-def session(app_name: str, **conf: str) -> SparkSession:
+def session(app_name: str, log: Path | None = None, **conf: str) -> SparkSession:
     """The active session, or a new one named `app_name`.
 
     Under spark-submit the master and its settings are the submitter's. Otherwise it runs on this machine's cores with
-    the UI off. Keyword `conf` keys use `__` for a dot.
+    the UI off, and what its processes print goes to the end of the file `log`, if one is given. Keyword `conf` keys
+    use `__` for a dot. Raises UserError when there is no Java, or when it does not start.
     """
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
     check_java()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.Builder().appName(app_name).config("spark.sql.session.timeZone", "UTC")
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+    settings = {"spark.app.name": app_name, "spark.sql.session.timeZone": "UTC"}
+    is_ours = "PYSPARK_GATEWAY_PORT" not in os.environ
+    if is_ours:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        local = {
-            "spark.master": f"local[{os.cpu_count()}]",
-            "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
-            "spark.driver.memory": "2g",
-            "spark.sql.shuffle.partitions": str(os.cpu_count()),
-            "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()}",
-        }
-        for key, value in local.items():
-            builder = builder.config(key, value)
-    for key, value in conf.items():
-        builder = builder.config(key.replace("__", "."), value)
+        settings |= _local_settings()
+    settings |= {key.replace("__", "."): value for key, value in conf.items()}
     # It repeats every analysis error with the whole Java stack; the errors themselves reach the user as one sentence.
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
+    if is_ours and log is not None and SparkContext._gateway is None:
+        _start_java(settings, log)
+    builder = SparkSession.Builder()
+    for key, value in settings.items():
+        builder = builder.config(key, value)
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+def _local_settings() -> dict[str, str]:
+    return {
+        "spark.master": f"local[{os.cpu_count()},{MAX_FAILURES}]",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.memory": "2g",
+        "spark.sql.shuffle.partitions": str(os.cpu_count()),
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()}",
+    }
+
+
+def _start_java(settings: dict[str, str], log: Path) -> None:
+    """Start Spark's Java process with `log` for its streams, and the context that sessions then share."""
+    conf = SparkConf().setAll(list(settings.items()))
+    try:
+        with open(log, "ab") as sink:
+            gateway = launch_gateway(conf, {"stdout": sink, "stderr": sink})  # type: ignore[no-untyped-call]
+    except PySparkRuntimeError as error:
+        raise UserError(f"Spark's Java process did not start: {_last_line(log)}") from error
+    SparkContext(conf=conf, gateway=gateway)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in read_end(log).splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing."
+
+
+def is_java_gone(wait_s: float = 0.0) -> bool:
+    """Whether the Java process that this process has started has ended, or ends within `wait_s` seconds."""
+    process = getattr(SparkContext._gateway, "proc", None)
+    if process is None:
+        return False
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(wait_s)
+    return process.poll() is not None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.errors import UserError
+from curation.failures import describe_failure
 from curation.recipe.config import Recipe, load_recipe
 from curation.root_lock import hold_root
 from curation.storage import Root
@@ -35,7 +36,7 @@ class Stage:
 
 
 def run_guarded(action: Callable[[], int | None]) -> int:
-    """Exit status of `action`: its own, 2 with one sentence for bad input, 130 when interrupted, 141 when unread."""
+    """Exit status of `action`: its own, 2 with one sentence for an error, 130 when interrupted, 141 when unread."""
     try:
         return action() or 0
     except UserError as error:
@@ -44,11 +45,8 @@ def run_guarded(action: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # whoever read has had enough: `curate query … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except OSError as error:
-        if error.errno is None:
-            raise
-        place = f" ({error.filename})" if error.filename else ""
-        write_error(f"curate: {error.strerror}{place}; nothing finished was lost, run the same command again.\n")
+    except Exception as error:  # noqa: BLE001  # whoever runs a command is told in one sentence, whatever ended it
+        write_error(f"curate: {describe_failure(error)}\n")
         return 2
     except KeyboardInterrupt:
         write_error("curate: interrupted; run the same command again to go on.\n")
@@ -72,17 +70,25 @@ def run_stages(stages: Sequence[Stage], arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe, arguments.set)
     root = Root(arguments.root)
     check_stages(stages, recipe, root)
-    # Looking at a root, and being told of a mistake in the recipe, should not wait for pyspark.
-    from jobs.spark.errors import unwrap_task_errors
-    from jobs.spark.session import session
-
     with hold_root(root) as waited:
         if waited:
             check_stages(stages, recipe, root)
-        spark = session("curate")
+        run_loaded(stages, recipe, root)
+
+
+def run_loaded(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
+    """Start Spark once, and run `stages` in order. Raises UserError or OSError, whatever a stage ends of."""
+    # Looking at a root, and being told of a mistake in the recipe, should not wait for pyspark.
+    from jobs.spark.errors import keep_trace
+    from jobs.spark.log import open_log
+    from jobs.spark.session import session
+
+    with open_log(root) as log:
+        with keep_trace(root, log):
+            spark = session("curate", log)
         for stage in stages:
             started = time.monotonic()
-            with unwrap_task_errors():
+            with keep_trace(root, log):
                 stage.run(spark, recipe, root)
             write_error(f"{stage.name:9} done in {time.monotonic() - started:6.1f} s\n")
 

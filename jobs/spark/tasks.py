@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pyarrow as pa
-from pyspark import StorageLevel
+from py4j.protocol import Py4JError
+from pyspark import AccumulatorParam, StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
+from curation.errors import UserError
 from curation.progress import bar
 from jobs.spark.errors import unwrap_task_errors
 
@@ -50,21 +53,47 @@ def watch_tasks(
     """As `map_units`; `watch` is called on the driver every POLL_S while the tasks run."""
     context = spark.sparkContext
     group = f"{desc}-{uuid.uuid4().hex}"
+    refusals = context.accumulator(list[str](), _Lists())
 
-    def collect() -> list[Result]:
+    def refuse(item: Item) -> Result | None:
+        # Spark would try it again on every failure, and a sentence about bad input stays what it is.
+        try:
+            return function(item)
+        except UserError as error:
+            refusals.add([str(error)])
+            return None
+
+    def collect() -> list[Result | None]:
         context.setJobGroup(group, desc, interruptOnCancel=True)
-        return context.parallelize(items, max(1, len(items))).map(function).collect()
+        return context.parallelize(items, max(1, len(items))).map(refuse).collect()
 
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(collect)
         try:
             while wait([job], POLL_S).not_done:
                 watch()
+                _raise_first(refusals.value)
         except BaseException:  # an interrupt must not leave the tasks running
-            context.cancelJobGroup(group)
+            with contextlib.suppress(Py4JError, ConnectionError):  # Java may be what has gone
+                context.cancelJobGroup(group)
             raise
         with unwrap_task_errors():
-            return job.result()
+            results = job.result()
+    _raise_first(refusals.value)
+    return cast("list[Result]", results)
+
+
+def _raise_first(refusals: list[str]) -> None:
+    if refusals:
+        raise UserError(refusals[0])
+
+
+class _Lists(AccumulatorParam[list[str]]):
+    def zero(self, value: list[str]) -> list[str]:
+        return []
+
+    def addInPlace(self, value1: list[str], value2: list[str]) -> list[str]:  # noqa: N802  # Spark's name
+        return [*value1, *value2]
 
 
 def by_unit(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
