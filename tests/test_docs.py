@@ -26,6 +26,7 @@ from tests.support import small_root
 from tests.support.command_lines import PROGRAMS, WrongCommandError, check, check_names, make_targets
 from tests.support.documents import PAGES, PROJECT, SHELL, Page, commands, page
 from tests.support.python_names import OURS, imported_names, is_known
+from trainer.chain_config import load_chain
 from trainer.config import Config
 
 PACKAGES = "|".join(OURS)
@@ -129,12 +130,22 @@ def test_make_alone_prints_every_target_with_a_sentence() -> None:
     assert all(sentence.endswith(".") for sentence in re.findall(r"^[a-z-]+:.*## (.*)$", text, re.MULTILINE))
 
 
-def test_toml_blocks_are_recipes_or_configurations_and_their_rules_parse() -> None:
+def block_file(folder: Path, text: str) -> Path:
+    """The block as a file."""
+    file = folder / "block.toml"
+    file.write_text(text)
+    return file
+
+
+def test_toml_blocks_are_recipes_configurations_or_chains_and_their_rules_parse(tmp_path: Path) -> None:
     blocks = [(name, block) for name in PAGES for block in page(name).blocks if block.language == "toml"]
     assert len(blocks) >= 4
     recipe_keys = {field.name for field in fields(Recipe)}
     for name, block in blocks:
         data = tomllib.loads(block.text)
+        if "stages" in data:
+            load_chain(block_file(tmp_path, block.text))
+            continue
         if not set(data) <= recipe_keys:
             from_dict(Config, data, name)
             continue

@@ -10,7 +10,11 @@ checkpoints, log and wrong use are those of `trainer.train`; docs/distillation.m
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from curation.errors import UserError
 from trainer import launch, preflight
@@ -18,21 +22,51 @@ from trainer.command import run_training_command
 from trainer.config import Config
 from trainer.launch import Rank
 
+if TYPE_CHECKING:
+    from trainer.loop import Loop
+    from trainer.objectives.distillation import Distillation
+    from trainer.preflight import MakeLoader
 
-def distill(settings: Config, rank: Rank) -> bool:
-    """Pre-train and export; False when a SIGTERM ended it early."""
+logger = logging.getLogger("trainer")
+
+
+def prepare(settings: Config, rank: Rank) -> tuple[Distillation, MakeLoader, Path | None]:
+    """As `trainer.train.prepare`. Raises UserError for the first thing that is wrong."""
     if settings.distill is None:
         raise UserError("This configuration has no [distill] that names a teacher: run it with trainer.train.")
     resume = preflight.check_settings(settings, rank)
     make_loader = preflight.prepare_loaders(settings, rank)
     preflight.check_data(settings, make_loader, resume)
-    # These import torch and deepspeed, which read the environment that launch.prepare_environment has set.
-    from trainer.loop import run_loop
+    # This imports torch, which reads the environment that launch.prepare_environment has set.
     from trainer.objectives.distillation import Distillation
 
     objective = Distillation(settings)
     objective.check_files()
-    return run_loop(settings, rank, objective, make_loader, resume)
+    if settings.eval.where is not None:
+        from trainer.objectives.heldout import open_heldout
+
+        open_heldout(settings, rank, objective.student_config(settings.model.image_size).vision.image_size)
+    return objective, make_loader, resume
+
+
+def distill(settings: Config, rank: Rank) -> bool:
+    """Pre-train and export; False when a SIGTERM ended it early."""
+    objective, make_loader, resume = prepare(settings, rank)
+    from trainer.loop import run_loop  # imports torch and deepspeed, as above
+
+    return run_loop(settings, rank, objective, make_loader, resume, at_end=partial(_measure_heldout, objective))
+
+
+def _measure_heldout(objective: Distillation, settings: Config, loop: Loop, rank: Rank, prefix: str) -> None:
+    if settings.eval.where is None:
+        return
+    from trainer.objectives.heldout import measure_heldout  # imports torch, as above
+
+    measured = measure_heldout(loop.engine, objective, settings, rank, loop.device)
+    logger.info("held back: %s", ", ".join(f"{name} {value:.4f}" for name, value in measured.items()))
+    loop.metrics.write_values(
+        {"step": loop.step, **{prefix + name: value for name, value in measured.items()}}, loop.step
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

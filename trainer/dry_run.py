@@ -7,10 +7,10 @@ Needs neither torch nor a GPU: everything is computed from the recipe's numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trainer import models, sizes
+from trainer.columns import align
 from trainer.config import Config, PhaseConfig
 from trainer.metrics import DENSE_BF16_TFLOPS
 from trainer.models import flops
@@ -226,7 +226,7 @@ def _describe_memory(settings: Config, num_gpus: int) -> list[str]:
         rows.append(["host memory", *(f"{stage.host / 1e9:,.2f}" for stage in stages)])
     head = ["GB a GPU, estimate", *(f"ZeRO {i}" + "*" * (i == settings.zero.stage) for i in range(4))]
     batch = f"batch           {train.batch_size:,} = {num_gpus} GPUs × {parts} micro-batches × {micro}"
-    return [batch, *_align([head, *rows])]
+    return [batch, *align([head, *rows])]
 
 
 def _describe_fit(settings: Config, num_gpus: int, gpu: str) -> str:
@@ -255,7 +255,7 @@ def _describe_phases(settings: Config, num_gpus: int, gpu: str) -> list[str]:
     peak = f"{DENSE_BF16_TFLOPS[gpu]:.0f} dense bf16 TFLOP/s"
     mfu, source = choose_mfu(settings, gpu)
     last = f"{_format_days(total)} days at {mfu:.0%} MFU of {num_gpus} × {gpu} ({peak}); {source}"
-    return [*_align(rows), last]
+    return [*align(rows), last]
 
 
 def _format_flops(value: float) -> str:
@@ -265,15 +265,3 @@ def _format_flops(value: float) -> str:
 
 def _format_days(value: float) -> str:
     return f"{value:,.1f}" if value >= 1 else f"{value:.2g}"
-
-
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

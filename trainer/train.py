@@ -10,6 +10,7 @@ What a user can get wrong is found before a process group exists or a GPU is tou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curation.errors import UserError
@@ -20,10 +21,16 @@ from trainer.launch import Rank
 
 if TYPE_CHECKING:
     from trainer.loop import Loop
+    from trainer.objectives.contrastive import Contrastive
+    from trainer.preflight import MakeLoader
 
 
-def train(settings: Config, rank: Rank) -> bool:
-    """Train, export and evaluate; False when a SIGTERM ended it early."""
+def prepare(settings: Config, rank: Rank) -> tuple[Contrastive, MakeLoader, Path | None]:
+    """Check all that the run needs: what it trains, its loaders, and the checkpoint that it goes on from.
+
+    Raises:
+        UserError: for the first thing that is wrong.
+    """
     if settings.distill is not None:
         raise UserError("This configuration has a [distill] section: run it with trainer.distill.")
     resume = preflight.check_settings(settings, rank)
@@ -31,13 +38,20 @@ def train(settings: Config, rank: Rank) -> bool:
     preflight.check_data(settings, make_loader, resume)
     # These import torch and deepspeed, which read the environment that launch.prepare_environment has set.
     from trainer import evaluate
-    from trainer.loop import run_loop
     from trainer.objectives.contrastive import Contrastive
 
     if settings.eval.names_any:
         evaluate.check_sets(settings)
     objective = Contrastive(settings)
     objective.check_files()
+    return objective, make_loader, resume
+
+
+def train(settings: Config, rank: Rank) -> bool:
+    """Train, export and evaluate; False when a SIGTERM ended it early."""
+    objective, make_loader, resume = prepare(settings, rank)
+    from trainer.loop import run_loop  # imports torch and deepspeed, as above
+
     return run_loop(settings, rank, objective, make_loader, resume, at_end=_evaluate)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -187,6 +188,23 @@ def write_tensors(tensors: Mapping[str, Tensor], config: ClipConfig, path: Path)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_outline(tensors: Mapping[str, Tensor], config: ClipConfig, path: Path) -> None:
+    """Write the safetensors file that `write_tensors` would, in float32 and with a hole in place of the values.
+
+    A stage that is still to be trained is checked with it: whatever reads names and shapes reads it as the real file.
+    """
+    header: dict[str, Any] = {"__metadata__": {"clip_config": json.dumps(dataclasses.asdict(config))}}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + 4 * tensor.numel()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    told = json.dumps(header).encode()
+    told += b" " * (-len(told) % 8)
+    with path.open("wb") as file:
+        file.write(len(told).to_bytes(8, "little") + told)
+        file.truncate(8 + len(told) + end)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from jobs import cli
 from jobs.spark import stage
 from jobs.stages import STAGES
 from tests.support.documents import PROJECT
+from trainer.chain_config import SHIPPED as CHAINS
+from trainer.chain_config import load_chain
 from trainer.config import Config
 
 PROGRAMS = ("curate", "make", "python", "spark-submit", "deepspeed", "torchrun", "srun", "pytest", "pip")
@@ -155,4 +157,7 @@ def check_names(found: argparse.Namespace, files: Iterable[str]) -> None:
             name = default
         file = PROJECT / name if "/" in name else PROJECT / folder / f"{name}.toml"
         overrides = [text for text in found.set if text != "section.key=value"]
+        if (CHAINS / f"{name}.toml").exists():
+            load_chain(name, overrides)
+            continue
         from_dict(cls, apply_overrides(read_toml(file), overrides), name)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from curation.errors import UserError
+from trainer.columns import align
 
 PUBLISHED: dict[str, tuple[float, float]] = {
     "IN-1K": (83.8, 83.5),
@@ -90,7 +91,7 @@ def format_results(results: Results) -> str:
     retrieval = [row for name, by_resize in results.items() for row in _retrieval_rows(name, by_resize)]
     if retrieval:
         head = ["retrieval, R@1/5/10 in per cent", "resize", "image to text", "text to image"]
-        blocks.append(_align([head, *retrieval]))
+        blocks.append("\n".join(align([head, *retrieval])) + "\n")
     return "\n".join(blocks)
 
 
@@ -108,7 +109,7 @@ def _format_classification(ours: dict[str, Accuracies]) -> str:
         pairs = [robustness(column) for column in columns.values()]
         rows.append(["robustness: mean of the six", *(_cell(pair[0] if pair else None) for pair in pairs)])
         rows.append(["gap from IN-1K", *(_cell(pair[1] if pair else None) for pair in pairs)])
-    return _align(rows)
+    return "\n".join(align(rows)) + "\n"
 
 
 def order_measured(measured: Accuracies) -> list[str]:
@@ -130,15 +131,6 @@ def _retrieval_rows(name: str, by_resize: Mapping[str, Mapping[str, float]]) -> 
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
-
-
-def _align(rows: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def read_results(file: Path) -> Results:

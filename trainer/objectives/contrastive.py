@@ -110,6 +110,13 @@ class Contrastive:
         """Write the CLIP, and SigLIP's bias beside it, in our own layout."""
         weights.write_tensors(strip_prefix(tensors), self.clip_config(image_size), path)
 
+    def write_outline(self, path: Path) -> None:
+        """Write the names and shapes of what `export` will write at the end (`weights.write_outline`)."""
+        config = self.clip_config(self.config.phases[-1].image_size or self.config.model.image_size)
+        with torch.device("meta"):
+            module = ContrastiveModel(Clip(config), self.config.train)
+        weights.write_outline(strip_prefix(module.state_dict()), config, path)
+
 
 def strip_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a `ContrastiveModel` by the names that a `Clip` has for them."""

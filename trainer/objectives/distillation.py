@@ -144,6 +144,17 @@ class Distillation:
                 engine.backward(self._loss(engine, *arguments) / len(inputs))
         return loss, None
 
+    def predict(self, engine: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The student's predictions and the teacher's features of patches that are drawn to be hidden, `[n, d]` each.
+
+        Each picture has as many, one picture after the other.
+        """
+        student = engine.module.config
+        mask = draw_block_masks(len(pixels), student.vision.grid, self.distill.mask_share, pixels.device)
+        with torch.no_grad():
+            features = self._get_teacher(student, pixels.device)(pixels)
+        return engine(pixels, mask), features[mask]
+
     def sample_flops(self, image_size: int | None, patch_drop: float, batch: Batch) -> float:
         """Of one image: three forwards of the student and one of its teacher, every block in full."""
         student = self.student_config(image_size)
@@ -154,6 +165,13 @@ class Distillation:
         """Write the student in BAAI's layout of EVA, which `model.image_weights` of contrastive training reads."""
         config = self.student_config(image_size)
         weights.write_tensors(weights.export_state(tensors, config, "mim"), config, path)
+
+    def write_outline(self, path: Path) -> None:
+        """Write the names and shapes of what `export` will write at the end (`weights.write_outline`)."""
+        config = self.student_config(self.config.phases[-1].image_size or self.config.model.image_size)
+        with torch.device("meta"):
+            module = MaskedImageModel(config, teacher_config(self.distill, config).embed_dim)
+        weights.write_outline(weights.export_state(module.state_dict(), config, "mim"), config, path)
 
     def _prepare_inputs(self, engine: Any, batch: Batch, seed: Seeder, index: int) -> tuple[Tensor, ...]:
         """Pixels, mask and the teacher's features of the hidden patches; leaves the generator for the forward."""
