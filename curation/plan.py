@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from curation.errors import UserError
 from curation.metadata.inputs import Input
+from curation.metadata.known import NewInputs, choose_new_inputs
 from curation.storage import Root, fingerprint
 
 NUM_SHOWN = 5
@@ -24,17 +24,10 @@ ALL_HOSTS = "*"
 """Stands among the large domains of such a plan for every host, as its units were not grouped by host."""
 
 
-def select_new_inputs(root: Root, found: list[Input]) -> list[Input]:
-    """Those of `found` that no plan of `root` holds yet. Raises UserError when a planned file has changed since."""
-    planned = {(i["source"], i["path"]): i["fingerprint"] for p in read_plans(root) for i in p["inputs"]}
-    for item in found:
-        known = planned.get((item.source, item.path))
-        if known is not None and known != item.fingerprint:
-            raise UserError(
-                f"{item.path} has changed since it was ingested into {root.base}: give the new file a new name, "
-                f"or start a new root."
-            )
-    return [item for item in found if (item.source, item.path) not in planned]
+def select_new_inputs(root: Root, found: list[Input]) -> NewInputs:
+    """Those of `found` that no plan of `root` holds yet. Raises UserError as `choose_new_inputs` does."""
+    planned = [record for plan in read_plans(root) if not plan.get(ADOPTED) for record in plan["inputs"]]
+    return choose_new_inputs(found, planned, root.base)
 
 
 def read_plans(root: Root) -> list[dict[str, Any]]:

@@ -16,12 +16,14 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from curation.errors import UserError
 from curation.metadata.inputs import Input, find_inputs
+from curation.metadata.known import describe_input, sum_inputs
 from curation.metadata.rows import divide, read_shares, rows_schema
 from curation.plan import (
     Spread,
@@ -76,10 +78,13 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     found = find_inputs(recipe)
     conditions = {source.name: parse_where(source.name, source.where) for source in recipe.sources}
     root.check_can_create()
-    fresh = select_new_inputs(root, found)
+    chosen = select_new_inputs(root, found)
+    write_error(chosen.describe_repeated())
+    fresh = chosen.fresh
     if not fresh:
         root.create()
         return
+    sum_inputs(fresh)
     wheres = {source.name: source.where for source in recipe.sources}
     size = recipe.download.num_rows_per_unit
     rows = normalise(spark, fresh, conditions).persist(StorageLevel.DISK_ONLY)
@@ -246,6 +251,8 @@ def write_unit(root: Root, batch: str, unit: int, table: pa.Table, named: frozen
         root.publish_parquet(rejects_file(name), rejected.select(REJECTS.names).cast(REJECTS))
     schema = samples_schema(count_captions(table.column_names))
     samples = table.filter(accepted).select(schema.names).cast(schema)
+    if pc.count_distinct(samples["uid"]).as_py() != samples.num_rows:
+        raise UserError(f"Unit {name} would hold a uid twice: nothing of this ingest counts; please report it.")
     if samples.num_rows:
         root.publish_parquet(samples_file(name), samples)
     counts = Counter(r for r in reasons if r)
@@ -269,10 +276,7 @@ def describe_plan(
     fresh: list[Input], written: list[dict[str, Any]], planned: Spread, number: int, size: int
 ) -> dict[str, Any]:
     """The record of the plan: inputs, totals by reason, units with their rows, and how the hosts were spread."""
-    batch_inputs = [
-        {"source": i.source, "path": i.path, "format": i.format, "fingerprint": i.fingerprint, "num_rows": i.num_rows}
-        for i in fresh
-    ]
+    batch_inputs = [describe_input(item) for item in fresh]
     totals = {key: sum(w.get(key, 0) for w in written) for key in ("samples", *(r.value for r in REASONS))}
     totals = {key: count for key, count in totals.items() if count or key not in UNCOMMON}
     return {

@@ -40,6 +40,8 @@ class Input:
     mapped: bool
     """Whether the recipe says which columns are which."""
     fingerprint: str
+    where: str = ""
+    """The condition of its source."""
     num_rows: int | None
     """None of text, whose rows nobody has counted before they are read."""
     parts: tuple[int, ...]
@@ -94,6 +96,7 @@ def _look_into(source: SourceConfig, path: str) -> Input:
         columns=columns,
         mapped=bool(source.columns),
         fingerprint=_fingerprint(path, FOOTER_BYTES if layout.kind == "parquet" else None),
+        where=source.where,
         num_rows=sum(parts) if layout.kind == "parquet" else None,
         parts=parts,
         layout=layout,

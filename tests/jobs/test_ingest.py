@@ -199,6 +199,28 @@ def test_a_batch_with_two_captions_beside_one_with_one(spark: SparkSession, reci
     assert Manifest(root).query("select count(*), count(caption_2) from manifest").fetchall() == [(61 + 45 + 2, 2)]
 
 
+def test_a_moved_folder_and_a_renamed_source_double_no_row(
+    spark: SparkSession, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, recipe, root)
+    before = snapshot(root)
+    (tmp_path / "meta").rename(tmp_path / "moved")
+    moved = ['sources.0.paths=["moved/*/part*.parquet"]', 'sources.1.paths=["./moved/coyo.parquet"]']
+    capsys.readouterr()
+    ingest.run(spark, load_recipe(tmp_path / "r.toml", [*moved, "sources.1.name=coyo-again"]), root)
+    assert snapshot(root) == before
+    assert "Already ingested: " in capsys.readouterr().err
+
+
+def test_a_wider_condition_on_what_is_ingested_is_refused(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, recipe, root)
+    wider = load_recipe(tmp_path / "r.toml", ["sources.0.where=clip_similarity >= 0.05"])
+    with pytest.raises(UserError, match=r"part 0\+1\.parquet was ingested .* with where 'clip_similarity >= 0\.2'"):
+        ingest.check(wider, root)
+
+
 def test_every_row_of_every_kind_of_file_is_accounted_for(spark: SparkSession, tmp_path: Path) -> None:
     meta = tmp_path / "meta"
     write(meta, "part.parquet", [laion_row(i) for i in range(5)], LAION)
