@@ -13,6 +13,8 @@ from curation.schema import Status
 MAX_BYTES = 500 * 1024
 """RFC 9309 2.5: a crawler must parse at least 500 KiB."""
 REFUSALS = {"noai", "noimageai", "noindex", "noimageindex", "none"}
+END_OF_LINE = re.compile(r"\r\n?|\n")
+"""RFC 9309 2.2; `str.splitlines` would also end a comment, or a path, at U+2028 or a form feed."""
 MAX_PATTERNS = 1_000
 """The most rules with `*` that are matched for every row; Robots says what happens to more."""
 VALUED = re.compile(r"(?:max-image-preview|max-snippet|max-video-preview|unavailable_after)\s*[:=]\s*[^\s,;]*")
@@ -115,7 +117,7 @@ def parse_robots(text: str, token: str) -> Robots:
 def _groups(text: str) -> list[_Group]:
     groups: list[_Group] = []
     naming = False
-    for line in text.lstrip("\ufeff").splitlines():
+    for line in END_OF_LINE.split(text.lstrip("\ufeff")):
         key, separator, value = line.partition("#")[0].partition(":")
         key, value = key.strip().lower(), value.strip()
         if not separator:

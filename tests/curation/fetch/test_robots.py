@@ -60,6 +60,12 @@ def test_groups_of_one_agent_are_one() -> None:
     assert not rules.allows("/a") and not rules.allows("/b") and rules.allows("/c")
 
 
+@pytest.mark.parametrize("inside", ["\u2028", "\u0085", "\v", "\f", "\x1c"])
+def test_a_line_ends_where_the_rfc_says(inside: str) -> None:
+    rules = parse_robots(f"User-agent: *\rAllow: /\r\n# see{inside}Disallow: /\nDisallow: /b", US)
+    assert rules.allows("/a") and not rules.allows("/b")
+
+
 def test_the_longest_match_decides_and_allow_wins_a_tie() -> None:
     assert parse_robots("User-agent: *\nAllow: /page\nDisallow: /page\n", US).allows("/page")
     assert not parse_robots("User-agent: *\nAllow: /p\nDisallow: /page\n", US).allows("/page")
