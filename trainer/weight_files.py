@@ -1,10 +1,8 @@
 """Read the tensors of a checkpoint file or folder one at a time, whatever wrote it, without running code from it."""
 
-import argparse
 import json
-import pickle
-import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from curation.errors import UserError
+from trainer import torchscript
+from trainer.pickles import read_pickle
 
 _ROOTS = ("model", "module", "state_dict")
+_MAX_WRAPPERS = 8
 _PREFIXES = ("module.", "_orig_mod.")
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE_FILES = ("model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin")
@@ -45,31 +46,34 @@ class WeightFile:
         return self._shapes
 
     def tensor(self, name: str) -> Tensor:
-        """Read one tensor to the CPU."""
-        return self._readers[name]()
+        """Read one tensor to the CPU. Raises UserError when it is of a kind that no weight is."""
+        tensor = self._readers[name]()
+        if tensor.is_complex():
+            raise UserError(f"{self.path} holds complex numbers as {name}, so it is no checkpoint of these models.")
+        return tensor
 
     def _open_safetensors(self, part: Path) -> None:
         try:
             handle = safe_open(str(part), framework="pt")
-        except SafetensorError as error:
+            self.metadata |= handle.metadata() or {}
+            for name in handle.keys():  # noqa: SIM118 - safe_open is no mapping
+                self._shapes[name] = tuple(handle.get_slice(name).get_shape())
+                self._readers[name] = _make_reader(handle.get_tensor, name)
+        except (SafetensorError, OSError) as error:
             raise UserError(f"{part} is not a whole safetensors file ({error}); fetch it again.") from error
-        self.metadata |= handle.metadata() or {}
-        for name in handle.keys():  # noqa: SIM118 - safe_open is no mapping
-            self._shapes[name] = tuple(handle.get_slice(name).get_shape())
-            self._readers[name] = _make_reader(handle.get_tensor, name)
 
     def _open_pickle(self, part: Path) -> None:
-        try:
-            # Training scripts leave their arguments beside the weights; a Namespace is data only.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                state = torch.load(part, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(part))
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{part} is not a checkpoint of plain tensors, so it is not loaded ({reason}).") from error
-        for name, tensor in _unwrap(state).items():
-            if isinstance(tensor, Tensor):
+        if torchscript.is_torchscript(part):
+            for name, stored in torchscript.list_tensors(part).items():
+                self._shapes[name] = stored.shape
+                self._readers[name] = partial(torchscript.read_tensor, part, stored)
+            return
+        tensors = _unwrap(read_pickle(part))
+        for name, tensor in tensors.items():
+            if isinstance(name, str) and isinstance(tensor, Tensor):
+                _require_whole(tensor, name, part)
                 self._shapes[name] = tuple(tensor.shape)
-                self._readers[name] = _make_reader(_unwrap(state).__getitem__, name)
+                self._readers[name] = _make_reader(tensors.__getitem__, name)
 
     def _rename_tensors(self) -> None:
         """Drop wrappers' prefixes, and give a CLIP that keeps its text tower at the root the prefix of the others."""
@@ -93,14 +97,24 @@ def _strip_prefixes(name: str) -> str:
     return name
 
 
-def _unwrap(state: Any) -> dict[str, Any]:
+def _unwrap(state: Any) -> dict[Any, Any]:
     """The dictionary of tensors inside whatever a training script saved around it."""
-    while isinstance(state, dict):
-        inner = next((state[root] for root in _ROOTS if isinstance(state.get(root), dict)), None)
-        if inner is None:
-            return state
-        state = inner
+    inner: dict[Any, Any] = state if isinstance(state, dict) else {}
+    for _ in range(_MAX_WRAPPERS):
+        wrapped = next((inner[root] for root in _ROOTS if isinstance(inner.get(root), dict)), None)
+        if wrapped is None:
+            return inner
+        inner = wrapped
     return {}
+
+
+def _require_whole(tensor: Tensor, name: str, part: Path) -> None:
+    """Refuse a tensor whose elements are not all in the file: it could be of any size."""
+    is_plain = tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_quantized
+    if not is_plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise UserError(
+            f"{part} does not hold all elements of {name} one by one, so it is not loaded: save it densely."
+        )
 
 
 def _list_parts(path: Path) -> list[Path]:
@@ -110,12 +124,23 @@ def _list_parts(path: Path) -> list[Path]:
         return [path]
     for index in _INDEXES:
         if (path / index).exists():
-            files = json.loads((path / index).read_text())["weight_map"].values()
-            return [_require_part(path / file) for file in sorted(set(files))]
+            return [_require_part(path / name) for name in _read_index(path / index)]
     for file in _SINGLE_FILES:
         if (path / file).exists():
             return [path / file]
     raise UserError(f"The folder {path} holds none of {', '.join(_INDEXES + _SINGLE_FILES)}; name the file itself.")
+
+
+def _read_index(index: Path) -> list[str]:
+    """The names of the files that an index lists, each in the folder of the index."""
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{index} is no whole index of the files beside it; fetch it again.") from error
+    elsewhere = next((name for name in names if not isinstance(name, str) or name != Path(name).name), None)
+    if elsewhere is not None:
+        raise UserError(f"{index} names {elsewhere}, which is no file beside it; fetch the checkpoint again.")
+    return names
 
 
 def _require_part(part: Path) -> Path:

@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from curation.errors import UserError
+from curation.settings import from_dict
 from trainer import layouts
 from trainer.layouts import Layout, Source
 from trainer.models import configs
 from trainer.models.clip import Clip
-from trainer.models.config import ClipConfig, TextConfig, VisionConfig
+from trainer.models.config import ClipConfig
 from trainer.models.mim import MaskedImageModel
 from trainer.models.position import resize_position_embedding
 from trainer.weight_files import WeightFile
@@ -315,11 +316,13 @@ def _assign(
 
 
 def infer_config(file: WeightFile) -> ClipConfig:
-    """The configuration in a header of ours, else that of the one model whose widths and depths the file has."""
+    """The configuration in a header of ours, else that of the one model whose widths and depths the file has.
+
+    Raises:
+        UserError: when the header is damaged or not of these tensors, or no model of the family fits.
+    """
     if "clip_config" in file.metadata:
-        fields = json.loads(file.metadata["clip_config"])
-        vision, text = VisionConfig(**fields.pop("vision")), TextConfig(**fields.pop("text"))
-        return ClipConfig(vision=vision, text=text, **fields)
+        return _read_header(file)
     layout = _detect_layout(file)
     fitting = [config for config in map(configs.config, configs.names()) if _fits(config, layout, file)]
     if not fitting:
@@ -331,6 +334,31 @@ def infer_config(file: WeightFile) -> ClipConfig:
     grid = math.isqrt(position[-2] - 1)
     same_grid = [config for config in fitting if config.vision.grid == grid]
     return same_grid[0] if same_grid else fitting[0].override(image_size=grid * fitting[0].vision.patch_size)
+
+
+def _read_header(file: WeightFile) -> ClipConfig:
+    """The configuration in the header, refused before a model is built by it where the tensors are of other sizes."""
+    try:
+        config = from_dict(ClipConfig, json.loads(file.metadata["clip_config"]), "clip_config")
+    except (ValueError, RecursionError, UserError) as error:
+        raise UserError(f"The header of {file.path} describes no model ({error}); write the file again.") from error
+    layout = _detect_layout(file)
+    vision, text = config.vision, config.text
+    tables: dict[str, Shape] = {
+        _POSITION: (1, vision.num_patches + 1, vision.width),
+        "text.token_embedding.weight": (text.vocab_size, text.width),
+        "text.positional_embedding": (text.context_length, text.width),
+    }
+    if not _fits(config, layout, file) or not _have_shapes(tables, config, layout, file):
+        raise UserError(
+            f"The header of {file.path} describes a model of other sizes than its tensors, or it is one tower alone: "
+            "write the file again, or name the model."
+        )
+    return config
+
+
+def _have_shapes(shapes: Mapping[str, Shape], config: ClipConfig, layout: Layout, file: WeightFile) -> bool:
+    return all(_Piece(layout.source(name, config.vision), shape).misfit(file) is None for name, shape in shapes.items())
 
 
 def _fits(config: ClipConfig, layout: Layout, file: WeightFile) -> bool:
@@ -345,4 +373,4 @@ def _fits(config: ClipConfig, layout: Layout, file: WeightFile) -> bool:
     deeper = (f"visual.blocks.{vision.layers}.norm1.weight", f"text.blocks.{text.layers}.norm1.weight")
     if any(layout.source(name, vision).names[0] in file.shapes for name in deeper):
         return False
-    return all(_Piece(layout.source(name, vision), shape).misfit(file) is None for name, shape in shapes.items())
+    return _have_shapes(shapes, config, layout, file)

@@ -2,10 +2,7 @@
 
 import argparse
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -58,19 +55,6 @@ def test_text_tower_of_a_clip_that_keeps_it_at_the_root(tmp_path: Path) -> None:
     assert torch.equal(model.text.head.weight, teacher.text.head.weight)
 
 
-class _Bomb:
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return (os.mkdir, (os.environ["BOMB_PATH"],))
-
-
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BOMB_PATH", str(tmp_path / "ran"))
-    torch.save({"model": {"visual.cls_token": torch.ones(1)}, "extra": _Bomb()}, tmp_path / "bomb.pt")
-    with pytest.raises(UserError, match="bomb.pt"):
-        models.load(tmp_path / "bomb.pt")
-    assert not (tmp_path / "ran").exists()
-
-
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".bin"])
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", "half"])
 def test_a_broken_file_is_one_sentence(suffix: str, content: bytes | str, tmp_path: Path) -> None:
@@ -84,3 +68,50 @@ def test_a_broken_file_is_one_sentence(suffix: str, content: bytes | str, tmp_pa
     with pytest.raises(UserError, match=f"broken{suffix}") as caught:
         models.load(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [["../other.bin"], ["/etc/hostname"], [3], "a.bin", None])
+def test_an_index_names_files_beside_it_alone(names: object, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    torch.save({"visual.cls_token": torch.ones(1)}, tmp_path / "other.bin")
+    weight_map = dict(enumerate(names)) if isinstance(names, list) else names
+    (tmp_path / "folder" / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(UserError, match="index.json") as caught:
+        WeightFile(tmp_path / "folder")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_deep_index_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="no whole index"):
+        WeightFile(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.ones(1).expand(1 << 40), torch.empty(1 << 40, device="meta"), torch.eye(4).to_sparse()],
+    ids=["expanded", "meta", "sparse"],
+)
+def test_a_tensor_without_its_elements_is_refused(tensor: torch.Tensor, tmp_path: Path) -> None:
+    torch.save({"visual.cls_token": tensor}, tmp_path / "c.pt")
+    with pytest.raises(UserError, match="does not hold all elements of visual.cls_token"):
+        WeightFile(tmp_path / "c.pt")
+
+
+def test_a_wrapper_around_itself_ends(tmp_path: Path) -> None:
+    state: dict[str, object] = {}
+    state["model"] = state
+    torch.save(state, tmp_path / "c.pt")
+    with pytest.raises(UserError, match="no tensors"):
+        WeightFile(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("layout", ["native", "open_clip", "baai", "huggingface"])
+def test_the_bias_of_siglip_may_stand_beside_any_layout(layout: str, tmp_path: Path) -> None:
+    expected = random_model(models.config("debug"))
+    state = weights.export_state(expected.state_dict(), expected.config, layout)
+    save_file({name: t.contiguous().clone() for name, t in state.items()} | {"logit_bias": torch.tensor(-10.0)},
+              tmp_path / "c.safetensors")  # fmt: skip
+    assert_same(models.load(tmp_path / "c.safetensors"), expected)
+    report = weights.fill_model(Clip(models.config("debug")), WeightFile(tmp_path / "c.safetensors"))
+    assert report.ignored == ("logit_bias",)

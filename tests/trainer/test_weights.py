@@ -201,6 +201,36 @@ def test_header_holds_the_configuration(tmp_path: Path) -> None:
         assert json.loads(file.metadata()["clip_config"])["embed_dim"] == 16
 
 
+@pytest.mark.parametrize(
+    ("tower", "field", "value"),
+    [
+        ("vision", "layers", 10**9), ("vision", "layers", 1e9), ("vision", "image_size", 10**9), ("vision", "width", 0),
+        ("vision", "hidden_width", -1), ("vision", "rope_grid", 10**30), ("text", "vocab_size", 10**6),
+        ("text", "context_length", 76), ("text", "layers", None), ("", "temperature", 0), ("", "temperature", "nan"),
+        ("", "embed_dim", 64), ("", "vision", []), ("", "depth", 3),
+    ],
+)  # fmt: skip
+def test_a_header_that_lies_is_one_sentence_and_builds_nothing(
+    tower: str, field: str, value: Any, tmp_path: Path
+) -> None:
+    model, path = models.build("debug"), tmp_path / "x.safetensors"
+    weights.save_model(model, path)
+    with safe_open(str(path), framework="pt") as file:
+        config = json.loads(file.metadata()["clip_config"])
+    (config[tower] if tower else config)[field] = value
+    save_file(load_file(path), path, metadata={"clip_config": json.dumps(config)})
+    with pytest.raises(UserError, match="The header of .*x.safetensors describes") as caught:
+        models.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "[]", "{}", "1" * 5_000])
+def test_a_header_that_is_no_configuration_is_one_sentence(text: str, tmp_path: Path) -> None:
+    save_file({"visual.cls_token": torch.ones(1)}, tmp_path / "x.safetensors", metadata={"clip_config": text})
+    with pytest.raises(UserError, match="describes no model"):
+        models.load(tmp_path / "x.safetensors")
+
+
 def test_sharded_parameters_are_filled_on_every_rank(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
     save_file(baai_state(random_model(worker_config().override(image_size=112))), tmp_path / "e.safetensors")

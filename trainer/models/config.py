@@ -4,11 +4,15 @@ Nothing here imports torch, so a dry run can size a model on a machine without i
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from curation.errors import UserError
+
+MAX_COUNT = 1_000_000
+"""More layers, channels or words has no model; a damaged file may say any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,9 @@ class VisionConfig:
             _require_multiple("head_width", self.head_width, "the 4 numbers of a 2-D rotation", 4)
         if self.norm not in ("layer", "rms"):
             raise UserError(f"The norm of an image tower is 'layer' or 'rms', not {self.norm!r}.")
+        _require_counts(self, "layers", "hidden_width")
+        if not 0 <= self.rope_grid <= MAX_COUNT:
+            raise UserError(f"rope_grid is the side of a grid in patches, or 0, not {self.rope_grid}.")
         for name in ("drop_path", "patch_drop"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is a share of what is dropped, in [0, 1), not {getattr(self, name)}.")
@@ -75,6 +82,7 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         _require_multiple("the text tower's width", self.width, "heads", self.heads)
+        _require_counts(self, "layers", "vocab_size", "context_length")
 
     @property
     def hidden_width(self) -> int:
@@ -90,6 +98,11 @@ class ClipConfig:
     text: TextConfig
     embed_dim: int
     temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        _require_counts(self, "embed_dim")
+        if not 0 < self.temperature < math.inf:
+            raise UserError(f"The temperature of a model is a finite number above 0, not {self.temperature}.")
 
     def override(self, *, image_size: int | None = None, **changes: Any) -> "ClipConfig":
         """Return a copy with fields replaced.
@@ -114,6 +127,12 @@ def _replace(config: Any, changes: Mapping[str, Any], owner: str) -> Any:
         if name not in allowed:
             raise UserError(f"{name!r} is not a setting of {owner}; the settings are {', '.join(allowed)}.")
     return dataclasses.replace(config, **changes)
+
+
+def _require_counts(config: Any, *names: str) -> None:
+    for name in names:
+        if not 1 <= getattr(config, name) <= MAX_COUNT:
+            raise UserError(f"{name} lies in 1..{MAX_COUNT:,}, and is not {getattr(config, name)}.")
 
 
 def _require_multiple(what: str, value: int, of: str, divisor: int) -> None:
