@@ -13,8 +13,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from curation.errors import UserError
 from curation.metadata.inputs import Input
 from curation.metadata.known import NewInputs, choose_new_inputs
+from curation.records import PLAN, PLAN_INPUT, advise, are_counts, check_record
 from curation.storage import Root, fingerprint
 
 NUM_SHOWN = 5
@@ -31,9 +33,18 @@ def select_new_inputs(root: Root, found: list[Input]) -> NewInputs:
 
 
 def read_plans(root: Root) -> list[dict[str, Any]]:
-    """Every finished plan of `root`, in the order of their ingests."""
-    plans = [root.read_json(f"plans/{name}") for name in root.list("plans", ".json")]
+    """Every finished plan of `root`, in the order of their ingests. Raises UserError for a damaged one."""
+    plans = [_read_plan(root, f"plans/{name}") for name in root.list("plans", ".json")]
     return sorted(plans, key=lambda plan: plan["number"])
+
+
+def _read_plan(root: Root, rel: str) -> dict[str, Any]:
+    plan = root.read_record(rel, PLAN)
+    for item in plan["inputs"]:
+        check_record(item, PLAN_INPUT, root.url(rel), advise(rel))
+    if not are_counts(plan["totals"]) or not are_counts(plan["units"]):
+        raise UserError(f"{root.url(rel)} is damaged (its counts are no numbers): {advise(rel)}.")
+    return plan
 
 
 def name_batch(found: list[Input], wheres: Mapping[str, str], num_rows_per_unit: int, number: int) -> str:

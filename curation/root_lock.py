@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from curation.errors import UserError
 from curation.storage import SCRATCH, Root
 from curation.terminal import write_error
 
@@ -106,7 +107,12 @@ def _find_holder(root: Root, own: str) -> dict[str, Any] | None:
                 return lease
         except FileNotFoundError:  # its driver has just ended
             continue
-        except (ValueError, KeyError, TypeError):  # no lease that a driver wrote: those are written in one step
+        except (
+            UserError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # no lease that a driver wrote in one step
             pass
         root.remove(rel)
     return None

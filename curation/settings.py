@@ -11,7 +11,7 @@ import difflib
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,9 @@ from curation.errors import UserError
 
 T = TypeVar("T")
 Range = tuple[float, float]
+MAX_DEPTH = 32
+"""Values inside of each other that a file may have; settings need six."""
+TOO_DEEP = "its values are nested too deeply"
 
 
 def setting(default: T, *, content: bool, between: Range | None = None) -> T:
@@ -58,11 +61,27 @@ def content_settings(section: Any) -> dict[str, Any]:
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The parsed TOML file; UserError when it is missing or not TOML."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return _check_depth(tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise UserError(f"There is no file {path}: name an existing TOML file.") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is not readable TOML: {TOO_DEEP}.") from error
     except (ValueError, OSError) as error:  # TOML's own errors, bytes that are no text, numbers of 5,000 digits
         raise UserError(f"{path} is not readable TOML: {error}.") from error
+
+
+def _check_depth(data: dict[str, Any]) -> dict[str, Any]:
+    """`data`. Raises ValueError when values lie in more than MAX_DEPTH others; a key of 10,000 dots is no recursion."""
+    level: list[Any] = [data]
+    for _ in range(MAX_DEPTH):
+        level = [inner for value in level for inner in _values_in(value)]
+        if not level:
+            return data
+    raise ValueError(TOO_DEEP)
+
+
+def _values_in(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def find_config(path: str | Path, shipped: Path, kind: str) -> Path:
@@ -84,7 +103,7 @@ def parse_value(text: str) -> Any:
     """A TOML value, or the text itself when it is none: `3` → 3, `[1]` → [1], `foo bar` → 'foo bar'."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except ValueError:  # TOML's own, or a number of more digits than Python reads
+    except (ValueError, RecursionError):  # TOML's own, a number of more digits than Python reads, brackets without end
         return text
 
 
@@ -96,6 +115,8 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         if not separator or not path.strip():
             raise UserError(f"--set {override!r} is not of the form section.key=value.")
         *parents, last = path.strip().split(".")
+        if len(parents) > MAX_DEPTH:
+            raise UserError(f"--set {override[:80]!r}…: {TOO_DEEP}.")
         node: Any = result
         for name in parents:
             node = _child(node, name, override)

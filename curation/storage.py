@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from curation.errors import UserError
 from curation.places import WEB, check_inside, check_outside, check_scheme, folder_of, is_elsewhere, web_options
 from curation.private_folder import make_private_folder, private_folder_path
+from curation.records import CURRENT, STAGE_CONFIG, Kinds, advise, check_record, parse_json
 from curation.schema import ROOT_FORMAT
 from curation.version import __version__
 
@@ -124,7 +125,7 @@ class Root:
         """Whether a plan of this root has adopted shards of `folder`; plans that were not read yet are read now."""
         if folder not in self._adopted:
             for name in set(self.list("plans", ".json")) - self._plans_read:
-                plan = self.read_json(f"plans/{name}")
+                plan = self.read_record(f"plans/{name}", {"inputs": list})
                 self._adopted |= {folder_of(i["path"]) for i in plan["inputs"]} if plan.get("adopted") else set()
                 self._plans_read.add(name)
         return folder in self._adopted
@@ -202,7 +203,15 @@ class Root:
         return bytes(fs.cat_file(path, start=offset, end=end))
 
     def read_json(self, rel: str) -> Any:
-        return json.loads(self.read_bytes(rel))
+        """The value in file `rel`. Raises UserError when it is damaged, FileNotFoundError without it."""
+        try:
+            return parse_json(self.read_bytes(rel))
+        except ValueError as error:
+            raise UserError(f"{self.url(rel)} is damaged ({error}): {advise(rel)}.") from error
+
+    def read_record(self, rel: str, kinds: Kinds) -> dict[str, Any]:
+        """As `read_json`, of an object that has the fields `kinds`."""
+        return check_record(self.read_json(rel), kinds, self.url(rel), advise(rel))
 
     def read_parquet(self, rel: str, columns: Iterable[str] | None = None) -> pa.Table:
         """The table in file `rel`. Raises UserError when it is not readable parquet."""
@@ -285,7 +294,12 @@ class Root:
     def current(self, table: str) -> dict[str, Any] | None:
         """`TABLE/current.json` of a versioned table, None before its first version."""
         rel = f"{table}/current.json"
-        return self.read_json(rel) if self.exists(rel) else None
+        if not self.exists(rel):
+            return None
+        record = self.read_record(rel, CURRENT)
+        if not all(isinstance(file, str) for file in record["files"]):
+            raise UserError(f"{self.url(rel)} is damaged (its files have no names): {advise(rel)}.")
+        return record
 
     def publish_current(self, table: str, fp: str, files: Names, config: Any, inputs: Any) -> None:
         """Make version `fp` of `table` the current one. `files` are paths relative to ROOT."""
@@ -300,7 +314,7 @@ class Root:
         rel = f"{table}/{CONFIG}"
         wanted = json.loads(canonical_json(config))
         if self.exists(rel):
-            recorded = self.read_json(rel)["config"]
+            recorded = self.read_record(rel, STAGE_CONFIG)["config"]
             if recorded == wanted:
                 return
             if self.units(table):
@@ -328,10 +342,7 @@ class Root:
         """Raise UserError unless this is a root that this version can read."""
         if not self.exists("root.json"):
             raise UserError(f"{self.base} is no root (it has no root.json): run `curate ingest` first.")
-        try:
-            layout = self.read_json("root.json")["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.url('root.json')} is damaged: restore it or start a new root.") from error
+        layout = self.read_record("root.json", {"format": int})["format"]
         if layout != ROOT_FORMAT:
             raise UserError(
                 f"{self.base} has layout {layout}, this version ({__version__}) reads layout {ROOT_FORMAT}: "

@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 
 from curation.errors import UserError
 from curation.recipe.config import Recipe
+from curation.records import STAGE_CONFIG
 from curation.schema import EMBEDDINGS, Status
 from curation.shards import read_member
 from curation.storage import CONFIG, Root
@@ -59,7 +60,7 @@ def check_same_model(root: Root, model: str) -> str:
     rel = f"{METADATA}/{CONFIG}"
     if not root.exists(rel):
         return identify_model(model)
-    made: str = root.read_json(rel)["config"]["model"]
+    made = str(root.read_record(rel, STAGE_CONFIG)["config"].get("model"))
     # A file that was deleted since can be told by its name only.
     is_gone = not Path(model).exists() and made.startswith(f"{Path(model).name}:")
     if not is_gone and not is_same_model(made, model):

@@ -6,7 +6,6 @@ lacks rows, everything that the tar says about them is used.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 
 from curation import schema
 from curation.errors import UserError
+from curation.records import parse_json
 from curation.shards import Member, index
 from curation.sources import column_expressions
 from curation.storage import Root, fingerprint
@@ -142,7 +142,7 @@ def _read_count(root: Root, shard: Shard) -> int | None:
     """The number of rows that img2dataset was given; None for a shard that it did not finish."""
     try:
         count = root.read_json(shard.file("_stats.json"))["count"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, UserError, KeyError, TypeError):
         return None
     return count if isinstance(count, int) else None
 
@@ -194,7 +194,7 @@ def _read_record(root: Root, shard: Shard, files: dict[str, Member]) -> dict[str
     """The values of the JSON member as text; the caption comes from the text member where JSON has none."""
     texts = {kind: root.read_bytes(shard.path, files[kind].offset, files[kind].size) for kind in TEXTS if kind in files}
     try:
-        loaded = json.loads(texts.get("json", b"{}"))
+        loaded = parse_json(texts.get("json", b"{}"))
     except ValueError:
         loaded = None
     values: dict[str, Any] = {str(k).lower(): v for k, v in loaded.items()} if isinstance(loaded, dict) else {}

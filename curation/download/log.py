@@ -9,18 +9,33 @@ import contextlib
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
+from curation.errors import UserError
+from curation.records import NUMBER, Kinds, are_counts
 from curation.schema import DownloadRow
 from curation.storage import Root
 
 FOLDER = "logs/download"
+LOG: Kinds = {"rows": int, "at": NUMBER, "statuses": dict, "hosts": dict}
 INTERVAL_S = 3.0
 MAX_HOSTS = 200
 """Hosts that a log names. A host belongs to one unit, so the largest hosts of all are the largest of their units."""
 NUM_SNAPSHOTS = 11
 """Rates are taken over the last ten intervals, so that rows which come back from a journal do not count as fast."""
+
+
+def read_logs(root: Root, names: Iterable[str]) -> list[dict[str, Any]]:
+    """The logs called `names` that are whole; what another one says is of no use, and no reason to stop."""
+    logs = []
+    for name in names:
+        with contextlib.suppress(UserError, FileNotFoundError):
+            log = root.read_record(f"{FOLDER}/{name}", LOG)
+            if are_counts(log["statuses"]) and all(map(are_counts, log["hosts"].values())):
+                logs.append(log)
+    return logs
 
 
 class UnitLog:

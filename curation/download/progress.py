@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from curation.download.log import FOLDER
+from curation.download.log import FOLDER, read_logs
 from curation.progress import bar
 from curation.storage import Root
 
@@ -62,7 +62,7 @@ class DownloadBar:
         suffix = f".{self._round}.json"
         names = (name.removesuffix(suffix) for name in self._root.list(FOLDER, suffix))
         units = (name for name in names if name in self._num_rows and name not in self._finished)
-        logs = [self._root.read_json(f"{FOLDER}/{unit}{suffix}") for unit in units]
+        logs = read_logs(self._root, [f"{unit}{suffix}" for unit in units])
         return [log for log in logs if log["at"] >= self._started]
 
 

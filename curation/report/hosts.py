@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from curation.download.log import FOLDER, INTERVAL_S
+from curation.download.log import FOLDER, INTERVAL_S, read_logs
 from curation.storage import Root
 
 NUM_SHOWN = 15
@@ -44,9 +44,9 @@ class Host:
 
 def read_running_logs(root: Root) -> list[dict[str, Any]]:
     """The logs of the units that are being fetched."""
-    logs = [root.read_json(f"{FOLDER}/{name}") for name in root.list(FOLDER, ".json")]
+    logs = read_logs(root, root.list(FOLDER, ".json"))
     oldest = time.time() - STALE_S
-    return [log for log in logs if log["running"] and log["at"] >= oldest]
+    return [log for log in logs if log.get("running") and log["at"] >= oldest]
 
 
 def merge_hosts(logs: list[dict[str, Any]]) -> list[Host]:

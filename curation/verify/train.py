@@ -31,7 +31,7 @@ def find_differences(manifest: Manifest) -> Iterator[str]:
     if not root.exists(rel):
         yield f"{rel} is missing: run `curate pack` again."
         return
-    sizes = root.read_json(rel)
+    sizes = root.read_record(rel, {})
     expected = {shard.rsplit("/", 1)[-1]: count for shard, count in counts.items()}
     for name in sorted({*sizes, *expected}):
         if sizes.get(name) != expected.get(name):
@@ -64,8 +64,8 @@ def _read_recorded_sha256(root: Root, shard: str) -> str | None:
     summary = f"{folder}/summary.json"
     if not root.exists(summary):
         return None
-    recorded: str = root.read_json(summary)["shards"].get(name, {}).get("sha256", "nothing")
-    return recorded
+    shards_of = root.read_record(summary, {"shards": dict})["shards"]
+    return str((shards_of.get(name) or {}).get("sha256", "nothing"))
 
 
 def _list_places(row: dict[str, Any]) -> list[shards.Place]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from curation.errors import UserError
 from curation.recipe.config import SHIPPED, host_port, load_recipe
-from curation.settings import apply_overrides, find_config, from_dict, parse_value, to_dict
+from curation.settings import apply_overrides, find_config, from_dict, parse_value, read_toml, to_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,3 +173,25 @@ def test_a_shipped_file_is_found_by_its_name_and_an_unknown_one_names_the_known(
     assert find_config("first", shipped, "recipe") == shipped / "first.toml"
     with pytest.raises(UserError, match=r"There is no recipe third: .* \(first, second\)"):
         find_config("third", shipped, "recipe")
+
+
+DEEP = {
+    "brackets": "a = " + "[" * 50_000,
+    "whole brackets": "a = " + "[" * 40 + "]" * 40,
+    "dots": ".".join("a" * 20_000) + " = 1",
+    "sections": "[" + ".".join("ab" * 99) + "]",
+}
+
+
+@pytest.mark.parametrize("text", DEEP.values(), ids=DEEP)
+def test_a_file_that_nests_without_end_is_one_sentence(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"r\.toml is not readable TOML: its values are nested too deeply"):
+        read_toml(file)
+
+
+@pytest.mark.parametrize("override", [".".join("a" * 20_000) + "=1", "a=" + "[" * 50_000], ids=["dots", "brackets"])
+def test_an_override_that_nests_without_end_is_no_traceback(override: str) -> None:
+    with contextlib.suppress(UserError):
+        assert apply_overrides({}, [override])["a"].startswith("[[")

@@ -25,6 +25,7 @@ from curation.errors import UserError
 from curation.manifest.manifest import Manifest
 from curation.manifest.quoting import quote_identifier, quote_text
 from curation.manifest.uid_index import cache_folder
+from curation.records import STAGE_CONFIG
 from curation.storage import Root, fingerprint
 from trainer.data import mixing
 from trainer.data.index import COLUMNS, META, SHA256_BYTES, TEXT_COLUMNS, UID_BYTES, Index, Meta, write_meta
@@ -107,7 +108,7 @@ def _table_version(root: Root, table: str) -> Any:
         return (root.current(table) or {})["fingerprint"]
     folders = [f for f in root.folders() if f in ("samples", "downloads") or f.startswith("scores_")]
     units = {folder: root.list(folder) for folder in folders}
-    configs = [root.read_json(f"{f}/_config.json") for f in folders if "_config.json" in units[f]]
+    configs = [root.read_record(f"{f}/_config.json", STAGE_CONFIG) for f in folders if "_config.json" in units[f]]
     versioned = [(root.current(t) or {}).get("fingerprint") for t in ("duplicates", "selection", "train_index")]
     return fingerprint([units, configs, versioned])
 
