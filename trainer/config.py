@@ -281,6 +281,8 @@ class EvalConfig:
     captions: dict[str, str] = field(default_factory=dict)
     """Name → file of lines "picture<tab>caption", or a folder of tars, to retrieve with any number of captions a
     picture."""
+    probes: dict[str, str] = field(default_factory=dict)
+    """Name → folder whose train/ and test/ are each as of image_folders: linear probe and nearest neighbours."""
     templates: tuple[str, ...] = ("a photo of a {}.",)
     resize: tuple[Literal["crop", "squash"], ...] = ("crop", "squash")
     """Each is reported by itself: they differ by up to 6 points (arXiv 2402.04252, appendix)."""
@@ -293,7 +295,7 @@ class EvalConfig:
     @property
     def names_any(self) -> bool:
         """Whether there is anything to measure."""
-        return bool(self.image_folders or self.captions or self.retrieval)
+        return bool(self.image_folders or self.captions or self.probes or self.retrieval)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from trainer import config as configuration
 from trainer import launch, models, weights, zero
 from trainer.command import add_shared_arguments, log_to_stderr, run_checked
 from trainer.config import Config
-from trainer.evaluation import scores, sources, table
+from trainer.evaluation import probes, scores, sources, table
 from trainer.evaluation.encoder import Encoder
 from trainer.launch import Rank
 from trainer.models.clip import Clip
@@ -90,6 +90,9 @@ def measure(engine: Any, settings: Config, rank: Rank, device: torch.device) -> 
         results[name] = classify(encoder, classes, settings.eval.resize, name)
     for name, file in settings.eval.captions.items():
         results[name] = retrieve(encoder, sources.read_captions(Path(file)), settings.eval.resize, name)
+    for name, folder in settings.eval.probes.items():
+        probed = probe_features(encoder, *sources.read_probe(Path(folder)), settings.eval.resize, name)
+        results[name] = {resize: results.get(name, {}).get(resize, {}) | values for resize, values in probed.items()}
     if settings.eval.retrieval:
         results[PAIRS] = retrieve_pairs(encoder, settings)
     engine.train(was_training)
@@ -112,6 +115,21 @@ def classify(encoder: Encoder, classes: sources.Classes, resizes: Sequence[str],
         hits = scores.count_hits(features[resize], labels, rows)
         result[resize] = scores.Hits(*map(encoder.sum_over_ranks, (hits.seen, hits.first, hits.five))).accuracy()
     return result
+
+
+def probe_features(
+    encoder: Encoder, train: sources.Classes, test: sources.Classes, resizes: Sequence[str], name: str
+) -> ByResize:
+    """Linear probe and nearest neighbours after each way of resizing."""
+    gathered = []
+    for part, classes in (("train", train), ("test", test)):
+        features = encoder.encode_images(encoder.share(classes.pictures), resizes, f"{name}: {part}")
+        gathered.append({resize: encoder.gather_in_order(rows) for resize, rows in features.items()})
+    labels = [torch.tensor(classes.labels) for classes in (train, test)]
+    return {
+        resize: probes.probe(gathered[0][resize], labels[0], gathered[1][resize], labels[1], len(train.names))
+        for resize in resizes
+    }
 
 
 def retrieve(encoder: Encoder, captions: sources.Captions, resizes: Sequence[str], name: str) -> ByResize:
@@ -142,6 +160,8 @@ def check_sets(settings: Config) -> None:
         sources.read_classes(Path(folder), settings.eval.templates)
     for file in settings.eval.captions.values():
         sources.read_captions(Path(file))
+    for folder in settings.eval.probes.values():
+        sources.read_probe(Path(folder))
     if settings.eval.retrieval and not settings.data.root:
         raise UserError("eval.retrieval measures pairs of a curated root: name it, as in --set data.root=ROOT.")
     if not settings.eval.names_any:

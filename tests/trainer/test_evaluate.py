@@ -19,7 +19,7 @@ from tests.support.trainer import evaluation_set
 from tests.support.trainer.ranks import run_ranks
 from trainer import evaluate, models
 from trainer.data import EvalTransform, preprocess, tokenizer
-from trainer.evaluation import scores
+from trainer.evaluation import probes, scores, table
 from trainer.launch import Rank
 from trainer.objectives.contrastive_model import ContrastiveModel
 
@@ -114,6 +114,32 @@ def test_a_benchmarks_tars_measure_the_same(checkpoint: Path, classes: Path, tmp
     (as_tars / "test" / "1.tar").rename(as_tars / "test" / "10.tar")
     found = measured(checkpoint, classes, f"eval.image_folders.colours={as_tars}", f"eval.captions.captions={captions}")
     assert found == measured(checkpoint, classes)
+
+
+def test_a_probe_of_frozen_features_is_that_of_its_features(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    folder = evaluation_set.write_probe(classes, tmp_path / "probe")
+    found = measured(checkpoint, classes, f"eval.probes.colours={folder}")["colours"]
+    assert found["crop"]["accuracy"] == measured(checkpoint, classes)["colours"]["crop"]["accuracy"]
+    model, names = models.load(checkpoint), sorted(evaluation_set.CLASSES)
+    for mode in ("crop", "squash"):
+        sides = []
+        for part in ("train", "test"):
+            paths = sorted((folder / part).rglob("*.png"))
+            pixels = torch.stack([preprocess(path.read_bytes(), EvalTransform(64, mode)) for path in paths])
+            with torch.no_grad():
+                features = F.normalize(model.encode_image(pixels), dim=-1)
+            sides += [features, torch.tensor([names.index(path.parent.name) for path in paths])]
+        expected = probes.probe(sides[0], sides[1], sides[2], sides[3], len(names))
+        assert {key: found[mode][key] for key in expected} == pytest.approx(expected, rel=1e-6)
+    assert "1 neighbour" in table.format_results({"colours": found})
+
+
+def test_a_probe_with_other_classes_to_test_on_is_refused(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    folder = evaluation_set.write_probe(classes, tmp_path / "probe")
+    (folder / "test" / "red_square").rename(folder / "test" / "red_sphere")
+    settings = evaluation_set.settings(checkpoint, classes, f"eval.probes.colours={folder}")
+    with pytest.raises(UserError, match="train and test have other classes"):
+        evaluate.check_sets(settings)
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,19 @@ def read_classes(folder: Path, templates: Sequence[str]) -> Classes:
     return Classes(names, own or tuple(templates), tuple(pictures), tuple(labels))
 
 
+def read_probe(folder: Path) -> tuple[Classes, Classes]:
+    """The pictures to learn from, in `folder`/train, and those to test on, in `folder`/test, with the same classes.
+
+    Raises:
+        UserError: as `read_classes`, and when the two have other classes.
+    """
+    train, test = (read_classes(folder / part, ("{}",)) for part in ("train", "test"))
+    if train.names != test.names:
+        one = next(iter(set(train.names) ^ set(test.names)), f"another order, {train.names[0]} first")
+        raise UserError(f"{folder}: train and test have other classes ({one}): give both the same sub-folders.")
+    return train, test
+
+
 def _read_class_tars(folder: Path, templates: Sequence[str]) -> Classes:
     file = folder / tars.CLASS_NAMES
     if not file.is_file():

@@ -7,6 +7,7 @@ headline takes the better of "crop" and "squash" set by set; here that column st
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -92,6 +93,10 @@ def format_results(results: Results) -> str:
     if retrieval:
         head = ["retrieval, R@1/5/10 in per cent", "resize", "image to text", "text to image"]
         blocks.append("\n".join(align([head, *retrieval])) + "\n")
+    probed = [row for name, by_resize in results.items() for row in _probe_rows(name, by_resize)]
+    if probed:
+        head = ["frozen features, accuracy in per cent", "resize", "linear probe", "1 neighbour", "20 neighbours"]
+        blocks.append("\n".join(align([head, *probed])) + "\n")
     return "\n".join(blocks)
 
 
@@ -126,6 +131,19 @@ def _retrieval_rows(name: str, by_resize: Mapping[str, Mapping[str, float]]) -> 
         ]
         if any(ways):
             rows.append([name, resize, *(" / ".join(f"{value:.1f}" for value in way) for way in ways)])
+    return rows
+
+
+def _probe_rows(name: str, by_resize: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """Each accuracy with its 95 % interval."""
+    rows = []
+    for resize, measures in by_resize.items():
+        if "linear_accuracy" in measures:
+            cells = []
+            for way in ("linear", "knn@1", "knn@20"):
+                values = [100 * measures.get(f"{way}_{part}", math.nan) for part in ("accuracy", "low", "high")]
+                cells.append("-" if math.isnan(values[0]) else "{:.1f} ({:.1f} to {:.1f})".format(*values))
+            rows.append([name, resize, *cells])
     return rows
 
 

@@ -62,6 +62,15 @@ def write_class_tars(classes: Path, folder: Path) -> Path:
     return folder
 
 
+def write_probe(classes: Path, folder: Path) -> Path:
+    """The pictures with odd numbers to learn from, the others to test on."""
+    for picture in classes.rglob("*.png"):
+        part = folder / ("train" if int(picture.stem) % 2 else "test") / picture.parent.name
+        part.mkdir(parents=True, exist_ok=True)
+        (part / picture.name).write_bytes(picture.read_bytes())
+    return folder
+
+
 def write_caption_tars(classes: Path, folder: Path) -> Path:
     """The same pictures and captions as a benchmark's webdataset."""
     members: dict[str, bytes] = {}
