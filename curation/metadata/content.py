@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from curation.errors import UserError
@@ -27,6 +28,16 @@ def recognise(path: str, format_name: str) -> Layout:
 
     `format_name` is the format of its source, or `auto`; it says what columns without names are.
     """
+    layout = _recognise(path, format_name)
+    return replace(layout, names=tuple(map(_as_utf8, layout.names)))
+
+
+def _as_utf8(name: str) -> str:
+    """`name` as a name that tables can have; what is no UTF-8 in it cannot be asked for."""
+    return name.encode(errors="surrogatepass").decode(errors="replace")
+
+
+def _recognise(path: str, format_name: str) -> Layout:
     with raise_sentence(path), open_file(path) as f:
         magic = f.read(4)
         if magic == b"PAR1":

@@ -11,15 +11,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
 from pyspark.sql import SparkSession
 
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
-from curation.recipe.config import Recipe, load_recipe
+from curation.recipe.config import Recipe, SourceConfig, load_recipe
 from curation.schema import SAMPLES, uid
 from curation.storage import Root
 from curation.verify import verify
 from jobs import ingest
+from tests.support.metadata_folders import MadeFile, metadata_folders, write_folder
 
 LAION = pa.schema([("URL", pa.string()), ("TEXT", pa.string()), ("WIDTH", pa.int32()), ("similarity", pa.float64())])
 COYO = pa.schema([("url", pa.string()), ("text", pa.string()), ("image_phash", pa.string())])
@@ -257,6 +259,29 @@ def test_every_row_of_every_kind_of_file_is_accounted_for(spark: SparkSession, t
     with pytest.raises(UserError, match="late.csv.gz cannot be read to its end"):
         ingest.run(spark, load_recipe(file), root)
     assert snapshot(root) == before
+
+
+@pytest.mark.slow
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(metadata_folders())
+def test_a_random_folder_is_samples_and_rejects_or_one_sentence(
+    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, files: list[MadeFile]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    pattern, root = write_folder(folder / "meta", files), Root(folder / "root")
+    try:
+        ingest.run(spark, Recipe(sources=(SourceConfig(name="m", paths=(pattern,)),)), root)
+    except UserError as error:
+        assert "\n" not in str(error) and any(file.num_rows is None for file in files), error
+        assert not (folder / "root").exists()
+        return
+    plan = root.read_json(f"plans/{root.list('plans')[0]}")
+    counts = {Path(item["path"]).name: item["num_rows"] for item in plan["inputs"]}
+    assert {file.name for file in files} == counts.keys()
+    assert all(counts[file.name] == file.num_rows for file in files if file.num_rows is not None)
+    assert sum(counts.values()) == len(samples(root)) + len(rejects(root))
+    assert len({(row["file"], row["row"]) for row in rejects(root)}) == len(rejects(root))
+    assert verify(root) is None
 
 
 @pytest.mark.parametrize(

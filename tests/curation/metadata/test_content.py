@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.errors import UserError
@@ -18,6 +19,8 @@ from curation.metadata.delimited import split_rows
 from curation.metadata.inputs import find_inputs
 from curation.metadata.rows import divide, read_shares
 from curation.recipe.config import Recipe, SourceConfig
+from curation.schema import uid
+from tests.support.published_sets import SETS, TEXTS, URLS
 
 ROWS = [
     {"url": "http://h.example/1.jpg", "text": 'a "red" door, open'},
@@ -151,6 +154,28 @@ def test_a_text_is_known_by_all_of_its_content(tmp_path: Path) -> None:
     assert len(fingerprints) == 2
 
 
+CAPTIONS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=20)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.none() | CAPTIONS, min_size=1, max_size=4))
+def test_uids_are_those_of_url_and_caption_whatever_the_file(
+    tmp_path_factory: pytest.TempPathFactory, captions: list[str | None]
+) -> None:
+    frame = pd.DataFrame({"url": [f"http://h.example/{i},ü.jpg" for i in range(len(captions))], "caption": captions})
+    frame["caption"] = frame["caption"].astype(object)
+    folder = tmp_path_factory.mktemp("uids")
+    frame.to_csv(folder / "m.csv", index=False)
+    frame.to_csv(folder / "m.tsv.gz", index=False, sep="\t")
+    frame.to_json(folder / "m.jsonl", orient="records", lines=True)
+    pq.write_table(
+        pa.table(dict(frame), pa.schema([("url", pa.string()), ("caption", pa.string())])), folder / "m.parquet"
+    )
+    expected = [uid(url, caption) for url, caption in zip(frame["url"], captions, strict=True)]
+    for name in ("m.csv", "m.tsv.gz", "m.jsonl", "m.parquet"):
+        assert [row["uid"] for row in read(folder / name)] == expected, name
+
+
 @given(st.lists(st.text('ab",;\t\n|é', max_size=12), min_size=2, max_size=2), st.sampled_from(",\t;"))
 def test_what_pandas_writes_is_read_again(fields: list[str], delimiter: str) -> None:
     text = pd.DataFrame([fields], columns=["x", "y"]).to_csv(index=False, sep=delimiter)
@@ -169,39 +194,16 @@ def test_no_line_swallows_another(tmp_path_factory: pytest.TempPathFactory, line
     assert len(read(path, data)) == 1 + sum(bool(line.strip(b" \r")) for line in lines)
 
 
-PUBLISHED: dict[str, tuple[bytes, dict[str, Any]]] = {
-    "cc3m": (b"a very typical bus station\thttp://a/1\nsierra looked \"stunning\t\thttp\n\"a\thttp://a/3\n", {}),
-    "cc12m": (b"http://a/1\ta red door\nhttp://a/2\t\"So\nhttp://a/3\tx\n", {}),
-    "sbu": (json.dumps({"image_urls": ["http://a/1", "http://a/2", "http://a/3"], "captions": ["a", "b", "c"],
-                        "user_names": ["x", "y", "z"]}).encode(), {"caption": "a"}),
-    "laion_coco": (b"".join(json.dumps({"URL": f"http://a/{i}", "TEXT": "alt", "top_caption": "a door",
-                        "all_captions": ["a door", "b"], "all_similarities": [0.3, 0.2], "WIDTH": 5, "HEIGHT": 6,
-                        "similarity": 0.3, "hash": 7, "pwatermark": 0.1, "punsafe": 0.2}).encode() + b"\n"
-                        for i in (1, 2, 3)), {"caption": "a door", "claimed_width": 5, "source_id": "7"}),
-    "coyo_labeled": (b"".join(json.dumps({"id": 315, "url": f"http://a/{i}", "imagehash": "daf5a50aae4aa54a",
-                        "labels": [8087], "label_probs": [0.4], "width": 240, "height": 240}).encode() + b"\n"
-                        for i in (1, 2, 3)), {"caption": None, "claimed_phash": "daf5a50aae4aa54a"}),
-    "cc2dataset": (b"uid,url,alt,cc_filename,page_url\n" + b"u,http://a/1,a dog,f,http://p\n" * 3,
-                   {"caption": "a dog", "source_id": "u"}),
-    "laion_high_resolution": (b"URL,TEXT,WIDTH,HEIGHT,LANGUAGE,similarity,hash,pwatermark,punsafe\n"
-                        + b"http://a/1,x,2048,1536,de,0.3,12,0.1,0.2\n" * 3, {"claimed_language": "de"}),
-    "datacomp1b": (b"uid,url,text,original_width,original_height,clip_b32_similarity_score,"
-                   b"clip_l14_similarity_score,face_bboxes,sha256\n" + b"f0,http://a/1,x,5,6,0.3,0.2,[],ab\n" * 3,
-                   {"source_id": "f0", "claimed_sha256": "ab"}),
-    "relaion": (b"url,caption,punsafe,pwatermark,key,status\n" + b"http://a/1,x,0.1,0.2,k,s\n" * 3, {"source_id": "k"}),
-}  # fmt: skip
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("format_name", ["auto", None])
+def test_three_rows_of_a_published_set(tmp_path: Path, name: str, format_name: str | None) -> None:
+    made = SETS[name]
+    rows = read(tmp_path / "m", made.data, format=format_name or name)
+    assert outcomes(rows) == [(url, caption, None) for url, caption in zip(URLS, made.captions, strict=True)]
+    assert {key: rows[0][key] for key in made.first} == made.first
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_three_rows_of_a_published_set(tmp_path: Path, name: str) -> None:
-    data, wanted = PUBLISHED[name]
-    rows = read(tmp_path / "m", data, format=name)
-    assert len(rows) == 3
-    assert rows[0]["url"] == "http://a/1" and rows[0]["reason"] is None
-    assert {key: rows[0][key] for key in wanted} == wanted
-    assert {row["source"] for row in rows} == {"m"}
-
-
-def test_conceptual_captions_are_recognised_by_where_the_url_is(tmp_path: Path) -> None:
-    assert read(tmp_path / "3", PUBLISHED["cc3m"][0])[0]["caption"] == "a very typical bus station"
-    assert [row["caption"] for row in read(tmp_path / "12", PUBLISHED["cc12m"][0])] == ["a red door", '"So', "x"]
+def test_the_alternative_text_of_laion_coco_can_be_kept_beside_the_synthetic_caption(tmp_path: Path) -> None:
+    rows = read(tmp_path / "m", SETS["laion_coco"].data, columns={"caption": ("top_caption", "TEXT")})
+    assert [row["caption"] for row in rows] == list(SETS["laion_coco"].captions)
+    assert [row["caption_2"] for row in rows] == list(TEXTS)
