@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 
-.PHONY: help demo test test-slow lint format bench install clean
+.PHONY: help demo test test-slow soak lint format bench install clean
 .DEFAULT_GOAL := help
 
 help:  ## Print the targets and what each of them does.
@@ -25,6 +25,9 @@ test: install  ## Run the tests that take less than ten seconds each.
 
 test-slow: install  ## Run the tests that take longer, such as kills, clusters and distributed training.
 	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m slow tests
+
+soak: install  ## Run the tests of a thousand seeded trials, which take minutes to an hour.
+	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m soak tests
 
 lint: install  ## Check style and types, and change nothing.
 	$(BIN)/ruff check .

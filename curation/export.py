@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.errors import UserError
+from curation.files import whole_file
 from curation.manifest.manifest import Manifest
 from curation.shards import picture_extension, read_member
-from curation.storage import Root, whole_file
+from curation.storage import Root
 
 UID_DTYPE = np.dtype("u8,u8")
 """The two halves of a uid, as DataComp's baselines write them and its resharder reads them."""

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import fsspec
 
 from curation.errors import UserError
-from curation.storage import LOCAL
+from curation.files import LOCAL
 
 MAX_PATHS = 1_000_000
 """Paths that one pattern with braces may stand for."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from curation.errors import UserError
 from curation.metadata.inputs import Input
-from curation.metadata.known import NewInputs, choose_new_inputs
-from curation.records import PLAN, PLAN_INPUT, advise, are_counts, check_record
+from curation.metadata.known import NewInputs, choose_new_inputs, sum_input
+from curation.records import PLAN, PLAN_INPUT, are_counts, check_record
+from curation.remedies import remedy
 from curation.storage import Root, fingerprint
+from curation.sums.seal import lost_files
+from curation.tables import PLANS, REJECTS, SAMPLES, plan_file
 
 NUM_SHOWN = 5
 ADOPTED = "adopted"
@@ -41,10 +44,69 @@ def read_plans(root: Root) -> list[dict[str, Any]]:
 def _read_plan(root: Root, rel: str) -> dict[str, Any]:
     plan = root.read_record(rel, PLAN)
     for item in plan["inputs"]:
-        check_record(item, PLAN_INPUT, root.url(rel), advise(rel))
+        check_record(item, PLAN_INPUT, root.url(rel), remedy(rel))
     if not are_counts(plan["totals"]) or not are_counts(plan["units"]):
-        raise UserError(f"{root.url(rel)} is damaged (its counts are no numbers): {advise(rel)}.")
+        raise UserError(f"{root.url(rel)} is damaged (its counts are no numbers): {remedy(rel)}.")
     return plan
+
+
+def first_free_number(root: Root) -> int:
+    """The number of the next plan: the first one that no plan has, so a plan that was lost is made again as it was."""
+    taken = {plan["number"] for plan in read_plans(root)}
+    return next(number for number in range(len(taken) + 1) if number not in taken)
+
+
+def check_lost_plans(root: Root, batch: str | None = None) -> None:
+    """Raise UserError when plans are lost and `batch`, which is about to be planned, is none of them."""
+    lost = lost_files(root, PLANS)
+    if lost and (batch is None or plan_file(batch) not in lost):
+        raise UserError(
+            f"{root.url(lost[0])} is missing: restore it from a copy, or run `curate ingest` once with the sources, "
+            f"`where` and num_rows_per_unit that the recipe had then."
+        )
+
+
+def find_lost_units(root: Root, plan: Mapping[str, Any]) -> list[int]:
+    """Units of `plan` whose samples do not stand any more, or whose rejects, as far as a ledger knows of them."""
+    batch = plan["batch"]
+    standing = {*root.list(SAMPLES, ".parquet")}
+    lost = {int(unit) for unit in plan["units"] if f"{batch}-{unit}.parquet" not in standing}
+    for rel in (*lost_files(root, SAMPLES), *lost_files(root, REJECTS)):
+        found, _, unit = rel.rpartition("/")[2].removesuffix(".parquet").rpartition("-")
+        if found == batch:
+            lost.add(int(unit))
+    return sorted(lost)
+
+
+def find_plan_inputs(plan: Mapping[str, Any], found: Sequence[Input], wheres: Sequence[tuple[str, str]]) -> list[Input]:
+    """The inputs of `plan` among those that the recipe names, in the plan's order.
+
+    `wheres` has each source's name and its `where`, in the order of the recipe.
+
+    Raises UserError, naming what is needed, when one is not there or when the recipe would plan them otherwise now.
+    """
+    if plan.get(ADOPTED):
+        raise UserError(
+            f"Samples of plan {plan['batch']} are missing, which `curate adopt` made: adopt the folder into a new root."
+        )
+    known = {(item.source, item.path, item.fingerprint): item for item in found}
+    listed = [known.get((i["source"], i["path"], i["fingerprint"])) for i in plan["inputs"]]
+    for item, wanted in zip(listed, plan["inputs"], strict=True):
+        if item is None or wanted.get("sha256") not in (None, sum_input(item)):
+            raise UserError(
+                f"Samples of plan {plan['batch']} are missing, and making them again needs {wanted['path']} as source "
+                f"{wanted['source']!r}: put the file there and name it in the recipe."
+            )
+    inputs = [item for item in listed if item is not None]
+    # A batch is named by all sources that the recipe had then; others may have been added behind them.
+    likely = (dict(wheres[:n]) for n in range(len(wheres), 0, -1))
+    size = plan["num_rows_per_unit"]
+    if all(name_batch(inputs, some, size, plan["number"]) != plan["batch"] for some in likely):
+        raise UserError(
+            f"Samples of plan {plan['batch']} are missing, and making them again needs each source's `where` as it was "
+            f"then: put it back into the recipe for this run."
+        )
+    return inputs
 
 
 def name_batch(found: list[Input], wheres: Mapping[str, str], num_rows_per_unit: int, number: int) -> str:

@@ -46,17 +46,6 @@ def check_record(value: Any, kinds: Kinds, place: str, advice: str) -> dict[str,
     return record
 
 
-def advise(rel: str) -> str:
-    """What to do about the damaged JSON file `rel` of a root."""
-    table, _, name = rel.rpartition("/")
-    if name == "current.json" and table:
-        stage = {"duplicates": "dedupe", "selection": "select"}.get(table, "pack")
-        return f"delete it and run `curate {stage}` again"
-    if table.startswith(("logs", "train")):
-        return "delete it and run the same stage again"
-    return "restore it from a copy, or start a new root"
-
-
 def are_counts(value: Any) -> bool:
     """Whether `value` is an object of numbers."""
     return isinstance(value, dict) and all(isinstance(count, int) for count in value.values())

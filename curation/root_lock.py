@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from curation.errors import UserError
-from curation.storage import SCRATCH, Root
+from curation.files import SCRATCH
+from curation.storage import Root
 from curation.terminal import write_error
 
 LEASES = f"{SCRATCH}/leases"
@@ -107,12 +108,7 @@ def _find_holder(root: Root, own: str) -> dict[str, Any] | None:
                 return lease
         except FileNotFoundError:  # its driver has just ended
             continue
-        except (
-            UserError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # no lease that a driver wrote in one step
+        except (UserError, ValueError, KeyError, TypeError):  # no lease of a driver, which writes it in one step
             pass
         root.remove(rel)
     return None

@@ -12,6 +12,8 @@ import pyarrow as pa
 
 ROOT_FORMAT = 2
 """Version of the layout of ROOT; a root written with another one is refused. 2: downloads have `fetch_round`."""
+SEALED_FORMAT = 3
+"""The same layout with the sums of all files in `sums/`, named by root.json."""
 
 
 class Status(StrEnum):

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from curation.errors import UserError
+from curation.remedies import remedy
 from curation.storage import Root
 
 BLOCK = 512
@@ -180,14 +181,27 @@ def index(root: Root, rel: str) -> Iterator[Member]:
         raise UserError(f"{root.url(rel)} is truncated: {size} bytes, its last member ends at {end}.")
 
 
-def read_member(root: Root, shard: str, offset: int, size: int) -> bytes:
-    """`size` bytes at `offset` of `shard`, in one range read. Raises UserError when no such bytes are there."""
+def read_member(root: Root, shard: str, offset: int, size: int, sha256: str | None = None) -> bytes:
+    """`size` bytes at `offset` of `shard`, in one range read.
+
+    Raises UserError when no such bytes are there, or when they have another `sha256` (hex) than the given one.
+    """
     if offset < 0 or size < 0:
         raise UserError(f"A table names {size} bytes at {offset} of {root.url(shard)}: `curate verify` names the row.")
     data = root.read_bytes(shard, offset, size)
-    if len(data) != size:
-        raise UserError(f"{root.url(shard)} is truncated: {len(data)} of {size} bytes at {offset}.")
+    check_member(root, shard, offset, size, sha256, data)
     return data
+
+
+def check_member(root: Root, shard: str, offset: int, size: int, sha256: str | None, data: bytes) -> None:
+    """Raise UserError unless `data`, read at `offset` of `shard`, has that size and, where it is given, that sha256."""
+    if len(data) != size:
+        found = f"is truncated: {len(data)} of {size} bytes at {offset}"
+    elif sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        found = f"is damaged: the {size} bytes at {offset} are not those that were stored"
+    else:
+        return
+    raise UserError(f"{root.url(shard)} {found}; {remedy(shard)}.")
 
 
 def file_sha256(root: Root, rel: str, chunk_bytes: int = 1 << 20) -> str:

@@ -1,44 +1,32 @@
-"""ROOT, the folder or bucket that a run fills: atomic publishing, unit tables, versioned tables.
-
-A file under its final name is whole. Everything is written under a temporary name and moved in one rename, or put in
-one request on an object store, so a kill leaves either the whole file or none.
-"""
+"""ROOT, the folder or bucket that a run fills: unit tables, versioned tables, and what is compared with its sum."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import copy
 import hashlib
 import io
 import json
-import os
-import shutil
-import stat
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.errors import UserError
-from curation.places import WEB, check_inside, check_outside, check_scheme, folder_of, is_elsewhere, web_options
-from curation.private_folder import make_private_folder, private_folder_path
-from curation.records import CURRENT, STAGE_CONFIG, Kinds, advise, check_record, parse_json
-from curation.schema import ROOT_FORMAT
+from curation.files import SCRATCH, Files, Names
+from curation.places import folder_of
+from curation.records import CURRENT, STAGE_CONFIG, Kinds, check_record, parse_json
+from curation.remedies import remedy
+from curation.schema import ROOT_FORMAT, SEALED_FORMAT
+from curation.sums.ledger import Ledger, Recorder, Sum, is_sound, ledger_file, load_ledger, sum_bytes, table_of
+from curation.sums.record import RootRecord, parse_record
 from curation.version import __version__
 
-Names = list[str]
-"""For signatures inside Root, where `list` is a method."""
 ROW_GROUP_ROWS = 65_536
 CONFIG = "_config.json"
-SCRATCH = ".scratch"
-"""The folder of unpublished files; what a kill leaves there may be deleted when no job runs."""
-
-
-LOCAL = fsspec.filesystem("file")
+_NO_RECORD = RootRecord(format=ROOT_FORMAT, version="")
 
 
 def canonical_json(obj: Any) -> bytes:
@@ -51,77 +39,29 @@ def fingerprint(obj: Any) -> str:
     return hashlib.sha256(canonical_json(obj)).hexdigest()[:12]
 
 
-class Root:
-    """One run's folder, local or any fsspec URL (`s3://`, `gs://`, `hdfs://`). Paths given to it are relative.
+class Root(Files):
+    """One run's folder: its tables, and the sum of each file where the root is sealed.
 
-    Only shards of adopted folders are named by a full path or URL; they are read where they lie, and never written.
-    Whatever takes a path raises ForeignPlaceError, a UserError, for every other file outside of the root.
+    Files of a folder that `curate adopt` has recorded in a plan may be read too.
     """
 
     def __init__(self, url: str | Path, **storage_options: Any) -> None:
-        self.base = str(url)
-        self.storage_options = storage_options
-        self._adopted: set[str] = set()
-        """Folders outside of the root whose files may be read."""
+        super().__init__(url, **storage_options)
+        self.recorder: Recorder | None = None
+        self._record: RootRecord | None = None
         self._plans_read: set[str] = set()
-        self._connect()
-
-    def _connect(self) -> None:
-        try:
-            # Listings are not cached, because other machines publish files at the same time.
-            options = {"use_listings_cache": False, **self.storage_options} if "://" in self.base else {}
-            self.fs, path = fsspec.core.url_to_fs(self.base, **options)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"Cannot open the root {self.base}: {error}.") from error
-        self.path = path.rstrip("/") if path.rstrip("/") else path
-        self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"base": self.base if not self.is_local else self.path, "storage_options": self.storage_options}
+        return {**super().__getstate__(), "recorder": self.recorder}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _adopted=set(), _plans_read=set())
-        self._connect()
+        super().__setstate__(state)
+        self._plans_read, self._record = set(), None
 
     def __repr__(self) -> str:
         return f"Root({self.base!r})"
 
-    def full(self, rel: str) -> str:
-        """Path of `rel` inside the file system, without protocol."""
-        return f"{self.path}/{rel}" if rel else self.path
-
-    def at(self, rel: str) -> tuple[Any, str, bool]:
-        """The file system of `rel`, the path inside it, and whether it is local."""
-        self.check_place(rel)
-        if not is_elsewhere(rel):
-            return self.fs, self.full(rel), self.is_local
-        if "://" not in rel:
-            return LOCAL, rel, True
-        try:
-            fs, path = fsspec.core.url_to_fs(rel, **self.options_for(rel))
-        except (ImportError, ValueError) as error:
-            raise UserError(f"Cannot open {rel}: {error}.") from error
-        return fs, path, False
-
-    def options_for(self, url: str) -> dict[str, Any]:
-        """Options of the file system of `url`: the root's own where it has the root's scheme."""
-        scheme = url.partition("://")[0]
-        same = self.storage_options if scheme == self.base.partition("://")[0] else {}
-        return {**same, **web_options()} if scheme in WEB else same
-
-    def check_place(self, rel: str) -> None:
-        """Raise ForeignPlaceError when `rel` lies outside of the root and of every folder that was adopted."""
-        if is_elsewhere(rel):
-            check_outside(rel, self.base, self._is_adopted(folder_of(rel)))
-        else:
-            check_inside(rel, self.base)
-
-    def admit(self, folder: str) -> None:
-        """Let the files of `folder`, a full path or URL, be read before a plan records it. Raises ForeignPlaceError."""
-        check_scheme(folder, self.base)
-        self._adopted.add(folder.rstrip("/"))
-
-    def _is_adopted(self, folder: str) -> bool:
+    def is_adopted(self, folder: str) -> bool:
         """Whether a plan of this root has adopted shards of `folder`; plans that were not read yet are read now."""
         if folder not in self._adopted:
             for name in set(self.list("plans", ".json")) - self._plans_read:
@@ -130,138 +70,108 @@ class Root:
                 self._plans_read.add(name)
         return folder in self._adopted
 
-    def url(self, rel: str = "") -> str:
-        """Path of `rel` with its protocol; a plain path when local."""
-        self.check_place(rel)
-        if is_elsewhere(rel):
-            return rel
-        return self.full(rel) if self.is_local else self.fs.unstrip_protocol(self.full(rel))
+    def recording(self, recorder: Recorder) -> Root:
+        """This root, telling `recorder` of every file that it publishes, in tasks too."""
+        told = copy.copy(self)
+        told.recorder = recorder
+        return told
 
-    def local(self, rel: str = "") -> Path | None:
-        """The path of `rel` on this machine, None for an object store."""
-        _, path, is_local = self.at(rel)
-        return Path(path) if is_local else None
-
-    def exists(self, rel: str) -> bool:
-        fs, path, _ = self.at(rel)
-        return bool(fs.exists(path))
-
-    def size(self, rel: str) -> int:
-        """Size in bytes. Raises FileNotFoundError."""
-        fs, path, _ = self.at(rel)
-        return int(fs.size(path))
-
-    def list(self, rel: str, suffix: str = "") -> Names:
-        """Sorted names of the files directly in folder `rel` that end in `suffix`; empty when there is no folder."""
-        self.fs.invalidate_cache(self.full(rel))
+    def record(self) -> RootRecord:
+        """What root.json says now. Raises UserError when it is damaged, FileNotFoundError when there is none."""
         try:
-            entries = self.fs.ls(self.full(rel), detail=True)
-        except FileNotFoundError:
-            return []
-        names = (e["name"].rsplit("/", 1)[-1] for e in entries if e["type"] == "file")
-        return sorted(n for n in names if n.endswith(suffix))
+            self._record = parse_record(self.read_bytes("root.json"))
+        except ValueError as error:
+            raise UserError(f"{self.url('root.json')} is damaged ({error}): {remedy('root.json')}.") from error
+        return self._record
 
-    def folders(self) -> Names:
-        """Sorted names of the folders directly in the root."""
-        self.fs.invalidate_cache(self.path)
-        try:
-            entries = self.fs.ls(self.path, detail=True)
-        except FileNotFoundError:
-            return []
-        names = (e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
-        return sorted(n for n in names if not n.startswith("."))
+    def ledger(self, table: str) -> Ledger:
+        """What the files of `table` held when they were published; empty where nothing says so. Raises UserError.
 
-    @property
-    def scratch_path(self) -> Path:
-        """Where `scratch` is, whether it exists or not."""
-        return Path(self.path, SCRATCH) if self.is_local else private_folder_path()
-
-    def scratch(self) -> Path:
-        """A local folder for files before `publish`, on the disk of a local root, so that moving them is a rename.
-
-        Of an object store it is a folder that only this user can write to: what a journal says is published.
+        root.json is read once. What changed since then is found when a file does not hold what was expected.
         """
-        if not self.is_local:
-            return make_private_folder()
-        self.scratch_path.mkdir(parents=True, exist_ok=True)
-        return self.scratch_path
+        known = self._record or (self.record() if self.exists("root.json") else _NO_RECORD)
+        self._record = known
+        sha256 = (known.sums or {}).get(table)
+        if sha256 is None:
+            return {}
+        file = ledger_file(table, sha256)
+        try:
+            return load_ledger(sha256, lambda: self.read_bytes(file))
+        except FileNotFoundError as error:
+            if self.record() != known:
+                return self.ledger(table)
+            raise UserError(f"{self.url(file)} is missing: {remedy(file, is_there=False)}.") from error
+        except ValueError as error:
+            raise UserError(f"{self.url(file)} is damaged ({error}): {remedy(file)}.") from error
 
-    def open(self, rel: str) -> BinaryIO:
-        """A seekable binary reader. Raises UserError for a pipe or device, which would keep its reader waiting."""
-        fs, path, is_local = self.at(rel)
-        return open_regular(path) if is_local else fs.open(path, "rb")
+    def expected(self, rel: str) -> Sum | None:
+        """What the file `rel` held when it was published, None where no ledger says so. Raises UserError."""
+        table = table_of(rel)
+        return None if table is None else self.ledger(table).get(rel)
 
-    def read_bytes(self, rel: str, offset: int = 0, size: int | None = None) -> bytes:
-        """`size` bytes from `offset` (all that follow when None) in one range read; fewer where the file ends."""
-        fs, path, is_local = self.at(rel)
-        if is_local:
-            with open_regular(path) as f:
-                left = max(0, os.fstat(f.fileno()).st_size - offset)
-                f.seek(offset if left else 0, os.SEEK_SET if left else os.SEEK_END)
-                return f.read(left if size is None else min(left, size))
-        end = None if size is None else offset + size
-        return bytes(fs.cat_file(path, start=offset, end=end))
+    def read_whole(self, rel: str) -> bytes:
+        """The file `rel`. Raises UserError when it does not hold what its ledger says, FileNotFoundError without it."""
+        expected, data = self.expected(rel), self.read_bytes(rel)
+        if is_sound(data, expected):
+            return data
+        # Another process may have replaced it since root.json was read.
+        self.record()
+        expected, data = self.expected(rel), self.read_bytes(rel)
+        if is_sound(data, expected):
+            return data
+        raise UserError(f"{self.url(rel)} does not hold what was published: {remedy(rel)}.")
 
     def read_json(self, rel: str) -> Any:
         """The value in file `rel`. Raises UserError when it is damaged, FileNotFoundError without it."""
         try:
-            return parse_json(self.read_bytes(rel))
+            return parse_json(self.read_whole(rel))
         except ValueError as error:
-            raise UserError(f"{self.url(rel)} is damaged ({error}): {advise(rel)}.") from error
+            raise UserError(f"{self.url(rel)} is damaged ({error}): {remedy(rel)}.") from error
 
     def read_record(self, rel: str, kinds: Kinds) -> dict[str, Any]:
         """As `read_json`, of an object that has the fields `kinds`."""
-        return check_record(self.read_json(rel), kinds, self.url(rel), advise(rel))
+        return check_record(self.read_json(rel), kinds, self.url(rel), remedy(rel))
 
     def read_parquet(self, rel: str, columns: Iterable[str] | None = None) -> pa.Table:
-        """The table in file `rel`. Raises UserError when it is not readable parquet."""
+        """The table in file `rel`. Raises UserError when it is damaged or may not be read.
+
+        The whole file is compared with its sum where there is one, else the pages that are read with theirs.
+        """
         wanted = None if columns is None else list(columns)
         with self._open_parquet(rel) as file:
             return file.read(columns=wanted)
 
     def read_schema(self, rel: str) -> pa.Schema:
-        """The columns of the parquet file `rel`, without its rows. Raises UserError when it is not readable parquet."""
+        """The columns of the parquet file `rel`. Raises UserError when it is damaged or may not be read."""
         with self._open_parquet(rel) as file:
             return file.schema_arrow
 
     @contextlib.contextmanager
     def _open_parquet(self, rel: str) -> Iterator[pq.ParquetFile]:
         try:
-            with self.open(rel) as f:
-                yield pq.ParquetFile(f)
+            has_sum = self.expected(rel) is not None
+            with contextlib.closing(io.BytesIO(self.read_whole(rel)) if has_sum else self.open(rel)) as file:
+                yield pq.ParquetFile(file, page_checksum_verification=True)
+        except PermissionError as error:
+            raise UserError(f"{self.url(rel)} may not be read: give this account the right to.") from error
         except (pa.ArrowInvalid, OSError) as error:
-            if isinstance(error, FileNotFoundError):
+            # Arrow raises an OSError without a number for a page whose checksum is wrong.
+            if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise UserError(
-                f"{self.url(rel)} is not a readable parquet file ({error}); delete it and rerun."
-            ) from error
+            raise UserError(f"{self.url(rel)} is not a readable parquet file ({error}): {remedy(rel)}.") from error
 
     def publish(self, rel: str, data: bytes | Path) -> None:
         """Put `data` (bytes, or a local file, which is moved) under its final name in one atomic step.
 
         Raises OSError, for example for a full disk; then no file has the name.
         """
-        if not self.is_local:
-            if isinstance(data, bytes):
-                self.fs.pipe_file(self.full(rel), data)
-            else:
-                self.fs.put_file(str(data), self.full(rel))
-                data.unlink()
+        if self.recorder is None or not isinstance(data, bytes) or table_of(rel) is None:
+            self.put(rel, data)
             return
-        target = Path(self.full(rel))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.scratch() / uuid.uuid4().hex
-        try:
-            if isinstance(data, bytes):
-                temporary.write_bytes(data)
-            else:
-                shutil.move(data, temporary)
-            with open(temporary, "rb") as f:
-                os.fsync(f.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        found = sum_bytes(data)
+        self.recorder.begin(rel, found)
+        self.put(rel, data)
+        self.recorder.end(rel, found)
 
     def publish_json(self, rel: str, obj: Any) -> None:
         self.publish(rel, canonical_json(obj))
@@ -272,8 +182,9 @@ class Root:
 
     def remove(self, rel: str) -> None:
         """Delete a file or folder; no error when it is not there."""
-        with contextlib.suppress(FileNotFoundError):
-            self.fs.rm(self.full(rel), recursive=True)
+        if self.recorder is not None:
+            self.recorder.discard(rel)
+        self.delete(rel)
 
     def units(self, table: str) -> Names:
         """Sorted names of the units of `table` that are done.
@@ -298,7 +209,7 @@ class Root:
             return None
         record = self.read_record(rel, CURRENT)
         if not all(isinstance(file, str) for file in record["files"]):
-            raise UserError(f"{self.url(rel)} is damaged (its files have no names): {advise(rel)}.")
+            raise UserError(f"{self.url(rel)} is damaged (its files have no names): {remedy(rel)}.")
         return record
 
     def publish_current(self, table: str, fp: str, files: Names, config: Any, inputs: Any) -> None:
@@ -325,11 +236,15 @@ class Root:
                 )
         self.publish_json(rel, {"config": wanted, "version": __version__, "fingerprint": fingerprint(wanted)})
 
-    def create(self) -> None:
-        """Mark this folder as a root of this version; UserError when it is another version's, or no root at all."""
+    def create(self, sealed: bool = False) -> None:
+        """Mark this folder as a root of this version; UserError when it is another version's, or no root at all.
+
+        A `sealed` root has a ledger for each table that `curation.sums.seal` seals.
+        """
         self.check_can_create()
         if not self.exists("root.json"):
-            self.publish_json("root.json", {"format": ROOT_FORMAT, "version": __version__})
+            number, sums = (SEALED_FORMAT, dict[str, str]()) if sealed else (ROOT_FORMAT, None)
+            self.publish_record(RootRecord(format=number, version=__version__, sums=sums))
 
     def check_can_create(self) -> None:
         """UserError unless this is a root of this version, or a folder that is empty or does not exist yet."""
@@ -338,61 +253,25 @@ class Root:
         elif self.exists("") and any(Path(e["name"]).name != SCRATCH for e in self.fs.ls(self.full(""), detail=True)):
             raise UserError(f"{self.base} is not empty and has no root.json: name a new folder for the root.")
 
+    def publish_record(self, record: RootRecord) -> None:
+        """Replace root.json."""
+        self.publish_json("root.json", record.fields())
+        self._record = record
+
     def check_format(self) -> None:
         """Raise UserError unless this is a root that this version can read."""
         if not self.exists("root.json"):
             raise UserError(f"{self.base} is no root (it has no root.json): run `curate ingest` first.")
-        layout = self.read_record("root.json", {"format": int})["format"]
-        if layout != ROOT_FORMAT:
+        layout = self.record().format
+        if layout not in (ROOT_FORMAT, SEALED_FORMAT):
             raise UserError(
-                f"{self.base} has layout {layout}, this version ({__version__}) reads layout {ROOT_FORMAT}: "
-                f"use the version that made it, or a new root."
+                f"{self.base} has layout {layout}, this version ({__version__}) reads layout {ROOT_FORMAT} and "
+                f"{SEALED_FORMAT}: use the version that made it, or a new root."
             )
 
 
-def open_regular(path: str) -> BinaryIO:
-    """The local file at `path`, to be read. Raises UserError when it is a pipe, socket or device."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe that nobody writes does not wait
-    try:
-        kind = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(kind):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        if not stat.S_ISREG(kind):
-            raise UserError(f"{path} is no regular file: delete it, or put the file back that belongs there.")
-        return open(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-@contextlib.contextmanager
-def whole_file(target: Path) -> Iterator[IO[bytes]]:
-    """A file outside of any ROOT that appears as `target` when it is whole. Raises UserError without its folder.
-
-    What a link points to is replaced, not the link. A pipe, a terminal or another device is written to as it is.
-    """
-    if not target.parent.is_dir():
-        raise UserError(f"There is no folder {target.parent} to write {target.name} in: make it first.")
-    if target.is_dir():
-        raise UserError(f"{target} is a folder: name a file in it.")
-    if (target.exists() and not target.is_file()) or target.absolute().parts[1] in ("dev", "proc"):
-        with open(os.open(target, os.O_WRONLY | os.O_APPEND), "wb") as f:
-            yield f
-        return
-    target = target.resolve()
-    temporary = target.with_name(f".tmp-{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "wb") as f:
-            yield f
-        if target.exists():
-            shutil.copymode(target, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def parquet_bytes(table: pa.Table) -> bytes:
-    """`table` as parquet: zstd, page index, statistics, row groups of 65,536 rows; deterministic."""
+    """`table` as parquet: zstd, page index, statistics, page checksums, row groups of 65,536 rows; deterministic."""
     sink = io.BytesIO()
     pq.write_table(
         table.replace_schema_metadata(None),
@@ -400,6 +279,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
         compression="zstd",
         row_group_size=ROW_GROUP_ROWS,
         write_page_index=True,
+        write_page_checksum=True,
         store_schema=True,
     )
     return sink.getvalue()

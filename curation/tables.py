@@ -82,7 +82,9 @@ def vectors_file(unit: str) -> str:
 
 def embedded_units(root: Root) -> list[str]:
     """Sorted names of the units that have vectors."""
-    return [name.removeprefix("metadata_") for name in root.units(METADATA)]
+    named = set(root.list(VECTORS, ".npy"))
+    units = (name.removeprefix("metadata_") for name in root.units(METADATA))
+    return [unit for unit in units if vectors_file(unit).rpartition("/")[2] in named]
 
 
 def scores_table(filter_name: str) -> str:

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TypeAlias
 
 from curation import __version__
@@ -18,6 +19,8 @@ from curation.terminal import write_error, write_out
 from jobs.spark.stage import add_arguments, run_guarded, run_stages
 from jobs.stages import STAGES, load_stages
 
+MAX_MISSING = 5
+"""Missing files that `curate status` names; `curate verify --all` names every one."""
 ROOT_HELP = "folder or URL that a run has filled"
 
 
@@ -39,10 +42,14 @@ def parser() -> argparse.ArgumentParser:
     for name, text, action in (
         ("status", "the funnel: a count and share per reason", _status),
         ("verify", "re-read everything and prove that every row is accounted for", _verify),
+        ("seal", "verify a root of an earlier version, then record the sum of every file", _seal),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("root", metavar="ROOT", help=ROOT_HELP)
         command.set_defaults(action=action)
+        if name == "verify":
+            command.add_argument("--quick", action="store_true", help="sizes, what is missing, and small files alone")
+            command.add_argument("--all", action="store_true", help="say every difference, not the first one alone")
     _add_report(commands)
     _add_query(commands)
     _add_adopt(commands)
@@ -120,18 +127,40 @@ def _opened(url: str) -> Root:
 
 def _status(arguments: argparse.Namespace) -> None:
     from curation.report import status_text
+    from curation.verify.sums import find_missing_files
 
-    write_out(status_text(_opened(arguments.root)))
+    root = _opened(arguments.root)
+    write_out(status_text(root))
+    write_out("".join(f"{sentence}\n" for sentence in islice(find_missing_files(root), MAX_MISSING)))
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from curation.verify import verify
+    from curation.verify import find_differences
 
-    difference = verify(_opened(arguments.root))
-    if difference:
-        write_error(f"curate verify: {difference}\n")
+    found = find_differences(_opened(arguments.root), arguments.quick)
+    said = [*found] if arguments.all else [*islice(found, 1)]
+    write_error("".join(f"curate verify: {difference}\n" for difference in said))
+    if said:
         return 1
-    write_out("Every row is accounted for once; every checksum, offset and size is right.\n")
+    everything = "Every row is accounted for once; every checksum, offset and size is right.\n"
+    quickly = "Every file stands with its size, and small files hold what was published; no row was read.\n"
+    write_out(quickly if arguments.quick else everything)
+    return 0
+
+
+def _seal(arguments: argparse.Namespace) -> int:
+    from curation.sums.ledger import SUMS
+    from curation.verify.sealing import seal
+
+    root = Root(arguments.root)
+    if not root.exists("root.json") and not root.exists(SUMS):
+        root.check_format()  # says that this is no root
+    with hold_root(root):
+        difference = seal(root)
+    if difference:
+        write_error(f"curate seal: {difference}\n")
+        return 1
+    write_out(f"{root.base} is sealed: `curate verify` compares every file with its sum from now on.\n")
     return 0
 
 

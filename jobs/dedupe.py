@@ -10,6 +10,7 @@ units and sources. A row is removed only when it has an edge to a row that is ke
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -28,13 +29,15 @@ from curation.recipe.config import DedupeConfig, Recipe
 from curation.schema import DUPLICATES, Status
 from curation.settings import content_settings
 from curation.storage import Root
+from curation.sums.seal import is_whole
 from curation.tables import downloads_file, duplicates_file, metadata_file, samples_file, vectors_file
 from jobs.duplicates import graph
-from jobs.duplicates.arrays import load_npy, remove_stale_work
+from jobs.duplicates.arrays import remove_stale_work
 from jobs.duplicates.decontaminate import match_evaluation_sets
 from jobs.duplicates.hashes import PerceptualSearch
 from jobs.duplicates.plan import TABLE, DedupePlan, check_dedupe, plan_dedupe
 from jobs.duplicates.vectors import EmbeddingSearch
+from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit, materialise
 
 ROWS_PER_FILE = 1_000_000
@@ -54,12 +57,13 @@ def check(recipe: Recipe, root: Root) -> None:
     check_dedupe(recipe, root)
 
 
+@seals("duplicates", reads=("samples", "downloads"))
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Write the duplicates, unless the current ones have this config and these inputs. Raises UserError."""
     plan = plan_dedupe(recipe, root)
     remove_stale_work(root, TABLE, plan.fp)
     current = root.current(TABLE)
-    if current is not None and current["fingerprint"] == plan.fp:
+    if current is not None and current["fingerprint"] == plan.fp and is_whole(root, TABLE):
         return
     root.remove(f"{TABLE}/{plan.fp}")
     try:
@@ -118,7 +122,7 @@ def _locate_vectors(root: Root, unit: str, embedded: bool) -> pa.Table:
     uids, known = pa.array([], pa.string()), np.zeros(0, bool)
     if embedded:
         uids = root.read_parquet(metadata_file(unit), ["uid"])["uid"]
-        vectors = load_npy(root, vectors_file(unit))
+        vectors = np.load(io.BytesIO(root.read_whole(vectors_file(unit))), allow_pickle=False)
         if len(vectors) != len(uids):
             raise UserError(
                 f"Unit {unit} has {len(vectors)} vectors for {len(uids)} rows of metadata: delete both, embed again."

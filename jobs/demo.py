@@ -46,7 +46,7 @@ def demo(root: str, *, train: bool = True) -> int:
     if folder is None:
         raise UserError("The demo needs a folder on this machine: name one with --root.")
     check_java()
-    opened.create()
+    opened.create(sealed=True)
     metadata.write_metadata(folder / "demo")
     _curate(folder)
     difference = verify(opened)

@@ -27,6 +27,10 @@ from curation.plan import Lane, plan_lanes, read_plans
 from curation.recipe.config import DownloadConfig, Recipe
 from curation.settings import content_settings
 from curation.storage import Root
+from curation.sums.cover import expand_tables
+from curation.sums.seal import forget_deleted, lost_files, open_files
+from curation.tables import SCORES, downloads_file
+from jobs.spark.sealing import seals
 from jobs.spark.tasks import watch_tasks
 
 
@@ -36,6 +40,7 @@ def check(recipe: Recipe, root: Root) -> None:
     load_engine(recipe.download.engine)
 
 
+@seals("downloads", reads=("plans", "samples"))
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Download every unit that is not done, then the rounds. Raises UserError before anything is fetched."""
     if not root.list("plans", ".json"):
@@ -50,7 +55,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
             f"{root.base} has {len(unread)} adopted shards left to read: run the same `curate adopt` again."
         )
     due = {} if missing else _find_due(root, config)
-    if not missing and not due:
+    if not missing and not due and not lost_files(root, "downloads"):
         return
     root.begin_stage("downloads", content_settings(config))
     plans = read_plans(root)
@@ -60,9 +65,11 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
         download_round(spark, root, config, plan, {u: rows[u] for u in missing if u.startswith(f"{plan['batch']}-")}, 0)
     for fetch_round in range(1, config.rounds + 1):
         due = units_due(root, root.units("samples"), fetch_round)
+        open_files(root, map(downloads_file, due))
         for plan in plans:
             again = {unit: count for unit, count in due.items() if unit.startswith(f"{plan['batch']}-")}
             download_round(spark, root, config, plan, again, fetch_round)
+        forget_deleted(root, ["embeddings", *expand_tables(root, [SCORES])], due)
 
 
 def _find_due(root: Root, config: DownloadConfig) -> dict[str, int]:

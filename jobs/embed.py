@@ -19,11 +19,13 @@ from pyspark.sql import SparkSession
 from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.records import STAGE_CONFIG
+from curation.remedies import remedy
 from curation.schema import EMBEDDINGS, Status
 from curation.shards import read_member
 from curation.storage import CONFIG, Root
 from curation.tables import METADATA, downloads_file, embedded_units, metadata_file, vectors_file
 from jobs.embedders import find_embedder, identify_model, is_same_model, load_embedder, resolve_model
+from jobs.spark.sealing import seals
 from jobs.spark.tasks import map_units
 
 SMALL = 0.01
@@ -38,6 +40,7 @@ def check(recipe: Recipe, root: Root) -> None:
         check_same_model(root, model)
 
 
+@seals("embeddings", reads=("downloads",))
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Embed every downloaded unit that has no vectors. Raises UserError before anything is written."""
     check(recipe, root)
@@ -78,7 +81,7 @@ def embed_unit(root: Root, unit: str, model: str, batch_size: int) -> int:
     Raises UserError when a shard is missing or truncated.
     """
     embedder = load_embedder(model)
-    table = root.read_parquet(downloads_file(unit), ["uid", "status", "shard", "offset", "size"])
+    table = root.read_parquet(downloads_file(unit), ["uid", "status", "shard", "offset", "size", "stored_sha256"])
     rows = sorted((row for row in table.to_pylist() if row["status"] == Status.OK), key=lambda row: row["uid"])
     vectors = np.zeros((len(rows), embedder.dim), np.float16)
     for start in range(0, len(rows), batch_size):
@@ -102,11 +105,11 @@ def to_half(vectors: np.ndarray) -> np.ndarray:
 
 
 def read_stored_picture(root: Root, row: dict[str, Any]) -> bytes:
-    """The picture that `row` of downloads names. Raises UserError when its shard is missing or truncated."""
+    """The picture that `row` of downloads names. Raises UserError when its shard is missing or damaged."""
     try:
-        return read_member(root, row["shard"], row["offset"], row["size"])
+        return read_member(root, row["shard"], row["offset"], row["size"], row["stored_sha256"])
     except FileNotFoundError as error:
-        raise UserError(f"{root.url(row['shard'])} is gone: restore it, or delete its unit's downloads.") from error
+        raise UserError(f"{root.url(row['shard'])} is gone: {remedy(row['shard'], is_there=False)}.") from error
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +28,11 @@ from curation.metadata.known import describe_input, sum_inputs
 from curation.metadata.rows import divide, read_shares, rows_schema
 from curation.plan import (
     Spread,
+    check_lost_plans,
     describe_spread,
+    find_lost_units,
+    find_plan_inputs,
+    first_free_number,
     least_placed,
     name_batch,
     read_plans,
@@ -39,9 +44,11 @@ from curation.recipe.rules import parse_where
 from curation.recipe.sql import string_sql
 from curation.schema import REJECTS, SAMPLES, RejectReason, count_captions, samples_schema
 from curation.storage import Root
-from curation.tables import plan_file, rejects_file, samples_file
+from curation.sums.seal import lost_files
+from curation.tables import PLANS, plan_file, rejects_file, samples_file
 from curation.terminal import write_error
 from jobs.spark.errors import unwrap_task_errors
+from jobs.spark.sealing import seals
 from jobs.spark.slices import read_slices
 from jobs.spark.tasks import by_unit
 
@@ -73,16 +80,19 @@ def check(recipe: Recipe, root: Root) -> None:
     select_new_inputs(root, found)
 
 
+@seals("plans", "samples", "rejects")
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Ingest what the recipe names and `root` does not hold yet. Raises UserError before anything is written."""
     found = find_inputs(recipe)
     conditions = {source.name: parse_where(source.name, source.where) for source in recipe.sources}
     root.check_can_create()
+    restore_units(spark, root, found, [(source.name, source.where) for source in recipe.sources], conditions)
     chosen = select_new_inputs(root, found)
     write_error(chosen.describe_repeated())
     fresh = chosen.fresh
     if not fresh:
-        root.create()
+        check_lost_plans(root)
+        root.create(sealed=True)
         return
     sum_inputs(fresh)
     wheres = {source.name: source.where for source in recipe.sources}
@@ -91,7 +101,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     try:
         with unwrap_task_errors():
             counted = count_rows(rows, fresh)
-            root.create()
+            root.create(sealed=True)
             plan = write_plan(spark, root, counted, rows, wheres, size)
     finally:
         rows.unpersist()
@@ -102,11 +112,12 @@ def write_plan(
     spark: SparkSession, root: Root, fresh: list[Input], rows: DataFrame, wheres: Mapping[str, str], size: int
 ) -> dict[str, Any]:
     """Publish samples and rejects of `rows` in units of about `size` rows, then the plan that makes them count."""
-    number = len(read_plans(root))
+    number = first_free_number(root)
     batch = name_batch(fresh, wheres, size, number)
+    check_lost_plans(root, batch)
     forget_unfinished(root, batch)
     planned, largest = plan_units(rows, size)
-    tagged = tag_repeats(rows, read_earlier_uids(spark, root))
+    tagged = tag_repeats(rows, read_earlier_uids(spark, root, number))
     written = write_units(spark, tagged, planned, root, batch, frozenset(largest))
     hosts = describe_hosts(written)
     plan = {"batch": batch, "hosts": hosts} | describe_plan(fresh, written, planned, number, size)
@@ -140,9 +151,31 @@ def check_totals(plan: dict[str, Any]) -> None:
         )
 
 
+def restore_units(
+    spark: SparkSession,
+    root: Root,
+    found: list[Input],
+    wheres: list[tuple[str, str]],
+    conditions: dict[str, str],
+) -> None:
+    """Make samples and rejects again that a plan has and that do not stand any more; the same bytes.
+
+    Raises UserError, before anything is written, when the metadata or the recipe are not what they were.
+    """
+    for plan in read_plans(root):
+        lost = find_lost_units(root, plan)
+        if lost:
+            rows = normalise(spark, find_plan_inputs(plan, found, wheres), conditions)
+            planned, largest = plan_units(rows, plan["num_rows_per_unit"])
+            tagged = tag_repeats(rows, read_earlier_uids(spark, root, plan["number"]))
+            write_units(spark, tagged, planned, root, plan["batch"], frozenset(largest), lost)
+            write_error(f"Plan {plan['batch']}: {len(lost)} units that were missing are made again.\n")
+
+
 def forget_unfinished(root: Root, batch: str) -> None:
     """Delete what ingests of other batches had written when they were killed; no plan names it."""
     known = {plan["batch"] for plan in read_plans(root)} | {batch}
+    known |= {Path(rel).stem for rel in lost_files(root, PLANS)}
     for table in ("samples", "rejects"):
         for name in root.list(table, ".parquet"):
             if name.rpartition("-")[0] not in known:
@@ -182,9 +215,10 @@ def plan_units(rows: DataFrame, num_rows_per_unit: int) -> tuple[Spread, list[st
     return spread, [*(r["domain"] for r in largest), *spread.large]
 
 
-def read_earlier_uids(spark: SparkSession, root: Root) -> DataFrame | None:
-    """Uids of finished plans; None before the first."""
-    units = root.units("samples")
+def read_earlier_uids(spark: SparkSession, root: Root, number: int) -> DataFrame | None:
+    """Uids of the finished plans before `number`; None where there are none."""
+    batches = {plan["batch"] for plan in read_plans(root) if plan["number"] < number}
+    units = [unit for unit in root.units("samples") if unit.rpartition("-")[0] in batches]
     if not units:
         return None
 
@@ -211,15 +245,24 @@ def tag_repeats(rows: DataFrame, earlier: DataFrame | None) -> DataFrame:
 
 
 def write_units(
-    spark: SparkSession, tagged: DataFrame, planned: Spread, root: Root, batch: str, named: frozenset[str]
+    spark: SparkSession,
+    tagged: DataFrame,
+    planned: Spread,
+    root: Root,
+    batch: str,
+    named: frozenset[str],
+    only: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Shuffle rows to their units and publish samples and rejects; the counts of each unit, in order.
+    """Shuffle rows to their units and publish samples and rejects, of all units or of `only` some.
 
-    Samples are counted by domain for the domains in `named`, which are all that lie in more than one unit.
+    Returns the counts of each unit, in order. Samples are counted by domain for the domains in `named`, which are all
+    that lie in more than one unit.
     """
     known = samples_schema(count_captions(tagged.columns)).names
     columns = [*known, "unit", "reason", "file", "row"]
     placed = place_rows(spark, tagged, planned).select(*columns)
+    if only is not None:
+        placed = placed.where(F.col("unit").isin(list(only)))
     num_partitions = min(planned.num_units, max(spark.sparkContext.defaultParallelism * 4, planned.num_units // 64))
     sorted_rows = placed.repartition(num_partitions, "unit").sortWithinPartitions("unit", "uid", "file", "row")
 

@@ -32,6 +32,7 @@ from curation.schema import DOWNLOADS, TRAIN_INDEX, samples_schema
 from curation.settings import content_settings
 from curation.shards import BLOCK, ShardWriter, file_sha256, picture_extension, read_member
 from curation.storage import Root, fingerprint
+from curation.sums.seal import is_whole
 from curation.tables import (
     count_captions_by_batch,
     fingerprint_table,
@@ -44,6 +45,7 @@ from curation.tables import (
 )
 from curation.terminal import write_error
 from jobs.score import build_score_schemas
+from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit
 
 ROWS_PER_BUCKET = 100_000
@@ -94,6 +96,7 @@ def check(recipe: Recipe, root: Root) -> None:
     build_index_schema(scores, recipe.pack.captions, max(counts, default=1))
 
 
+@seals("train", "train_index", reads=("samples", "downloads", "scores_", "selection"))
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Pack the current selection, unless the current train shards are its. Raises UserError when nothing is kept."""
     selection = root.current("selection")
@@ -106,7 +109,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     config = content_settings(recipe.pack)
     fp = fingerprint({"pack": config, "inputs": inputs})
     previous = root.current("train_index")
-    if previous is not None and previous["fingerprint"] == fp and is_complete(root, previous):
+    if previous is not None and previous["fingerprint"] == fp and is_packed(root):
         return
     num_captions = max(count_captions_by_batch(root, units).values(), default=1)
     columns = build_index_schema(scores, recipe.pack.captions, num_captions)
@@ -120,12 +123,9 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     _report_difference(root, previous)
 
 
-def is_complete(root: Root, index: Mapping[str, Any]) -> bool:
-    """Whether every file of the current index and its shards is there; one that somebody deleted is packed again."""
-    listed = [*index["files"], *(root.current("train") or {"files": []})["files"]]
-    folders = {name.rpartition("/")[0] for name in listed}
-    present = {f"{folder}/{name}" for folder in folders for name in root.list(folder)}
-    return set(listed) <= present
+def is_packed(root: Root) -> bool:
+    """Whether every file of the current index and its shards is there; what somebody deleted is packed again."""
+    return is_whole(root, "train") and is_whole(root, "train_index")
 
 
 def read_score_schemas(root: Root, units: list[str]) -> dict[str, pa.Schema]:
@@ -318,7 +318,8 @@ def _read_pictures(root: Root, rows: list[dict[str, Any]]) -> Iterator[tuple[dic
     """Each row with its picture, several requests at a time: from an object store each one waits."""
 
     def picture(row: dict[str, Any]) -> bytes:
-        return read_member(root, row["shard"], row["offset"], row["size"])
+        sha256 = json.loads(row["record"])["sha256"]
+        return read_member(root, row["shard"], row["offset"], row["size"], sha256)
 
     with ThreadPoolExecutor(NUM_READERS) as pool:
         for start in range(0, len(rows), ROWS_AHEAD):

@@ -20,10 +20,12 @@ import filters
 from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.schema import DOWNLOADS, SAMPLES, Status
+from curation.shards import check_member
 from curation.storage import Root
 from curation.tables import downloads_file, metadata_file, samples_file, scores_table, unit_file, vectors_file
 from filters._gray import MAX_BATCH
 from filters.base import IMAGE, IMAGE_EMBEDDING, Filter
+from jobs.spark.sealing import seals
 from jobs.spark.tasks import map_units
 
 ROWS_PER_BATCH = {True: MAX_BATCH // 4, False: 16_384}
@@ -53,6 +55,7 @@ def build_score_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
     return {scores_table(name): item.writes for name, item in build_filters(recipe).items()}
 
 
+@seals("scores_", reads=("samples", "downloads"))
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Score every downloaded unit that lacks a filter of the recipe. Raises UserError before anything is written."""
     wanted = build_filters(recipe)
@@ -110,7 +113,7 @@ def read_batches(root: Root, unit: str, reads: set[str]) -> Iterator[pa.RecordBa
 
 
 def _read_rows(root: Root, unit: str, reads: set[str]) -> pa.Table:
-    place = {"status", "shard", "offset", "size"}
+    place = {"status", "shard", "offset", "size", "stored_sha256"}
     from_downloads = [f.name for f in DOWNLOADS if f.name == "uid" or f.name in reads | place]
     from_samples = [f.name for f in SAMPLES if f.name == "uid" or f.name in reads]
     downloads = root.read_parquet(downloads_file(unit), from_downloads)
@@ -121,21 +124,24 @@ def _read_rows(root: Root, unit: str, reads: set[str]) -> pa.Table:
 
 
 def _read_images(root: Root, batch: pa.RecordBatch) -> pa.Array:
-    """Stored bytes of each row, by one range read for each shard of the batch."""
+    """Stored bytes of each row, by one range read for each shard of the batch. Raises UserError for damaged ones."""
     images: list[bytes] = []
-    places = list(zip(*(batch[name].to_pylist() for name in ("shard", "offset", "size")), strict=True))
-    for shard in dict.fromkeys(shard for shard, _, _ in places):
-        spans = [(offset, size) for name, offset, size in places if name == shard]
+    names = ("shard", "offset", "size", "stored_sha256")
+    places = list(zip(*(batch[name].to_pylist() for name in names), strict=True))
+    for shard in dict.fromkeys(place[0] for place in places):
+        spans = [place[1:] for place in places if place[0] == shard]
         start = spans[0][0]
-        data = root.read_bytes(shard, start, max(offset + size for offset, size in spans) - start)
-        images += [data[offset - start : offset - start + size] for offset, size in spans]
+        data = root.read_bytes(shard, start, max(offset + size for offset, size, _ in spans) - start)
+        for offset, size, sha256 in spans:
+            images.append(data[offset - start : offset - start + size])
+            check_member(root, shard, offset, size, sha256, images[-1])
     return pa.array(images, IMAGE.type)
 
 
 def _read_embeddings(root: Root, unit: str, uids: list[str]) -> pa.Array:
     """Embedding of each of `uids` as a list of floats, null where the embedder left none."""
     known = root.read_parquet(metadata_file(unit), ["uid"])["uid"].to_pylist()
-    matrix = np.load(io.BytesIO(root.read_bytes(vectors_file(unit))), allow_pickle=False)
+    matrix = np.load(io.BytesIO(root.read_whole(vectors_file(unit))), allow_pickle=False)
     row_of = {uid: row for row, uid in enumerate(known)}
     rows = [row_of.get(uid) for uid in uids]
     return pa.array([None if row is None else matrix[row].astype(np.float32) for row in rows], IMAGE_EMBEDDING.type)

@@ -23,8 +23,10 @@ from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS, Rule
 from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES, SELECTION
 from curation.storage import Root, fingerprint
+from curation.sums.seal import is_whole
 from curation.tables import fingerprint_table, samples_file, selection_file, unit_file
 from jobs.score import build_score_schemas
+from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit
 
 _DDL = {pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.bool_(): "boolean"}
@@ -38,6 +40,7 @@ def check(recipe: Recipe, root: Root) -> None:
     rule_language.parse(recipe.rules, columns, resolve=recipe.resolve)
 
 
+@seals("selection", reads=("samples", "downloads", "duplicates"))
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Write the selection, unless the current one has these rules and inputs. Raises UserError before writing."""
     scores = build_score_schemas(recipe)
@@ -51,7 +54,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     decides = {"rules": list(recipe.rules.items()), "inputs": inputs} | (lists if lists["lists"] else {})
     fp = fingerprint(decides)
     current = root.current(TABLE)
-    if current is not None and current["fingerprint"] == fp:
+    if current is not None and current["fingerprint"] == fp and is_whole(root, TABLE):
         return
     units, written = root.units("samples"), set(root.units(f"{TABLE}/{fp}"))
     # A rule about all rows needs them all; otherwise what an interrupted run has written stays unread.

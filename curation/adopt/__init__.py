@@ -25,6 +25,7 @@ from curation.plan import ADOPTED, ALL_HOSTS, describe_spread, read_plans
 from curation.progress import bar
 from curation.schema import REJECTS, SAMPLES, RejectReason
 from curation.storage import Root, fingerprint
+from curation.sums.recorder import sealing
 from curation.tables import plan_file, rejects_file, samples_file
 from curation.terminal import write_error
 
@@ -39,11 +40,12 @@ def adopt(root: Root, folders: Sequence[str]) -> None:
     if root.exists("root.json"):
         root.check_format()
     fresh = _list_new_shards(root, shards)
-    root.create()
-    if fresh:
-        plan = _publish_plan(root, fresh)
-        write_error(describe_spread(plan))
-    _end_units(root)
+    root.create(sealed=True)
+    with sealing(root, ("plans", "samples", "rejects", "downloads")) as recording:
+        if fresh:
+            plan = _publish_plan(recording, fresh)
+            write_error(describe_spread(plan))
+        _end_units(recording)
 
 
 def list_unfinished(root: Root) -> dict[str, Shard]:

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from curation.errors import UserError
 from curation.fetch.addresses import Address
 from curation.fetch.urls import BadUrlError, Target, canonicalise_path, parse_url
+from curation.files import whole_file
 from curation.schema import Status
-from curation.storage import fingerprint, whole_file
+from curation.storage import fingerprint
 from curation.version import __version__
 
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")

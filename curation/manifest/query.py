@@ -19,8 +19,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from curation.errors import UserError
+from curation.files import whole_file
 from curation.manifest.manifest import Manifest, explain_error
-from curation.storage import Root, whole_file
+from curation.storage import Root
 from curation.terminal import EscapedSink, escape_controls
 
 MAX_CELL = 60

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from curation.files import whole_file
 from curation.manifest.manifest import Manifest
 from curation.report.funnel import FunnelRow, funnel, render_funnel
 from curation.report.hosts import render_hosts
 from curation.report.page import render_page
-from curation.storage import Root, whole_file
+from curation.storage import Root
 
 __all__ = ["FunnelRow", "funnel", "status_text", "write_html"]
 

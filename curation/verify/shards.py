@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from curation.places import is_elsewhere
 from curation.shards import BLOCK
 from curation.storage import Root
 
@@ -34,6 +35,8 @@ def find_difference(root: Root, shard: str, places: Sequence[Place], sha256: str
     """
     if not root.exists(shard):
         return f"{shard} is not there, and row {places[0].uid if places else '-'} lies in it."
+    if root.is_link(shard) and not is_elsewhere(shard):
+        return f"{shard} is a link to another file: put the file itself there."
     digest = hashlib.sha256()
     with root.open(shard) as f:
         for place in sorted(places, key=lambda place: place.offset):

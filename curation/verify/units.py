@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
+from curation.npy import read_vectors_shape
+from curation.remedies import remedy
 from curation.schema import DOWNLOADS, Status, count_captions, samples_schema, uid
 from curation.storage import Root
 from curation.tables import downloads_file, metadata_file, samples_file, score_tables, unit_file, vectors_file
@@ -98,19 +99,11 @@ def _check_derived(root: Root, unit: str, ok: list[str]) -> Iterator[str]:
     if root.exists(rel):
         uids = root.read_parquet(rel, ["uid"])["uid"].to_pylist()
         yield from _compare_uids(rel, uids, set(ok) & set(uids), "the downloads that are ok")
-        with root.open(vectors_file(unit)) as f:
-            num_rows = _read_npy_shape(f)[0]
+        num_rows, _ = read_vectors_shape(root, vectors_file(unit), remedy(vectors_file(unit)))
         if num_rows != len(uids):
             yield f"{vectors_file(unit)} has {num_rows} rows, its metadata {len(uids)}."
     for table in score_tables(root):
         rel = unit_file(table, unit)
         if root.exists(rel):
-            yield from _compare_uids(
-                rel, root.read_parquet(rel, ["uid"])["uid"].to_pylist(), ok, "the downloads that are ok"
-            )
-
-
-def _read_npy_shape(f: Any) -> tuple[int, ...]:
-    version = np.lib.format.read_magic(f)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(f)[0]
+            scored = root.read_parquet(rel, ["uid"])["uid"].to_pylist()
+            yield from _compare_uids(rel, scored, ok, "the downloads that are ok")

@@ -18,9 +18,10 @@ from curation.duplicates.contact_sheet import Bin, Pair, render_page
 from curation.duplicates.hamming import BITS
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
+from curation.files import whole_file
 from curation.recipe.config import Recipe
 from curation.report.safety import is_known_safe
-from curation.storage import Root, whole_file
+from curation.storage import Root
 from curation.tables import embedded_units
 from jobs.duplicates.checks import check_vectors
 from jobs.duplicates.plan import check_embedded

@@ -31,7 +31,7 @@ NUM_PROBES = 20
 """Neighbourhoods by vector, and as many by hash."""
 MAX_UNITS_TRIED = 10 * NUM_PROBES
 BLOCK = 4_096
-COLUMNS = ["uid", "status", "sha256", "pixel_sha256", "phash", "entropy", "shard", "offset", "size"]
+COLUMNS = ["uid", "status", "sha256", "pixel_sha256", "phash", "entropy", "shard", "offset", "size", "stored_sha256"]
 NEIGHBOUR = np.dtype([("distance", "f4"), ("unit", "i4"), ("row", "i8"), ("content", "u8")])
 """A row of a unit's downloads, how far it is from a probe, and what is equal for exact copies."""
 

@@ -134,9 +134,19 @@ def test_create_refuses_a_folder_of_other_things(tmp_path: Path) -> None:
 
 
 def test_unreadable_parquet_is_one_sentence(root: Root) -> None:
-    root.publish("t/u.parquet", b"PAR1 nonsense")
-    with pytest.raises(UserError, match="not a readable parquet file"):
-        root.read_parquet("t/u.parquet")
+    root.publish("samples/u.parquet", b"PAR1 nonsense")
+    advice = "delete it and run `curate ingest` again with the recipe of this root, which makes it again"
+    with pytest.raises(UserError, match=f"not a readable parquet file .*{advice}"):
+        root.read_parquet("samples/u.parquet")
+
+
+def test_a_file_that_may_not_be_read_is_not_to_be_deleted(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "samples/u.parquet")
+
+    monkeypatch.setattr(Root, "open", refuse)
+    with pytest.raises(UserError, match="may not be read: give this account the right to"):
+        root.read_parquet("samples/u.parquet")
 
 
 def test_a_root_on_s3_sees_what_others_publish() -> None:

@@ -29,6 +29,8 @@ def test_paths_are_those_of_the_architecture_page() -> None:
 
 def test_units_with_vectors_are_named_like_those_of_other_tables(root: Root) -> None:
     root.publish_parquet(tables.metadata_file("ab-000001"), pa.table({"uid": ["0" * 32]}))
+    assert tables.embedded_units(root) == []
+    root.publish(tables.vectors_file("ab-000001"), b"vectors")
     assert tables.embedded_units(root) == ["ab-000001"]
 
 

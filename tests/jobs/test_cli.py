@@ -16,7 +16,7 @@ from tests.support import small_root
 from tests.support.command import Command, contents
 from tests.support.small_root import SmallRoot
 
-COMMANDS = (*STAGES, "run", "status", "verify", "report", "query", "adopt", "export", "demo")
+COMMANDS = (*STAGES, "run", "status", "verify", "seal", "report", "query", "adopt", "export", "demo")
 
 
 @pytest.fixture

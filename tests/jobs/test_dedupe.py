@@ -178,12 +178,21 @@ def test_the_same_run_again_does_nothing_and_another_threshold_does(spark: Spark
     assert "looks alike" in removed(root)
     first = root.current("duplicates")
     assert first is not None
-    root.remove(first["files"][0])
+    before = Path(root.full(first["files"][0])).stat().st_mtime_ns
     run(spark, recipe(tiers=("embedding",)), root)
-    assert not root.exists(first["files"][0])
+    assert Path(root.full(first["files"][0])).stat().st_mtime_ns == before
     run(spark, recipe(tiers=("embedding",), min_cosine=0.97), root)
     assert (root.current("duplicates") or {})["fingerprint"] != first["fingerprint"]
     assert "looks alike" not in removed(root)
+
+
+def test_a_lost_file_is_made_again(spark: SparkSession, root: Root) -> None:
+    build(root)
+    run(spark, recipe(tiers=("embedding",)), root)
+    before = written(root)
+    root.remove((root.current("duplicates") or {})["files"][0])
+    run(spark, recipe(tiers=("embedding",)), root)
+    assert written(root) == before
 
 
 def chain(root: Root, **more: Any) -> None:

@@ -13,6 +13,7 @@ from curation.errors import UserError
 from curation.manifest.manifest import Manifest
 from curation.recipe.config import DownloadConfig, load_recipe
 from curation.storage import Root
+from curation.sums.recorder import sealing
 from curation.verify import verify
 from jobs import download, ingest, score, selection
 from jobs.cli import main
@@ -120,7 +121,8 @@ def test_a_round_that_died_before_its_row_file_stands_is_done_again(
             with pytest.raises(OSError, match="No space left"):
                 unit_download.download_unit(root, unit, unit_download.resolve_opt_out_paths(config), 1)
         assert rows(root) == before and verify(root) is None
-        unit_download.download_unit(root, unit, unit_download.resolve_opt_out_paths(config), 1)
+        with sealing(root, ["downloads"]) as recording:
+            unit_download.download_unit(recording, unit, unit_download.resolve_opt_out_paths(config), 1)
         assert not unit_is_due(root, unit) and verify(root) is None
         assert not list(root.scratch().glob("*.journal"))
 

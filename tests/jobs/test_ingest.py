@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,42 @@ def test_what_a_plan_says_of_its_hosts_counts_no_repeat(
     assert f"  big.example: {domains['big.example']:,} rows" in capsys.readouterr().err
 
 
+def test_lost_units_are_made_again_with_the_same_bytes(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, replace(recipe, sources=recipe.sources[:1]), root)
+    ingest.run(spark, recipe, root)
+    before = snapshot(root)
+    for name in (*root.list("samples")[::2], *root.list("rejects")[:1]):
+        root.remove(f"{'samples' if root.exists(f'samples/{name}') else 'rejects'}/{name}")
+    ingest.run(spark, recipe, root)
+    assert snapshot(root) == before
+
+
+def test_a_lost_plan_is_made_again(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+    root, first = Root(tmp_path / "root"), replace(recipe, sources=recipe.sources[:1])
+    ingest.run(spark, first, root)
+    lost = f"plans/{root.list('plans')[0]}"
+    ingest.run(spark, recipe, root)
+    before = snapshot(root)
+    root.remove(lost)
+    with pytest.raises(UserError, match="is missing: restore it from a copy, or run `curate ingest` once with"):
+        ingest.run(spark, replace(recipe, sources=recipe.sources[1:]), root)
+    ingest.run(spark, first, root)
+    assert snapshot(root) == before
+
+
+def test_lost_units_need_what_made_them(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, recipe, root)
+    root.remove(f"samples/{root.list('samples')[0]}")
+    other = replace(recipe, sources=(replace(recipe.sources[0], where="clip_similarity >= 0.9"), recipe.sources[1]))
+    with pytest.raises(UserError, match="needs each source's `where` as it was"):
+        ingest.run(spark, other, root)
+    (tmp_path / "meta" / "coyo.parquet").rename(tmp_path / "meta" / "elsewhere.parquet")
+    with pytest.raises(UserError, match="making them again needs .*coyo.parquet as source 'coyo'"):
+        ingest.run(spark, replace(recipe, sources=recipe.sources[:1]), root)
+
+
 def test_same_input_same_bytes_and_no_work_twice(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
     first, second = Root(tmp_path / "one"), Root(tmp_path / "two")
     ingest.run(spark, recipe, first)
@@ -170,7 +207,8 @@ def test_a_source_added_later(spark: SparkSession, recipe: Recipe, tmp_path: Pat
     write(tmp_path / "meta", "c/part9.parquet", [laion_row(i) for i in range(55, 65)], LAION)
     ingest.run(spark, recipe, root)
     after = snapshot(root)
-    assert {k: after[k] for k in before} == before
+    tables = {name for name in before if not name.startswith(("sums/", "root.json"))}
+    assert {name: after[name] for name in tables} == {name: before[name] for name in tables}
     assert len(samples(root)) == 61 + 45 + 5
     assert Counter(r["reason"] for r in rejects(root))["repeated"] == 16 + 5
 

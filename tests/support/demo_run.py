@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 TRANSIENT = ("logs/", ".scratch/", "training/")
 """What two runs of the same input need not share."""
+SUMS_OF_PLANS = ("root.json", "sums/plans-")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def files(folder: Path) -> dict[str, Path]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The bytes of `files`; plans name the metadata's folder, which is left out of them."""
+    """The bytes of `files`; plans name the metadata's folder, which is left out of them, as are the sums of plans."""
     place = str(folder.resolve()).encode()
-    return {name: path.read_bytes().replace(place, b"ROOT") for name, path in files(folder).items()}
+    found = {name: path for name, path in files(folder).items() if not name.startswith(SUMS_OF_PLANS)}
+    return {name: path.read_bytes().replace(place, b"ROOT") for name, path in found.items()}

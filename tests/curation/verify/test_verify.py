@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,23 +22,7 @@ from tests.support.small_root import BATCH, UNITS, VERSION, SmallRoot
 @pytest.fixture
 def made(root: Root) -> SmallRoot:
     """A root with every stage behind it."""
-    made = small_root.build(root)
-    ok = [uid for uid, row in made.downloads.items() if row["status"] == "ok"]
-    small_root.duplicates(made, {ok[0]: ok[1]})
-    for unit in UNITS:
-        uids = sorted(uid for uid in ok if made.units[uid] == unit)
-        scores = pa.table({"uid": uids, "caption_words": pa.array([3] * len(uids), pa.int32())})
-        root.publish_parquet(f"scores_caption_length/{unit}.parquet", scores)
-        root.publish_parquet(f"embeddings/metadata/metadata_{unit}.parquet", pa.table({"uid": uids}))
-        _publish_npy(root, f"embeddings/img_emb/img_emb_{unit}.npy", len(uids))
-    small_root.pack(made, small_root.select(made))
-    return made
-
-
-def _publish_npy(root: Root, rel: str, num_rows: int) -> None:
-    sink = io.BytesIO()
-    np.save(sink, np.zeros((num_rows, 4), np.float16))
-    root.publish(rel, sink.getvalue())
+    return small_root.finish(root)
 
 
 def _path(made: SmallRoot, rel: str) -> Path:

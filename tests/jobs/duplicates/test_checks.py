@@ -86,7 +86,7 @@ def spoil(root: Root, unit: str, fault: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("missing", "img_emb_{unit}.npy is missing: delete"),
+        ("missing", "lacks 1 units: run `curate embed` first"),
         ("empty", "img_emb_{unit}.npy is no .npy file"),
         ("torn", "img_emb_{unit}.npy is truncated"),
         ("wide", "{unit} has vectors of 9 dimensions"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from curation.errors import UserError
-from curation.storage import whole_file
+from curation.files import whole_file
 
 
 def _write(target: Path, data: bytes = b"new") -> None:

@@ -1,0 +1,80 @@
+"""Which files of a root stand under a sum, and which of them stand there now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from curation.errors import UserError
+from curation.storage import CONFIG, Root
+from curation.tables import METADATA, SCORES, VECTORS, score_tables
+
+UNIT_TABLES = ("samples", "rejects", "downloads")
+VERSIONED = ("duplicates", "selection", "train", "train_index")
+CURRENT = "current.json"
+_SUFFIXES = {"plans": ".json", METADATA: ".parquet", VECTORS: ".npy"}
+
+
+def summed_tables(root: Root) -> list[str]:
+    """Every table that has files, in the order of the stages."""
+    names = ("plans", *UNIT_TABLES, "embeddings", *score_tables(root), *VERSIONED)
+    return [name for name in names if list_standing(root, name)]
+
+
+def expand_tables(root: Root, names: Iterable[str]) -> list[str]:
+    """`names`, where "scores_" stands for every table of scores, also one whose folder is gone."""
+    sums = (root.record().sums or {}) if root.exists("root.json") else {}
+    listed = {name for name in (*score_tables(root), *sums) if name.startswith(SCORES)}
+    return [one for name in names for one in (sorted(listed) if name == SCORES else [name])]
+
+
+def list_standing(root: Root, table: str) -> dict[str, int]:
+    """Bytes of each file of `table` that has to stand under a sum, by its path.
+
+    Of a versioned table only the current version counts: nothing reads the others, and they may be deleted.
+    """
+    if table == "embeddings":
+        return _list(root, METADATA, ".parquet") | _list(root, VECTORS, ".npy") | _only(root, METADATA, CONFIG)
+    if table in VERSIONED:
+        version = read_version(root, table)
+        return _only(root, table, CURRENT) | (_list(root, f"{table}/{version}", "") if version else {})
+    return _list(root, table, _SUFFIXES.get(table, ".parquet")) | _only(root, table, CONFIG)
+
+
+def belonging(root: Root, table: str) -> Callable[[str], bool]:
+    """Whether a stage can have made a file of `table`: of a table of units, only files of planned batches."""
+    if table == "plans" or table in VERSIONED:
+        return lambda rel: True
+    batches = {name.removesuffix(".json") for name in root.list("plans", ".json")}
+
+    def belongs(rel: str) -> bool:
+        batch, _, number = unit_of(rel).rpartition("-")
+        return rel.endswith(f"/{CONFIG}") or (batch in batches and number.isdigit())
+
+    return belongs
+
+
+def unit_of(rel: str) -> str:
+    """The unit whose file `rel` is, in a table of units."""
+    name = rel.rpartition("/")[2].rpartition(".")[0]
+    return name.removeprefix("metadata_").removeprefix("img_emb_")
+
+
+def read_version(root: Root, table: str) -> str | None:
+    """The current version of a versioned table as its file says; None where nothing says so."""
+    if table not in VERSIONED:
+        return None
+    try:
+        found = (root.current(table) or {}).get("fingerprint")
+    except (UserError, AttributeError):  # what damage did to it, its own sum tells
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _list(root: Root, folder: str, suffix: str) -> dict[str, int]:
+    sizes = root.sizes(folder)
+    return {f"{folder}/{n}": s for n, s in sizes.items() if n.endswith(suffix) and not n.startswith((".", "_"))}
+
+
+def _only(root: Root, folder: str, name: str) -> dict[str, int]:
+    rel = f"{folder}/{name}"
+    return {rel: root.size(rel)} if root.exists(rel) else {}
