@@ -73,7 +73,7 @@ class Root(Files):
     def recording(self, recorder: Recorder) -> Root:
         """This root, telling `recorder` of every file that it publishes, in tasks too."""
         told = copy.copy(self)
-        told.recorder = recorder
+        told.recorder, told._adopted = recorder, self._adopted
         return told
 
     def record(self) -> RootRecord:
