@@ -14,6 +14,7 @@ read on import is prepared.
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.errors import UserError
+from curation.settings import from_dict
 from trainer.config import CheckpointConfig, Config
 
 META = "trainer.json"
@@ -65,10 +67,10 @@ def list_whole(folder: Path) -> list[Path]:
 def find_newest(folder: Path) -> Path | None:
     """The checkpoint that `latest` names, else the newest whole one, or None."""
     pointer = folder / LATEST
-    if pointer.exists():
-        named = folder / pointer.read_text().strip()
-        if (named / META).exists():
-            return named
+    if pointer.is_file():
+        name = pointer.read_bytes().strip().decode("ascii", "replace")
+        if fnmatch.fnmatchcase(name, FOLDERS) and (folder / name / META).exists():
+            return folder / name
     whole = list_whole(folder)
     return whole[-1] if whole else None
 
@@ -76,9 +78,12 @@ def find_newest(folder: Path) -> Path | None:
 def read_progress(checkpoint: Path) -> Progress:
     """What the checkpoint says of its run. Raises UserError when the folder is no checkpoint of this trainer."""
     try:
-        return Progress(**json.loads((checkpoint / META).read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{checkpoint} is no whole checkpoint of this trainer: its {META} cannot be read.") from error
+        progress = from_dict(Progress, json.loads((checkpoint / META).read_bytes()), META)
+    except (OSError, ValueError, RecursionError, UserError) as error:
+        raise UserError(
+            f"{checkpoint} is no whole checkpoint of this trainer: its {META} cannot be read ({error})."
+        ) from error
+    return progress
 
 
 def choose_checkpoint(config: CheckpointConfig, folder: Path) -> Path | None:
@@ -221,6 +226,10 @@ def restore_engine(engine: Any, checkpoint: Path, progress: Progress, *, cut_ali
 
         restore_partitions(engine, checkpoint, progress.zero_stage, progress.world_size)
         return
+    from trainer.zero_files import read_live_file
+
+    # DeepSpeed's own reader would run whatever the files name.
+    engine.checkpoint_engine.load = lambda path, map_location=None: read_live_file(Path(path))
     optimizer = engine.basic_optimizer
     groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     loaded, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name, load_lr_scheduler_states=False)

@@ -7,22 +7,21 @@ python -m trainer.export EVA02_CLIP_L_psz14_s4B.pt l.safetensors --layout open_c
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from curation.errors import UserError
 from curation.terminal import write_error, write_out
-from trainer import checkpoint, launch, layouts, models, weights
+from trainer import checkpoint, layouts, models, weights
 from trainer.models.config import ClipConfig
 from trainer.objectives.contrastive import strip_prefix
 from trainer.precision import DTYPES
 from trainer.weight_files import WeightFile
+from trainer.zero_files import join_weights
 
 _TOWER_LAYOUTS = ("native", "mim", "timm")
 
@@ -42,22 +41,8 @@ def read_source(source: Path, name: str | None) -> tuple[dict[str, Tensor], Clip
         bias = {weights.LOGIT_BIAS: file.tensor(weights.LOGIT_BIAS)} if weights.LOGIT_BIAS in file.shapes else {}
         return dict(model.state_dict()) | bias, model.config
     progress = checkpoint.read_progress(source)
-    tensors = _join_partitions(source, progress.zero_stage)
+    tensors = join_weights(source, progress.zero_stage, progress.world_size)
     return strip_prefix(tensors), models.config(progress.model, image_size=progress.image_size or None)
-
-
-def _join_partitions(source: Path, stage: int) -> dict[str, Tensor]:
-    if stage == 0:
-        (file,) = source.glob("mp_rank_00_model_states.pt")
-        # DeepSpeed's files hold more than tensors; this one is a run's own.
-        saved = torch.load(file, map_location="cpu", weights_only=False)
-        return {**saved["module"], **saved["optimizer"].get("masters", {})}
-    launch.prepare_environment(launch.Rank())
-    # deepspeed reads the environment on import, and only partitions need it.
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
-    with contextlib.redirect_stdout(sys.stderr):
-        return dict(get_fp32_state_dict_from_zero_checkpoint(str(source.parent), tag=source.name))
 
 
 def export_model(source: Path, target: Path, *, layout: str | None, dtype: str, name: str | None = None) -> str:

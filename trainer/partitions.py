@@ -10,11 +10,7 @@ Read against deepspeed 0.19.
 
 from __future__ import annotations
 
-import math
-import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,42 +20,7 @@ from torch import Tensor
 
 from curation.errors import UserError
 from trainer.optim.segments import list_stretches
-
-MASTER = "fp32"
-"""Name of the weights beside the optimizer's own names of its moments."""
-_SAVED = re.compile(r"zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt$")
-
-
-@dataclass(frozen=True)
-class Piece:
-    """The elements of one parameter's flat form from `begin` on, as one partition held them.
-
-    `values` has the masters under "fp32" and every moment under its own name, all of one length; `others` what the
-    optimizer keeps once a partition, as its count of steps.
-    """
-
-    begin: int
-    values: dict[str, Tensor]
-    others: dict[str, Any]
-
-    @property
-    def end(self) -> int:
-        """The element after the last."""
-        return self.begin + self.values[MASTER].numel()
-
-
-def read_pieces(checkpoint: Path, stage: int, world_size: int) -> dict[str, list[Piece]]:
-    """Parameter's name → its pieces, in their order; the tensors stay in the files until something reads them.
-
-    Raises:
-        UserError: when the file of a rank is missing.
-    """
-    pieces: dict[str, list[Piece]] = defaultdict(list)
-    for rank, saved in enumerate(_read_ranks(checkpoint, world_size)):
-        cut = _cut_sharded(saved, checkpoint, rank, world_size) if stage == 3 else _cut_flat(saved, pieces)
-        for name, piece in cut:
-            pieces[name].append(piece)
-    return dict(pieces)
+from trainer.zero_files import MASTER, LossScaleState, Piece, read_pieces, read_ranks
 
 
 def restore_partitions(engine: Any, checkpoint: Path, stage: int, world_size: int) -> None:
@@ -86,7 +47,7 @@ def restore_partitions(engine: Any, checkpoint: Path, stage: int, world_size: in
             for key, target in targets.items():
                 _fill(target.narrow(0, stretch.start, stretch.length), stretch.begin, pieces[name], key)
     _spread_weights(wrapper)
-    _restore_loss_scale(wrapper, next(_read_ranks(checkpoint, world_size)))
+    _restore_loss_scale(wrapper, next(read_ranks(checkpoint, world_size)))
 
 
 def fill_masters(engine: Any, readers: Mapping[str, Callable[[], Tensor]]) -> None:
@@ -158,52 +119,6 @@ def _fill(target: Tensor, begin: int, pieces: list[Piece], key: str) -> None:
             target.narrow(0, first - begin, last - first).copy_(values)
 
 
-def _read_ranks(checkpoint: Path, world_size: int) -> Iterator[dict[str, Any]]:
-    """What each rank saved of its optimizer, in the order of ranks."""
-    files = {int(match[1]): file for file in checkpoint.iterdir() if (match := _SAVED.search(file.name))}
-    missing = [rank for rank in range(world_size) if rank not in files]
-    if missing:
-        raise UserError(f"{checkpoint} is not whole: the optimizer's file of rank {missing[0]} is missing.")
-    for rank in range(world_size):
-        yield _load(files[rank])["optimizer_state_dict"]
-
-
-def _load(file: Path) -> dict[str, Any]:
-    # DeepSpeed's files hold more than tensors; these are a run's own. mmap: a rank needs a small part of each.
-    loaded: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
-    return loaded
-
-
-def _cut_flat(saved: dict[str, Any], before: dict[str, list[Piece]]) -> Iterator[tuple[str, Piece]]:
-    """Pieces of one rank at stages 1 and 2; `before` has those of the ranks below it, which come first."""
-    states = saved["base_optimizer_state"]["state"]
-    masters = saved["single_partition_of_fp32_groups"]
-    for group, addresses in enumerate(saved["param_slice_mappings"]):
-        for name, address in addresses.items():
-            begin = before[name][-1].end if before.get(name) else 0
-            yield name, _make_piece(masters[group], states.get(group, {}), begin, address.start, address.numel)
-
-
-def _cut_sharded(saved: dict[str, Any], checkpoint: Path, rank: int, world_size: int) -> Iterator[tuple[str, Piece]]:
-    """Pieces of one rank at stage 3, where every parameter is cut into equal parts by itself."""
-    states, masters = saved["optimizer_state_dict"]["state"], saved["fp32_flat_groups"]
-    (file,) = checkpoint.glob("*zero_pp_rank_0_mp_rank_00_model_states.pt")
-    for group, shapes in enumerate(_load(file)["param_shapes"]):
-        start = 0
-        for name, shape in shapes.items():
-            part = math.ceil(shape.numel() / world_size)
-            length = min(part, shape.numel() - rank * part)
-            if length > 0:
-                yield name, _make_piece(masters[group], states.get(group, {}), rank * part, start, length)
-            start += part
-
-
-def _make_piece(master: Tensor, state: dict[str, Any], begin: int, start: int, length: int) -> Piece:
-    flat = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.dim()}
-    values = {key: value.narrow(0, start, length) for key, value in {MASTER: master, **flat}.items()}
-    return Piece(begin, values, {key: value for key, value in state.items() if key not in flat})
-
-
 def _spread_weights(wrapper: Any) -> None:
     """Write the masters into the weights that the model computes with, on all ranks."""
     if hasattr(wrapper, "update_lp_params"):
@@ -219,6 +134,8 @@ def _spread_weights(wrapper: Any) -> None:
 
 
 def _restore_loss_scale(wrapper: Any, saved: dict[str, Any]) -> None:
-    for key in ("loss_scaler", "dynamic_loss_scale"):
-        if key in saved and hasattr(wrapper, key):
-            setattr(wrapper, key, saved[key])
+    if isinstance(saved.get("loss_scaler"), LossScaleState):
+        scaler = vars(wrapper.loss_scaler)
+        scaler.update({key: value for key, value in saved["loss_scaler"].numbers.items() if key in scaler})
+    if "dynamic_loss_scale" in saved and hasattr(wrapper, "dynamic_loss_scale"):
+        wrapper.dynamic_loss_scale = bool(saved["dynamic_loss_scale"])

@@ -62,11 +62,12 @@ class StandIn:
         pass
 
 
-def read_pickle(file: Path, others: Mapping[str, type] | None = None) -> Any:
-    """What `torch.save` wrote into `file`, on the CPU; tensors of a zip file stay in it until something reads them.
+def read_pickle(file: Path, others: Mapping[str, type] | None = None, *, is_mapped: bool = True) -> Any:
+    """What `torch.save` wrote into `file`, on the CPU.
 
     Args:
         others: further names that the file may hold, and the class that is made for each.
+        is_mapped: whether tensors of a zip file stay in it until something reads them.
 
     Raises:
         UserError: when the file is damaged, or holds an object that is on no list; it is named and not made.
@@ -76,7 +77,7 @@ def read_pickle(file: Path, others: Mapping[str, type] | None = None) -> Any:
         is_zip = is_zip_file(file)
         _require_plain(file, is_zip)
         with torch.serialization.safe_globals(listed):  # type: ignore[arg-type]  # pairs of class and name, as documented
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip and is_mapped)
     except UserError:
         raise
     except (

@@ -9,7 +9,7 @@ import torch
 
 from curation.errors import UserError
 from tests.support.trainer.ranks import run_ranks
-from trainer import partitions
+from trainer import zero_files
 
 WORKER = "tests.support.trainer.partitions_worker"
 
@@ -39,4 +39,4 @@ def test_every_number_of_ranks_and_stage_goes_on_at_every_other(optimizer: str, 
 def test_a_missing_rank_is_told(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
     with pytest.raises(UserError, match="the optimizer's file of rank 1 is missing"):
-        partitions.read_pieces(tmp_path, stage=1, world_size=2)
+        zero_files.read_pieces(tmp_path, stage=1, world_size=2)
