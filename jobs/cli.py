@@ -6,22 +6,35 @@ Each stage is the same function as `spark-submit jobs/STAGE.py --recipe R.toml -
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TypeAlias
 
 from curation import __version__
+from curation.errors import UserError
+from curation.recipe.config import load_recipe
 from curation.root_lock import hold_root
 from curation.storage import Root
 from curation.terminal import write_error, write_out
-from jobs.spark.stage import add_arguments, run_guarded, run_stages
-from jobs.stages import STAGES, load_stages
+from jobs.spark.stage import add_arguments, add_recipe_arguments, check_stages, run_guarded, run_stages
+from jobs.stages import STAGES, load_stages, plan_stages
 
 MAX_MISSING = 5
 """Missing files that `curate status` names; `curate verify --all` names every one."""
 ROOT_HELP = "folder or URL that a run has filled"
+FIRST_STEPS = """\
+From nothing to a trained model:
+  curate demo                                      the whole way on a small web on this machine
+  curate check --recipe mine.toml                  whether your recipe is right; README.md shows one
+  curate run --recipe mine.toml --root ROOT        metadata to train shards; kill it and run it again as you like
+  curate status ROOT                               what was kept, and what was lost for which reason
+  torchrun -m trainer.train --config debug --set data.root=ROOT       train on it
+  curate --help                                    all commands
+"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     whole = commands.add_parser("run", help=text, description=text)
     add_arguments(whole)
     whole.set_defaults(action=_run)
+    _add_check(commands)
     for name, text, action in (
         ("status", "the funnel: a count and share per reason", _status),
         ("verify", "re-read everything and prove that every row is accounted for", _verify),
@@ -54,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     _add_query(commands)
     _add_adopt(commands)
     _add_export(commands)
+    _add_gc(commands)
     text = "the whole way on a small web on loopback, then a trained step"
     demo = commands.add_parser("demo", help=text, description=text)
     demo.add_argument("--root", default="demo-run", metavar="ROOT", help="folder that the demo fills (demo-run)")
@@ -65,6 +80,22 @@ def parser() -> argparse.ArgumentParser:
 Commands: TypeAlias = (
     "argparse._SubParsersAction[argparse.ArgumentParser]"  # argparse gives its return type no public name
 )
+
+
+def _add_check(commands: Commands) -> None:
+    text = "recipe, rules, filters, models and paths, as a run would check them; nothing is written"
+    check = commands.add_parser("check", help=text, description=text)
+    add_recipe_arguments(check)
+    check.add_argument("--root", metavar="ROOT", help="the root of the run; without one, a new one")
+    check.set_defaults(action=_check)
+
+
+def _add_gc(commands: Commands) -> None:
+    text = "versions of train shards, selection and duplicates that are no longer current: list or delete them"
+    gc = commands.add_parser("gc", help=text, description=text)
+    gc.add_argument("root", metavar="ROOT", help=ROOT_HELP)
+    gc.add_argument("--yes", action="store_true", help="delete them; without it they are only listed")
+    gc.set_defaults(action=_gc)
 
 
 def _add_report(commands: Commands) -> None:
@@ -116,7 +147,35 @@ def _stage(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    run_stages(load_stages(), arguments)
+    recipe, root = load_recipe(arguments.recipe, arguments.set), Root(arguments.root)
+    names, left_out = plan_stages(recipe, root)
+    write_error(left_out)
+    run_stages(load_stages(names), arguments)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        recipe, root = load_recipe(arguments.recipe, arguments.set), Root(arguments.root or f"{folder}/new")
+        names, left_out = plan_stages(recipe, root)
+        write_error(left_out)
+        check_stages(load_stages(names), recipe, root)
+    counts = ((len(getattr(recipe, name)), name) for name in ("sources", "filters", "rules"))
+    found = ", ".join(f"{count:,} {name}" for count, name in counts)
+    write_out(f"The recipe is right: {found}, model {recipe.embed.model}. Nothing was written.\n")
+
+
+def _gc(arguments: argparse.Namespace) -> None:
+    from curation.garbage import delete_versions, describe_versions, find_old_versions
+    from curation.root_lock import hold_root
+
+    root = _opened(arguments.root)
+    if not arguments.yes:
+        write_out(describe_versions(find_old_versions(root), deleted=False))
+        return
+    with hold_root(root):
+        versions = find_old_versions(root)
+        delete_versions(root, versions)
+    write_out(describe_versions(versions, deleted=True))
 
 
 def _opened(url: str) -> Root:
@@ -201,8 +260,28 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `curate`; exits 0, 1 (verify found a difference), 2 (bad input), 130 (interrupted)."""
-    arguments = parser().parse_args(argv)
-    sys.exit(run_guarded(lambda: arguments.action(arguments)))
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        write_out(FIRST_STEPS)
+        sys.exit(0)
+    sys.exit(run_guarded(lambda: _act(words)))
+
+
+def _act(words: list[str]) -> int | None:
+    whole = parser()
+    _refuse_unknown(whole, words[0])
+    arguments = whole.parse_args(words)
+    status: int | None = arguments.action(arguments)
+    return status
+
+
+def _refuse_unknown(whole: argparse.ArgumentParser, word: str) -> None:
+    """Raise UserError for a command that does not exist, with the nearest one."""
+    (commands,) = (action.choices for action in whole._actions if isinstance(action, argparse._SubParsersAction))
+    if not word.startswith("-") and word not in commands:
+        close = difflib.get_close_matches(word, commands, n=1, cutoff=0.5)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(f"There is no command {word!r}{hint}; there are {', '.join(commands)}.")
 
 
 if __name__ == "__main__":

@@ -55,8 +55,13 @@ def run_guarded(action: Callable[[], int | None]) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--recipe, --root and --set, the same for every stage."""
-    parser.add_argument("--recipe", required=True, metavar="R.toml", help="recipe file, or the name of a shipped one")
+    add_recipe_arguments(parser)
     parser.add_argument("--root", required=True, metavar="ROOT", help="folder or URL that the run fills")
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """--recipe and --set."""
+    parser.add_argument("--recipe", required=True, metavar="R.toml", help="recipe file, or the name of a shipped one")
     parser.add_argument("--set", action="append", default=[], metavar="section.key=value", help="override the recipe")
 
 

@@ -6,17 +6,21 @@ import argparse
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curation import __version__
+from curation.errors import UserError
+from curation.recipe.config import Recipe, SourceConfig
 from curation.storage import Root
 from jobs.cli import parser
-from jobs.stages import STAGES, load_stages
+from jobs.stages import STAGES, load_stages, plan_stages
 from tests.support import small_root
 from tests.support.command import Command, contents
 from tests.support.small_root import SmallRoot
 
-COMMANDS = (*STAGES, "run", "status", "verify", "seal", "report", "query", "adopt", "export", "demo")
+COMMANDS = (*STAGES, "run", "check", "status", "verify", "seal", "report", "query", "adopt", "export", "gc", "demo")
 
 
 @pytest.fixture
@@ -102,3 +106,66 @@ def test_looking_changes_nothing(command: Command, made: SmallRoot, tmp_path: Pa
         assert command(call[0], made.root.path, *call[1:]) == 0
     assert command.out == f"{tmp_path / 'r.html'}\n"
     assert contents(Path(made.root.path)) == before
+
+
+def test_without_a_command_the_way_to_a_model_is_shown(command: Command) -> None:
+    assert command() == 0
+    lines = command.out.splitlines()
+    assert len(lines) == 7 and command.err == ""
+    named = [line.split()[1] for line in lines[1:] if line.startswith("  curate")]
+    assert named == ["demo", "check", "run", "status", "--help"] and "trainer.train" in lines[5]
+
+
+@pytest.mark.parametrize(("word", "hint"), [("statsu", "did you mean status?"), ("x", "there are ingest, download")])
+def test_a_command_that_does_not_exist_is_one_sentence(command: Command, word: str, hint: str) -> None:
+    said = command.refuses(word, "somewhere")
+    assert said.startswith(f"There is no command '{word}'") and hint in said
+
+
+def test_gc_lists_and_deletes_when_told_to(command: Command, made: SmallRoot) -> None:
+    old = "train/0123456789ab"
+    made.root.publish(f"{old}/sizes.json", b"{}")
+    assert command("gc", made.root.path) == 0
+    assert old in command.out and "--yes" in command.out and made.root.exists(old)
+    assert command("gc", made.root.path, "--yes") == 0
+    assert old in command.out and "deleted" in command.out and not made.root.exists(old)
+    assert command("gc", made.root.path) == 0 and command.out.startswith("No old version")
+    assert command("verify", made.root.path) == 0
+
+
+def test_check_says_that_a_recipe_is_right_and_writes_nothing(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"URL": ["http://h.test/1.jpg"], "TEXT": ["a"]}), tmp_path / "part.parquet")
+    text = '[[sources]]\nname = "s"\npaths = ["part.parquet"]\n[filters.blur]\n[rules]\nsmall = "width > 10"\n'
+    (tmp_path / "r.toml").write_text(text)
+    before = contents(tmp_path)
+    for more in ((), ("--root", "new")):
+        assert command("check", "--recipe", "r.toml", *more) == 0
+        assert command.out.startswith("The recipe is right: 1 sources, 1 filters, 1 rules, model efficientnet_lite0.")
+    for wrong, word in (
+        ("rules.small=widht > 1", "did you mean width"),
+        ("filters.blurr={}", "did you mean blur"),
+        ('sources.0.paths=["nowhere.parquet"]', "nowhere"),
+        ("download.image_sise=3", "did you mean image_size"),
+        ('embed.model="nothing.onnx"', "nothing.onnx"),
+    ):
+        assert word in command.refuses("check", "--recipe", "r.toml", "--set", wrong)
+    assert contents(tmp_path) == before
+
+
+def test_a_root_of_adopted_folders_goes_on_without_sources(root: Root) -> None:
+    made = small_root.build(root)
+    recipe = Recipe(rules={"wide": "width > 10"})
+    assert plan_stages(recipe, root) == (list(STAGES), "")
+    (plan,) = root.list("plans")
+    root.publish_json(f"plans/{plan}", root.read_json(f"plans/{plan}") | {"adopted": True})
+    names, said = plan_stages(recipe, root)
+    assert names == ["embed", "dedupe", "score", "select", "pack"] and "ingest and download are left out" in said
+    more = Recipe(sources=(SourceConfig(name="more", paths=("x.parquet",)),))
+    assert plan_stages(more, root) == (list(STAGES), "")
+    root.remove(f"downloads/{small_root.UNITS[0]}.parquet")
+    with pytest.raises(UserError, match="adopted shards left to read: run the same `curate adopt` again"):
+        plan_stages(recipe, root)
+    assert made.samples
