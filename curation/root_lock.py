@@ -38,7 +38,7 @@ NO_FLOCK = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTS
 def hold_root(root: Root) -> Iterator[bool]:
     """Hold `root` against other drivers; yields whether another one had to be waited for, which is said once.
 
-    The folder of a local root is made when there is none.
+    The folder of a local root is made when there is none, and removed again when nothing was written into it.
     """
     with contextlib.ExitStack() as stack:
         waited = _lock_folder(Path(root.path), stack) if root.is_local else None
@@ -47,20 +47,46 @@ def hold_root(root: Root) -> Iterator[bool]:
 
 def _lock_folder(folder: Path, stack: contextlib.ExitStack) -> bool | None:
     """Lock `folder` until `stack` is closed. Whether that took waiting; None where the file system has no flock."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    stack.callback(os.close, descriptor)
+    made, waited = not folder.exists(), False
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        try:
+            waited = _lock(descriptor, folder) or waited
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise
+            return None
+        if _is_same_folder(descriptor, folder):
+            break
+    if made:
+        stack.callback(_remove_empty, folder)
+    return waited
+
+
+def _lock(descriptor: int, folder: Path) -> bool:
+    """Lock `descriptor`; whether that took waiting."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         _say_waiting(str(folder))
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         return True
-    except OSError as error:
-        if error.errno not in NO_FLOCK:
-            raise
-        return None
     return False
+
+
+def _is_same_folder(descriptor: int, folder: Path) -> bool:
+    """Whether `folder` is still what was locked: the driver before may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # it holds files
+        folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -63,6 +63,8 @@ class RejectReason(StrEnum):
     """Its URL or caption is no UTF-8."""
     MALFORMED = "malformed"
     """A line that is no row of its file: JSON that is no object, too few or too many fields, a quote left open."""
+    NO_PICTURE = "no_picture"
+    """A sample of an adopted tar, or a file of an adopted folder, without a picture."""
     LOST_BY_ENGINE = "lost_by_engine"
     """An adopted folder counts the row and holds neither its URL nor its picture."""
 

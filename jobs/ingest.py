@@ -63,7 +63,7 @@ REASONS = (
     RejectReason.NOT_TEXT,
     RejectReason.MALFORMED,
 )
-"""Why ingest refuses a row; an adopted folder knows one reason more."""
+"""Why ingest refuses a row; an adopted folder knows two more."""
 UNCOMMON = (RejectReason.NOT_TEXT, RejectReason.MALFORMED)
 """Reasons that a plan names only where they occur."""
 WRITTEN = "unit long, samples long, num_others long, hosts string, " + ", ".join(

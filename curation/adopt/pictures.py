@@ -4,46 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import BinaryIO
 
 import pyarrow as pa
 
-from curation.adopt.folder import Img2datasetRow, Shard, find_picture, list_members, read_rows
 from curation.adopt.messages import classify_message
+from curation.adopt.rows import SUCCESS, AdoptedRow
 from curation.download.rows import failed_row
 from curation.images.decoder import MAX_IN_FLIGHT, Decoder
 from curation.images.probe import PictureError
 from curation.images.process import Stored
 from curation.recipe.config import DownloadConfig
 from curation.schema import DOWNLOADS, DownloadRow, Status
-from curation.shards import Member
 from curation.storage import Root
 from curation.tables import downloads_file, samples_file
 
 AS_IT_IS = DownloadConfig(resize_mode="no")
 """Measures a picture without changing it; its limits on pixels and frames hold for adopted pictures too."""
-SUCCESS = "success"
+MAX_PICTURE_BYTES = 100_000_000
 
 
-def end_unit(root: Root, unit: str, shard: Shard) -> None:
-    """Publish downloads/UNIT.parquet with one row for each sample of the unit, unless that file stands already."""
-    rel = downloads_file(unit)
-    if root.exists(rel):
-        return
+def end_unit(root: Root, unit: str, rows: Iterable[AdoptedRow]) -> None:
+    """Publish downloads/UNIT.parquet with one row for each sample of the unit. `rows` are all rows of its input."""
     uids = set(root.read_parquet(samples_file(unit), ["uid"])["uid"].to_pylist())
-    chosen = choose_rows(row for row in read_rows(root, shard).table.to_pylist() if row["uid"] in uids)
-    rows = asyncio.run(_measure_rows(root, shard, chosen))
-    root.publish_parquet(rel, _to_table(rows))
+    chosen = choose_rows(row for row in rows if row["uid"] in uids)
+    root.publish_parquet(downloads_file(unit), _to_table(asyncio.run(_measure_rows(root, chosen))))
 
 
 def _to_table(rows: Iterable[DownloadRow]) -> pa.Table:
     return pa.Table.from_pylist(sorted((dict(row) for row in rows), key=lambda row: str(row["uid"])), schema=DOWNLOADS)
 
 
-def choose_rows(rows: Iterable[Img2datasetRow]) -> list[Img2datasetRow]:
+def choose_rows(rows: Iterable[AdoptedRow]) -> list[AdoptedRow]:
     """One row for each uid: its first success, else its first row."""
-    best: dict[str, Img2datasetRow] = {}
+    best: dict[str, AdoptedRow] = {}
     for row in rows:
         earlier = best.get(row["uid"])
         if earlier is None or (row["status"] == SUCCESS and earlier["status"] != SUCCESS):
@@ -51,44 +47,84 @@ def choose_rows(rows: Iterable[Img2datasetRow]) -> list[Img2datasetRow]:
     return list(best.values())
 
 
-async def _measure_rows(root: Root, shard: Shard, rows: list[Img2datasetRow]) -> list[DownloadRow]:
-    by_key = list_members(root, shard) if any(row["status"] == SUCCESS for row in rows) else {}
-    places = {key: picture for key, files in by_key.items() if (picture := find_picture(files)) is not None}
-    # Rows in the order of the tar: one pass reads it, in large blocks where it lies in a bucket.
-    ordered = sorted(rows, key=lambda row: places[row["key"]].offset if row["key"] in places else -1)
-    decoder, measured = Decoder(AS_IT_IS), list[DownloadRow]()
+async def _measure_rows(root: Root, rows: list[AdoptedRow]) -> list[DownloadRow]:
+    measured = [_describe_failure(row) for row in rows if not _has_picture(row)]
+    # Pictures in the order of the shard: one pass reads it, in large blocks where it lies in a bucket.
+    ordered = sorted(filter(_has_picture, rows), key=lambda row: (row["shard"], row["offset"]))
+    by_place = [list(group) for _, group in groupby(ordered, lambda row: (row["shard"], row["offset"], row["size"]))]
+    decoder, pictures = Decoder(AS_IT_IS), _Pictures(root)
     try:
-        with root.open(shard.path) as tar:
-            for start in range(0, len(ordered), MAX_IN_FLIGHT):
-                batch = ordered[start : start + MAX_IN_FLIGHT]
-                measured += await asyncio.gather(
-                    *(_measure_row(tar, shard, row, places.get(row["key"]), decoder) for row in batch)
-                )
+        for batch in _batch(by_place):
+            described = await asyncio.gather(*(_describe_rows(group, pictures, decoder) for group in batch))
+            measured += [row for rows_of_picture in described for row in rows_of_picture]
     finally:
+        pictures.close()
         await decoder.close()
     return measured
 
 
-async def _measure_row(
-    tar: BinaryIO, shard: Shard, row: Img2datasetRow, place: Member | None, decoder: Decoder
-) -> DownloadRow:
+def _has_picture(row: AdoptedRow) -> bool:
+    return row["status"] == SUCCESS and row["offset"] is not None
+
+
+def _describe_failure(row: AdoptedRow) -> DownloadRow:
     if row["status"] != SUCCESS:
         return failed_row(row["uid"], classify_message(row["status"], row["error_message"]), row["error_message"])
-    if place is None:
-        detail = f"img2dataset counts a success, and {shard.name}.tar holds no picture {row['key']}"
-        return failed_row(row["uid"], Status.LOST_BY_ENGINE, detail)
-    tar.seek(place.offset)
-    data = tar.read(place.size)
+    name = (row["shard"] or "").rpartition("/")[2]
+    detail = f"img2dataset counts a success, and {name} holds no picture {row['key']}"
+    return failed_row(row["uid"], Status.LOST_BY_ENGINE, detail)
+
+
+def _batch(groups: Iterable[list[AdoptedRow]]) -> Iterator[list[list[AdoptedRow]]]:
+    """Groups whose pictures are in memory at once: as many as a decoder takes, of MAX_PICTURE_BYTES and one more."""
+    batch, num_bytes = list[list[AdoptedRow]](), 0
+    for group in groups:
+        batch.append(group)
+        num_bytes += min(group[0]["size"] or 0, MAX_PICTURE_BYTES)
+        if len(batch) == MAX_IN_FLIGHT or num_bytes > MAX_PICTURE_BYTES:
+            yield batch
+            batch, num_bytes = [], 0
+    if batch:
+        yield batch
+
+
+class _Pictures:
+    """The bytes of pictures where they lie; the shard that was read last stays open."""
+
+    def __init__(self, root: Root) -> None:
+        self._root, self._path = root, ""
+        self._file: BinaryIO | None = None
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        if self._file is None or path != self._path:
+            self.close()
+            self._file, self._path = self._root.open(path), path
+        self._file.seek(offset)
+        return self._file.read(size)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+
+async def _describe_rows(rows: list[AdoptedRow], pictures: _Pictures, decoder: Decoder) -> list[DownloadRow]:
+    """The rows of one picture, which may have several captions."""
+    shard, offset, size = rows[0]["shard"] or "", rows[0]["offset"] or 0, rows[0]["size"] or 0
     try:
+        if size > MAX_PICTURE_BYTES:
+            raise PictureError(Status.TOO_LARGE, f"{size:,} bytes")
+        data = pictures.read(shard, offset, size)
         stored = await decoder.decode(data)
     except PictureError as error:
-        return failed_row(row["uid"], error.status, error.detail)
-    described = describe_picture(row, data, stored)
-    described["shard"], described["offset"], described["size"] = shard.path, place.offset, place.size
+        return [failed_row(row["uid"], error.status, error.detail) for row in rows]
+    described = [describe_picture(row, data, stored) for row in rows]
+    for one in described:
+        one["shard"], one["offset"], one["size"] = shard, offset, size
     return described
 
 
-def describe_picture(row: Img2datasetRow, data: bytes, stored: Stored) -> DownloadRow:
+def describe_picture(row: AdoptedRow, data: bytes, stored: Stored) -> DownloadRow:
     """The row of a picture that img2dataset stored as `data`; what it did not keep of the fetched bytes is null.
 
     img2dataset keeps the size of the picture as it was fetched and, when asked, its sha256.

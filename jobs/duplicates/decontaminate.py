@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from curation.adopt.folder import PICTURES
+from curation.adopt.tar_samples import PICTURES
 from curation.duplicates.clustering import usable
 from curation.duplicates.known import SCHEMA, KnownPictures
 from curation.duplicates.phash import NUM_SET_BITS

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import fsspec
 from braceexpand import braceexpand
 
-from curation.adopt.folder import PICTURES
+from curation.adopt.tar_samples import PICTURES
 from curation.errors import UserError
 from curation.npy import read_vectors_shape
 from curation.storage import Root, fingerprint

@@ -21,9 +21,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.adopt.folder import Img2datasetRow, Shard, find_picture, list_members, read_rows
+from curation.adopt.folder import read_rows
 from curation.adopt.messages import classify_message
-from curation.adopt.pictures import AS_IT_IS, SUCCESS, describe_picture
+from curation.adopt.pictures import AS_IT_IS, describe_picture
+from curation.adopt.rows import SUCCESS, AdoptedRow
+from curation.adopt.shard import Shard
 from curation.download.rows import failed_row
 from curation.download.unit_rows import UnitRows
 from curation.errors import UserError
@@ -72,27 +74,27 @@ async def end_reported_rows(rows: UnitRows, folder: Path, samples: dict[str, Sam
     """End the rows that the shard in `folder` names; returns the samples that it does not name."""
     if not Path(folder, "00000.tar").exists():
         return list(samples.values())
-    root, shard = Root(folder), Shard(source="", path=str(folder / "00000.tar"), num_bytes=())
-    files = list_members(root, shard)
+    root, shard = Root(folder), Shard(source="", path=str(folder / "00000.tar"))
+    try:
+        found = read_rows(root, shard).table.to_pylist()
+    except UserError:  # img2dataset died before it wrote a member
+        return list(samples.values())
     facts = json.loads(root.read_bytes("fetched.json")) if root.exists("fetched.json") else {}
     decoder = Decoder(AS_IT_IS)
     try:
-        for row in read_rows(root, shard).table.to_pylist():
+        for row in found:
             if row["uid"] not in samples:
                 continue
-            place = find_picture(files.get(row["key"], {}))
-            if row["status"] == SUCCESS and place is None:
+            if row["status"] == SUCCESS and row["offset"] is None:
                 continue
-            data = read_member(root, shard.path, place.offset, place.size) if place else b""
+            data = read_member(root, shard.path, row["offset"], row["size"]) if row["offset"] is not None else b""
             rows.end(samples.pop(row["uid"]), *await _make_row(row, data, facts, decoder))
     finally:
         await decoder.close()
     return list(samples.values())
 
 
-async def _make_row(
-    row: Img2datasetRow, data: bytes, facts: dict[str, Any], decoder: Decoder
-) -> tuple[DownloadRow, bytes]:
+async def _make_row(row: AdoptedRow, data: bytes, facts: dict[str, Any], decoder: Decoder) -> tuple[DownloadRow, bytes]:
     """The row of downloads and the bytes to be stored, for one row that img2dataset names."""
     if row["status"] != SUCCESS:
         message = row["error_message"]

@@ -9,7 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.adopt.folder import Shard, find_picture, list_members, list_shards, read_rows
+from curation.adopt.folder import read_rows
+from curation.adopt.listing import list_shards
+from curation.adopt.shard import Shard
+from curation.adopt.tar_samples import find_pictures, read_content
 from curation.shards import Member
 from curation.storage import Root
 from jobs.cli import main
@@ -42,7 +45,7 @@ def shard_of(folder: Path, files: dict[str, bytes], count: int | None = None) ->
     if count is not None:
         (folder / "00000_stats.json").write_text(json.dumps({"count": count}))
     root = Root(folder)
-    (shard,) = list_shards(root, str(folder))
+    (shard,) = list_shards(root, str(folder)).shards
     return root, shard
 
 
@@ -50,21 +53,24 @@ def test_shards_come_in_order_with_the_sizes_of_their_files(tmp_path: Path) -> N
     for name in ("00001", "00000"):
         (tmp_path / f"{name}.tar").write_bytes(b"x" * 10)
     (tmp_path / "00001_stats.json").write_text("{}")
-    found = list_shards(Root(tmp_path), f"{tmp_path}/")
+    found = list_shards(Root(tmp_path), f"{tmp_path}/").shards
     assert [(shard.name, shard.num_bytes) for shard in found] == [("00000", (10, None, None)), ("00001", (10, None, 2))]
     assert {shard.source for shard in found} == {tmp_path.name}
     assert found[0].fingerprint != found[1].fingerprint
     assert found[1].file(".parquet") == f"{tmp_path}/00001.parquet"
 
 
-@pytest.mark.parametrize(("cut_at", "keys"), [(1.0, {"00", "01", "02"}), (0.45, {"00"}), (0.0, set())])
-def test_members_before_the_damage_of_a_tar_are_listed(tmp_path: Path, cut_at: float, keys: set[str]) -> None:
+@pytest.mark.parametrize(("cut_at", "keys"), [(1.0, ["00", "01", "02"]), (0.45, ["00"])])
+def test_members_before_the_damage_of_a_tar_are_listed(tmp_path: Path, cut_at: float, keys: list[str]) -> None:
     root, shard = shard_of(tmp_path, {name: bytes(600) for name in NAMES})
     data = (tmp_path / "00000.tar").read_bytes()
     (tmp_path / "00000.tar").write_bytes(data[: int(5 * (512 + 1024) * cut_at)] if cut_at < 1 else data)
-    members = list_members(root, shard)
-    assert set(members) == keys
-    assert all(data[m.offset : m.offset + m.size] == bytes(600) for files in members.values() for m in files.values())
+    content = read_content(root, shard.path)
+    assert [sample.key for sample in content.samples] == keys
+    assert (content.damage is None) == (cut_at == 1)
+    members = [member for sample in content.samples for member in sample.files.values()]
+    assert len(members) == content.num_members
+    assert all(data[m.offset : m.offset + m.size] == bytes(600) for m in members)
 
 
 @pytest.mark.parametrize(
@@ -72,8 +78,8 @@ def test_members_before_the_damage_of_a_tar_are_listed(tmp_path: Path, cut_at: f
     [(["png", "jpg"], "jpg"), (["mask.jpg", "png"], "png"), (["json", "txt"], None), (["small.webp"], "small.webp")],
 )
 def test_a_plain_extension_is_the_picture_of_a_key(extensions: list[str], chosen: str | None) -> None:
-    picture_of_key = find_picture({extension: Member(f"k.{extension}", 0, 1) for extension in extensions})
-    assert (picture_of_key and picture_of_key.name) == (chosen and f"k.{chosen}")
+    found = find_pictures({extension: Member(f"k.{extension}", 0, 1) for extension in extensions})
+    assert [picture.name for picture in found][:1] == ([f"k.{chosen}"] if chosen else [])
 
 
 def test_rows_that_no_file_describes_have_the_free_numbers(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from curation.adopt.folder import Img2datasetRow
 from curation.adopt.pictures import AS_IT_IS, choose_rows, describe_picture
+from curation.adopt.rows import AdoptedRow
 from curation.images.process import process
 from curation.schema import DOWNLOADS
 from tests.support.hostile_pictures import jpeg
@@ -17,8 +17,8 @@ DATA = jpeg(60, 50)
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
-def row(uid: str = "a", status: str = "success", **changes: Any) -> Img2datasetRow:
-    known: Img2datasetRow = {
+def row(uid: str = "a", status: str = "success", **changes: Any) -> AdoptedRow:
+    known: AdoptedRow = {
         "uid": uid,
         "key": "0",
         "status": status,
@@ -26,6 +26,9 @@ def row(uid: str = "a", status: str = "success", **changes: Any) -> Img2datasetR
         "sha256": None,
         "original_width": None,
         "original_height": None,
+        "shard": "/x/00000.tar",
+        "offset": 512,
+        "size": len(DATA),
     }
     return known | changes  # type: ignore[return-value]
 
