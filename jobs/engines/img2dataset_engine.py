@@ -74,7 +74,7 @@ async def end_reported_rows(rows: UnitRows, folder: Path, samples: dict[str, Sam
     """End the rows that the shard in `folder` names; returns the samples that it does not name."""
     if not Path(folder, "00000.tar").exists():
         return list(samples.values())
-    root, shard = Root(folder), Shard(source="", path=str(folder / "00000.tar"))
+    root, shard = Root(folder), Shard(source="", path="00000.tar")
     try:
         found = read_rows(root, shard).table.to_pylist()
     except UserError:  # img2dataset died before it wrote a member
