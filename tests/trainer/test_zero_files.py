@@ -69,7 +69,7 @@ def test_going_on_runs_nothing_of_a_checkpoint(bomb: _Bomb, tmp_path: Path) -> N
 
 def test_a_loss_scale_is_read_as_numbers_and_for_an_engine_as_it_was(tmp_path: Path) -> None:
     loss_scaler = pytest.importorskip("deepspeed.runtime.fp16.loss_scaler")
-    scaler = loss_scaler.DynamicLossScaler(init_scale=2.0**12, scale_window=500, dtype=torch.float16)
+    scaler = loss_scaler.DynamicLossScaler(2.0**12, 500, 1, 2, False)
     torch.save({"loss_scaler": scaler}, tmp_path / MODEL)
     record = zero_files.read_file(tmp_path / MODEL)["loss_scaler"]
     assert (record.numbers["cur_scale"], record.numbers["scale_window"]) == (4096, 500)
