@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
+from curation.metadata.inputs import Input
 from curation.recipe.config import Recipe, SourceConfig, load_recipe
 from curation.schema import SAMPLES, uid
 from curation.storage import Root
@@ -297,6 +298,35 @@ def test_every_row_of_every_kind_of_file_is_accounted_for(spark: SparkSession, t
     with pytest.raises(UserError, match="late.csv.gz cannot be read to its end"):
         ingest.run(spark, load_recipe(file), root)
     assert snapshot(root) == before
+
+
+def describe_query(frame: DataFrame) -> str:
+    """All plans of the query, logical and physical, as Spark's Java side knows them."""
+    return str(frame._jdf.queryExecution().toString())
+
+
+def test_spark_is_handed_no_file_however_many_there_are(
+    spark: SparkSession, root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units = [f"0a1b2c3d-{number:06d}" for number in range(10_000)]
+    monkeypatch.setattr(Root, "units", lambda self, table: units)
+    earlier = ingest.read_earlier_uids(spark, root)
+    assert earlier is not None and earlier.inputFiles() == []
+    assert earlier.rdd.getNumPartitions() == 10_000 // ingest.UNITS_PER_TASK
+    described = describe_query(earlier)
+    assert "0a1b2c3d" not in described and "parquet" not in described and len(described) < 10_000
+
+    columns = {"url": ("url",), "caption": ("text",)}
+    items = [
+        Input(
+            source="m", path=f"/meta/part-{number:05d}.parquet", format="pairs", columns=columns, mapped=False,
+            fingerprint="", num_rows=1_000, parts=(1_000,),
+        )
+        for number in range(1_000)
+    ]  # fmt: skip
+    rows = ingest.normalise(spark, items, {})
+    assert rows.rdd.getNumPartitions() <= 1_000_000 // ingest.MIN_ROWS_PER_TASK, "tasks count rows and not files"
+    assert "part-0" not in describe_query(rows) and len(describe_query(rows)) < 20_000
 
 
 @pytest.mark.slow
