@@ -26,8 +26,8 @@ test: install  ## Run the tests that take less than ten seconds each.
 test-slow: install  ## Run the tests that take longer, such as kills, clusters and distributed training.
 	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m slow tests
 
-soak: install  ## Run the tests of a thousand seeded trials, which take minutes to an hour.
-	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m soak tests
+soak: install  ## Damage a root in a thousand seeded ways, each of which verify must name; takes minutes.
+	$(RUN) $(BIN)/python -m benchmarks.damage
 
 lint: install  ## Check style and types, and change nothing.
 	$(BIN)/ruff check .

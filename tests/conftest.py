@@ -25,12 +25,6 @@ hypothesis.settings.load_profile("project")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests of many trials, unless `-m soak` asks for them."""
-    if "soak" not in str(config.getoption("markexpr")):
-        items[:] = [item for item in items if item.get_closest_marker("soak") is None]
-
-
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """One local session a test process, started by the first test that asks for it."""
