@@ -17,7 +17,7 @@ def describe_failure(error: BaseException) -> str:
     if isinstance(error, OSError):
         return describe_os_error(error)
     if is_of_store(error):
-        return f"The object store does not answer as it should ({first_line(error)}); {RESUME}."
+        return f"{describe_store_error(type(error).__name__, first_line(error))}; {RESUME}."
     if isinstance(error, MemoryError):
         return f"There is too little memory ({first_line(error)}); {RESUME}, with more of it."
     named = f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__
@@ -30,7 +30,16 @@ def describe_os_error(error: OSError) -> str:
     more = ""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         more = " allow more of them (`ulimit -n 4096`);"
+    elif isinstance(error, PermissionError):
+        more = " give this account the right to it;"
     return f"{error.strerror or first_line(error)}{place};{more} {RESUME}."
+
+
+def describe_store_error(name: str, message: str) -> str:
+    """What the client of an object store says by an exception called `name`, and what to do."""
+    if "Credential" in name or "Unauthorized" in name:
+        return f"The object store needs credentials ({message}): set them in the environment (AWS_ACCESS_KEY_ID …)"
+    return f"The object store does not answer as it should ({message})"
 
 
 def is_of_store(error: BaseException) -> bool:

@@ -155,8 +155,8 @@ class Root(Files):
         except PermissionError as error:
             raise UserError(f"{self.url(rel)} may not be read: give this account the right to.") from error
         except (pa.ArrowInvalid, OSError) as error:
-            # Arrow raises an OSError without a number for a page whose checksum is wrong.
-            if isinstance(error, OSError) and error.errno is not None:
+            # Arrow raises an OSError without a number for damaged bytes; a store's answers say nothing about the file.
+            if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) is not None:
                 raise
             raise UserError(f"{self.url(rel)} is not a readable parquet file ({error}): {remedy(rel)}.") from error
 

@@ -33,6 +33,7 @@ def spark() -> Iterator[SparkSession]:
     # Sessions are too short for the optimising compiler to earn what it costs: a third of all processor time.
     options = f"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()} -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
     conf = {"spark__driver__extraJavaOptions": options, "spark__driver__memory": "1g"}
+    conf["spark__master"] = f"local[{os.cpu_count()}]"  # one attempt a task: many tests are about tasks that fail
     found = session("tests", spark__sql__shuffle__partitions="2", **conf)
     yield found
     found.stop()

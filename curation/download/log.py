@@ -73,12 +73,12 @@ class UnitLog:
     ) -> None:
         self._stopped.set()
         self._thread.join()
-        with contextlib.suppress(OSError):  # a full disk, for example, must not fail the unit because of its log
+        with contextlib.suppress(Exception):  # a full disk, for example, must not fail the unit because of its log
             self._publish(running=False)
 
     def _publish_often(self) -> None:
         while True:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
                 self._publish(running=True)
             if self._stopped.wait(INTERVAL_S):
                 return

@@ -57,6 +57,11 @@ def _errors_as_user_errors() -> Iterator[None]:
     """
     try:
         yield
+    except (OverflowError, pa.ArrowNotImplementedError) as error:
+        # An infinite date, or one before the year 1 or after 9999; a union in parquet.
+        raise UserError(
+            f"The query gives a value that this format cannot hold ({error}): cast its column to varchar."
+        ) from error
     except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -17,7 +17,7 @@ from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
 from pyspark.errors import PySparkException
 
 from curation.errors import UserError
-from curation.failures import describe_unforeseen, is_of_store, save_trace
+from curation.failures import STORES, describe_store_error, describe_unforeseen, is_of_store, save_trace
 from curation.storage import Root
 from jobs.spark.log import place_in
 from jobs.spark.session import MAX_FAILURES, is_java_gone
@@ -113,6 +113,9 @@ def raised_by_task(error: Exception) -> Exception:
     if head is None:
         return error
     kind, message = _class(head["name"]), head["message"] or ""
+    if head["name"].partition(".")[0] in STORES:
+        lines = message.strip().splitlines() or [""]
+        return OSError(errno.EIO, describe_store_error(head["name"].rpartition(".")[2], lines[0]))
     if kind is None:
         return error
     return UserError(message) if issubclass(kind, UserError) else _os_error(kind, message)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from curation.errors import UserError
 from jobs.spark.log import read_end
 
 MIN_JAVA = 17
+MIN_OPEN_FILES = 1024
 MAX_FAILURES = 4
 """Attempts of a task before its job fails, as on a cluster; on one machine Spark makes one."""
 LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
@@ -40,12 +42,28 @@ def java_version() -> int | None:
 
 
 def check_java() -> None:
-    """UserError unless Java 17 or later is there (Spark 4 needs it)."""
+    """UserError unless Java 17 or later is there (Spark 4 needs it), and may open as many files as it does."""
+    allow_open_files()
     version = java_version()
     if version is None:
         raise UserError(f"Spark needs Java {MIN_JAVA} or later and none was found: {INSTALL_JAVA}.")
     if version < MIN_JAVA:
         raise UserError(f"Spark needs Java {MIN_JAVA} or later and found Java {version}: {INSTALL_JAVA}.")
+
+
+def allow_open_files() -> None:
+    """Raise this process's own limit of open files to MIN_OPEN_FILES; UserError when the shell's does not allow it.
+
+    Java opens each of Spark's 300 archives, and ends in the middle of its start when it may not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < MIN_OPEN_FILES:
+        if hard != resource.RLIM_INFINITY and hard < MIN_OPEN_FILES:
+            raise UserError(
+                f"Spark needs {MIN_OPEN_FILES:,} open files and this shell allows {hard:,}: allow more (`ulimit -n "
+                f"4096`, as root or in the settings of the system)."
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (MIN_OPEN_FILES, hard))
 
 
 def session(app_name: str, log: Path | None = None, **conf: str) -> SparkSession:
@@ -96,13 +114,15 @@ def _start_java(settings: dict[str, str], log: Path) -> None:
         with open(log, "ab") as sink:
             gateway = launch_gateway(conf, {"stdout": sink, "stderr": sink})  # type: ignore[no-untyped-call]
     except PySparkRuntimeError as error:
-        raise UserError(f"Spark's Java process did not start: {_last_line(log)}") from error
+        raise UserError(f"Spark's Java process did not start: {_find_reason(log)}") from error
     SparkContext(conf=conf, gateway=gateway)
 
 
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in read_end(log).splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing."
+def _find_reason(log: Path) -> str:
+    """The line of the log that says why Java has not started."""
+    lines = [line.strip() for line in read_end(log).splitlines() if line.strip() and not line.startswith("\tat ")]
+    named = [line for line in lines if re.search(r"Error|Exception|Could not|Unrecognized", line)]
+    return (named or lines[-1:] or ["it said nothing."])[0]
 
 
 def is_java_gone(wait_s: float = 0.0) -> bool:

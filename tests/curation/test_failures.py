@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 
 from curation.failures import describe_failure
 
@@ -18,7 +18,8 @@ from curation.failures import describe_failure
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/root/x"), ("No space left on device (/root/x);",)),
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), ("Too many open files;", "ulimit -n")),
-        (PermissionError("Access Denied"), ("Access Denied;",)),
+        (PermissionError("Access Denied"), ("Access Denied; give this account the right",)),
+        (NoCredentialsError(), ("needs credentials", "AWS_ACCESS_KEY_ID")),
         (TimeoutError(), ("TimeoutError;",)),
         (EndpointConnectionError(endpoint_url="http://h.test"), ("object store", "http://h.test")),
         (MemoryError("Unable to allocate 8 GiB"), ("too little memory", "8 GiB")),

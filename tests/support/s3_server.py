@@ -1,4 +1,4 @@
-"""A real S3 API on loopback, and a server in front of it that answers 503 when told to."""
+"""A real S3 API on loopback, and a server in front of it that fails in the way it is told to."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from typing import Any
 
 from curation.storage import Root
 
+ERRORS = {
+    "503": b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>",
+    "403": b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>",
+}
 CREDENTIALS = {"key": "testing", "secret": "testing"}
 
 
@@ -41,13 +45,15 @@ def s3(bucket: str = "curation") -> Iterator[str]:
 
 
 class Moody:
-    """A server that passes GET and HEAD on to `behind`, or answers 503 to whatever `down` says."""
+    """A server that passes GET and HEAD on to `behind`, or fails by `way` where `down` or `fail_next` say so."""
 
     def __init__(self, behind: str) -> None:
         self.behind, self.fail_next, self.down = behind, 0, False
         self.num_refused = 0
         self.only = ""
-        """503 is for paths that contain this."""
+        """Only requests for paths that contain this fail."""
+        self.way = "503"
+        """How they do: 503, 403, "reset" (the connection is closed) or "short" (the body ends after a half)."""
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -74,21 +80,25 @@ class Moody:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                if moody.refuses(self.path):
-                    body = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-                    self._answer(503, {"Content-Type": "application/xml"}, body)
+                refused = moody.refuses(self.path)
+                if refused and moody.way == "reset":
+                    self.connection.close()
+                    self.close_connection = True
+                    return
+                if refused and moody.way != "short":
+                    self._answer(int(moody.way), {"Content-Type": "application/xml"}, ERRORS[moody.way])
                     return
                 kept = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
                 request = urllib.request.Request(moody.behind + self.path, headers=kept, method=self.command)
                 try:
                     with urllib.request.urlopen(request) as found:
-                        self._answer(found.status, dict(found.headers), found.read())
+                        self._answer(found.status, dict(found.headers), found.read(), is_cut=refused)
                 except urllib.error.HTTPError as error:
                     self._answer(error.code, dict(error.headers), error.read())
 
             do_HEAD = do_GET
 
-            def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+            def _answer(self, status: int, headers: dict[str, str], body: bytes, is_cut: bool = False) -> None:
                 self.send_response(status)
                 for name, value in headers.items():
                     if name.lower() not in ("connection", "transfer-encoding", "date", "server", "content-length"):
@@ -97,7 +107,8 @@ class Moody:
                 self.send_header("Content-Length", str(length))
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(body)
+                    self.wfile.write(body[: len(body) // 2] if is_cut else body)
+                self.close_connection = is_cut
 
             def log_message(self, *_: object) -> None:
                 return

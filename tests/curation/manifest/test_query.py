@@ -163,3 +163,26 @@ def test_narrow_tables_and_other_forms_are_whole_on_a_terminal(
     assert "more columns" not in "".join(shown(made, monkeypatch, ASK))
     (header, *_) = shown(made, monkeypatch, "select * from manifest", "csv")
     assert len(header.split(",")) == len(Manifest(made.root).columns("manifest"))
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+@pytest.mark.parametrize(
+    "value",
+    ["date 'infinity'", "timestamp '-infinity'", "date '0044-03-15 (BC)'", "[timestamptz '290000-01-01 00:00+00']"],
+)
+def test_a_value_that_python_cannot_hold_is_one_sentence(
+    made: SmallRoot, tmp_path: Path, form: str, value: str
+) -> None:
+    sql = f"select {value} as v" if form != "csv" else f"select [{value}] as v"
+    with pytest.raises(UserError, match="cannot hold .*cast its column to varchar"):
+        write_query(made.root, sql, form, str(tmp_path / "out"))
+
+
+def test_a_union_has_no_form_in_parquet(made: SmallRoot, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot hold"):
+        write_query(made.root, "select union_value(a := 1) as v", "parquet", str(tmp_path / "out"))
+
+
+def test_columns_with_one_name_are_numbered_past_names_that_are_taken(made: SmallRoot, tmp_path: Path) -> None:
+    table = pq.read_table(io.BytesIO(written(made, "select 1 as a, 2 as a, 3 as a_1", "parquet", tmp_path)))
+    assert table.to_pylist() == [{"a": 1, "a_2": 2, "a_1": 3}]

@@ -106,6 +106,22 @@ def test_an_os_error_keeps_its_class_number_and_files(run: Call, error: OSError)
     assert (found.errno, found.strerror, found.filename, found.filename2, str(found)) == wanted
 
 
+def test_an_error_of_a_store_says_so(run: Call) -> None:
+    from botocore.exceptions import ConnectionClosedError, NoCredentialsError
+
+    def fail() -> None:
+        raise ConnectionClosedError(endpoint_url="http://h.test")
+
+    with pytest.raises(OSError, match=r"object store does not answer as it should .*http://h\.test"):
+        run(fail)
+
+    def ask() -> None:
+        raise NoCredentialsError
+
+    with pytest.raises(OSError, match="object store needs credentials"):
+        run(ask)
+
+
 def test_any_other_error_stays_what_spark_makes_of_it(run: Call) -> None:
     def fail() -> None:
         raise ValueError("curation.errors.UserError: not one")
