@@ -22,9 +22,11 @@ from curation.recipe.config import Recipe
 from curation.schema import DOWNLOADS, SAMPLES, Status
 from curation.shards import check_member
 from curation.storage import Root
-from curation.tables import downloads_file, metadata_file, samples_file, scores_table, unit_file, vectors_file
+from curation.tables import SCORES, downloads_file, metadata_file, samples_file, scores_table, unit_file, vectors_file
+from curation.terminal import write_error
 from filters._gray import MAX_BATCH
 from filters.base import IMAGE, IMAGE_EMBEDDING, Filter
+from jobs.joined_scores import build_joined_schemas, join_scores, plan_joined_scores
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import map_units
 
@@ -48,11 +50,24 @@ def check(recipe: Recipe, root: Root) -> None:
     for item in build_filters(recipe).values():
         item.config()
         item.check_ready()
+    _check_owners(recipe)
 
 
 def build_score_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
-    """Score tables of the recipe's filters and the columns they add. Raises UserError for a bad filter."""
-    return {scores_table(name): item.writes for name, item in build_filters(recipe).items()}
+    """Score tables of the recipe's filters and `[scores.NAME]`, and the columns they add. Raises UserError."""
+    return {scores_table(name): item.writes for name, item in build_filters(recipe).items()} | _check_owners(recipe)
+
+
+def _check_owners(recipe: Recipe) -> dict[str, pa.Schema]:
+    """The joined tables. Raises UserError when one of their columns is a filter's too."""
+    joined = build_joined_schemas(recipe)
+    written = {column.lower(): name for name, item in build_filters(recipe).items() for column in item.writes.names}
+    for table, schema in joined.items():
+        for column in schema.names:
+            if column.lower() in written:
+                name = table.removeprefix(SCORES)
+                raise UserError(f"[scores.{name}] and filter {written[column.lower()]} both give {column}: rename one.")
+    return joined
 
 
 @seals("scores_", reads=("samples", "downloads"))
@@ -65,6 +80,8 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     _check_embeddings(root, wanted, downloaded)
     for item in wanted.values():
         item.check_ready()
+    for joined in plan_joined_scores(recipe):
+        write_error(join_scores(spark, root, joined))
     configs = {name: item.config() for name, item in wanted.items()}
     for name, config in configs.items():
         root.begin_stage(scores_table(name), config)

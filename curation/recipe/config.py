@@ -219,6 +219,22 @@ class DedupeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoresConfig:
+    """Scores of one's own: parquet files with `uid` or `url` and further columns, joined with pictures that came."""
+
+    paths: tuple[str, ...] = required_setting(content=True)
+    columns: tuple[str, ...] = setting((), content=True)
+    """The columns that are taken; all but uid and url where none is named."""
+    min_coverage: float = setting(1.0, content=False, between=(0.0, 1.0))
+    """Share of the pictures that must be scored; the others' scores are unknown."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if not self.paths:
+            raise ValueError("scores name no paths")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PackConfig:
     """Train shards, cut by count, or by bytes where `num_bytes_per_shard` is given."""
 
@@ -244,6 +260,7 @@ class Recipe:
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     dedupe: DedupeConfig = field(default_factory=DedupeConfig)
     filters: dict[str, dict[str, Any]] = setting({}, content=True)
+    scores: dict[str, ScoresConfig] = setting({}, content=True)
     rules: dict[str, str] = setting({}, content=True)
     pack: PackConfig = field(default_factory=PackConfig)
     folder: str = setting(".", content=False)

@@ -8,10 +8,18 @@ from dataclasses import dataclass
 
 import pytest
 
-from curation.recipe.config import DedupeConfig, DownloadConfig, EmbedConfig, PackConfig, Recipe, SourceConfig
+from curation.recipe.config import (
+    DedupeConfig,
+    DownloadConfig,
+    EmbedConfig,
+    PackConfig,
+    Recipe,
+    ScoresConfig,
+    SourceConfig,
+)
 from curation.settings import check_ranges, content_settings, setting
 
-SECTIONS = (SourceConfig, DownloadConfig, EmbedConfig, DedupeConfig, PackConfig)
+SECTIONS = (SourceConfig, DownloadConfig, EmbedConfig, DedupeConfig, ScoresConfig, PackConfig)
 
 
 def silent(section: type) -> list[str]:

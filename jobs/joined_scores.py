@@ -1,0 +1,223 @@
+"""Scores of one's own, `[scores.NAME]`: parquet files of uid or url and columns become a table as a filter's is.
+
+`curate score` joins them with the pictures that came and checks how many it covers before anything is written; the
+columns are then columns of the manifest, for rules, queries and the trainer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+import filters
+from curation.errors import UserError
+from curation.paths import find_files, open_file
+from curation.recipe.config import Recipe, ScoresConfig
+from curation.recipe.rules import manifest_columns
+from curation.schema import SAMPLES, Status
+from curation.storage import Root
+from curation.tables import downloads_file, samples_file, scores_table, unit_file
+from jobs.spark.errors import unwrap_task_errors
+from jobs.spark.slices import read_slices
+from jobs.spark.tasks import by_unit
+
+KEYS = ("uid", "url")
+CHUNK_BYTES = 1 << 20
+UNITS_PER_TASK = 16
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedScores:
+    """One section `[scores.NAME]`, resolved: its files, their `key` (uid or url), and the columns that they add."""
+
+    name: str
+    config: ScoresConfig
+    files: tuple[str, ...]
+    key: str
+    columns: pa.Schema
+
+    @property
+    def table(self) -> str:
+        return scores_table(self.name)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the table, with the sha256 of each file. Reads all of them."""
+        columns = {field.name: str(field.type) for field in self.columns}
+        return {"files": sorted(map(_hash_file, self.files)), "key": self.key, "columns": columns}
+
+
+def plan_joined_scores(recipe: Recipe) -> list[JoinedScores]:
+    """The sections `[scores.NAME]` of `recipe`. Raises UserError for files and columns that cannot be joined."""
+    found = [_plan_one(recipe, name, config) for name, config in recipe.scores.items()]
+    taken = {column.lower(): "the manifest" for column in (*manifest_columns(), "kept", "reason")}
+    for item in found:
+        if item.name in recipe.filters or item.name in filters.names():
+            raise UserError(f"[scores.{item.name}] has the name of a filter: call it otherwise.")
+        for column in item.columns.names:
+            owner = taken.setdefault(column.lower(), f"[scores.{item.name}]")
+            if owner != f"[scores.{item.name}]":
+                raise UserError(f"[scores.{item.name}]: {owner} has a column {column!r} already: rename this one.")
+    return found
+
+
+def _plan_one(recipe: Recipe, name: str, config: ScoresConfig) -> JoinedScores:
+    subject = f"[scores.{name}]"
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{subject}: a name has letters, digits and _ only: rename it.")
+    patterns = [recipe.resolve(path) for path in config.paths]
+    files = tuple(dict.fromkeys(file for pattern in patterns for file in find_files(pattern, subject)))
+    schemas = [_read_schema(file, subject) for file in files]
+    for file, schema in zip(files, schemas, strict=True):
+        if not schema.equals(schemas[0]):
+            raise UserError(f"{subject}: {file} has other columns than {files[0]}: they must be the same.")
+    key = next((key for key in KEYS if key in schemas[0].names), None)
+    if key is None:
+        raise UserError(f"{subject}: {files[0]} has neither a column uid nor url to join by.")
+    wanted = config.columns or tuple(column for column in schemas[0].names if column not in KEYS)
+    columns = pa.schema([_plan_column(schemas[0], column, subject) for column in wanted])
+    if not wanted:
+        raise UserError(f"{subject}: {files[0]} has no column beside {key}.")
+    return JoinedScores(name=name, config=config, files=files, key=key, columns=columns)
+
+
+def _read_schema(file: str, subject: str) -> pa.Schema:
+    try:
+        with open_file(file) as stream:
+            return pq.read_schema(stream).remove_metadata()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{subject}: {file} is not readable as parquet ({error}).") from error
+
+
+def _plan_column(schema: pa.Schema, column: str, subject: str) -> pa.Field:
+    """The column in one of the types that tables of scores have."""
+    if column not in schema.names:
+        raise UserError(f"{subject} has no column {column!r}; it has {', '.join(schema.names)}.")
+    dtype = schema.field(column).type
+    if not _NAME.fullmatch(column):
+        raise UserError(f"{subject}: column {column!r} cannot be named in rules: rename it.")
+    if pa.types.is_boolean(dtype):
+        return pa.field(column, pa.bool_())
+    if pa.types.is_integer(dtype):
+        return pa.field(column, pa.int64())
+    if pa.types.is_floating(dtype):
+        return pa.field(column, pa.float32())
+    if pa.types.is_string(dtype) or pa.types.is_large_string(dtype):
+        return pa.field(column, pa.string())
+    raise UserError(f"{subject}: column {column!r} is of type {dtype}; name in `columns` those that you want.")
+
+
+def _hash_file(file: str) -> str:
+    digest = hashlib.sha256()
+    with open_file(file) as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def join_scores(spark: SparkSession, root: Root, item: JoinedScores) -> str:
+    """Publish the table of `item` for every downloaded unit that lacks it; what is said of it, empty without work.
+
+    Raises UserError before anything is written: another content than the table was begun with, a key that stands twice
+    with different scores, or fewer pictures covered than `min_coverage`.
+    """
+    done = set(root.units(item.table))
+    units = [unit for unit in root.units("downloads") if unit not in done]
+    if not units:
+        return ""
+    described = item.describe()
+    with unwrap_task_errors():
+        pictures = _read_pictures(spark, root, units)
+        scores = _read_scores(spark, item)
+        _check_keys(scores, item)
+        joined = pictures.join(scores.withColumn("found", F.lit(True)), item.key, "left").persist(
+            StorageLevel.DISK_ONLY
+        )
+        try:
+            said = _check_coverage(joined, item)
+            root.begin_stage(item.table, described)
+            _write_units(joined, root, units, item)
+        finally:
+            joined.unpersist()
+    return said
+
+
+def _read_pictures(spark: SparkSession, root: Root, units: Sequence[str]) -> DataFrame:
+    """`unit` (position in `units`), `uid` and `url` of each picture that came."""
+    schema = pa.schema([("unit", pa.int32()), SAMPLES.field("uid"), SAMPLES.field("url")])
+
+    def read(numbers: list[int]) -> Iterator[pa.RecordBatch]:
+        for number in numbers:
+            downloads = root.read_parquet(downloads_file(units[number]), ["uid", "status"])
+            ok = downloads.filter(pc.equal(downloads["status"], Status.OK.value)).select(["uid"])
+            rows = ok.join(root.read_parquet(samples_file(units[number]), ["uid", "url"]), "uid")
+            yield from rows.add_column(0, "unit", pa.array([number] * len(rows), pa.int32())).cast(schema).to_batches()
+
+    numbers = range(len(units))
+    return read_slices(spark, [list(numbers[i : i + UNITS_PER_TASK]) for i in numbers[::UNITS_PER_TASK]], read, schema)
+
+
+def _read_scores(spark: SparkSession, item: JoinedScores) -> DataFrame:
+    """The key and the columns of all files, one task a row group; rows without a key are left out."""
+    schema = pa.schema([(item.key, pa.string()), *item.columns])
+    slices = [(file, group) for file in item.files for group in range(_count_groups(file))]
+
+    def read(place: tuple[str, int]) -> Iterator[pa.RecordBatch]:
+        with open_file(place[0]) as stream:
+            table = pq.ParquetFile(stream).read_row_group(place[1], columns=schema.names)
+        yield from table.select(schema.names).cast(schema).to_batches()
+
+    return read_slices(spark, slices, read, schema).where(F.col(item.key).isNotNull()).distinct()
+
+
+def _count_groups(file: str) -> int:
+    with open_file(file) as stream:
+        return int(pq.ParquetFile(stream).num_row_groups)
+
+
+def _check_keys(scores: DataFrame, item: JoinedScores) -> None:
+    twice = scores.groupBy(item.key).count().where("count > 1").orderBy(item.key).first()
+    if twice is not None:
+        raise UserError(
+            f"[scores.{item.name}] has {item.key} {twice[item.key]} with {twice['count']} different scores."
+        )
+
+
+def _check_coverage(joined: DataFrame, item: JoinedScores) -> str:
+    (num_pictures, num_found) = joined.selectExpr("count(*)", "count(found)").collect()[0]
+    share = num_found / num_pictures if num_pictures else 1.0
+    if share < item.config.min_coverage:
+        raise UserError(
+            f"[scores.{item.name}] covers {num_found:,} of {num_pictures:,} pictures ({100 * share:.2f} %): score the "
+            f"others too, or allow it by scores.{item.name}.min_coverage."
+        )
+    return f"scores.{item.name} covers {num_found:,} of {num_pictures:,} pictures\n"
+
+
+def _write_units(joined: DataFrame, root: Root, units: Sequence[str], item: JoinedScores) -> None:
+    schema = pa.schema([SAMPLES.field("uid"), *item.columns])
+    ordered = joined.select("unit", *schema.names).repartition(min(len(units), 200), "unit")
+
+    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for number, table in by_unit(batches):
+            root.publish_parquet(unit_file(item.table, units[number]), table.select(schema.names).cast(schema))
+            yield pa.RecordBatch.from_pydict({"unit": pa.array([number], pa.int32())})
+
+    written = ordered.sortWithinPartitions("unit", "uid").mapInArrow(write, "unit int").collect()
+    for number in set(range(len(units))) - {row["unit"] for row in written}:  # no picture of these units came
+        root.publish_parquet(unit_file(item.table, units[number]), schema.empty_table())
+
+
+def build_joined_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
+    """Tables of the sections `[scores.NAME]` and the columns that they add. Raises UserError as the plan does."""
+    return {item.table: item.columns for item in plan_joined_scores(recipe)}

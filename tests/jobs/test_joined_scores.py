@@ -1,0 +1,113 @@
+"""Scores of one's own: joined by uid or url, visible to rules, checked for coverage before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curation.errors import UserError
+from curation.manifest.manifest import Manifest
+from curation.recipe.config import Recipe, ScoresConfig
+from curation.storage import Root
+from curation.verify import verify
+from jobs import joined_scores, score, selection
+from tests.support import small_root
+from tests.support.small_root import SmallRoot
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture
+def made(root: Root) -> SmallRoot:
+    return small_root.build(root)
+
+
+def _write(folder: Path, name: str, columns: dict[str, Any]) -> None:
+    pq.write_table(pa.table(columns), folder / name)
+
+
+def _recipe(folder: Path, *, rules: dict[str, str] | None = None, **options: Any) -> Recipe:
+    config = ScoresConfig(**{"paths": ("mine-*.parquet",), **options})
+    return Recipe(scores={"mine": config}, rules=rules or {}, folder=str(folder))
+
+
+def _mark(uid: str) -> float:
+    return int(uid[:4], 16) / 0xFFFF
+
+
+@pytest.mark.parametrize("key", ["uid", "url"])
+def test_scores_in_files_decide_as_those_of_filters(
+    spark: SparkSession, made: SmallRoot, tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uids = sorted(made.samples)
+    for number, some in enumerate((uids[::2], uids[1::2])):
+        keys = some if key == "uid" else [made.samples[uid]["url"] for uid in some]
+        columns = {key: keys, "mark": [_mark(uid) for uid in some], "word": ["a" * (len(u) % 3) for u in some]}
+        _write(tmp_path, f"mine-{number}.parquet", columns)
+    recipe = _recipe(tmp_path, rules={"good": "mark >= 0.5"})
+    score.check(recipe, made.root)
+    score.run(spark, recipe, made.root)
+    assert f"scores.mine covers {len(made.images)} of {len(made.images)} pictures" in capsys.readouterr().err
+    selection.run(spark, recipe, made.root)
+    with Manifest(made.root) as manifest:
+        rows = manifest.query("select uid, mark, kept from manifest where status = 'ok'").fetchall()
+    assert {uid for uid, _, _ in rows} == set(made.images)
+    assert all(mark == pytest.approx(_mark(uid)) and kept == (mark >= 0.5) for uid, mark, kept in rows)
+    assert verify(made.root) is None and {kept for _, _, kept in rows} == {True, False}
+    before = made.root.units("scores_mine")
+    score.run(spark, recipe, made.root)
+    assert made.root.units("scores_mine") == before and "covers" not in capsys.readouterr().err
+
+
+def test_too_few_scores_are_refused_and_unknown_where_allowed(
+    spark: SparkSession, made: SmallRoot, tmp_path: Path
+) -> None:
+    some = sorted(made.images)[::2]
+    _write(tmp_path, "mine-0.parquet", {"uid": [*some, "f" * 32], "mark": [1.0] * len(some) + [0.5]})
+    with pytest.raises(UserError, match=rf"covers {len(some)} of {len(made.images)} pictures \(50.00 %\)"):
+        score.run(spark, _recipe(tmp_path), made.root)
+    assert not made.root.exists("scores_mine")
+    score.run(spark, _recipe(tmp_path, min_coverage=0.5), made.root)
+    with Manifest(made.root) as manifest:
+        known = manifest.query("select uid from manifest where mark = 1").fetchall()
+    assert sorted(uid for (uid,) in known) == some and verify(made.root) is None
+
+
+def test_a_key_with_two_scores_is_refused(spark: SparkSession, made: SmallRoot, tmp_path: Path) -> None:
+    uids = sorted(made.samples)
+    _write(tmp_path, "mine-0.parquet", {"uid": [*uids, uids[0], uids[1]], "mark": [1.0] * len(uids) + [0.5, 1.0]})
+    with pytest.raises(UserError, match=f"uid {uids[0]} with 2 different scores"):
+        score.run(spark, _recipe(tmp_path), made.root)
+    assert not made.root.exists("scores_mine")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"uid": ["a"]}, "no column beside uid"),
+        ({"uid": ["a"], "Width": [1]}, "the manifest has a column 'Width'"),
+        ({"uid": ["a"], "my score": [1]}, "cannot be named in rules"),
+        ({"uid": ["a"], "list": [[1]]}, "is of type list"),
+        ({"mark": [1]}, "neither a column uid nor url"),
+    ],
+)
+def test_what_cannot_be_joined_is_refused(tmp_path: Path, columns: dict[str, Any], words: str) -> None:
+    _write(tmp_path, "mine-0.parquet", columns)
+    with pytest.raises(UserError, match=words):
+        joined_scores.plan_joined_scores(_recipe(tmp_path))
+
+
+def test_a_filter_and_a_file_may_not_give_one_column(tmp_path: Path, root: Root) -> None:
+    _write(tmp_path, "mine-0.parquet", {"uid": ["a"], "aspect_ratio": [1.0]})
+    recipe = _recipe(tmp_path)
+    both = Recipe(scores=recipe.scores, filters={"aspect_ratio": {}}, folder=recipe.folder)
+    with pytest.raises(UserError, match="filter aspect_ratio both give aspect_ratio"):
+        score.check(both, root)
+    blur = Recipe(scores={"blur": recipe.scores["mine"]}, folder=recipe.folder)
+    with pytest.raises(UserError, match="has the name of a filter"):
+        joined_scores.plan_joined_scores(blur)
