@@ -230,11 +230,20 @@ class Root(Files):
                 return
             if self.units(table):
                 keys = sorted(k for k in {*recorded, *wanted} if recorded.get(k) != wanted.get(k))
-                raise UserError(
-                    f"{self.url(table)} was made with other settings ({', '.join(keys)} differ): "
-                    f"use the earlier settings or a new root, or delete that folder to redo the stage."
-                )
+                raise _other_settings(self.url(table), keys)
         self.publish_json(rel, {"config": wanted, "version": __version__, "fingerprint": fingerprint(wanted)})
+
+    def check_stage(self, table: str, config: dict[str, Any]) -> None:
+        """Raise UserError when units of `table` were made with another value of a setting in `config`.
+
+        A setting that the version which made them did not know is left to `begin_stage`.
+        """
+        rel = f"{table}/{CONFIG}"
+        if self.exists(rel) and self.units(table):
+            recorded, wanted = self.read_record(rel, STAGE_CONFIG)["config"], json.loads(canonical_json(config))
+            keys = sorted(k for k in wanted if k in recorded and recorded[k] != wanted[k])
+            if keys:
+                raise _other_settings(self.url(table), keys)
 
     def create(self, sealed: bool = False) -> None:
         """Mark this folder as a root of this version; UserError when it is another version's, or no root at all.
@@ -268,6 +277,14 @@ class Root(Files):
                 f"{self.base} has layout {layout}, this version ({__version__}) reads layout {ROOT_FORMAT} and "
                 f"{SEALED_FORMAT}: use the version that made it, or a new root."
             )
+
+
+def _other_settings(url: str, keys: Names) -> UserError:
+    # Vectors and scores of pictures that were fetched anew would stay as they are.
+    redo = "" if url.endswith("/downloads") else ", or delete that folder to redo the stage"
+    return UserError(
+        f"{url} was made with other settings ({', '.join(keys)} differ): use the earlier settings or a new root{redo}."
+    )
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

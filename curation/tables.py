@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from curation.schema import count_captions
+from curation.shards import file_sha256
 from curation.storage import Root, fingerprint
 
 PLANS = "plans"
@@ -26,6 +27,8 @@ SELECTION = "selection"
 TRAIN = "train"
 TRAIN_INDEX = "train_index"
 FOOTER_BYTES = 32_768
+BY_CONTENT = "sha256-"
+"""Begins a fingerprint of what files hold; those of earlier versions were of names and sizes."""
 NUM_READERS = 16
 
 
@@ -130,18 +133,40 @@ def train_summary_file(fp: str) -> str:
 def file_sizes(root: Root, table: str) -> dict[str, int]:
     """Bytes of each parquet file of a unit table, by name and sorted by it, from one listing."""
     names = root.list(table, ".parquet")
+    if not names:
+        return {}
     sizes = {e["name"].rsplit("/", 1)[-1]: e["size"] for e in root.fs.ls(root.full(table), detail=True)}
     return {name: sizes[name] for name in names}
 
 
 def fingerprint_table(root: Root, table: str) -> str:
-    """Fingerprint of what `table` holds: of duplicates their current version, else the names and sizes of its files.
-
-    The ends of the files of downloads count too: a round replaces a row file, and the statistics that stand at its
-    end name the round.
-    """
-    if table == DUPLICATES:
+    """Fingerprint of what `table` holds: of a versioned table its current version, else what its files hold."""
+    if table in (DUPLICATES, SELECTION, TRAIN_INDEX):
         return str((root.current(table) or {})["fingerprint"])
+    names = root.list(table, ".npy") if table == VECTORS else [f"{unit}.parquet" for unit in root.units(table)]
+    if root.exists("root.json"):
+        root.record()  # a stage that has just ended named other ledgers in it
+    sizes = root.sizes(table)
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        sums = pool.map(lambda name: _find_sum(root, f"{table}/{name}", sizes[name]), names)
+        return f"{BY_CONTENT}{fingerprint([[name, found] for name, found in zip(names, sums, strict=True)])}"
+
+
+def _find_sum(root: Root, rel: str, size: int) -> str:
+    """The sha256 of a file of `size` bytes, from the ledger of its table where it has an entry there."""
+    entry = root.expected(rel)
+    if entry is not None and entry.sha256 is not None and entry.size == size:
+        return entry.sha256
+    return file_sha256(root, rel)
+
+
+def vector_sizes(root: Root) -> dict[str, int]:
+    """Bytes of the vectors of each unit that has any."""
+    return {unit: root.size(vectors_file(unit)) for unit in embedded_units(root)}
+
+
+def fingerprint_sizes(root: Root, table: str) -> str:
+    """What earlier versions recorded of a unit table: names and sizes of its files, of downloads their ends too."""
     sizes = file_sizes(root, table)
     if table != DOWNLOADS:
         return fingerprint([[name, size] for name, size in sizes.items()])

@@ -231,11 +231,12 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _query(arguments: argparse.Namespace) -> None:
+    from curation.freshness import find_mixed
     from curation.manifest.query import write_query
 
-    write_query(
-        _opened(arguments.root), arguments.sql, arguments.format, arguments.output, allow_files=arguments.allow_files
-    )
+    root = _opened(arguments.root)
+    write_error("".join(f"curate query: {sentence}\n" for sentence in find_mixed(root)))
+    write_query(root, arguments.sql, arguments.format, arguments.output, allow_files=arguments.allow_files)
 
 
 def _adopt(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ units and sources. A row is removed only when it has an edge to a row that is ke
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,13 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from curation.download.withdrawn import find_withdrawn
 from curation.duplicates.clustering import usable
 from curation.duplicates.keep import order_sql
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
 from curation.recipe.config import DedupeConfig, Recipe
 from curation.schema import DUPLICATES, Status
-from curation.settings import content_settings
 from curation.storage import Root
 from curation.sums.seal import is_whole
 from curation.tables import downloads_file, duplicates_file, metadata_file, samples_file, vectors_file
@@ -35,7 +35,7 @@ from jobs.duplicates import graph
 from jobs.duplicates.arrays import remove_stale_work
 from jobs.duplicates.decontaminate import match_evaluation_sets
 from jobs.duplicates.hashes import PerceptualSearch
-from jobs.duplicates.plan import TABLE, DedupePlan, check_dedupe, plan_dedupe
+from jobs.duplicates.plan import TABLE, DedupePlan, check_dedupe, describe_config, plan_dedupe
 from jobs.duplicates.vectors import EmbeddingSearch
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit, materialise
@@ -62,8 +62,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Write the duplicates, unless the current ones have this config and these inputs. Raises UserError."""
     plan = plan_dedupe(recipe, root)
     remove_stale_work(root, TABLE, plan.fp)
-    current = root.current(TABLE)
-    if current is not None and current["fingerprint"] == plan.fp and is_whole(root, TABLE):
+    if plan.is_done and is_whole(root, TABLE):
         return
     root.remove(f"{TABLE}/{plan.fp}")
     try:
@@ -76,18 +75,17 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
         root.publish_json(f"{TABLE}/{plan.fp}/statistics.json", statistics)
     finally:
         spark.catalog.clearCache()
-    config = {**content_settings(plan.config), "min_cosine": plan.min_cosine}
-    root.publish_current(TABLE, plan.fp, files, config, plan.inputs)
+    root.publish_current(TABLE, plan.fp, files, describe_config(plan.config, plan.min_cosine), plan.inputs)
     root.remove(plan.work)
 
 
 def number_rows(spark: SparkSession, root: Root, plan: DedupePlan) -> DataFrame:
     """Every downloaded row with `row`, its place in the order of the keep rule, 0 first."""
-    units, embedded = plan.units, plan.min_cosine is not None
+    units, embedded, lists = plan.units, plan.min_cosine is not None, plan.opt_out
 
     def scan(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in (n for batch in batches for n in batch["id"].to_pylist()):
-            yield from scan_unit(root, units[number], number, embedded).to_batches()
+            yield from scan_unit(root, units[number], number, embedded, lists).to_batches()
 
     spark.range(0, len(units), 1, len(units)).mapInArrow(scan, _SCANNED).createOrReplaceTempView("scanned")
     ordered = spark.sql(f"select * from scanned order by {', '.join(order_sql(plan.config.keep))}")
@@ -101,14 +99,17 @@ def number_rows(spark: SparkSession, root: Root, plan: DedupePlan) -> DataFrame:
     return ordered.withColumn("row", first + F.expr(f"id & {(1 << 33) - 1}L")).withColumn("text", F.expr(text))
 
 
-def scan_unit(root: Root, unit: str, number: int, embedded: bool) -> pa.Table:
-    """The pictures of one unit that came; `place` is the row of its .npy, null where there is none.
+def scan_unit(root: Root, unit: str, number: int, embedded: bool, lists: Sequence[str] = ()) -> pa.Table:
+    """The pictures of one unit that came and are on none of the opt-out `lists`.
+
+    `place` is the row of its .npy, null where there is none.
 
     `has_direction` is false where that vector is zero or not finite: its embedding says nothing.
     Raises UserError when vectors and metadata differ in number.
     """
     rows = root.read_parquet(downloads_file(unit), ["uid", "status", *FROM_DOWNLOADS])
     rows = rows.filter(pc.equal(rows["status"], Status.OK.value)).drop_columns("status")
+    rows = rows.filter(pc.invert(pc.is_in(rows["uid"], find_withdrawn(root, unit, lists))))
     rows = rows.join(root.read_parquet(samples_file(unit), ["uid", *FROM_SAMPLES]), "uid")
     rows = rows.join(_locate_vectors(root, unit, embedded), "uid")
     hashes = [None if h is None else int(h, 16) - (int(h, 16) >> 63 << 64) for h in rows["phash"].to_pylist()]

@@ -35,8 +35,11 @@ from jobs.spark.tasks import watch_tasks
 
 
 def check(recipe: Recipe, root: Root) -> None:
-    """Raise UserError for opt-out lists that cannot be read and an engine that is not installed."""
+    """Raise UserError for opt-out lists that cannot be read, an engine that is not installed, and a setting that would
+    make other pictures than those that `root` has.
+    """
     check_opt_out(resolve_opt_out_paths(recipe).opt_out, root.scratch_path)
+    root.check_stage("downloads", content_settings(recipe.download))
     load_engine(recipe.download.engine)
 
 
@@ -47,6 +50,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
         raise UserError(f"{root.base} has no finished plan: run `curate ingest` first.")
     config = resolve_opt_out_paths(recipe)
     load_opt_out(config.opt_out, root.scratch())
+    root.check_stage("downloads", content_settings(config))
     load_engine(config.engine)
     missing = set(root.missing_units("downloads"))
     unread = missing & set(list_unfinished(root))

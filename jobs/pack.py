@@ -26,7 +26,10 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from curation.download.unit import resolve_opt_out_paths
+from curation.download.withdrawn import OPT_OUT, describe_opt_out
 from curation.errors import UserError
+from curation.freshness import Fingerprints, check_fresh
 from curation.recipe.config import PackConfig, Recipe
 from curation.schema import DOWNLOADS, TRAIN_INDEX, samples_schema
 from curation.settings import content_settings
@@ -35,7 +38,6 @@ from curation.storage import Root, fingerprint
 from curation.sums.seal import is_whole
 from curation.tables import (
     count_captions_by_batch,
-    fingerprint_table,
     score_tables,
     train_index_file,
     train_shard,
@@ -102,14 +104,19 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     selection = root.current("selection")
     if selection is None:
         raise UserError(f"{root.base} has no selection: run `curate select` first.")
+    known = Fingerprints(root)
+    check_fresh(known, "selection")
+    opt_out = describe_opt_out(resolve_opt_out_paths(recipe).opt_out, root)
+    if opt_out.get(OPT_OUT, "") not in ("", selection["inputs"].get(OPT_OUT)):
+        raise UserError("selection was made with other opt-out lists than the recipe names now: run `curate select`.")
     units = root.units("samples")
     scores = read_score_schemas(root, units)
-    inputs = {name: fingerprint_table(root, name) for name in ("samples", "downloads", *scores)}
+    inputs = {name: known.of(name) for name in ("samples", "downloads", *scores)}
     inputs["selection"] = selection["fingerprint"]
     config = content_settings(recipe.pack)
     fp = fingerprint({"pack": config, "inputs": inputs})
     previous = root.current("train_index")
-    if previous is not None and previous["fingerprint"] == fp and is_packed(root):
+    if previous is not None and known.is_current("train_index", config, inputs) and is_packed(root):
         return
     num_captions = max(count_captions_by_batch(root, units).values(), default=1)
     columns = build_index_schema(scores, recipe.pack.captions, num_captions)

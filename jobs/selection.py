@@ -9,28 +9,34 @@ leave it. What concerns all rows is Spark's: the duplicates, `count(*) over (par
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
+from curation.download.unit import resolve_opt_out_paths
+from curation.download.withdrawn import REASON, describe_opt_out, find_withdrawn
 from curation.errors import UserError
+from curation.freshness import Fingerprints, check_fresh
 from curation.recipe import rules as rule_language
 from curation.recipe.config import Recipe
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS, Rule
+from curation.recipe.sql import string_sql
 from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES, SELECTION
 from curation.storage import Root, fingerprint
 from curation.sums.seal import is_whole
-from curation.tables import fingerprint_table, samples_file, selection_file, unit_file
+from curation.tables import samples_file, selection_file, unit_file
 from jobs.score import build_score_schemas
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit
 
 _DDL = {pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.bool_(): "boolean"}
 TABLE = "selection"
+WITHDRAWN = "withdrawn"
+"""Stands for ok in the status of a row whose picture came before it was put on an opt-out list."""
 MAX_PARTITIONS = 1_000
 
 
@@ -48,24 +54,28 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     rules = rule_language.parse(recipe.rules, columns, resolve=recipe.resolve)
     tables = _tables(rules, scores)
     _check_complete(root, tables)
-    inputs = {table: fingerprint_table(root, table) for table in tables}
+    known = Fingerprints(root)
+    if "duplicates" in tables:
+        check_fresh(known, "duplicates")
+    inputs = {table: known.of(table) for table in tables}
+    opt_out = resolve_opt_out_paths(recipe).opt_out
+    inputs |= describe_opt_out(opt_out, root)
     # Their own section would change what earlier versions of these rules are called.
     lists = {"lists": {name: fingerprint(list(entries)) for name, entries in _lists(rules).items()}}
     decides = {"rules": list(recipe.rules.items()), "inputs": inputs} | (lists if lists["lists"] else {})
     fp = fingerprint(decides)
-    current = root.current(TABLE)
-    if current is not None and current["fingerprint"] == fp and is_whole(root, TABLE):
+    config: dict[str, Any] = {"rules": dict(recipe.rules), "order": list(recipe.rules)}
+    if known.is_current(TABLE, {**config, "lists": lists["lists"] or None}, inputs) and is_whole(root, TABLE):
         return
     units, written = root.units("samples"), set(root.units(f"{TABLE}/{fp}"))
     # A rule about all rows needs them all; otherwise what an interrupted run has written stays unread.
     scanned = units if any(rule.is_global for rule in rules) else [unit for unit in units if unit not in written]
-    manifest = join_tables(spark, root, scanned, tables, columns)
+    manifest = join_tables(spark, root, scanned, tables, columns, opt_out)
     values = {wanted: compute_quantile(spark, manifest, columns, wanted) for wanted in _quantiles(rules)}
     rules = rule_language.parse(recipe.rules, columns, values, resolve=recipe.resolve)
     write_units(decide(spark, manifest, rules), root, fp, scanned, written)
-    known = [entry for wanted in sorted(values) for entry in _describe_quantile(wanted, values[wanted])]
-    config = {"rules": dict(recipe.rules), "order": list(recipe.rules), "quantiles": known}
-    config |= lists if lists["lists"] else {}
+    found = [entry for wanted in sorted(values) for entry in _describe_quantile(wanted, values[wanted])]
+    config |= {"quantiles": found} | (lists if lists["lists"] else {})
     root.publish_current(TABLE, fp, [selection_file(fp, unit) for unit in units], config, inputs)
 
 
@@ -115,15 +125,19 @@ def join_tables(
     units: list[str],
     tables: Mapping[str, list[str]],
     types: Mapping[str, pa.DataType],
+    opt_out: Sequence[str] = (),
 ) -> DataFrame:
-    """The manifest's rows: `unit` (position in `units`), `uid`, and the columns of `tables`."""
+    """The manifest's rows: `unit` (position in `units`), `uid`, and the columns of `tables`.
+
+    The status of rows that the lists `opt_out` name by now is WITHDRAWN in the place of ok.
+    """
     aligned = {name: columns for name, columns in tables.items() if name != "duplicates"}
     names = [column for columns in aligned.values() for column in columns]
     ddl = ", ".join(["unit int", "uid string", *(f"`{name}` {_DDL[types[name]]}" for name in names)])
 
     def scan(positions: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for position in (row for batch in positions for row in batch["id"].to_pylist()):
-            table = join_unit(root, units[position], aligned)
+            table = mark_withdrawn(root, units[position], join_unit(root, units[position], aligned), opt_out)
             yield from table.add_column(0, "unit", pa.array([position] * len(table), pa.int32())).to_batches()
 
     manifest = spark.range(0, len(units), 1, max(1, len(units))).mapInArrow(scan, ddl)
@@ -139,6 +153,13 @@ def join_unit(root: Root, unit: str, tables: Mapping[str, list[str]]) -> pa.Tabl
         if table != "samples":
             rows = rows.join(root.read_parquet(unit_file(table, unit), ["uid", *columns]), "uid")
     return rows
+
+
+def mark_withdrawn(root: Root, unit: str, rows: pa.Table, opt_out: Sequence[str]) -> pa.Table:
+    """`rows` of one unit with WITHDRAWN as the status of those that the lists name by now."""
+    withdrawn = pc.is_in(rows["uid"], find_withdrawn(root, unit, opt_out))
+    place = rows.column_names.index("status")
+    return rows.set_column(place, "status", pc.if_else(withdrawn, WITHDRAWN, rows["status"]))
 
 
 def _read_duplicates(spark: SparkSession, root: Root) -> DataFrame:
@@ -179,7 +200,9 @@ def compute_quantile(
 def decide(spark: SparkSession, manifest: DataFrame, rules: list[Rule]) -> DataFrame:
     """`unit`, `uid` and `reason` (null when kept) of every row."""
     manifest.createOrReplaceTempView("m")
-    return spark.sql(f"select m.unit, m.uid, {rule_language.reason_sql(rules)} as reason from m")
+    withdrawn = string_sql(WITHDRAWN)
+    reason = f"case when m.status = {withdrawn} then {string_sql(REASON)} else {rule_language.reason_sql(rules)} end"
+    return spark.sql(f"select m.unit, m.uid, {reason} as reason from m")
 
 
 def write_units(decided: DataFrame, root: Root, fp: str, units: list[str], written: set[str]) -> None:

@@ -25,7 +25,7 @@ DUPLICATE_COLUMNS = {
 }
 """Columns that the duplicates table adds to the manifest; null for rows that are not duplicates."""
 _RULE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-RESERVED_NAMES = ("metadata", "samples", "pictures", "kept", "packed", "pending", "ok")
+RESERVED_NAMES = ("metadata", "samples", "pictures", "kept", "packed", "pending", "ok", "opted_out")
 """What the funnel calls its own rows; a rule of such a name could not be told from them."""
 
 

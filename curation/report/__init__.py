@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from curation.files import whole_file
+from curation.freshness import find_stale_by_ledgers
 from curation.manifest.manifest import Manifest
 from curation.report.funnel import FunnelRow, funnel, render_funnel
 from curation.report.hosts import render_hosts
@@ -18,9 +19,11 @@ __all__ = ["FunnelRow", "funnel", "status_text", "write_html"]
 
 
 def status_text(root: Root) -> str:
-    """The funnel of `root` as a table in plain text, and the largest hosts of a running download."""
-    live = render_hosts(root)
-    return render_funnel(funnel(Manifest(root))) + (f"\n{live}" if live else "")
+    """The funnel of `root` as a table in plain text, stale tables with the command that renews each, and
+    the largest hosts of a running download.
+    """
+    live, stale = render_hosts(root), "".join(f"{sentence}\n" for sentence in find_stale_by_ledgers(root))
+    return "\n".join(part for part in (render_funnel(funnel(Manifest(root))), stale, live) if part)
 
 
 def write_html(root: Root, output: str | Path) -> None:

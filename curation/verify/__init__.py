@@ -14,6 +14,7 @@ from functools import partial
 
 import duckdb
 
+from curation.freshness import find_stale
 from curation.manifest.manifest import Manifest, explain_error
 from curation.storage import Root
 from curation.verify import plans, sizes, sums, tables, train, units
@@ -46,6 +47,7 @@ def list_row_checks(root: Root) -> list[Callable[[], Iterator[str]]]:
     """The checks of rows, which do not need sums: tables against each other, and shards against tables."""
     return [
         partial(plans.find_differences, root),
+        partial(find_stale, root),
         partial(_find_differences_of_units, root),
         partial(_find_differences_of_tables, root),
         partial(_find_differences_of_shards, root),

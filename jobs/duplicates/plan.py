@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from curation.download.unit import resolve_opt_out_paths
+from curation.download.withdrawn import describe_opt_out
 from curation.duplicates.blocks import SearchSettings
 from curation.duplicates.keep import order_sql
 from curation.errors import UserError
+from curation.freshness import VECTORS_INPUT, Fingerprints
 from curation.recipe.config import DedupeConfig, DownloadConfig, Recipe
 from curation.settings import content_settings
 from curation.storage import Root, fingerprint
-from curation.tables import DUPLICATES, METADATA, embedded_units, fingerprint_table, vectors_file
+from curation.tables import DUPLICATES, METADATA, embedded_units
 from jobs.duplicates.checks import check_vectors
 from jobs.duplicates.evaluation_sets import EvaluationSet, find_evaluation_sets
 from jobs.embed import check_same_model
@@ -37,11 +40,15 @@ class DedupePlan:
     dim: int | None
     """Dimension of the root's vectors; None when embeddings are not compared or there are none."""
     units: list[str]
+    opt_out: tuple[str, ...]
+    """Full paths of the opt-out lists: pictures that they name by now are not compared."""
     sets: list[EvaluationSet]
     """The entries of `dedupe.against`."""
     inputs: dict[str, Any]
     """Fingerprints of what is compared."""
     fp: str
+    is_done: bool
+    """Whether the current version was made with the same settings from the same inputs."""
 
     @property
     def work(self) -> str:
@@ -78,17 +85,18 @@ def plan_dedupe(recipe: Recipe, root: Root) -> DedupePlan:
     missing = root.missing_units("downloads")
     if not units or missing:
         raise UserError(f"{root.base} has {len(missing)} units left to download: run `curate download` first.")
-    tables, inputs = ["samples", "downloads"], dict[str, Any]()
+    tables, inputs, known = ["samples", "downloads"], dict[str, Any](), Fingerprints(root)
     min_cosine, dim = None, None
     if "embedding" in config.tiers:
         check_embedded(root, units)
         made = check_same_model(root, model)
         min_cosine = resolve_min_cosine(config, model)
         dim = check_vectors(root, units)
-        sizes = {unit: root.size(vectors_file(unit)) for unit in units}
-        inputs["vectors"] = fingerprint([sizes, made])
+        inputs[VECTORS_INPUT] = known.of_vectors(made)
         tables.append(METADATA)
-    inputs |= {table: fingerprint_table(root, table) for table in tables}
+    inputs |= {table: known.of(table) for table in tables}
+    lists = resolve_opt_out_paths(recipe).opt_out
+    inputs |= describe_opt_out(lists, root)
     sets = find_evaluation_sets(_resolve_sets(recipe), config.tiers, model, dim)
     _check_picture_vectors(sets, config, model, dim)
     inputs["against"] = [item.fingerprint for item in sets]
@@ -100,10 +108,17 @@ def plan_dedupe(recipe: Recipe, root: Root) -> DedupePlan:
         min_cosine=min_cosine,
         dim=dim,
         units=units,
+        opt_out=lists,
         sets=sets,
         inputs=inputs,
+        is_done=known.is_current(TABLE, describe_config(config, min_cosine), inputs),
         fp=fingerprint({"config": content_settings(config), "min_cosine": min_cosine, "inputs": inputs}),
     )
+
+
+def describe_config(config: DedupeConfig, min_cosine: float | None) -> dict[str, Any]:
+    """The settings that a version records."""
+    return {**content_settings(config), "min_cosine": min_cosine}
 
 
 def check_embedded(root: Root, units: Sequence[str]) -> None:

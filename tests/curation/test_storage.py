@@ -102,6 +102,15 @@ def test_begin_stage_refuses_other_settings(root: Root) -> None:
         root.begin_stage("downloads", {"image_size": 224, "tuple": (1, 2)})
 
 
+def test_a_stage_that_has_ended_refuses_other_settings_too(root: Root) -> None:
+    root.begin_stage("downloads", {"image_size": 224})
+    root.check_stage("downloads", {"image_size": 96})  # nothing made yet
+    root.publish_parquet("downloads/u.parquet", pa.table({"uid": ["x"]}))
+    root.check_stage("downloads", {"image_size": 224, "added_by_a_later_version": 7})
+    with pytest.raises(UserError, match="other settings .image_size differ.: use the earlier settings or a new root.$"):
+        root.check_stage("downloads", {"image_size": 96})
+
+
 def test_versioned_table(root: Root) -> None:
     assert root.current("selection") is None
     root.publish_current("selection", "abc", ["selection/abc/u.parquet"], {"rules": {}}, ["x"])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tarfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import pytest
 import webdataset as wds
 
 from curation.errors import UserError
-from curation.recipe.config import PackConfig, Recipe, SourceConfig
+from curation.recipe.config import DownloadConfig, PackConfig, Recipe, SourceConfig
 from curation.schema import TRAIN_INDEX
 from curation.shards import file_sha256, index
 from curation.storage import Root
@@ -208,6 +209,23 @@ def _select_narrower(made: SmallRoot) -> None:
         files.append(f"selection/{VERSION[::-1]}/{unit}.parquet")
         made.root.publish_parquet(files[-1], table)
     made.root.publish_current("selection", VERSION[::-1], files, {"rules": {}}, {})
+
+
+def test_a_selection_of_other_duplicates_or_opt_outs_is_not_packed(
+    spark: SparkSession, made: SmallRoot, tmp_path: Path
+) -> None:
+    current = made.root.current("selection")
+    assert current is not None
+    small_root.duplicates(made, {})
+    made.root.publish_current("selection", VERSION, current["files"], current["config"], {"duplicates": "0" * 12})
+    with pytest.raises(UserError, match=r"selection was made from other duplicates .*: run `curate select`"):
+        pack.run(spark, _recipe(), made.root)
+    made.root.publish_current("selection", VERSION, current["files"], current["config"], {"duplicates": VERSION})
+    (tmp_path / "list.txt").write_text("host1.test\n")
+    listed = replace(_recipe(), download=DownloadConfig(opt_out=(str(tmp_path / "list.txt"),)))
+    with pytest.raises(UserError, match="other opt-out lists than the recipe names now: run `curate select`"):
+        pack.run(spark, listed, made.root)
+    assert made.root.current("train") is None
 
 
 def test_alternative_captions_take_the_place_of_the_original(spark: SparkSession, made: SmallRoot) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 
 from curation.errors import UserError
-from curation.recipe.config import Recipe
+from curation.recipe.config import DownloadConfig, Recipe
+from curation.report import status_text
 from curation.schema import SELECTION
 from curation.storage import Root
+from curation.tables import fingerprint_sizes, fingerprint_table
+from curation.verify import verify
 from jobs import score, selection
 from tests.support import small_root
 from tests.support.small_root import UNITS, SmallRoot
@@ -201,3 +206,54 @@ def test_units_without_downloads_are_refused(spark: SparkSession, made: SmallRoo
     made.root.remove(f"downloads/{UNITS[1]}.parquet")
     with pytest.raises(UserError, match="downloads lacks 1 units"):
         selection.run(spark, _recipe(), made.root)
+
+
+def _write_scores(made: SmallRoot, number: int) -> None:
+    for unit in UNITS:
+        uids = sorted(uid for uid in made.images if made.units[uid] == unit)
+        table = pa.table({"uid": uids, "aspect_ratio": pa.array([number] * len(uids), pa.float32())})
+        made.root.publish_parquet(f"scores_aspect_ratio/{unit}.parquet", table)
+
+
+def test_scores_that_were_made_anew_give_another_selection_though_their_sizes_are_equal(
+    spark: SparkSession, made: SmallRoot
+) -> None:
+    _write_scores(made, 2)
+    selection.run(spark, _recipe(wide="aspect_ratio >= 1.5"), made.root)
+    sizes = fingerprint_sizes(made.root, "scores_aspect_ratio")
+    assert any(row["kept"] for row in _selected(made.root).values())
+    _write_scores(made, 1)
+    assert fingerprint_sizes(made.root, "scores_aspect_ratio") == sizes
+    selection.run(spark, _recipe(wide="aspect_ratio >= 1.5"), made.root)
+    assert not any(row["kept"] for row in _selected(made.root).values())
+
+
+def test_what_is_opted_out_later_is_not_kept_and_says_why(spark: SparkSession, made: SmallRoot, tmp_path: Path) -> None:
+    recipe = _recipe(likely=RULES["likely"])
+    selection.run(spark, recipe, made.root)
+    before = _selected(made.root)
+    kept = sorted(uid for uid, row in before.items() if row["kept"])
+    by_url, by_sha256 = kept[0], kept[1]
+    lists = tmp_path / "opt-out.txt"
+    lists.write_text(f"{made.samples[by_url]['url']}\n{made.downloads[by_sha256]['sha256']}\n")
+    recipe = replace(recipe, download=DownloadConfig(opt_out=(str(lists),)))
+    selection.run(spark, recipe, made.root)
+    found = _selected(made.root)
+    assert {uid for uid in found if found[uid] != before[uid]} == {by_url, by_sha256}
+    assert found[by_url] == {"uid": by_url, "kept": False, "reason": "opted_out"}
+    assert verify(made.root) is None
+    assert "- opted_out" in status_text(made.root)
+    version = made.root.current("selection")
+    selection.run(spark, recipe, made.root)
+    assert made.root.current("selection") == version
+
+
+def test_duplicates_of_another_state_of_the_root_are_refused(spark: SparkSession, made: SmallRoot) -> None:
+    small_root.duplicates(made, {})
+    current = made.root.current("duplicates")
+    assert current is not None
+    inputs = {"samples": fingerprint_table(made.root, "samples"), "downloads": "sha256-0123456789ab"}
+    made.root.publish_current("duplicates", current["fingerprint"], current["files"], {}, inputs)
+    with pytest.raises(UserError, match=r"duplicates was made from other downloads .*: run `curate dedupe`"):
+        selection.run(spark, _recipe(it="duplicate_of is null"), made.root)
+    selection.run(spark, _recipe(it="punsafe <= 0.5"), made.root)

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.errors import UserError
+from curation.freshness import check_not_mixed
 from curation.manifest.manifest import Manifest
 from curation.manifest.quoting import quote_identifier, quote_text
 from curation.manifest.uid_index import cache_folder
@@ -36,6 +37,8 @@ KEPT_INDEXES = 16
 """Index folders kept in the cache; the ones unused for longest go first."""
 BATCH_ROWS = 1 << 17
 MAX_PATH = 4096
+_STATE = ("size", "mtime", "ETag", "etag", "LastModified", "last_modified", "modified", "updated")
+"""What file systems call the size, the date and the tag of a file in a listing."""
 _LITERAL = re.compile(r"'((?:[^']|'')*)'")
 
 
@@ -85,7 +88,9 @@ def choose_table(root: Root, table: str) -> str:
     packed = root.current("train_index") is not None
     if table == "train_index" and not packed:
         raise UserError(f'{root.base} has no train_index: run `curate pack` first, or take table = "manifest".')
-    return ("train_index" if packed else "manifest") if table == "auto" else table
+    chosen = ("train_index" if packed else "manifest") if table == "auto" else table
+    check_not_mixed(root, ("duplicates", "selection", chosen))
+    return chosen
 
 
 def _index_name(query: Query, tables: Mapping[str, str]) -> str:
@@ -103,14 +108,25 @@ def _list_named_files(where: str) -> list[str]:
 
 
 def _table_version(root: Root, table: str) -> Any:
-    """What changes when the table does: published files never change under their names."""
+    """What changes when the table does. A later round replaces row files under their names, so their state counts."""
     if table == "train_index":
         return (root.current(table) or {})["fingerprint"]
     folders = [f for f in root.folders() if f in ("samples", "downloads") or f.startswith("scores_")]
-    units = {folder: root.list(folder) for folder in folders}
+    units = {folder: _list_states(root, folder) for folder in folders}
     configs = [root.read_record(f"{f}/_config.json", STAGE_CONFIG) for f in folders if "_config.json" in units[f]]
     versioned = [(root.current(t) or {}).get("fingerprint") for t in ("duplicates", "selection", "train_index")]
     return fingerprint([units, configs, versioned])
+
+
+def _list_states(root: Root, folder: str) -> dict[str, list[str]]:
+    """Name of each file of `folder` → what its listing says of the file: its size, and its date or tag."""
+    names = set(root.list(folder))
+    entries = {entry["name"].rsplit("/", 1)[-1]: entry for entry in root.fs.ls(root.full(folder), detail=True)}
+    return {
+        name: [str(entry[key]) for key in _STATE if entry.get(key) is not None]
+        for name, entry in sorted(entries.items())
+        if name in names
+    }
 
 
 @contextlib.contextmanager

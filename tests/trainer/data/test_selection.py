@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from curation import schema
 from curation.adopt import adopt
+from curation.errors import UserError
 from curation.storage import Root
 from tests.support import small_root
 from tests.support.trainer import roots
 from tests.trainer.data.conftest import Packed
 from trainer.data import Loader, selection
 from trainer.data.index import META, Index
-from trainer.data.selection import Query, open_index
+from trainer.data.selection import Query, choose_table, open_index
 
 
 def test_raw_shards_by_the_manifest(tmp_path: Path) -> None:
@@ -40,6 +42,31 @@ def test_raw_shards_by_the_manifest(tmp_path: Path) -> None:
     assert {made.samples[uid]["source"] for batch in kept for uid in batch["uid"]} == {"coyo"} and not kept.replaced
 
 
+def test_an_index_over_raw_shards_sees_a_later_round(tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    root.create()
+    made = small_root.build(root)
+    first = open_index(Query(roots={"r": root}), tmp_path / "cache")
+    lost = next(uid for uid, row in made.downloads.items() if row["status"] == "timeout")
+    came = next(row for uid, row in made.downloads.items() if made.units[uid] == made.units[lost] and row["shard"])
+    made.downloads[lost] = came | {"uid": lost, "fetch_round": 1}
+    small_root.write_downloads(made, made.units[lost])
+    second = open_index(Query(roots={"r": root}), tmp_path / "cache")
+    assert len(second) == len(first) + 1
+
+
+def test_a_root_of_mixed_versions_is_refused_with_the_command_to_run(packed: Packed, tmp_path: Path) -> None:
+    shutil.copytree(packed.root.path, tmp_path / "root")
+    root = Root(tmp_path / "root")
+    current = root.current("train_index")
+    assert current is not None
+    root.publish_current("train_index", current["fingerprint"], current["files"], {}, {"selection": "0" * 12})
+    root.publish_current("selection", "1" * 12, [], {}, {})
+    with pytest.raises(UserError, match=r"train_index was made from other selection .*: run `curate pack`"):
+        open_index(Query(roots={"r": root}), tmp_path / "cache")
+    assert choose_table(root, "manifest") == "manifest"
+
+
 def test_adopted_shards_lie_anywhere(tmp_path: Path) -> None:
     """Absolute paths, as `curate adopt` records the tars of an img2dataset folder."""
     root = Root(tmp_path / "root")
@@ -47,6 +74,8 @@ def test_adopted_shards_lie_anywhere(tmp_path: Path) -> None:
     made = small_root.build(root)
     outside = tmp_path / "img2dataset"
     outside.mkdir()
+    inputs = [{"path": f"{outside}/00000.tar"}]
+    root.publish_json("plans/ffffffff.json", {"number": 1, "adopted": True, "inputs": inputs})
     for unit in small_root.UNITS:
         table = root.read_parquet(f"downloads/{unit}.parquet").to_pylist()
         for row in table:
