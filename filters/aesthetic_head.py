@@ -8,27 +8,42 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from curation.errors import UserError
+from curation.npy import read_arrays
 from filters.base import Filter
+
+MAX_BYTES = 1 << 24
+"""A head of 1,280 numbers takes some kilobytes."""
 
 
 @functools.lru_cache(maxsize=4)
 def _linear(path: str) -> tuple[np.ndarray, float]:
     """Weight `[d]` and bias of the head. Raises UserError when the file holds no such head."""
     try:
-        if path.endswith(".npz"):
-            state = dict(np.load(path))
-        else:
-            import torch
-
-            state = {k: v.numpy() for k, v in torch.load(path, map_location="cpu", weights_only=True).items()}
-        return state["weight"].astype(np.float64).reshape(-1), float(state["bias"].reshape(()))
-    except (OSError, KeyError, AttributeError, ValueError, RuntimeError) as error:
+        if Path(path).stat().st_size > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+        state = read_arrays(path, MAX_BYTES) if path.endswith(".npz") else _read_state(path)
+        weight = np.asarray(state["weight"], np.float64).reshape(-1)
+        return weight, float(np.asarray(state["bias"], np.float64).reshape(()))
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} holds no linear head (weight [1, d], bias [1]) as .pth or .npz: {error}.") from error
+
+
+def _read_state(path: str) -> dict[str, np.ndarray]:
+    """The tensors of a state dict. Raises ValueError."""
+    import torch
+
+    try:
+        return {
+            name: tensor.numpy() for name, tensor in torch.load(path, map_location="cpu", weights_only=True).items()
+        }
+    except Exception as error:  # what a damaged or hostile pickle raises has no list
+        raise ValueError((str(error).strip().splitlines() or [type(error).__name__])[0]) from error
 
 
 @dataclass(frozen=True, kw_only=True)

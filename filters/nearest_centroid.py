@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.errors import UserError
+from curation.npy import read_array
 from filters.base import Filter
 
 CELLS = 1 << 24
@@ -22,10 +23,9 @@ CELLS = 1 << 24
 
 def _array(path: str, what: str) -> np.ndarray:
     try:
-        values: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return read_array(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"The {what} file {path} cannot be read as a .npy array: {error}.") from error
-    return values
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -40,8 +40,10 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 def _centroids(path: str) -> np.ndarray:
     """Centroids `[k, d]` float32 of length 1."""
     values = _array(path, "centroids")
-    if values.ndim != 2 or not len(values) or not np.isfinite(_unit(values)).all():
-        raise UserError(f"The centroids file {path} must hold finite non-zero rows [k, d], not {values.shape}.")
+    if values.ndim != 2 or values.dtype.kind not in "fiu" or not len(values) or not np.isfinite(_unit(values)).all():
+        raise UserError(
+            f"The centroids file {path} must hold finite non-zero rows [k, d], not {values.dtype} {values.shape}."
+        )
     return _unit(values)
 
 

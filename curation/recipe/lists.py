@@ -20,7 +20,7 @@ def read_list(path: str) -> tuple[str, ...]:
     if "://" in path:
         raise ExpressionError(f"{path} is no file of this machine: download it and name the copy")
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise ExpressionError(f"there is no file {path}") from error
     except (OSError, UnicodeError) as error:

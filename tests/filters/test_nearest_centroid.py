@@ -67,10 +67,14 @@ def test_files_that_do_not_fit_are_one_sentence(files: dict[str, str], tmp_path:
     np.save(tmp_path / "flat.npy", np.ones(8))
     np.save(tmp_path / "far.npy", np.array([20]))
     (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY")
+    np.savez(tmp_path / "many.npy.npz", a=np.ones((2, 8)))
+    np.save(tmp_path / "text.npy", np.array([["a", "b"]]))
     for options, sentence in (
         ({"centroids": str(tmp_path / "flat.npy")}, r"finite non-zero rows \[k, d\]"),
         ({"centroids": str(tmp_path / "none.npy")}, "cannot be read"),
         ({"centroids": str(tmp_path / "torn.npy")}, "cannot be read"),
+        ({"centroids": str(tmp_path / "many.npy.npz")}, "cannot be read"),
+        ({"centroids": str(tmp_path / "text.npy")}, "finite non-zero rows"),
         (files | {"targets": str(tmp_path / "flat.npy")}, "centroid numbers"),
         (files | {"targets": str(tmp_path / "far.npy")}, "names centroid 20, and there are 20"),
     ):

@@ -224,6 +224,18 @@ def test_wrong_use_is_one_sentence_before_anything_is_loaded(
     assert says in told and told.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "{", "[]", '{"sets": {"a": {"crop": {"accuracy": "high"}}}}', '{"sets": {"a": 3}}', "\xff"]
+)
+def test_a_file_that_holds_no_results_is_one_sentence(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.json").write_bytes(text.encode("latin-1"))
+    assert evaluate.main(["--table", str(tmp_path / "r.json")]) == 2
+    told = capsys.readouterr().err
+    assert "is no results file" in told and told.count("\n") == 1
+
+
 def test_command_writes_results_that_the_table_reads(
     checkpoint: Path, classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

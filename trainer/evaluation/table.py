@@ -154,9 +154,12 @@ def _cell(value: float | None) -> str:
 def read_results(file: Path) -> Results:
     """The sets of a results file. Raises UserError when it is none."""
     try:
-        sets = json.loads(file.read_text())["sets"]
-        return {name: {way: dict(values) for way, values in ways.items()} for name, ways in sets.items()}
+        sets = json.loads(file.read_bytes())["sets"]
+        return {
+            name: {way: {measured: float(value) for measured, value in values.items()} for way, values in ways.items()}
+            for name, ways in sets.items()
+        }
     except FileNotFoundError as error:
         raise UserError(f"There is no results file {file}: write one with --out.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{file} is no results file of trainer.evaluate.") from error

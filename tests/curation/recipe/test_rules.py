@@ -229,11 +229,11 @@ def test_a_rule_is_not_called_like_a_row_of_the_funnel(name: str) -> None:
 
 
 def test_a_list_is_read_beside_the_recipe_and_its_entries_are_known(tmp_path: Path) -> None:
-    (tmp_path / "blocked.txt").write_text("# hosts\nb.test\n\na.test  # a comment\nit's#1\n")
+    (tmp_path / "blocked.txt").write_text("\ufeff# hosts\nb.test\n\na.test  # a comment\nit's#1\nan\u2028entry\r\n")
     (rule,) = rules.parse(
         {"r": "caption not in file('blocked.txt')"}, COLUMNS, resolve=lambda name: str(tmp_path / name)
     )
-    assert rule.lists == {"blocked.txt": ("a.test", "b.test", "it's#1")}
+    assert rule.lists == {"blocked.txt": ("a.test", "an\u2028entry", "b.test", "it's#1")}
     table = pa.table({"caption": ["a.test", "it's#1", "c.test", None]})
     assert evaluate(rules.passes_sql(rule), table) == [False, False, True, False]
 
