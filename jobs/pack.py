@@ -136,10 +136,10 @@ def is_packed(root: Root) -> bool:
 
 
 def read_score_schemas(root: Root, units: list[str]) -> dict[str, pa.Schema]:
-    """Score tables that cover every unit, with their columns besides uid."""
+    """Score tables that cover every unit, with their columns besides uid; none while there are no units."""
     schemas = {}
     for table in score_tables(root):
-        if set(units) <= set(root.units(table)):
+        if units and set(units) <= set(root.units(table)):
             schema = root.read_parquet(unit_file(table, units[0])).schema
             schemas[table] = pa.schema([field for field in schema if field.name != "uid"])
     return schemas

@@ -273,6 +273,12 @@ def test_captions_that_a_source_will_have_are_known_before_it_is_ingested(root: 
         pack.check(Recipe(sources=(source,), pack=PackConfig(captions={"caption_3": 1.0})), root)
 
 
+def test_scores_without_units_are_no_error(made: SmallRoot) -> None:
+    made.root.publish_parquet(f"scores_caption_length/{UNITS[0]}.parquet", pa.table({"uid": ["0" * 32]}))
+    made.root.remove("plans")
+    pack.check(Recipe(), made.root)
+
+
 @pytest.mark.parametrize("captions", [{"colour": 1.0}, {"width": 1.0}])
 def test_captions_from_no_column_of_text(spark: SparkSession, made: SmallRoot, captions: dict[str, float]) -> None:
     with pytest.raises(UserError, match="is no column of text; those are .*caption.*top_caption"):
