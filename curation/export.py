@@ -38,8 +38,8 @@ _FEATURES = {
 def export(root: Root, form: str, output: str | Path, *, where: str = "") -> None:
     """Write the rows of train_index that meet `where` to the file `output`, which appears once it is whole.
 
-    Formats: "uids" (.npy of dtype u8,u8, sorted), "shards" (the path or URL of each shard, one a line), "parquet"
-    (every column but the places, and `image` with the stored bytes).
+    Formats: "uids" (.npy of dtype u8,u8, sorted; of rows of a DataComp pool the pool's own), "shards" (the path or URL
+    of each shard, one a line), "parquet" (every column but the places, and `image` with the stored bytes).
 
     Raises UserError: nothing packed, wrong SQL, no row, no such folder, or a shard of which only a part is wanted.
     """
@@ -56,7 +56,14 @@ def export(root: Root, form: str, output: str | Path, *, where: str = "") -> Non
 
 
 def _write_uids(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
-    relation = manifest.query(f"select unhex(uid) as uid from train_index where {condition}")
+    """The uids by which DataComp's tools know the rows: a pool's own, which is its `source_id`, else ours."""
+    has_source_id = "source_id" in manifest.query("select * from train_index limit 0").columns
+    own = (
+        "case when regexp_full_match(source_id, '[0-9a-fA-F]{32}') then source_id else uid end"
+        if has_source_id
+        else "uid"
+    )
+    relation = manifest.query(f"select distinct unhex({own}) as uid from train_index where {condition}")
     parts = [b"".join(batch["uid"].to_pylist()) for batch in relation.to_arrow_reader(_BATCH_ROWS)]
     halves = np.frombuffer(b"".join(parts), ">u8").reshape(-1, 2)
     order = np.lexsort((halves[:, 1], halves[:, 0]))

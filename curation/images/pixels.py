@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from curation.images.probe import Header, PictureError
+from curation.images.probe import Header, PictureError, close_scan, lacks_only_end
 from curation.schema import Status
 
 Image.MAX_IMAGE_PIXELS = None  # max_pixels is checked before a decoder runs, with a status of its own
@@ -118,6 +118,15 @@ def decode_pixels(data: bytes, header: Header, reduction: int = 1) -> np.ndarray
 
 
 def _decode_jpeg(data: bytes, header: Header, reduction: int) -> np.ndarray:
+    if not lacks_only_end(header, data):
+        return _decode_whole_jpeg(data, header, reduction)
+    try:
+        return _decode_whole_jpeg(close_scan(header, data), header, reduction)
+    except ValueError as error:
+        raise PictureError(Status.TRUNCATED, f"the JPEG has no end marker, and its scan is cut: {error}") from error
+
+
+def _decode_whole_jpeg(data: bytes, header: Header, reduction: int) -> np.ndarray:
     sides: dict[str, int] = {}
     if reduction > 1:
         sides = {"min_height": -(-header.height // reduction), "min_width": -(-header.width // reduction)}

@@ -32,7 +32,11 @@ BRANDS = {b"avif": "avif", b"avis": "avif", b"mif1": "heic", b"msf1": "heic", b"
 _NO_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-SOS, EXIF = 0xDA, 0xE1
+SOS, EXIF, ICC = 0xDA, 0xE1, 0xE2
+_ICC_PREFIX = b"ICC_PROFILE\0"
+MAX_PROFILE_BYTES = 1 << 20
+END_OF_JPEG = b"\xff\xd9"
+_BEHIND_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 _SCAN = re.compile(rb"\xff\xda")
 MIN_SCAN_BYTES = 10
 MAX_PARTS = 100_000
@@ -65,6 +69,8 @@ class Header(NamedTuple):
     """Whether every pixel is 8-bit grey or colour without transparency, as far as the header says."""
     plain: bool = True
     """Whether OpenCV decodes it as a viewer would: no CMYK, no 16 bits, no grey with a transparent value."""
+    profile: bytes = b""
+    """The embedded ICC profile."""
     scan: int = 0
     """Where a JPEG's first scan begins."""
     scans_follow: bool = False
@@ -110,6 +116,7 @@ def read_header(name: str, data: bytes) -> Header | None:
 def _read_jpeg(data: bytes) -> Header:
     """Read the segments up to the first scan (ITU T.81 B.1)."""
     position, size, exif, progressive = 2, None, b"", False
+    profile: dict[int, bytes] = {}
     for _ in range(MAX_PARTS):
         position = data.find(b"\xff", position)
         if position < 0:
@@ -125,6 +132,8 @@ def _read_jpeg(data: bytes) -> Header:
             size, progressive = struct.unpack_from(">BHHB", data, position + 4), marker in _PROGRESSIVE
         elif marker == EXIF and not exif and data[position + 4 : position + 10] == b"Exif\0\0":
             exif = data[position + 10 : position + 2 + length]
+        elif marker == ICC and data[position + 4 : position + 16] == _ICC_PREFIX:
+            profile[data[position + 16]] = data[position + 18 : position + 2 + length]
         position += 2 + length
     else:
         raise _too_many_parts("jpeg")
@@ -139,6 +148,7 @@ def _read_jpeg(data: bytes) -> Header:
         exif=exif,
         opaque=plain,
         plain=plain,
+        profile=b"".join(profile[number] for number in sorted(profile))[:MAX_PROFILE_BYTES],
         scan=position,
         scans_follow=progressive or data[position + 4] < components,
     )
@@ -163,7 +173,7 @@ def _read_png(data: bytes) -> Header:
     width, height, depth, color = struct.unpack_from(">IIBB", data, 16)
     if data[12:16] != b"IHDR":
         raise PictureError(Status.CORRUPT, f"the PNG begins with {data[12:16]!r}, not with its header")
-    frames, exif, transparent, position = 1, b"", color in (4, 6), 8
+    frames, exif, profile, transparent, position = 1, b"", b"", color in (4, 6), 8
     for _ in range(MAX_PARTS):
         if position + 8 > len(data):
             break
@@ -174,6 +184,8 @@ def _read_png(data: bytes) -> Header:
             transparent = True
         elif kind == b"eXIf" and length <= MAX_EXIF_BYTES:
             exif = data[position + 8 : position + 8 + length]
+        elif kind == b"iCCP" and length <= MAX_PROFILE_BYTES:
+            profile = _inflate_profile(data[position + 8 : position + 8 + length])
         elif kind in (b"IDAT", b"IEND"):
             break
         position += 12 + length
@@ -186,9 +198,19 @@ def _read_png(data: bytes) -> Header:
         height=height,
         frames=max(1, frames),
         exif=exif,
+        profile=profile,
         opaque=not transparent and depth <= 8,
         plain=depth <= 8 and not keyed and frames <= 1,
     )
+
+
+def _inflate_profile(chunk: bytes) -> bytes:
+    """The profile in an iCCP chunk: a name, a zero, the method 0, and zlib's bytes; empty when it cannot be read."""
+    packed = chunk.partition(b"\0")[2][1:]
+    try:
+        return zlib.decompressobj().decompress(packed, MAX_PROFILE_BYTES)
+    except zlib.error:
+        return b""
 
 
 def _check_png(data: bytes) -> None:
@@ -239,7 +261,7 @@ def _read_gif(data: bytes) -> Header:
 
 def _read_webp(data: bytes) -> Header:
     """Read the RIFF chunks (WebP container specification); the size is that of VP8X, else of the only frame."""
-    size, alpha, exif, frames = None, False, b"", 0
+    size, alpha, exif, profile, frames = None, False, b"", b"", 0
     position = 12
     for _ in range(MAX_PARTS):
         if position + 8 > len(data):
@@ -258,6 +280,8 @@ def _read_webp(data: bytes) -> Header:
             alpha = alpha or bool(bits >> 28 & 1)
         elif kind == b"EXIF" and length <= MAX_EXIF_BYTES:
             exif = data[body : body + length].removeprefix(b"Exif\0\0")
+        elif kind == b"ICCP" and length <= MAX_PROFILE_BYTES:
+            profile = data[body : body + length]
         frames += kind == b"ANMF"
         position = body + length + length % 2
     else:
@@ -271,16 +295,36 @@ def _read_webp(data: bytes) -> Header:
         height=size[1],
         frames=max(1, frames),
         exif=exif,
+        profile=profile,
         opaque=opaque,
         plain=frames == 0,
     )
 
 
+def has_end_marker(header: Header, data: bytes) -> bool:
+    """Whether a JPEG has an end marker. No scan contains one; one before the first scan belongs to a thumbnail."""
+    return data.rfind(END_OF_JPEG, header.scan) >= 0
+
+
+def lacks_only_end(header: Header, data: bytes) -> bool:
+    """Whether `data` may be a JPEG of one scan that is whole but for its end marker, as some phones write before a
+    trailer of their own; its decoder tells a whole scan from one that is cut."""
+    return header.format == "jpeg" and header.plain and not header.scans_follow and not has_end_marker(header, data)
+
+
+def close_scan(header: Header, data: bytes) -> bytes:
+    """A JPEG that lacks its end marker up to the first marker behind its scan, or to its end, and an end marker.
+
+    A decoder says then whether the scan is whole: it calls what follows a whole one extraneous, a cut one premature.
+    """
+    behind = _BEHIND_SCAN.search(data, header.scan + 2 + struct.unpack_from(">H", data, header.scan + 2)[0])
+    return data[: behind.start() if behind else len(data)] + END_OF_JPEG
+
+
 def check_whole(header: Header, data: bytes) -> None:
     """Raise PictureError (truncated, or corrupt) when the file does not reach the end that its format promises."""
-    # Decoders fill a truncated JPEG with grey and only warn. No scan contains an end marker; one before the first scan
-    # belongs to a thumbnail.
-    if header.format == "jpeg" and data.rfind(b"\xff\xd9", header.scan) < 0:
+    # Decoders fill a truncated JPEG with grey and only warn.
+    if header.format == "jpeg" and not has_end_marker(header, data) and not lacks_only_end(header, data):
         raise PictureError(Status.TRUNCATED, "the JPEG has no end marker")
     if header.format == "png":
         _check_png(data)

@@ -14,8 +14,17 @@ import cv2
 import numpy as np
 
 from curation.images import pixels as decoding
+from curation.images.colours import convert_to_srgb, has_other_colours
 from curation.images.measure import SHARPNESS_SIDE, Measures, measure
-from curation.images.probe import Header, PictureError, check_whole, has_more_scans, picture_format, read_header
+from curation.images.probe import (
+    Header,
+    PictureError,
+    check_whole,
+    has_more_scans,
+    lacks_only_end,
+    picture_format,
+    read_header,
+)
 from curation.images.resize import Layout, check_target, plan_layout, resize
 from curation.recipe.config import DownloadConfig
 from curation.schema import Status
@@ -70,13 +79,13 @@ def process(data: bytes, config: DownloadConfig, measured: bool = True) -> Store
     """Check, decode, resize, encode and measure `data`. Raises PictureError."""
     header, orientation, layout = _plan_storage(data, config)
     width, height = _shown_size(header, orientation)
-    untouched = _is_unchanged(header, orientation, layout, config)
+    untouched = _is_unchanged(header, data, orientation, layout, config)
     if untouched and not measured:
         return _store_as_fetched(data, header, Measures())
     if not untouched:
         check_target(layout, config)
     reduction = _measuring_reduction(width, height) if untouched else layout.reduction
-    image = decoding.decode_pixels(data, header, reduction)
+    image = convert_to_srgb(decoding.decode_pixels(data, header, reduction), header)
     reduced = -(-header.height // reduction), -(-header.width // reduction)
     if image.shape[:2] not in (reduced, (header.height, header.width)):
         size = f"{image.shape[1]}×{image.shape[0]}"
@@ -108,7 +117,11 @@ def keep(data: bytes, config: DownloadConfig) -> Stored | None:
     if config.measure or config.resize_mode != "no" or picture_format(data) not in KEPT_FORMATS:
         return None
     header, orientation, layout = _plan_storage(data, config)
-    return _store_as_fetched(data, header, Measures()) if _is_unchanged(header, orientation, layout, config) else None
+    return (
+        _store_as_fetched(data, header, Measures())
+        if _is_unchanged(header, data, orientation, layout, config)
+        else None
+    )
 
 
 def _plan_storage(data: bytes, config: DownloadConfig) -> tuple[Header, int, Layout]:
@@ -123,8 +136,12 @@ def _shown_size(header: Header, orientation: int) -> tuple[int, int]:
     return (header.height, header.width) if orientation > 4 else (header.width, header.height)
 
 
-def _is_unchanged(header: Header, orientation: int, layout: Layout, config: DownloadConfig) -> bool:
-    return orientation == 1 and layout.unchanged and _has_wanted_format(header, config)
+def _is_unchanged(header: Header, data: bytes, orientation: int, layout: Layout, config: DownloadConfig) -> bool:
+    """Whether the fetched bytes are what is to be stored; a picture that needs a lenient decoder is encoded anew."""
+    if orientation != 1 or not layout.unchanged or not _has_wanted_format(header, config):
+        return False
+    # Bytes that are stored as they came keep their profile; where pictures are made anew, all are sRGB.
+    return not lacks_only_end(header, data) and (config.resize_mode == "no" or not has_other_colours(header))
 
 
 def _store_as_fetched(data: bytes, header: Header, measures: Measures) -> Stored:

@@ -45,6 +45,16 @@ def test_uids_are_datacomps_npy(made: SmallRoot, tmp_path: Path) -> None:
     assert np.array_equal(found, wanted)
 
 
+def test_rows_of_a_datacomp_pool_have_the_pools_own_uids(made: SmallRoot, tmp_path: Path) -> None:
+    (rel,) = made.root.current("train_index")["files"]  # type: ignore[index]
+    table = made.root.read_parquet(rel)
+    own = [f"{number + 1:032x}" if number < 3 else f"id {number}" for number in range(len(table))]
+    made.root.publish_parquet(rel, table.append_column("source_id", pa.array(own, pa.string())))
+    export(made.root, "uids", tmp_path / "uids.npy")
+    found = {f"{high:016x}{low:016x}" for high, low in np.load(tmp_path / "uids.npy")}
+    assert found == {*own[:3], *table["uid"].to_pylist()[3:]}
+
+
 def test_a_list_of_shards_feeds_webdataset(made: SmallRoot, tmp_path: Path) -> None:
     export(made.root, "shards", tmp_path / "shards.txt")
     urls = (tmp_path / "shards.txt").read_text().splitlines()

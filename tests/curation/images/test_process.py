@@ -251,6 +251,36 @@ def test_scans_times_pixels_are_bounded_decoded_or_not(number: int) -> None:
 
 
 def test_a_torn_scan_behind_a_whole_thumbnail_does_not_stay() -> None:
+    asked = config(resize_mode="no", measure=False)
+    assert keep(torn_behind_thumbnail(), asked) is None
     with pytest.raises(PictureError) as error:
-        keep(torn_behind_thumbnail(), config(resize_mode="no", measure=False))
+        process(torn_behind_thumbnail(), asked)
     assert error.value.status is Status.TRUNCATED
+
+
+TRAILER = b"\0\0\x01\x0a\0\0\0\x18ftypmp42" + bytes(range(1, 250)) * 4
+"""What phones write behind a picture: here the beginning of a video."""
+
+
+@pytest.mark.parametrize("trailer", [b"", TRAILER, b"\xff\xe1" + TRAILER])
+@pytest.mark.parametrize("changes", [{}, {"resize_mode": "no", "measure": False}, {"image_size": 2}])
+def test_a_whole_scan_without_an_end_marker_is_a_picture(trailer: bytes, changes: dict[str, Any]) -> None:
+    """Every viewer shows it. It is encoded anew, because not every decoder is as lenient."""
+    whole = jpeg(64, 48)
+    stored = process(whole[:-2] + trailer, config(encode_format="png", **changes))
+    asked = {"resize_mode": "border", "image_size": 64} if "resize_mode" in changes else changes
+    expected = opened(process(whole, config(encode_format="png", **asked)).data)
+    if "resize_mode" not in changes:
+        assert np.array_equal(np.asarray(opened(stored.data)), np.asarray(expected))
+    assert opened(stored.data).format == "PNG" and stored.format == "jpeg"
+
+
+def test_every_cut_of_a_scan_is_seen() -> None:
+    """A JPEG of one scan that was cut is truncated, or nothing of its pixels is missing."""
+    data, asked = jpeg(64, 48), config(image_size=64, encode_format="png", only_if_bigger=True)
+    whole = process(data, asked).data
+    for end in range(12, len(data), 7):
+        try:
+            assert process(data[:end], asked).data == whole, end
+        except PictureError as error:
+            assert error.status is Status.TRUNCATED, end
