@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 
 from curation.errors import UserError
-from curation.recipe.config import DedupeConfig, EmbedConfig, Recipe
+from curation.recipe.config import DedupeConfig, DownloadConfig, EmbedConfig, Recipe
 from curation.storage import Root
 from curation.tables import METADATA, metadata_file, vectors_file
+from jobs.dedupe import scan_unit
 from jobs.duplicates.arrays import remove_stale_work
 from jobs.duplicates.plan import plan_dedupe
 from jobs.embedders import identify_model
@@ -109,3 +110,25 @@ def test_scratch_of_killed_runs_goes_and_tables_stay(root: Root) -> None:
     remove_stale_work(root, "duplicates", "new")
     assert not root.exists("duplicates/old/work")
     assert root.exists("duplicates/old/part-00000.parquet") and root.exists("duplicates/new/work/b.npy")
+
+
+def test_pictures_that_an_opt_out_list_names_are_not_compared(embedded: Root, tmp_path: Path) -> None:
+    before = plan_dedupe(RECIPE, embedded)
+    (tmp_path / "list.txt").write_text("host1.test\n")
+    listed = dataclasses.replace(RECIPE, download=DownloadConfig(opt_out=(str(tmp_path / "list.txt"),)))
+    plan = plan_dedupe(listed, embedded)
+    assert plan.fp != before.fp
+    rows = [
+        scan_unit(embedded, unit, number, True, lists).num_rows
+        for lists in ((), plan.opt_out)
+        for number, unit in enumerate(plan.units)
+    ]
+    assert (sum(rows[:2]), sum(rows[2:])) == (6, 4)
+
+
+def test_vectors_of_equal_size_with_other_values_are_compared_anew(embedded: Root) -> None:
+    before = plan_dedupe(RECIPE, embedded).fp
+    unit = embedded.units("downloads")[0]
+    data = embedded.read_bytes(vectors_file(unit))
+    embedded.publish(vectors_file(unit), data[:-1] + bytes([data[-1] ^ 1]))
+    assert plan_dedupe(RECIPE, embedded).fp != before
