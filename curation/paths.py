@@ -63,6 +63,31 @@ def find_listed(pattern: str, subject: str) -> list[str]:
         raise UserError(f"{subject}: {pattern} cannot be looked up: {' '.join(str(error).split())}") from error
 
 
+def find_folders(pattern: str) -> list[str]:
+    """The folders that `pattern` names, sorted within each wildcard; `pattern` itself when it is no pattern.
+
+    Raises UserError when one of its paths names no folder, and for a store that cannot be asked.
+    """
+    if not _WILDCARDS & set(pattern):
+        return [pattern]
+    try:
+        fs, inner = file_system(pattern)
+        if fs.exists(inner):
+            return [pattern]
+        found = [name for path in expand_braces(inner) for name in _match_folders(fs, path)]
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"{pattern} cannot be looked up: {' '.join(str(error).split())}") from error
+    return [name if fs is LOCAL else fs.unstrip_protocol(name) for name in found]
+
+
+def _match_folders(fs: Any, path: str) -> list[str]:
+    entries = {path: fs.info(path)} if fs.exists(path) else fs.glob(path, detail=True)
+    folders = sorted(name.rstrip("/") for name, entry in entries.items() if entry["type"] == "directory")
+    if not folders:
+        raise UserError(f"Nothing matches {path} that is a folder: check the path.")
+    return folders
+
+
 def file_system(path: str) -> tuple[Any, str]:
     """The file system of `path` and its name there; a path without protocol is local, whatever its characters."""
     if "://" not in path:

@@ -121,7 +121,12 @@ def _add_query(commands: Commands) -> None:
 def _add_adopt(commands: Commands) -> None:
     text = "take img2dataset output folders in, without copying"
     adopt = commands.add_parser("adopt", help=text, description=text)
-    adopt.add_argument("folders", nargs="+", metavar="IMG2DATASET_DIR", help="folder with NNNNN.tar and NNNNN.parquet")
+    adopt.add_argument(
+        "folders",
+        nargs="+",
+        metavar="IMG2DATASET_DIR",
+        help="folder with NNNNN.tar and NNNNN.parquet, or a pattern of such folders",
+    )
     adopt.add_argument("--root", required=True, metavar="ROOT", help="folder or URL that takes the tables")
     adopt.set_defaults(action=_adopt)
 
@@ -241,10 +246,12 @@ def _query(arguments: argparse.Namespace) -> None:
 
 def _adopt(arguments: argparse.Namespace) -> None:
     from curation.adopt import adopt
+    from curation.paths import find_folders
 
     root = Root(arguments.root)
+    folders = [folder for pattern in arguments.folders for folder in find_folders(pattern)]
     with hold_root(root):
-        adopt(root, arguments.folders)
+        adopt(root, folders)
 
 
 def _export(arguments: argparse.Namespace) -> None:

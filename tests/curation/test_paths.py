@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from curation.errors import UserError
-from curation.paths import expand_braces, find_files, find_listed
+from curation.paths import expand_braces, find_files, find_folders, find_listed
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,18 @@ def test_a_plain_path_is_left_to_its_reader_and_a_pattern_is_looked_up(tmp_path:
         find_listed(f"{tmp_path}/{{3..4}}.txt", "s")
     with pytest.raises(UserError, match="^s: unheard://h/[*] cannot be looked up"):
         find_listed("unheard://h/*", "s")
+
+
+def test_patterns_name_folders_where_folders_are_wanted(tmp_path: Path) -> None:
+    for name in ("a1", "a2", "b", "odd[1]"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a3").touch()
+    found = {
+        "a*": ["a1", "a2"], "{a1,b}": ["a1", "b"], "a{1..2}": ["a1", "a2"], "*": ["a1", "a2", "b", "odd[1]"],
+        "odd[1]": ["odd[1]"], "none": ["none"],
+    }  # fmt: skip
+    for pattern, names in found.items():
+        assert find_folders(f"{tmp_path}/{pattern}") == [f"{tmp_path}/{name}" for name in names]
+    for pattern in ("c*", "a{1..3}"):
+        with pytest.raises(UserError, match="Nothing matches .* that is a folder: check the path"):
+            find_folders(f"{tmp_path}/{pattern}")
