@@ -19,7 +19,16 @@ from typing import IO, Any, BinaryIO
 import fsspec
 
 from curation.errors import UserError
-from curation.places import WEB, check_inside, check_outside, check_scheme, folder_of, is_elsewhere, web_options
+from curation.places import (
+    WEB,
+    check_inside,
+    check_name,
+    check_outside,
+    check_scheme,
+    folder_of,
+    is_elsewhere,
+    web_options,
+)
 from curation.private_folder import make_private_folder, private_folder_path
 
 Names = list[str]
@@ -29,6 +38,10 @@ SCRATCH = ".scratch"
 
 
 LOCAL = fsspec.filesystem("file")
+
+
+def _full_path(path: str) -> str:
+    return str(LOCAL._strip_protocol(path))
 
 
 class Files:
@@ -53,10 +66,13 @@ class Files:
         self._connect()
 
     def _connect(self) -> None:
+        check_name(self.base)
         try:
             # Listings are not cached, because other machines publish files at the same time.
-            options = {"use_listings_cache": False, **self.storage_options} if "://" in self.base else {}
-            self.fs, path = fsspec.core.url_to_fs(self.base, **options)
+            options = {"use_listings_cache": False, **self.storage_options}
+            is_url = "://" in self.base
+            # A path without protocol is a folder on this machine, whatever its characters: `::` begins no other store.
+            self.fs, path = fsspec.core.url_to_fs(self.base, **options) if is_url else (LOCAL, _full_path(self.base))
         except (ImportError, ValueError) as error:
             raise UserError(f"Cannot open the root {self.base}: {error}.") from error
         self.path = path.rstrip("/") if path.rstrip("/") else path

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import re
 import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ WEB = ("http", "https")
 SCHEMES = (*WEB, "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hdfs", "webhdfs")
 """What a folder that is adopted may begin with, besides the scheme of the root itself. The other file systems of fsspec
 run commands (git), open what another one names (simplecache, zip, reference), or are of no use for shards."""
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 POLICY = AddressPolicy()
 """Downloads connect to the same addresses, save those that a recipe allows besides."""
 
@@ -33,6 +35,15 @@ class ForeignPlaceError(UserError):
 def is_elsewhere(rel: str) -> bool:
     """Whether `rel` is a full path or URL and no path relative to ROOT."""
     return rel.startswith("/") or "://" in rel
+
+
+def check_name(base: str) -> None:
+    """Raise UserError for the name of a root that its sentences or its store cannot bear."""
+    if CONTROLS.search(base):
+        raise UserError(f"The root {base!r} has control characters in its name: choose a name without them.")
+    if "://" in base and set(base) & set("*?["):
+        # The stores' own clients take these for patterns when they delete.
+        raise UserError(f"The root {base} has one of the characters * ? [ in its name: choose a name without them.")
 
 
 def folder_of(path: str) -> str:

@@ -67,7 +67,8 @@ def _curate(folder: Path) -> None:
 
 def settings(meta: Path, web: Web) -> list[str]:
     """What recipe `demo` leaves open: the metadata that lies in `meta`, and the port of `web`."""
-    paths = [f'sources.{n}.paths=["{meta.resolve() / name}"]' for n, name in enumerate(metadata.FILES.values())]
+    files = [json.dumps(str(meta.resolve() / name), ensure_ascii=False) for name in metadata.FILES.values()]
+    paths = [f"sources.{number}.paths=[{file}]" for number, file in enumerate(files)]
     places = [f'download.connect_to={{"{host}" = "{place}"}}' for host, place in web.connect_to.items()]
     return paths + places
 
