@@ -10,14 +10,16 @@ KEY.0.webp and KEY.output.cls are a picture and its class too.
 
 from __future__ import annotations
 
+import io
 import re
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from curation.adopt.tar import DamagedTarError, walk
 from curation.errors import UserError
+from curation.shards import BLOCK
 from trainer.evaluation.encoder import PICTURE_SUFFIXES, Picture, Stretch
 from trainer.evaluation.lines import read_word, split_lines
 
@@ -132,12 +134,13 @@ def _pair(sample: _Sample, path: Path, beside: str) -> tuple[Picture, str]:
 def _list_members(path: Path) -> Iterator[_Member]:
     """The regular members of the tar, in their order. Raises UserError when it is none, or not whole."""
     try:
-        size = path.stat().st_size
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                if member.offset_data + max(member.size, 0) > size or member.size < 0:
-                    raise tarfile.ReadError(f"{member.name} ends behind the end of the file")
-                if member.isreg():
-                    yield _Member(member.name, Stretch(path, member.offset_data, member.size))
-    except (tarfile.TarError, OSError, ValueError) as error:
+        with path.open("rb") as f:
+            size = f.seek(0, io.SEEK_END)
+            f.seek(max(0, size - BLOCK))
+            if f.read() != bytes(BLOCK):  # one cut between two members would be a smaller set
+                raise DamagedTarError(size, "no block of zeros ends it")
+            for entry in walk(f, size):
+                if entry.member is not None:
+                    yield _Member(entry.name, Stretch(path, entry.member.offset, entry.member.size))
+    except (DamagedTarError, OSError) as error:
         raise UserError(f"{path} is no whole tar of pictures ({error}).") from error

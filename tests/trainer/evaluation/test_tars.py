@@ -79,13 +79,24 @@ def test_captions_keep_separators_of_other_kinds_inside(tmp_path: Path) -> None:
     assert sources.read_captions(tmp_path).texts == ("A kite\u2028over the sea", "A boy")
 
 
-@pytest.mark.parametrize("size", [-512, 8 << 60])
-def test_a_tar_whose_header_lies_about_a_size_is_one_sentence(size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("size", [-512, 8 << 30, 8 << 60])
+def test_a_tar_whose_header_lies_about_a_size_is_one_sentence(size: int, kind: bytes, tmp_path: Path) -> None:
     folder = write_set(tmp_path, [("a.jpg", PICTURE)])
     info = tarfile.TarInfo("b.cls")
-    info.size = size
+    info.size, info.type = size, kind
     tar = folder / "test" / "0.tar"
     tar.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + tar.read_bytes())
     with pytest.raises(UserError, match="is no whole tar") as caught:
         sources.read_classes(folder, ["{}"])
     assert "\n" not in str(caught.value)
+
+
+def test_a_tar_that_is_cut_between_two_samples_is_no_smaller_set(tmp_path: Path) -> None:
+    folder = write_set(tmp_path, [("a.cls", b"0"), ("a.jpg", PICTURE), ("b.cls", b"1"), ("b.jpg", PICTURE)])
+    tar = folder / "test" / "0.tar"
+    with tarfile.open(tar) as archive:
+        cut = archive.getmember("b.cls").offset
+    tar.write_bytes(tar.read_bytes()[:cut])
+    with pytest.raises(UserError, match="is no whole tar"):
+        sources.read_classes(folder, ["{}"])
