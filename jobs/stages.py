@@ -50,4 +50,4 @@ def load_stages(names: Iterable[str] = STAGES) -> list[Stage]:
 
 def _load(name: str) -> Stage:
     module = importlib.import_module(STAGES[name][0])
-    return Stage(name, module.check, module.run)
+    return Stage(name, module.check, module.run, getattr(module, "run_here", None))

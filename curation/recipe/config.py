@@ -235,6 +235,19 @@ class ScoresConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelectConfig:
+    """What DuckDB may take where `curate select` and `--what-if` run on one machine."""
+
+    memory_gb: float = setting(2.0, content=False, between=(0.1, 65_536.0))
+    """Rows, sorts and joins beyond it go to disk: to ROOT/.scratch, or for a question to the private folder."""
+    threads: int | None = setting(None, content=False, between=(1, 4_096))
+    """None means one for each core that this process may use."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PackConfig:
     """Train shards, cut by count, or by bytes where `num_bytes_per_shard` is given."""
 
@@ -262,6 +275,7 @@ class Recipe:
     filters: dict[str, dict[str, Any]] = setting({}, content=True)
     scores: dict[str, ScoresConfig] = setting({}, content=True)
     rules: dict[str, str] = setting({}, content=True)
+    select: SelectConfig = field(default_factory=SelectConfig)
     pack: PackConfig = field(default_factory=PackConfig)
     folder: str = setting(".", content=False)
     """Where relative paths start: the recipe's own folder."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ BROKEN_PIPE = 141
 """What a shell shows of a program that SIGPIPE ended."""
 Check = Callable[[Recipe, Root], None]
 Run = Callable[[Any, Recipe, Root], None]
+RunHere = Callable[[Recipe, Root], None]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Stage:
     Spark session and writes nothing. The root need not exist yet: an earlier stage may make it."""
     run: Run
     """`run(spark, recipe, root)` does what is left to do. Raises UserError before anything is written."""
+    run_here: RunHere | None = None
+    """`run_here(recipe, root)` does the same on this machine without Spark; None where only Spark does it."""
 
 
 def run_guarded(action: Callable[[], int | None]) -> int:
@@ -66,7 +71,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_stages(stages: Sequence[Stage], arguments: argparse.Namespace) -> None:
-    """Check recipe and root for all `stages`, start Spark once, and run them in order, saying which one is at work.
+    """Check recipe and root for all `stages`, and run them in order, saying which one is at work.
 
     Another run on the same root is waited for.
 
@@ -82,7 +87,25 @@ def run_stages(stages: Sequence[Stage], arguments: argparse.Namespace) -> None:
 
 
 def run_loaded(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
-    """Start Spark once, and run `stages` in order. Raises UserError or OSError, whatever a stage ends of."""
+    """Run `stages` in order. Raises UserError or OSError, whatever a stage ends of.
+
+    Spark starts, once, before the first stage that needs it: that takes a Java, seconds and memory.
+    """
+    for needs_spark, group in itertools.groupby(stages, lambda stage: stage.run_here is None):
+        if needs_spark:
+            _run_on_spark(list(group), recipe, root)
+        else:
+            _run_here(list(group), recipe, root)
+
+
+def _run_here(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
+    for stage in stages:
+        if stage.run_here is not None:
+            with _timed(stage):
+                stage.run_here(recipe, root)
+
+
+def _run_on_spark(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
     # Looking at a root, and being told of a mistake in the recipe, should not wait for pyspark.
     from jobs.spark.errors import keep_trace
     from jobs.spark.log import open_log
@@ -92,10 +115,16 @@ def run_loaded(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
         with keep_trace(root, log):
             spark = session("curate", log)
         for stage in stages:
-            started = time.monotonic()
-            with keep_trace(root, log):
+            with _timed(stage), keep_trace(root, log):
                 stage.run(spark, recipe, root)
-            write_error(f"{stage.name:9} done in {time.monotonic() - started:6.1f} s\n")
+
+
+@contextlib.contextmanager
+def _timed(stage: Stage) -> Iterator[None]:
+    """Say how long the stage took, when it is done."""
+    started = time.monotonic()
+    yield
+    write_error(f"{stage.name:9} done in {time.monotonic() - started:6.1f} s\n")
 
 
 def check_stages(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:

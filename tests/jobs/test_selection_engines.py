@@ -1,0 +1,102 @@
+"""One selection by two engines: DuckDB on this machine and Spark write the same files, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from curation.recipe.config import DownloadConfig, Recipe, load_recipe
+from curation.storage import Root
+from jobs import selection
+from tests.support.command import contents
+from tests.support.demo_run import REPOSITORY
+from tests.support.scored_root import build_scored_root, shipped_recipes
+from tests.support.small_root import SmallRoot
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+WHOLE = {
+    "deduplicated": "duplicate_of is null",
+    "close": "duplicate_similarity is null or duplicate_similarity < 0.99",
+    "rare": "count(*) over (partition by aesthetic) <= 40",
+    "likely": "clip_similarity >= quantile(clip_similarity, 0.2) over (partition by source)",
+    "wide": "aspect_ratio >= quantile(aspect_ratio, 0.1)",
+    "first": "row_number() over (partition by pwatermark, source order by aspect_ratio desc, caption) <= 12",
+    "named": "lower(trim(caption)) not in file('words.txt')",
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SmallRoot:
+    root = Root(tmp_path_factory.mktemp("engines") / "root")
+    root.create()
+    return build_scored_root(root)
+
+
+def _recipes() -> dict[str, Recipe]:
+    words = str(REPOSITORY / "tests" / "filters")
+    return {
+        "whole": Recipe(filters={"aspect_ratio": {}}, rules=WHOLE, folder=words),
+        **{name: _for_small_pictures(load_recipe(name)) for name in ("coyo-700m", "datacomp-1b", "metaclip", "demo")},
+    }
+
+
+def _for_small_pictures(recipe: Recipe) -> Recipe:
+    """The recipe without the rules that no picture of this root passes."""
+    return replace(recipe, rules={k: text for k, text in recipe.rules.items() if k not in ("bytes", "min_side")})
+
+
+@pytest.mark.parametrize("name", _recipes())
+def test_duckdb_and_spark_write_the_same_bytes(spark: SparkSession, made: SmallRoot, name: str) -> None:
+    reasons = _select_by_both(spark, made.root, _recipes()[name])
+    assert reasons & {*_recipes()[name].rules} and {None, "download:timeout"} < reasons
+    assert name != "whole" or len(reasons & {*WHOLE}) > 4
+
+
+def test_pictures_of_an_opt_out_list_are_withdrawn_by_both(
+    spark: SparkSession, made: SmallRoot, tmp_path: Path
+) -> None:
+    (tmp_path / "gone.txt").write_text("host1.test\n")
+    whole = _recipes()["whole"]
+    recipe = replace(whole, download=DownloadConfig(opt_out=(str(tmp_path / "gone.txt"),)))
+    assert {None, "opted_out", "wide", "deduplicated"} < _select_by_both(spark, made.root, recipe)
+
+
+def _select_by_both(spark: SparkSession, root: Root, recipe: Recipe) -> set[str | None]:
+    """The reasons of the selection, which both engines make in the same bytes."""
+    folder = Path(root.full("selection"))
+    root.remove("selection")
+    selection.run(spark, recipe, root)
+    by_spark = contents(folder)
+    root.remove("selection")
+    selection.run_here(recipe, root)
+    assert contents(folder) == by_spark
+    files = (root.current("selection") or {})["files"]
+    return {reason for rel in files for reason in root.read_parquet(rel)["reason"].to_pylist()}
+
+
+def test_there_are_recipes_with_each_kind_of_global_rule() -> None:
+    assert {"coyo-700m", "datacomp-1b", "metaclip", "demo"} < set(shipped_recipes())
+    text = " ".join(rule for recipe in _recipes().values() for rule in recipe.rules.values())
+    assert all(word in text for word in ("count(*) over", "row_number() over", "quantile(", "duplicate_of", "file("))
+
+
+def test_select_looks_for_no_java(made: SmallRoot, tmp_path: Path) -> None:
+    made.root.remove("selection")
+    asked = tmp_path / "asked"
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\ntouch {asked}\nexit 1\n")
+    java.chmod(0o755)
+    call = [sys.executable, "-m", "jobs.cli", "select", "--recipe", "coyo-700m", "--root", made.root.path]
+    environment = os.environ | {"PATH": str(java.parent), "JAVA_HOME": str(tmp_path)}
+    ended = subprocess.run(call, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and ended.stderr.startswith("select "), ended.stderr
+    assert made.root.current("selection") is not None and not asked.exists()
