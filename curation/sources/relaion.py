@@ -1,4 +1,4 @@
-"""Re-LAION-2B research and research-safe: lower-case `url` and `caption`; only the scores are confirmed."""
+"""Re-LAION-2B research and research-safe, whose data cards are gated: names as public scripts read them."""
 
 from curation.sources import SourceFormat
 
