@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from curation.errors import UserError
 from curation.files import whole_file
 from curation.manifest.manifest import Manifest
+from curation.progress import bar
 from curation.shards import picture_extension, read_member
 from curation.storage import Root
 
@@ -88,16 +89,18 @@ def _write_shards(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
 
 
 def _write_parquet(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
+    (num_rows,) = manifest.query(f"select count(*) from train_index where {condition}").fetchall()[0]
     relation = manifest.query(f'select * from train_index where {condition} order by shard, "offset"')
     reader = relation.to_arrow_reader(ROWS_PER_GROUP)
     kept = [field for field in reader.schema if field.name not in _PLACES]
     image = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     schema = pa.schema([*kept, image], metadata=_describe_features(kept))
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer, bar(num_rows, "export") as progress:
         for batch in reader:
             pictures = [_read_picture(manifest.root, row) for row in batch.select(["uid", *_PLACES[:3]]).to_pylist()]
             columns = [batch[field.name] for field in kept]
             writer.write_table(pa.Table.from_arrays([*columns, pa.array(pictures, image.type)], schema=schema))
+            progress.update(batch.num_rows)
 
 
 def _read_picture(root: Root, row: dict[str, Any]) -> dict[str, Any]:

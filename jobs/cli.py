@@ -16,11 +16,12 @@ from typing import TypeAlias
 
 from curation import __version__
 from curation.errors import UserError
+from curation.progress import be_quiet
 from curation.recipe.config import load_recipe
 from curation.root_lock import hold_root
 from curation.storage import Root
 from curation.terminal import write_error, write_out
-from jobs.spark.stage import add_arguments, add_recipe_arguments, check_stages, run_guarded, run_stages
+from jobs.spark.stage import add_arguments, add_quiet, add_recipe_arguments, check_stages, run_guarded, run_stages
 from jobs.stages import STAGES, load_stages, plan_stages
 
 MAX_MISSING = 5
@@ -61,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("root", metavar="ROOT", help=ROOT_HELP)
         command.set_defaults(action=action)
+        if name != "status":
+            add_quiet(command)
         if name == "verify":
             command.add_argument("--quick", action="store_true", help="sizes, what is missing, and small files alone")
             command.add_argument("--all", action="store_true", help="say every difference, not the first one alone")
@@ -103,6 +106,7 @@ def _add_report(commands: Commands) -> None:
     report = commands.add_parser("report", help=text, description=text)
     report.add_argument("root", metavar="ROOT", help=ROOT_HELP)
     report.add_argument("--output", default="report.html", metavar="FILE.html", help="the page (report.html)")
+    add_quiet(report)
     report.set_defaults(action=_report)
 
 
@@ -128,6 +132,7 @@ def _add_adopt(commands: Commands) -> None:
         help="folder with NNNNN.tar and NNNNN.parquet, or a pattern of such folders",
     )
     adopt.add_argument("--root", required=True, metavar="ROOT", help="folder or URL that takes the tables")
+    add_quiet(adopt)
     adopt.set_defaults(action=_adopt)
 
 
@@ -139,6 +144,7 @@ def _add_export(commands: Commands) -> None:
     export.add_argument("--format", choices=forms, required=True, help="uids is DataComp's .npy")
     export.add_argument("--output", required=True, metavar="FILE", help="the file to write")
     export.add_argument("--where", default="", metavar="SQL", help="condition on train_index")
+    add_quiet(export)
     export.set_defaults(action=_export)
 
 
@@ -279,6 +285,7 @@ def _act(words: list[str]) -> int | None:
     whole = parser()
     _refuse_unknown(whole, words[0])
     arguments = whole.parse_args(words)
+    be_quiet(getattr(arguments, "quiet", False))
     status: int | None = arguments.action(arguments)
     return status
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from html import escape
 from importlib import resources
 
 from curation.manifest.manifest import Manifest
+from curation.progress import bar
 from curation.report import charts, pictures
 from curation.report.funnel import FunnelRow, funnel
 
@@ -22,13 +24,11 @@ def render_page(manifest: Manifest) -> str:
     rows = funnel(manifest)
     rules = {row.reason: row.detail for row in rows if row.stage == "pictures" and row.reason and row.count}
     counts = {row.reason or row.stage: row.count for row in rows if row.stage in ("pictures", "kept")}
-    parts = [
-        _render_section("Funnel", _render_funnel(rows)),
-        _render_section("Sources", _render_sources(manifest)),
-        _render_section("Scores", _render_scores(manifest)),
-        *(_render_section(_title(reason, counts), html) for reason, html in pictures.render_galleries(manifest, rules)),
-        _render_section("Downloads that failed", pictures.render_failures(manifest)),
-    ]
+    with bar(4 + len(rules), "report", "part") as progress:
+        parts = []
+        for part in _render_parts(manifest, rows, rules, counts):
+            parts.append(part)
+            progress.update()
     style = resources.files("curation.report").joinpath("style.css").read_text(encoding="utf-8")
     name = escape(manifest.root.base.rstrip("/").rsplit("/", 1)[-1])
     return (
@@ -37,6 +37,17 @@ def render_page(manifest: Manifest) -> str:
         f'<meta name="viewport" content="width=device-width"><title>{name}: curation report</title>'
         f"<style>{style}</style></head><body><h1>{name}</h1>{''.join(parts)}</body></html>\n"
     )
+
+
+def _render_parts(
+    manifest: Manifest, rows: list[FunnelRow], rules: dict[str, str], counts: dict[str, int]
+) -> Iterator[str]:
+    yield _render_section("Funnel", _render_funnel(rows))
+    yield _render_section("Sources", _render_sources(manifest))
+    yield _render_section("Scores", _render_scores(manifest))
+    for reason, html in pictures.render_galleries(manifest, rules):
+        yield _render_section(_title(reason, counts), html)
+    yield _render_section("Downloads that failed", pictures.render_failures(manifest))
 
 
 def _render_section(title: str, html: str) -> str:

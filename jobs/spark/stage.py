@@ -14,11 +14,14 @@ from typing import Any
 
 from curation.errors import UserError
 from curation.failures import describe_failure
+from curation.progress import be_quiet, is_quiet
 from curation.recipe.config import Recipe, load_recipe
 from curation.root_lock import hold_root
 from curation.storage import Root
 from curation.terminal import write_error
 
+DIVIDED_BY_SPARK = ("ingest", "dedupe", "select", "pack")
+"""Stages whose progress Spark knows; the others count their units themselves."""
 BROKEN_PIPE = 141
 """What a shell shows of a program that SIGPIPE ended."""
 Check = Callable[[Recipe, Root], None]
@@ -62,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--recipe, --root and --set, the same for every stage."""
     add_recipe_arguments(parser)
     parser.add_argument("--root", required=True, metavar="ROOT", help="folder or URL that the run fills")
+    add_quiet(parser)
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """--quiet."""
+    parser.add_argument("--quiet", action="store_true", help="no progress; errors and results only")
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +86,7 @@ def run_stages(stages: Sequence[Stage], arguments: argparse.Namespace) -> None:
 
     Raises UserError before Spark starts and before anything is written, for whatever can be known by then.
     """
+    be_quiet(getattr(arguments, "quiet", False))
     recipe = load_recipe(arguments.recipe, arguments.set)
     root = Root(arguments.root)
     check_stages(stages, recipe, root)
@@ -110,12 +120,14 @@ def _run_on_spark(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
     from jobs.spark.errors import keep_trace
     from jobs.spark.log import open_log
     from jobs.spark.session import session
+    from jobs.spark.watch import watch_jobs
 
     with open_log(root) as log:
         with keep_trace(root, log):
             spark = session("curate", log)
         for stage in stages:
-            with _timed(stage), keep_trace(root, log):
+            watching = watch_jobs(spark, stage.name) if stage.name in DIVIDED_BY_SPARK else contextlib.nullcontext()
+            with _timed(stage), keep_trace(root, log), watching:
                 stage.run(spark, recipe, root)
 
 
@@ -124,7 +136,8 @@ def _timed(stage: Stage) -> Iterator[None]:
     """Say how long the stage took, when it is done."""
     started = time.monotonic()
     yield
-    write_error(f"{stage.name:9} done in {time.monotonic() - started:6.1f} s\n")
+    if not is_quiet():
+        write_error(f"{stage.name:9} done in {time.monotonic() - started:6.1f} s\n")
 
 
 def check_stages(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:

@@ -1,0 +1,56 @@
+"""The progress of a stage whose work Spark itself divides: tasks of its jobs, as Spark's status tracker counts them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from py4j.protocol import Py4JError
+from pyspark.sql import SparkSession
+from tqdm import tqdm
+
+from curation.progress import bar, is_quiet
+
+POLL_S = 1.0
+
+
+@contextlib.contextmanager
+def watch_jobs(spark: SparkSession, name: str) -> Iterator[None]:
+    """Show the tasks of Spark's running stages as steps of stage `name` of the run, until the body ends."""
+    if is_quiet():
+        yield
+        return
+    ended = threading.Event()
+    watching = threading.Thread(target=_watch, args=(spark, name, ended), daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()
+
+
+def _watch(spark: SparkSession, name: str, ended: threading.Event) -> None:
+    shown: dict[int, tqdm[Any]] = {}
+    num_steps = 0
+    # Java may be what has gone; the stage itself says so.
+    with contextlib.suppress(Py4JError, ConnectionError, AttributeError):
+        tracker = spark.sparkContext.statusTracker()
+        while not ended.wait(POLL_S):
+            running = {number: tracker.getStageInfo(number) for number in tracker.getActiveStageIds()}
+            for number in set(shown) - set(running):
+                shown.pop(number).close()
+            for number, info in running.items():
+                if info is None:
+                    continue
+                if number not in shown:
+                    num_steps += 1
+                    shown[number] = bar(info.numTasks, f"{name}, step {num_steps}", "task")
+                    shown[number].leave = False
+                if info.numFailedTasks:
+                    shown[number].set_postfix_str(f", {info.numFailedTasks} failed", refresh=False)
+                shown[number].update(info.numCompletedTasks - shown[number].n)
+    for progress in shown.values():
+        progress.close()
