@@ -311,3 +311,17 @@ def test_a_full_disk(command: Command, folder: Path, spark: SparkSession, small_
     assert command(*call) == 0
     assert verify(Root(root)) is None
     assert sum(len(Root(root).read_parquet(f"samples/{unit}.parquet")) for unit in Root(root).units("samples")) == 8_000
+
+
+@pytest.mark.slow
+def test_a_full_scratch_folder_of_spark(folder: Path, small_disk: Path) -> None:
+    """Where Spark's own files have no room, its Java traces stay out of the terminal and nothing is written."""
+    rows = [{"URL": f"http://h.test/{os.urandom(60).hex()}.jpg", "TEXT": "x", "similarity": 0.3} for _ in range(20_000)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "part-0.parquet")
+    command = [sys.executable, "-m", "jobs.cli", "ingest", "--recipe", "r.toml", "--root", "new"]
+    env = environment() | {"SPARK_LOCAL_DIRS": str(small_disk)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    said = sentence(done.stderr)
+    assert said.startswith("No space left on device (in Spark's scratch folder, which SPARK_LOCAL_DIRS names)")
+    assert not list(folder.glob("new/plans/*"))
