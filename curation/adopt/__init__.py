@@ -132,8 +132,12 @@ def _publish_plan(root: Root, keys: list[tuple[Shard, Keys]]) -> dict[str, Any]:
     written = _map_in_threads(
         "adopt shards", work, lambda item: write_unit(root, item[0], item[1], read_rows(root, item[1]), item[2])
     )
-    plan = {"batch": batch, "number": number, **describe_plan(fresh, list(written))}
+    described = list(written)
+    plan = {"batch": batch, "number": number, **describe_plan(fresh, described)}
     root.publish_json(plan_file(batch), plan)
+    without = sum(one["without_caption"] for one in described)
+    if without:
+        write_error(f"{without:,} of {plan['totals']['samples']:,} rows have no caption.\n")
     return plan
 
 

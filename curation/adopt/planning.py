@@ -79,6 +79,7 @@ def write_unit(root: Root, unit: str, shard: Shard, rows: InputRows, kept: np.nd
     return {
         "rows": rows.count,
         "members": rows.num_members,
+        "without_caption": sum(not caption for caption in accepted["caption"].to_pylist()),
         "hosts": hosts,
         "totals": {"samples": len(domains)} | totals,
     }

@@ -53,7 +53,7 @@ def _count_stages(manifest: Manifest) -> Iterator[tuple[str, str | None, int, st
     num_pictures = statuses.pop("ok", 0)
     statuses |= _pending(num_samples - num_pictures - sum(statuses.values()))
     yield from (("samples", reason, count, "") for reason, count in _sort_by_count(statuses))
-    yield "pictures", None, num_pictures, ""
+    yield "pictures", None, num_pictures, _describe_captions(manifest)
     current = manifest.root.current("selection")
     if current is None:
         return
@@ -67,6 +67,16 @@ def _count_statuses(manifest: Manifest, num_samples: int) -> dict[str, int]:
     return _query_counts(
         manifest, "select status, count(distinct uid) from downloads semi join samples using (uid) group by status"
     )
+
+
+def _describe_captions(manifest: Manifest) -> str:
+    """How many pictures have no caption; empty when all have one."""
+    count = _query_int(
+        manifest,
+        "select count(*) from downloads d join samples s using (uid) "
+        "where d.status = 'ok' and coalesce(s.caption, '') = ''",
+    )
+    return f"{count:,} without a caption" if count else ""
 
 
 def _count_selection(

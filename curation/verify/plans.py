@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from curation.adopt.tar_samples import read_content
 from curation.plan import read_plans
 from curation.schema import RejectReason
 from curation.storage import Root
@@ -19,6 +20,7 @@ def find_differences(root: Root) -> Iterator[str]:
         yield from _check_totals(plan)
         yield from _check_units(root, plan)
         yield from _check_rejects(root, plan)
+        yield from _check_members(root, plan)
     planned = {f"{plan['batch']}-{unit}.parquet" for plan in recorded for unit in plan["units"]}
     for name in root.list("samples", ".parquet"):
         if name not in planned:
@@ -54,3 +56,12 @@ def _check_rejects(root: Root, plan: dict[str, Any]) -> Iterator[str]:
         planned = plan["totals"].get(str(reason), 0)
         if counts[reason] != planned:
             yield f"rejects of plan {plan['batch']} have {counts[reason]} rows with {reason}, the plan says {planned}."
+
+
+def _check_members(root: Root, plan: dict[str, Any]) -> Iterator[str]:
+    """Count the members of adopted tars again; plans of earlier versions did not record them."""
+    for item in plan["inputs"]:
+        if "num_members" in item and root.exists(item["path"]):
+            count = read_content(root, item["path"]).num_members
+            if count != item["num_members"]:
+                yield f"{item['path']} has {count} members; {item['num_members']} were accounted for when adopted."

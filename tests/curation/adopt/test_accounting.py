@@ -20,6 +20,7 @@ import pytest
 from curation.adopt import adopt
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
+from curation.report import status_text
 from curation.storage import Root
 from curation.verify import verify
 from tests.curation.adopt.test_adopt import rejected, rows, statuses
@@ -189,6 +190,36 @@ def test_members_that_the_parquet_does_not_name_are_rows_too(root: Root, tmp_pat
     adopt(root, [str(tmp_path)])
     assert {row["caption"] for row in rows(root).values()} == {"x", "caption extra.txt"}
     assert rejected(root) == {"no_picture": 1}
+
+
+def test_verify_counts_the_members_of_adopted_tars_again(root: Root, tmp_path: Path) -> None:
+    write_tar(tmp_path / "set" / "00000.tar", members("a.jpg", "a.txt"))
+    adopt(root, [str(tmp_path / "set")])
+    assert verify(root) is None
+    with tarfile.open(tmp_path / "set" / "00000.tar", "a") as archive:
+        archive.addfile(tarfile.TarInfo("b.txt"))
+    assert "00000.tar has 3 members; 2 were accounted for" in (verify(root) or "")
+
+
+def test_a_hard_link_is_a_row_with_the_bytes_it_links_to(root: Root, tmp_path: Path) -> None:
+    write_tar(tmp_path / "set" / "00000.tar", members("a.jpg", "a.txt", "b.txt"))
+    with tarfile.open(tmp_path / "set" / "00000.tar", "a") as archive:
+        link = tarfile.TarInfo("b.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.jpg"
+        archive.addfile(link)
+    adopt(root, [str(tmp_path / "set")])
+    found = {row["caption"]: row for row in rows(root).values()}
+    assert set(found) == {"caption a.txt", "caption b.txt"} and statuses(root) == {"ok": 2}
+    assert len({(row["offset"], row["stored_sha256"]) for row in found.values()}) == 1
+
+
+def test_pictures_without_a_caption_are_counted_aloud(
+    root: Root, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tar(tmp_path / "set" / "00000.tar", members("a.jpg", "a.txt", "b.jpg", "c.jpg"))
+    adopt(root, [str(tmp_path / "set")])
+    assert "2 of 3 rows have no caption" in capsys.readouterr().err
+    assert "2 without a caption" in status_text(root)
 
 
 def test_random_tars_are_accounted_for_to_the_last_member(tmp_path: Path) -> None:
