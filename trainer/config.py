@@ -268,7 +268,10 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """What is measured after training (and by `trainer.evaluate`)."""
+    """What is measured after training, while it runs, and by `trainer.evaluate`."""
+
+    every_samples: int = 0
+    """Measure after so many samples, at the end of each phase, and after a SIGTERM's checkpoint; 0 only at the end."""
 
     retrieval: bool = False
     """Image↔text recall on samples of [data]: without `where`, on the training pairs themselves."""
@@ -288,6 +291,7 @@ class EvalConfig:
     """Each is reported by itself: they differ by up to 6 points (arXiv 2402.04252, appendix)."""
 
     def __post_init__(self) -> None:
+        _require(self.every_samples >= 0, f"every_samples must not be negative, not {self.every_samples}")
         _require(self.max_samples > 0 and self.batch_size > 0, "max_samples and batch_size must be positive")
         _require(bool(self.templates) and all("{}" in t for t in self.templates), "every template needs a {}")
         _require(bool(self.resize), "resize names no way")

@@ -54,7 +54,7 @@ def distill(settings: Config, rank: Rank) -> bool:
     objective, make_loader, resume = prepare(settings, rank)
     from trainer.loop import run_loop  # imports torch and deepspeed, as above
 
-    return run_loop(settings, rank, objective, make_loader, resume, at_end=partial(_measure_heldout, objective))
+    return run_loop(settings, rank, objective, make_loader, resume, measure=partial(_measure_heldout, objective))
 
 
 def _measure_heldout(objective: Distillation, settings: Config, loop: Loop, rank: Rank, prefix: str) -> None:

@@ -149,9 +149,14 @@ def retrieve_pairs(encoder: Encoder, settings: Config) -> ByResize:
     text = encoder.gather_rows(encoder.encode_texts(captions, f"{PAIRS}: captions"))
     features = encoder.encode_images(pictures, settings.eval.resize, PAIRS)
     image_of = torch.arange(len(text))
-    return {
-        resize: scores.score_retrieval(encoder.gather_rows(rows), text, image_of) for resize, rows in features.items()
-    }
+    scale, bias = encoder.read_scale()
+    results = {}
+    for resize, rows in features.items():
+        image = encoder.gather_rows(rows)
+        results[resize] = scores.score_retrieval(image, text, image_of)
+        if settings.train.batch_size > 1:  # a recipe's, which names the loss too
+            results[resize]["loss"] = scores.pairs_loss(image, text, scale, bias, settings.train.batch_size)
+    return results
 
 
 def check_sets(settings: Config) -> None:

@@ -33,29 +33,33 @@ from trainer.partitions import fill_masters, gather_moment
 logger = logging.getLogger("trainer")
 
 
+Measure = Callable[[Config, "Loop", Rank, str], None]
+"""Measures the loop's model as it is and writes what it finds to the loop's metrics; every rank calls it."""
+
+
 def run_loop(
     settings: Config,
     rank: Rank,
     objective: Objective,
     make_loader: Callable[[PhaseConfig], Any],
     resume: Path | None,
-    at_end: Callable[[Config, Loop, Rank, str], None] | None = None,
+    measure: Measure | None = None,
 ) -> bool:
-    """Train to the end, write model.safetensors and call `at_end`; False when a SIGTERM ended it early.
+    """Train to the end, write model.safetensors and call `measure`; False when a SIGTERM ended it early.
 
-    With train.ema_decay model-ema.safetensors is written too, and `at_end` called again on those weights. Its last
-    argument begins the names of what it measures: "", and "ema/".
+    With train.ema_decay model-ema.safetensors is written too, and `measure` called again on those weights. Its last
+    argument begins the names of what it measures: "", and "ema/". With eval.every_samples it is called on the way too.
     """
     with launch.process_group(rank) as device:
-        loop = Loop(settings, objective, make_loader, rank=rank, device=device, resume=resume)
+        loop = Loop(settings, objective, make_loader, rank=rank, device=device, resume=resume, measure=measure)
         finished = loop.run()
         if finished:
             paths = loop.export_weights()
             for prefix, path in paths.items():
                 if prefix:
                     loop.take_weights(path)
-                if at_end is not None:
-                    at_end(settings, loop, rank, prefix)
+                if measure is not None:
+                    measure(settings, loop, rank, prefix)
         loop.close()
     return finished
 
@@ -72,8 +76,10 @@ class Loop:
         rank: Rank,
         device: torch.device,
         resume: Path | None,
+        measure: Measure | None = None,
     ) -> None:
         self.config, self.objective, self.make_loader = config, objective, make_loader
+        self.measure = measure
         self.rank, self.device = rank, device
         self.folder = Path(config.folder)
         self.num_micro_batches = config.train.num_micro_batches(rank.world_size)
@@ -184,6 +190,21 @@ class Loop:
                 self.loader_state = loader.state_dict()
                 if self.step == end or self.stopping or self.save_is_due or (every and self.step % every == 0):
                     self._save(index)
+                if self._should_measure(end):
+                    self._measure_on_the_way()
+
+    def _should_measure(self, phase_end: int) -> bool:
+        """After every eval.every_samples, at the end of a phase but the last, and when a SIGTERM ends the run."""
+        every, batch_size = self.config.eval.every_samples, self.config.train.batch_size
+        if self.measure is None or not every or self.step == self.config.total_steps:  # then the end measures
+            return False
+        passed = self.step * batch_size // every > (self.step - 1) * batch_size // every
+        return passed or self.step == phase_end or self.stopping
+
+    def _measure_on_the_way(self) -> None:
+        assert self.measure is not None
+        self.measure(self.config, self, self.rank, "")
+        self.engine.train()
 
     def _set_resolution(self, phase: PhaseConfig) -> None:
         """Build the model anew from its own masters when the phase has another image size."""

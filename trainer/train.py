@@ -52,7 +52,7 @@ def train(settings: Config, rank: Rank) -> bool:
     objective, make_loader, resume = prepare(settings, rank)
     from trainer.loop import run_loop  # imports torch and deepspeed, as above
 
-    return run_loop(settings, rank, objective, make_loader, resume, at_end=_evaluate)
+    return run_loop(settings, rank, objective, make_loader, resume, measure=_evaluate)
 
 
 def _evaluate(settings: Config, loop: Loop, rank: Rank, prefix: str) -> None:

@@ -46,6 +46,11 @@ def test_the_average_of_the_weights_is_kept_at_every_stage(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_measuring_on_the_way_changes_no_loss(tmp_path: Path) -> None:
+    run_ranks(2, "tests.support.trainer.loop_worker:measure", folder=str(tmp_path))
+
+
+@pytest.mark.slow
 def test_a_locked_tower_stays_as_it_was(tmp_path: Path) -> None:
     weights.save_model(models.build("debug"), tmp_path / "start.safetensors")
     run_ranks(

@@ -112,6 +112,12 @@ class Encoder:
                 progress.update()
         return torch.cat(rows)
 
+    @torch.no_grad()
+    def read_scale(self) -> tuple[float, float | None]:
+        """The inverse temperature and SigLIP's bias, None without one. Every rank has to call this."""
+        outputs = self.forward(None, trim(tokenize([""])).to(self.device))
+        return outputs.scale.item(), None if outputs.bias is None else outputs.bias.item()
+
     def gather_rows(self, rows: Tensor) -> Tensor:
         """All ranks' rows, rank by rank, on every rank."""
         return torch.cat(self._gather_objects(rows))

@@ -77,6 +77,25 @@ def _expected_hits(above: Tensor, foreign: Tensor, own: Tensor, k: int) -> float
     return (1 - miss).mean().item()
 
 
+def pairs_loss(image: Tensor, text: Tensor, scale: float, bias: float | None, block: int) -> float:
+    """Mean contrastive loss of normalised pairs, `[n, d]` each, among `block` pairs at a time.
+
+    InfoNCE where `bias` is None, else SigLIP's, as training computes it over a batch of that size; a last block that is
+    not whole is left out, unless it is the only one.
+    """
+    block = min(block, len(image))
+    losses = []
+    for start in range(0, len(image) - block + 1, block):
+        logits = scale * image[start : start + block].float() @ text[start : start + block].float().T
+        own = torch.arange(block)
+        if bias is None:
+            losses.append((F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2)
+        else:
+            signs = 2 * torch.eye(block) - 1
+            losses.append(-F.logsigmoid(signs * (logits + bias)).sum() / block)
+    return torch.stack(losses).mean().item()
+
+
 def build_class_rows(prompts: Tensor, num_templates: int) -> Tensor:
     """Classifier rows `[c, d]` of normalised prompt features `[c · num_templates, d]`, class by class.
 

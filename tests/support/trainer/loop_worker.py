@@ -165,6 +165,33 @@ def first_update(folder: str) -> None:
         assert max(float((after[name] - before[name]).abs().max()) for name in before) > 5e-4
 
 
+def measure(folder: str) -> None:
+    """Measuring on the way happens where it was asked for, and the run's losses are those of a run without it."""
+    phases = "phases=[{samples=48}, {samples=48}]"
+    losses: dict[str, list[dict[int, float]]] = {"": [], "eval.every_samples=32": []}
+    steps: list[int] = []
+    for asked, kept in losses.items():
+        sets = [phases, "train.precision=fp32", *([asked] if asked else [])]
+        for loop, rank in _loops(f"{folder}/{len(asked)}", sets, (0, 3)):
+
+            def note(_: Config, loop: Any, rank: Rank, prefix: str) -> None:
+                engine = loop.engine
+                engine.eval()
+                with torch.no_grad():
+                    features = engine(torch.randn(rank.rank + 1, 3, 64, 64), None).image
+                assert features.shape[0] == rank.rank + 1 and not engine.module.training and prefix == ""
+                steps.append(loop.step)
+
+            loop.measure = note
+            loop.run()
+            if rank.is_first:
+                kept.append({step: record["loss"] for step, record in records(loop.folder).items()})
+    assert steps == [2, 3, 4] * 2, steps
+    # Two ranks add up in an order that may change from run to run, by a last digit.
+    for plain, measured in zip(*losses.values(), strict=True):
+        assert all(math.isclose(plain[step], measured[step], rel_tol=1e-5) for step in range(1, 7)), losses
+
+
 def lock(folder: str, weights: str) -> None:
     """A locked tower is after training what it was in the file; the other one is not."""
     from safetensors.torch import load_file

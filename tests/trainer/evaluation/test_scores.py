@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from trainer.evaluation import scores
+from trainer.objectives import loss
 
 
 def features(values: list[list[int]]) -> Tensor:
@@ -103,3 +104,15 @@ def test_accuracy_over_pictures_and_over_classes() -> None:
     assert math.isclose(found["accuracy@5"], 4 / 5, rel_tol=1e-6)
     assert (found["chance"], found["num_images"], found["num_classes"]) == (1 / 7, 5, 7)
     assert "accuracy@5" not in scores.count_hits(image[:, :3], labels.clamp(max=2), rows[:3, :3]).accuracy()
+
+
+@pytest.mark.parametrize("block", [1, 3, 4, 12, 100])
+def test_the_loss_of_pairs_is_that_of_training_block_by_block(block: int) -> None:
+    image, text = (F.normalize(torch.randn(11, 8, generator=torch.Generator().manual_seed(s)), dim=-1) for s in (0, 1))
+    parts = [slice(at, at + block) for at in range(0, 11 - block + 1, block)] or [slice(0, 11)]
+    scale = torch.tensor(20.0)
+    expected = [loss.infonce(image[part], text[part], scale).item() for part in parts]
+    assert scores.pairs_loss(image, text, 20.0, None, block) == pytest.approx(sum(expected) / len(parts), abs=1e-5)
+    bias = torch.tensor([-3.0])
+    expected = [loss.siglip(image[part], text[part], scale, bias).item() for part in parts]
+    assert scores.pairs_loss(image, text, 20.0, -3.0, block) == pytest.approx(sum(expected) / len(parts), abs=1e-5)
