@@ -48,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
         add_arguments(stage)
         if name == "dedupe":
             stage.add_argument("--preview", metavar="FILE.html", help="contact sheet of pairs; decides nothing")
+        if name == "select":
+            stage.add_argument("--what-if", metavar="RULES.toml", help="count what its rules would drop; write nothing")
+            stage.add_argument("--examples", type=int, default=0, metavar="N", help="of --what-if: N of each rule")
         stage.set_defaults(action=_stage)
     text = "all stages, one after the other"
     whole = commands.add_parser("run", help=text, description=text)
@@ -148,7 +151,20 @@ def _add_export(commands: Commands) -> None:
     export.set_defaults(action=_export)
 
 
+def _what_if(arguments: argparse.Namespace) -> None:
+    from jobs.selection import preview_rules  # it imports pyspark
+
+    if arguments.examples < 0:
+        raise UserError(f"--examples must be 0 or more, not {arguments.examples}.")
+    recipe = load_recipe(arguments.recipe)
+    wanted = load_recipe(arguments.what_if, arguments.set)
+    write_out(preview_rules(recipe, wanted, _opened(arguments.root), arguments.examples))
+
+
 def _stage(arguments: argparse.Namespace) -> None:
+    if getattr(arguments, "what_if", None):
+        _what_if(arguments)
+        return
     (stage,) = load_stages([arguments.command])
     if getattr(arguments, "preview", None):
         from jobs.duplicates.preview import preview  # it imports pyspark

@@ -34,6 +34,7 @@ from curation.selection.rule_set import (
     read_rules,
     resolve_version,
 )
+from curation.selection.what_if import count_drops, render_what_if
 from curation.storage import Root
 from curation.sums.recorder import sealing
 from curation.sums.seal import check_tables, is_sealed
@@ -59,6 +60,18 @@ def run_here(recipe: Recipe, root: Root) -> None:
         check_tables(root, READS)
     with sealing(root, [TABLE]) as recording:
         local.select(recording, rules, tables, recipe.select)
+
+
+def preview_rules(recipe: Recipe, wanted: Recipe, root: Root, num_examples: int = 0) -> str:
+    """What the rules of `wanted` would drop, as text; its filters, when it names any, stand for those of `recipe`.
+
+    Lists that rules name lie beside `wanted`. Raises UserError; writes nothing.
+    """
+    scores = build_score_schemas(wanted if wanted.filters or wanted.scores else recipe)
+    rules = read_rules(wanted.rules, scores, wanted.resolve, resolve_opt_out_paths(recipe).opt_out)
+    tables = find_tables(rules, scores)
+    found = count_drops(root, rules, tables, recipe.select, num_examples)
+    return render_what_if(root, rules, tables, found)
 
 
 def _plan_rules(recipe: Recipe) -> tuple[RuleSet, dict[str, list[str]]]:
