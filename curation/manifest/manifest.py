@@ -18,7 +18,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curation import schema
 from curation.errors import UserError
@@ -142,8 +141,7 @@ class Manifest:
 
     def _stored_columns(self, table: str) -> list[str]:
         """Names of the columns of `table` as its first file has them; DuckDB renames those that are equal."""
-        with self.root.open(self._files[table][0]) as file:
-            return list(pq.ParquetFile(file).schema_arrow.names)
+        return list(self.root.read_schema(self._files[table][0]).names)
 
     def _scan(self, table: str, files: Sequence[str]) -> str:
         if table != SAMPLES:

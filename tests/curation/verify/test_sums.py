@@ -56,6 +56,15 @@ def test_vectors_in_the_place_of_others_are_named(sealed: Root) -> None:
     assert f"{one} holds what belongs into {other}" in (verify(sealed) or "")
 
 
+def test_columns_that_cannot_be_read_end_no_check(sealed: Root) -> None:
+    rel = f"scores_caption_length/{UNITS[0]}.parquet"
+    data = bytearray(sealed.read_bytes(rel))
+    data[data.rindex(b"ARROW:schema") + 20] = 0
+    path(sealed, rel).write_bytes(data)
+    found = list(find_differences(sealed))
+    assert found[0].startswith(f"{rel} does not hold what was published") and len(found) > 1
+
+
 def test_a_link_is_no_file_of_the_root(sealed: Root, tmp_path: Path) -> None:
     rel = f"samples/{UNITS[0]}.parquet"
     path(sealed, rel).rename(tmp_path / "elsewhere")
