@@ -71,4 +71,4 @@ def _find_differences_of_tables(root: Root) -> Iterator[str]:
 
 def _find_differences_of_shards(root: Root) -> Iterator[str]:
     parts = (root.current("train_index") or {"files": []})["files"]
-    yield from check_each("verify train shards", [partial(train.find_difference, root, part) for part in parts])
+    yield from check_each("verify train shards", [partial(train.list_differences, root, part) for part in parts])

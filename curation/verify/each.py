@@ -10,7 +10,8 @@ from curation.errors import UserError
 from curation.places import ForeignPlaceError
 from curation.progress import bar
 
-Check = Callable[[], str | None]
+Check = Callable[[], str | Iterable[str] | None]
+"""Gives the differences that it finds: none, one, or several."""
 
 
 def check_each(desc: str, checks: Iterable[Check]) -> Iterator[str]:
@@ -18,21 +19,21 @@ def check_each(desc: str, checks: Iterable[Check]) -> Iterator[str]:
     listed = list(checks)
     with ThreadPoolExecutor(os.cpu_count()) as pool, bar(len(listed), desc, "file") as progress:
         try:
-            for difference in pool.map(_run_check, listed):
+            for differences in pool.map(_run_check, listed):
                 progress.update()
-                if difference:
-                    yield difference
+                yield from differences
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _run_check(check: Check) -> str | None:
+def _run_check(check: Check) -> list[str]:
     try:
-        return check()
+        found = check()
+        return [found] if isinstance(found, str) else list(found or ())
     except ForeignPlaceError:
         raise  # the root sends its readers elsewhere
     except (UserError, FileNotFoundError) as error:
-        return describe(error)
+        return [describe(error)]
 
 
 def catch_errors(check: Callable[[], Iterator[str]]) -> Iterator[str]:

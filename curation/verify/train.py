@@ -38,13 +38,13 @@ def find_differences(manifest: Manifest) -> Iterator[str]:
             yield f"{rel} counts {sizes.get(name, 0)} samples in {name}, train_index {expected.get(name, 0)}."
 
 
-def find_difference(root: Root, part: str) -> str | None:
-    """The first difference between the rows of `part`, one file of train_index, and their shards; None without one."""
+def list_differences(root: Root, part: str) -> list[str]:
+    """The first difference of each shard from the rows of `part`, one file of train_index."""
     table = root.read_parquet(part)
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in table.select([name for name in _COLUMNS if name in table.column_names]).to_pylist():
         rows.setdefault(row["shard"], []).append(row)
-    return next((wrong for shard, members in rows.items() if (wrong := _check_shard(root, shard, members))), None)
+    return [wrong for shard, members in rows.items() if (wrong := _check_shard(root, shard, members))]
 
 
 def _check_shard(root: Root, shard: str, rows: list[dict[str, Any]]) -> str | None:

@@ -56,6 +56,15 @@ def test_vectors_in_the_place_of_others_are_named(sealed: Root) -> None:
     assert f"{one} holds what belongs into {other}" in (verify(sealed) or "")
 
 
+def test_train_shards_in_each_others_place_are_both_named(sealed: Root) -> None:
+    one, other = (f"train/{VERSION}/{VERSION}-00000{number}.tar" for number in range(2))
+    data = sealed.read_bytes(one), sealed.read_bytes(other)
+    path(sealed, one).write_bytes(data[1])
+    path(sealed, other).write_bytes(data[0])
+    found = list(find_differences(sealed))
+    assert all(any(rel in said for said in found) for rel in (one, other))
+
+
 def test_columns_that_cannot_be_read_end_no_check(sealed: Root) -> None:
     rel = f"scores_caption_length/{UNITS[0]}.parquet"
     data = bytearray(sealed.read_bytes(rel))
