@@ -111,8 +111,6 @@ def test_a_recipe_that_is_not_there(command: Command, folder: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("frobnicate",),
-        (),
         ("ingest", "--recipe", "r.toml"),
         ("ingest", "--recipe", "r.toml", "--root", "new", "--frob"),
         ("query", "done", "select 1", "--format", "xml"),
@@ -123,6 +121,11 @@ def test_options_that_do_not_exist(command: Command, folder: Path, arguments: tu
     assert command(*arguments) == 2
     assert "error: " in command.err and "Traceback" not in command.err
     assert contents(folder) == before
+
+
+def test_a_command_that_does_not_exist(command: Command, folder: Path) -> None:
+    said = refused(command, folder, "frobnicate")
+    assert said.startswith("There is no command 'frobnicate'; there are ingest, "), said
 
 
 def metadata(folder: Path, name: str) -> None:

@@ -310,7 +310,8 @@ def test_spark_is_handed_no_file_however_many_there_are(
 ) -> None:
     units = [f"0a1b2c3d-{number:06d}" for number in range(10_000)]
     monkeypatch.setattr(Root, "units", lambda self, table: units)
-    earlier = ingest.read_earlier_uids(spark, root)
+    monkeypatch.setattr(ingest, "read_plans", lambda root: [{"batch": "0a1b2c3d", "number": 0}])
+    earlier = ingest.read_earlier_uids(spark, root, 1)
     assert earlier is not None and earlier.inputFiles() == []
     assert earlier.rdd.getNumPartitions() == 10_000 // ingest.UNITS_PER_TASK
     described = describe_query(earlier)

@@ -15,11 +15,12 @@ from curation.recipe.config import (
     PackConfig,
     Recipe,
     ScoresConfig,
+    SelectConfig,
     SourceConfig,
 )
 from curation.settings import check_ranges, content_settings, setting
 
-SECTIONS = (SourceConfig, DownloadConfig, EmbedConfig, DedupeConfig, ScoresConfig, PackConfig)
+SECTIONS = (SourceConfig, DownloadConfig, EmbedConfig, DedupeConfig, ScoresConfig, SelectConfig, PackConfig)
 
 
 def silent(section: type) -> list[str]:

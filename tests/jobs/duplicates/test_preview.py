@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
 from curation.errors import UserError
 from curation.recipe.config import DedupeConfig, Recipe
+from curation.schema import DOWNLOADS
 from curation.storage import Root
 from curation.tables import METADATA, metadata_file, vectors_file
 from jobs.duplicates.preview import _place_bin_edges, preview
@@ -37,7 +40,14 @@ def test_exact_copies_and_pictures_that_cannot_be_shown_do_not_spoil_the_page(
     uids = fill(root, [("a", same, {}), ("b", same, {}), ("c", encoded(1, 40), {}), ("d", encoded(3), {})], num_units=1)
     shard = f"raw/{root.list('raw')[0]}"
     data = root.read_bytes(shard)
-    root.publish(shard, data.replace(b"\xff\xd8\xff", b"\x00\x00\x00"))
+    spoilt = data.replace(b"\xff\xd8\xff", b"\x00\x00\x00")
+    root.publish(shard, spoilt)
+    # What was stored is no picture, which is something else than a stored picture that rots.
+    unit = f"downloads/{root.units('downloads')[0]}.parquet"
+    rows = root.read_parquet(unit).to_pylist()
+    for row in rows:
+        row["stored_sha256"] = hashlib.sha256(spoilt[row["offset"] : row["offset"] + row["size"]]).hexdigest()
+    root.publish_parquet(unit, pa.Table.from_pylist(rows, DOWNLOADS))
     set_vectors(root, dict.fromkeys(uids[:3], np.ones(DIM)) | {uids[3]: -np.ones(DIM)})
     preview(spark, recipe(), root, str(tmp_path / "sheet.html"))
     text = (tmp_path / "sheet.html").read_text()

@@ -49,7 +49,7 @@ def plan(root: Root, urls: list[str], claims: Mapping[str, str] | None = None) -
         rows.append(dict.fromkeys(SAMPLES.names) | known)
     rows.sort(key=lambda row: str(row["uid"]))
     root.publish_parquet(f"samples/{UNIT}.parquet", pa.Table.from_pylist(rows, SAMPLES))
-    inputs = [{"num_rows": len(rows), "source": "t", "path": "p"}]
+    inputs = [{"num_rows": len(rows), "source": "t", "path": "p", "fingerprint": "f"}]
     counts = {"totals": {"samples": len(rows)}, "units": {"000000": len(rows)}}
     root.publish_json(f"plans/{UNIT[:8]}.json", {"batch": UNIT[:8], "number": 0, "inputs": inputs} | counts)
 

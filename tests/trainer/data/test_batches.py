@@ -66,6 +66,8 @@ def test_formats_besides_jpeg(tmp_path: Path) -> None:
     uids = sorted(made.images)
     folder = tmp_path / "forms"
     folder.mkdir()
+    inputs = [{"path": f"{folder}/00000.tar"}]
+    root.publish_json("plans/ffffffff.json", {"number": 1, "adopted": True, "inputs": inputs})
     for uid, (image, form) in zip(uids, forms, strict=False):
         image.save(folder / f"{uid}.bin", form)
         made.downloads[uid] |= {
