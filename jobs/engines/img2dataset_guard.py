@@ -25,7 +25,8 @@ from curation.fetch.codings import decode_body, decode_text
 from curation.fetch.exchange import GIVEN, REDIRECTS
 from curation.fetch.http1 import HttpError
 from curation.fetch.urls import BadUrlError, Target, join_url, parse_url
-from curation.images.probe import PictureError, check_whole
+from curation.images.pixels import decode_pixels
+from curation.images.probe import PictureError, check_whole, lacks_only_end
 from curation.images.process import inspect
 from curation.recipe.config import DownloadConfig
 from curation.recipe.user_agent import product_token
@@ -88,6 +89,8 @@ class WebGuard:
         try:
             header = inspect(body, self._config)
             check_whole(header, body)
+            if lacks_only_end(header, body):
+                decode_pixels(body, header)  # only a decoder can tell whether the scan is cut
         except PictureError as error:
             raise RefusedError(error.status, error.detail) from error
         self.fetched[sha256] = (len(body), header.format)
