@@ -96,7 +96,7 @@ def find_config(path: str | Path, shipped: Path, kind: str) -> Path:
     if file.exists():
         return file
     names = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
-    raise UserError(f"There is no {kind} {path}: name a TOML file or a shipped recipe ({names}).")
+    raise UserError(f"There is no {kind} {path}: name a TOML file or a shipped one ({names}).")
 
 
 def parse_value(text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -35,7 +36,7 @@ def _refuse_list(_: str) -> tuple[str, ...]:
 
 
 @dataclass
-class Grammar:
+class Grammar(ABC):
     """Recursive descent over one condition. `columns` maps names to Arrow types."""
 
     text: str
@@ -198,6 +199,6 @@ class Grammar:
         self.used.add(known)
         return Term(column_sql(known, dtype), kind, narrow=pa.types.is_float32(dtype))
 
+    @abstractmethod
     def _call(self, name: str) -> Term:
         """Function `name`, whose opening parenthesis was taken. Raises ExpressionError."""
-        raise NotImplementedError

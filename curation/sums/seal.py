@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from curation.errors import UserError
 from curation.progress import bar
@@ -52,8 +53,11 @@ def open_files(root: Root, rels: Iterable[str]) -> None:
 def open_missing(root: Root, tables: Iterable[str]) -> None:
     """Open the entries of `tables` whose files are gone: the stage that makes them begins."""
     for table in tables if is_sealed(root) else ():
-        standing = list_standing(root, table)
-        open_entries(root, lambda rel, standing=standing: rel not in standing, [table])  # type: ignore[misc]
+        open_entries(root, partial(_is_missing, list_standing(root, table)), [table])
+
+
+def _is_missing(standing: Mapping[str, int], rel: str) -> bool:
+    return rel not in standing
 
 
 def seal_tables(root: Root, tables: Iterable[str], recorded: Ledger) -> None:

@@ -60,7 +60,7 @@ def keep_trace(root: Root, log: Path) -> Iterator[None]:
             yield
     except (UserError, OSError):
         raise
-    except Exception as error:
+    except Exception as error:  # a stage ends in one sentence, whatever went wrong; the trace is kept
         if is_of_store(error) or isinstance(error, MemoryError):
             raise
         with open(log, "a", encoding="utf-8", errors="backslashreplace") as f:

@@ -16,18 +16,13 @@ from curation.errors import UserError
 from curation.storage import Root
 from tests.support.trainer import roots
 from tests.support.trainer.ranks import launch
+from tests.support.trainer.toy_chain import TEACHER_AND_STUDENT
 from trainer import chain
 from trainer.chain_config import Stage, load_chain
 from trainer.launch import Rank
 
-STAGES = """
-[[stages]]
-name = "teacher"
-recipe = "debug"
-[[stages]]
-name = "mim"
-recipe = "mim-debug"
-teacher_from = "teacher"
+STAGES = f"""
+{TEACHER_AND_STUDENT}
 [[stages]]
 name = "clip"
 recipe = "debug"

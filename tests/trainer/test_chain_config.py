@@ -7,25 +7,20 @@ from pathlib import Path
 import pytest
 
 from curation.errors import UserError
+from tests.support.trainer.toy_chain import TEACHER_AND_STUDENT
 from trainer.chain_config import SHIPPED, Stage, load_chain
 
-THREE = """
+THREE = f"""
 folder = "runs/three"
 [set.train]
 batch_size = 8
-[[stages]]
-name = "teacher"
-recipe = "debug"
-[[stages]]
-name = "mim"
-recipe = "mim-debug"
-teacher_from = "teacher"
+{TEACHER_AND_STUDENT}
 [[stages]]
 name = "clip"
 recipe = "debug"
 from = "mim"
 text_from = "teacher"
-set = {train = {seed = 5}, phases = [{samples = 16}]}
+set = {{train = {{seed = 5}}, phases = [{{samples = 16}}]}}
 """
 
 

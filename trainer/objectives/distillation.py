@@ -149,11 +149,8 @@ class Distillation:
 
         Each picture has as many, one picture after the other.
         """
-        student = engine.module.config
-        mask = draw_block_masks(len(pixels), student.vision.grid, self.distill.mask_share, pixels.device)
-        with torch.no_grad():
-            features = self._get_teacher(student, pixels.device)(pixels)
-        return engine(pixels, mask), features[mask]
+        mask, wanted = self._hide_patches(engine, pixels)
+        return engine(pixels, mask), wanted
 
     def sample_flops(self, image_size: int | None, patch_drop: float, batch: Batch) -> float:
         """Of one image: three forwards of the student and one of its teacher, every block in full."""
@@ -179,11 +176,15 @@ class Distillation:
         pixels: Tensor = batch["pixels"]
         mirrored = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) < self.distill.flip_share
         pixels = torch.where(mirrored, pixels.flip(-1), pixels)
+        return pixels, *self._hide_patches(engine, pixels)
+
+    def _hide_patches(self, engine: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """A mask for each picture, and the teacher's features of what it hides."""
         student = engine.module.config
         mask = draw_block_masks(len(pixels), student.vision.grid, self.distill.mask_share, pixels.device)
         with torch.no_grad():
             features = self._get_teacher(student, pixels.device)(pixels)
-        return pixels, mask, features[mask]
+        return mask, features[mask]
 
     def _loss(self, engine: Any, pixels: Tensor, mask: Tensor, wanted: Tensor) -> Tensor:
         return cosine_loss(engine(pixels, mask), wanted)

@@ -8,7 +8,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from curation.errors import UserError
 from trainer.config import Config
 from trainer.data import EvalTransform, Loader
 from trainer.launch import Rank
@@ -45,8 +44,6 @@ def measure_heldout(
     A student that has learned nothing about single pictures says the same for every patch. Of all constants the mean
     direction m of the teacher's normalised features has the lowest loss, which is -‖m‖.
     """
-    if settings.distill is None:
-        raise UserError("There is no teacher to measure against: the configuration has no [distill].")
     student = engine.module.config
     was_training = engine.module.training
     engine.eval()

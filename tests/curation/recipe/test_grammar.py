@@ -6,10 +6,17 @@ import pyarrow as pa
 import pytest
 
 from curation.recipe.grammar import Grammar
-from curation.recipe.sql import ExpressionError
+from curation.recipe.sql import ExpressionError, Term
 
 COLUMNS = {"n": pa.int32(), "t": pa.string(), "f": pa.bool_()}
 N = "cast(m.n as double)"
+
+
+class Bare(Grammar):
+    """The grammar without a function."""
+
+    def _call(self, name: str) -> Term:
+        raise ExpressionError(f"there is no function {name}")
 
 
 def _one(value: int) -> str:
@@ -28,12 +35,12 @@ def _one(value: int) -> str:
     ],
 )
 def test_a_condition_is_written_with_every_parenthesis(text: str, sql: str) -> None:
-    grammar = Grammar(text, COLUMNS, lambda name: ("x", "y"))
+    grammar = Bare(text, COLUMNS, lambda name: ("x", "y"))
     assert grammar.condition() == sql
 
 
 def test_files_and_columns_are_known_afterwards() -> None:
-    grammar = Grammar("t in file('a.txt') or n > 1", COLUMNS, lambda name: (f"entry of {name}",))
+    grammar = Bare("t in file('a.txt') or n > 1", COLUMNS, lambda name: (f"entry of {name}",))
     grammar.condition()
     assert grammar.lists == {"a.txt": ("entry of a.txt",)} and grammar.used == {"t", "n"}
 
@@ -51,4 +58,4 @@ def test_files_and_columns_are_known_afterwards() -> None:
 )
 def test_what_is_no_condition_is_refused(text: str, words: str) -> None:
     with pytest.raises(ExpressionError, match=words):
-        Grammar(text, COLUMNS).condition()
+        Bare(text, COLUMNS).condition()

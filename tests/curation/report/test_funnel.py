@@ -14,15 +14,6 @@ from tests.support import small_root
 from tests.support.small_root import UNITS, SmallRoot
 
 
-@pytest.fixture
-def made(root: Root) -> SmallRoot:
-    made = small_root.build(root)
-    ok = [uid for uid, row in made.downloads.items() if row["status"] == "ok"]
-    small_root.duplicates(made, {ok[0]: ok[1]})
-    small_root.pack(made, small_root.select(made))
-    return made
-
-
 def _stages(rows: list[FunnelRow]) -> dict[str, int]:
     return {row.stage: row.count for row in rows if row.reason is None}
 

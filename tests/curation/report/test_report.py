@@ -23,15 +23,6 @@ from tests.support import small_root
 from tests.support.small_root import UNITS, SmallRoot
 
 
-@pytest.fixture
-def made(root: Root) -> SmallRoot:
-    made = small_root.build(root)
-    ok = [uid for uid, row in made.downloads.items() if row["status"] == "ok"]
-    small_root.duplicates(made, {ok[0]: ok[1]})
-    small_root.pack(made, small_root.select(made))
-    return made
-
-
 class _Page(HTMLParser):
     """Collects what a browser could load, and checks that tags are balanced."""
 
