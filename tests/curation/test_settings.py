@@ -150,7 +150,7 @@ def test_a_folder_named_like_a_shipped_recipe_does_not_hide_it(tmp_path: Path, m
 
 
 def test_missing_recipe_names_the_shipped_ones(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="shipped recipe .*demo"):
+    with pytest.raises(UserError, match="shipped one .*demo"):
         load_recipe(tmp_path / "none.toml")
 
 
