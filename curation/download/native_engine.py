@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Iterator
 
+from curation.download.rounds import explain_failure
 from curation.download.rows import failed_row, ok_row
 from curation.download.unit_rows import UnitRows
 from curation.fetch import politeness
@@ -127,17 +128,17 @@ class _Fetcher:
 
     async def _store(self, item: Item, fetched: Fetched) -> None:
         self._schedule.release_host(item)
+        sha256 = hashlib.sha256(fetched.body).hexdigest()
         try:
-            row, data = await self._process(item.sample, fetched.body)
+            row, data = await self._process(item.sample, fetched.body, sha256)
         except PictureError as error:
-            row, data = failed_row(item.sample["uid"], error.status, error.detail), b""
+            row, data = failed_row(item.sample["uid"], error.status, explain_failure(error, sha256)), b""
         finally:
             fetched.give_back()
         self._end(item, row, data)
 
-    async def _process(self, sample: SampleRow, body: bytes) -> tuple[DownloadRow, bytes]:
+    async def _process(self, sample: SampleRow, body: bytes, sha256: str) -> tuple[DownloadRow, bytes]:
         """The row and the stored bytes of the picture `body`. Raises PictureError."""
-        sha256 = hashlib.sha256(body).hexdigest()
         if self._rows.opt_out.refuses_sha256(sha256):
             raise PictureError(Status.OPTED_OUT, "its sha256 is on an opt-out list")
         claimed = sample["claimed_sha256"]

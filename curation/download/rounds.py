@@ -3,14 +3,19 @@
 A round replaces the row file of a unit in one atomic step, and writes the pictures that came this time into a shard of
 their own; the old shard is not changed. Column `fetch_round` says which round ended a row, so the table itself says
 which rows are due. After a kill at any moment either the old row file stands or the new one.
+
+A picture that is cut may be cut on its way, or be cut where it lies. Its row says by a hash what came; a picture that
+comes cut in the same way a second time is cut where it lies, and no later round asks for it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from curation.fetch.client import TEMPORARY
+from curation.images.probe import PictureError
 from curation.progress import bar
 from curation.schema import DownloadRow, Status
 from curation.storage import Root
@@ -18,10 +23,32 @@ from curation.tables import downloads_file, metadata_file, score_tables, unit_fi
 
 TRIED_AGAIN = TEMPORARY | {Status.LOST_BY_ENGINE}
 NUM_READERS = 16
+MAX_REASON = 120
+"""Characters of a reason that are kept before the hash, so that a row's detail is never cut inside the hash."""
+_CAME_CUT = re.compile(r"; sha256 [0-9a-f]{16}$")
+TWICE = ", twice"
+"""End of the detail of a picture that came cut in the same way in two rounds."""
+
+
+def explain_failure(error: PictureError, sha256: str) -> str:
+    """The detail of a picture with `sha256` that cannot be stored; of a picture that is cut it names the hash."""
+    if error.status is not Status.TRUNCATED:
+        return error.detail
+    return f"{error.detail[:MAX_REASON]}; sha256 {sha256[:16]}"
+
+
+def mark_repeated(row: DownloadRow, earlier: DownloadRow | None) -> DownloadRow:
+    """`row` with TWICE in its detail if an `earlier` round got the same cut picture."""
+    cut = row["status"] == Status.TRUNCATED and _CAME_CUT.search(row["detail"] or "")
+    if not cut or earlier is None or (row["status"], row["detail"]) != (earlier["status"], earlier["detail"]):
+        return row
+    return {**row, "detail": f"{row['detail']}{TWICE}"}
 
 
 def is_due(row: DownloadRow, fetch_round: int) -> bool:
     """Whether round number `fetch_round` (1, 2, …) tries this row of downloads again."""
+    if row["status"] == Status.TRUNCATED and (row["detail"] or "").endswith(TWICE):
+        return False
     return row["status"] in TRIED_AGAIN and (row["fetch_round"] or 0) < fetch_round
 
 
@@ -29,7 +56,7 @@ def units_due(root: Root, units: list[str], fetch_round: int) -> dict[str, int]:
     """The units among `units` that round `fetch_round` has to try again, each with the number of its due rows."""
 
     def count_due(unit: str) -> int:
-        rows = root.read_parquet(downloads_file(unit), ["status", "fetch_round"]).to_pylist()
+        rows = root.read_parquet(downloads_file(unit), ["status", "detail", "fetch_round"]).to_pylist()
         return sum(is_due(row, fetch_round) for row in rows)
 
     due = {}

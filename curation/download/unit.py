@@ -65,7 +65,7 @@ def download_unit(
     """
     rel = downloads_file(unit)
     earlier: list[DownloadRow] = root.read_parquet(rel).to_pylist() if root.exists(rel) else []
-    due = {row["uid"] for row in earlier if rounds.is_due(row, fetch_round)}
+    due = {row["uid"]: row for row in earlier if rounds.is_due(row, fetch_round)}
     if earlier and not due:
         return
     columns = SampleRow.__annotations__
@@ -74,7 +74,7 @@ def download_unit(
     kept = [row for row in earlier if row["uid"] not in due]
     key = fingerprint([root.base, content_settings(config), fetch_round])
     with _open_journal(root, f"{unit}-{key}.journal") as journal, UnitLog(root, unit, fetch_round, len(tried)) as log:
-        engine(UnitRows(tried, journal, config, load_opt_out(config.opt_out, root.scratch()), log))
+        engine(UnitRows(tried, journal, config, load_opt_out(config.opt_out, root.scratch()), log, due))
         publish_unit(root, unit, tried, journal, kept, fetch_round)
         journal.delete()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+from curation.download import rounds
 from curation.download.journal import Journal
 from curation.download.log import UnitLog
 from curation.download.opt_out import OptOut
@@ -22,6 +23,8 @@ class UnitRows:
     config: DownloadConfig
     opt_out: OptOut
     log: UnitLog
+    earlier: Mapping[str, DownloadRow] = field(default_factory=dict)
+    """The rows of these samples after the last round, by uid; empty in the first."""
 
     def __post_init__(self) -> None:
         """Count the rows that the journal brought back, and refuse those that an opt-out list names by now."""
@@ -60,6 +63,7 @@ class UnitRows:
 
     def end(self, sample: SampleRow, row: DownloadRow, data: bytes = b"") -> None:
         """End the row of `sample`: write it into the journal with the stored picture, and count it."""
+        row = rounds.mark_repeated(row, self.earlier.get(sample["uid"]))
         self.journal.add(row, data)
         self.log.count_row(sample["domain"], row)
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from curation.download.opt_out import OptOut
+from curation.download.rounds import explain_failure
 from curation.fetch import politeness, robots, robots_cache
 from curation.fetch.client import RETRIED, TEMPORARY, http_status
 from curation.fetch.clock import Clock
@@ -92,7 +93,7 @@ class WebGuard:
             if lacks_only_end(header, body):
                 decode_pixels(body, header)  # only a decoder can tell whether the scan is cut
         except PictureError as error:
-            raise RefusedError(error.status, error.detail) from error
+            raise RefusedError(error.status, explain_failure(error, sha256)) from error
         self.fetched[sha256] = (len(body), header.format)
         return body
 

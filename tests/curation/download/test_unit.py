@@ -197,3 +197,30 @@ def test_an_empty_unit_is_a_unit(tmp_path: Path, config: DownloadConfig) -> None
 def test_details_are_cut(tmp_path: Path) -> None:
     assert len(failed_row("0", Status.DNS, "x" * 1000)["detail"]) == MAX_DETAIL
     assert failed_row("0", Status.DNS, "")["detail"] is None
+
+
+async def answer_cut(e: Exchange) -> None:
+    """A picture that is cut where it lies, one that comes cut elsewhere each time, and one that lacks announced bytes."""
+    whole = jpeg(60, 50)
+    half = len(whole) // 2
+    if e.path == "/ends.jpg":
+        await e.raw(f"HTTP/1.1 200 OK\nContent-Length: {len(whole)}", whole[:half])
+    else:
+        await e.answer(200, whole[: half + (e.times if e.path == "/moves.jpg" else 0)])
+
+
+def test_a_picture_that_came_cut_in_the_same_way_twice_is_not_asked_for_again(tmp_path: Path) -> None:
+    uids = {name: uid(f"http://a.{DOMAIN}/{name}.jpg", None) for name in ("lies", "moves", "ends")}
+    root, asked = Root(tmp_path), []
+    samples = [{"uid": key, "url": f"http://a.{DOMAIN}/{name}.jpg"} for name, key in uids.items()]
+    root.publish_parquet(f"samples/{UNIT}.parquet", pa.Table.from_pylist(samples, schema=SAMPLES))
+    with HostileServer({"a": answer_cut}, {}) as server:
+        for fetch_round in range(4):
+            download_unit(root, UNIT, download_config(server), fetch_round)
+            asked.append({name: server.asked["a", f"/{name}.jpg"] for name in uids})
+    assert [counts["lies"] for counts in asked] == [1, 2, 2, 2]
+    assert [counts["moves"] for counts in asked] == [counts["ends"] for counts in asked] == [1, 2, 3, 4]
+    ended = {row["uid"]: row for row in read_downloads(root)}
+    assert {row["status"] for row in ended.values()} == {"truncated"}
+    assert [ended[uids[name]]["fetch_round"] for name in ("lies", "moves", "ends")] == [1, 3, 3]
+    assert [name for name, key in uids.items() if ended[key]["detail"].endswith(", twice")] == ["lies"]
