@@ -17,8 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from curation.download.unit import download_unit, resolve_opt_out_paths
-from curation.recipe.config import load_recipe
 from curation.storage import Root
 from curation.verify import verify
 from tests.support.cluster import Cluster, environment, kill
@@ -128,11 +126,9 @@ def test_twenty_kills_lose_and_double_no_row(tmp_path: Path) -> None:
         finally:
             kill(driver)
         requests = sum(count for (_, path), count in asked.items() if path != "/robots.txt")
-        root, other = Root(killed), Root(undisturbed)
-        config = resolve_opt_out_paths(load_recipe(file, settings))
-        other.begin_stage("downloads", root.read_json("downloads/_config.json")["config"])
-        for unit in other.units("samples"):
-            download_unit(other, unit, config)
+        done = cluster.submit("jobs/download.py", *flags, "--root", undisturbed)
+        assert done.returncode == 0, done.stderr[-3_000:]
+    root, other = Root(killed), Root(undisturbed)
     assert verify(root) is None and verify(other) is None
     found, expected = contents(root), contents(other)
     assert found.keys() == expected.keys()
