@@ -200,7 +200,7 @@ def test_details_are_cut(tmp_path: Path) -> None:
 
 
 async def answer_cut(e: Exchange) -> None:
-    """A picture that is cut where it lies, one that comes cut elsewhere each time, and one that lacks announced bytes."""
+    """A picture cut where it lies, one that comes cut elsewhere each time, and one that lacks announced bytes."""
     whole = jpeg(60, 50)
     half = len(whole) // 2
     if e.path == "/ends.jpg":
