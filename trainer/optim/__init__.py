@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trainer.config import OptimConfig, TowerConfig
+from trainer.optim.adamw import AdamW
 from trainer.optim.average import AVERAGE, keep_average
 from trainer.optim.lamb import Lamb, Segments
 from trainer.optim.lion import Lion
@@ -20,7 +21,16 @@ from trainer.optim.segments import zero_segments
 if TYPE_CHECKING:
     from trainer.models.clip import LayerGroup
 
-__all__ = ["Lamb", "Lion", "Segments", "build_optimizer", "parameter_groups", "set_learning_rate", "warmup_cosine"]
+__all__ = [
+    "AdamW",
+    "Lamb",
+    "Lion",
+    "Segments",
+    "build_optimizer",
+    "parameter_groups",
+    "set_learning_rate",
+    "warmup_cosine",
+]
 __all__ += ["AVERAGE", "bind_to_zero", "keep_average"]
 
 
@@ -65,8 +75,7 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.
     """The optimizer over `groups`, keeping every group below its upper bound after each step."""
     optimizer: torch.optim.Optimizer
     if config.name == "adamw":
-        # One kernel a step: a quarter of the loop's time on two cores.
-        optimizer = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=True)
+        optimizer = AdamW(groups, betas=config.betas, eps=config.eps)
     elif config.name == "lamb":
         optimizer = Lamb(groups, betas=config.betas, eps=config.eps, max_trust_ratio=config.max_trust_ratio)
     elif config.name == "lamb-eva":

@@ -5,6 +5,7 @@ So ZeRO shards and offloads it with them, and checkpoints and `trainer.partition
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
 from typing import Any
 
@@ -26,12 +27,16 @@ def keep_average(optimizer: torch.optim.Optimizer, decay: float) -> None:
 
 @torch.no_grad()
 def _update_averages(decay: float, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            state: dict[str, Any] = optimizer.state[parameter]
-            if AVERAGE not in state:
-                state[AVERAGE], state[_COUNT] = parameter.detach().float().clone(), 0
-                continue
-            state[_COUNT] += 1
-            average: Tensor = state[AVERAGE]
-            average.lerp_(parameter.float(), 1 - min(decay, (1 + state[_COUNT]) / (10 + state[_COUNT])))
+    """One operator for all averages that are equally old, as those of an optimizer without ZeRO are."""
+    by_count: dict[int, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        state: dict[str, Any] = optimizer.state[parameter]
+        if AVERAGE not in state:
+            state[AVERAGE], state[_COUNT] = parameter.detach().float().clone(), 0
+            continue
+        state[_COUNT] += 1
+        averages, masters = by_count[int(state[_COUNT])]
+        averages.append(state[AVERAGE])
+        masters.append(parameter.float())
+    for count, (averages, masters) in by_count.items():
+        torch._foreach_lerp_(averages, masters, 1 - min(decay, (1 + count) / (10 + count)))

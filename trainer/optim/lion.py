@@ -28,17 +28,22 @@ class Lion(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+        chosen = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if chosen:
+            self._update([p for p, _ in chosen], [group for _, group in chosen])
         return loss
 
-    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        beta1, beta2 = group["betas"]
-        state = self.state[parameter]
-        if not state:
-            state["exp_avg"] = torch.zeros_like(parameter)
-        direction = torch.lerp(gradient, state["exp_avg"], beta1).sign_()
-        parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"])
-        state["exp_avg"].lerp_(gradient, 1 - beta2)
+    def _update(self, parameters: list[Tensor], groups: list[dict[str, Any]]) -> None:
+        """As many operators for any number of tensors and groups."""
+        beta1, beta2 = groups[0]["betas"]
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
+        momenta = [self.state[parameter]["exp_avg"] for parameter in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        directions = torch._foreach_lerp(gradients, momenta, beta1)
+        torch._foreach_sign_(directions)
+        torch._foreach_mul_(directions, [float(group["lr"]) for group in groups])
+        torch._foreach_mul_(parameters, [1 - group["lr"] * group["weight_decay"] for group in groups])
+        torch._foreach_sub_(parameters, directions)
+        torch._foreach_lerp_(momenta, gradients, 1 - beta2)

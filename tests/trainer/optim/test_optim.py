@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.config import OptimConfig, TowerConfig
 from trainer.models.clip import LayerGroup
-from trainer.optim import Lion, build_optimizer, parameter_groups, set_learning_rate, warmup_cosine
+from trainer.models.tracing import OperatorCounter
+from trainer.optim import (
+    AVERAGE,
+    Lion,
+    build_optimizer,
+    keep_average,
+    parameter_groups,
+    set_learning_rate,
+    warmup_cosine,
+)
 
 
 def test_lion_follows_algorithm_2_by_hand() -> None:
@@ -30,6 +41,79 @@ OPTIM = OptimConfig(
     text=TowerConfig(lr=4e-5, weight_decay=0.1, layer_decay=0.75),
     scale_lr=5e-4,
 )
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_groups_of_other_rates_and_decays_take_the_plain_steps(name: Any) -> None:
+    """Written out tensor by tensor, 20 steps, with one tensor that has no gradient now and then."""
+    config = dataclasses.replace(OPTIM, name=name, betas=(0.9, 0.95))
+    torch.manual_seed(0)
+    start = [torch.randn(3, 4), torch.randn(5), torch.randn(2, 2)]
+    settings = [(0.1, 0.2), (0.03, 0.0), (0.2, 0.5)]
+    ours = [nn.Parameter(value.clone()) for value in start]
+    optimizer = build_optimizer(
+        [{"params": [p], "lr": lr, "weight_decay": decay} for p, (lr, decay) in zip(ours, settings, strict=True)],
+        config,
+    )
+    plain = [_Plain(value.clone(), *rates) for value, rates in zip(start, settings, strict=True)]
+    for step in range(20):
+        for index, (parameter, tensor) in enumerate(zip(ours, plain, strict=True)):
+            parameter.grad = None if index == 1 and step % 3 == 0 else torch.randn(parameter.shape)
+            if parameter.grad is not None:
+                tensor.update(name, parameter.grad, config)
+        optimizer.step()
+    for parameter, tensor in zip(ours, plain, strict=True):
+        torch.testing.assert_close(parameter.data, tensor.value, rtol=1e-5, atol=1e-6)
+
+
+class _Plain:
+    """One tensor under the formula of its paper."""
+
+    def __init__(self, value: Tensor, rate: float, decay: float) -> None:
+        self.value, self.rate, self.decay = value, rate, decay
+        self.first, self.second, self.steps = torch.zeros_like(value), torch.zeros_like(value), 0
+
+    def update(self, name: str, gradient: Tensor, config: OptimConfig) -> None:
+        beta1, beta2 = config.betas
+        self.steps += 1
+        direction = (beta1 * self.first + (1 - beta1) * gradient).sign()
+        if name == "adamw":
+            self.first = beta1 * self.first + (1 - beta1) * gradient
+            self.second = beta2 * self.second + (1 - beta2) * gradient**2
+            mean, square = self.first / (1 - beta1**self.steps), self.second / (1 - beta2**self.steps)
+            direction = mean / (square.sqrt() + config.eps)
+        else:
+            self.first = beta2 * self.first + (1 - beta2) * gradient
+        self.value = self.value * (1 - self.rate * self.decay) - self.rate * direction
+
+
+@pytest.mark.parametrize(("name", "most"), [("adamw", 43), ("lion", 9), ("lamb", 50)])
+def test_a_step_of_forty_groups_takes_few_operators(name: Any, most: int) -> None:
+    """AdamW's is a fused kernel a group and one more; the others' and the average's are as many for any number."""
+    parameters = [nn.Parameter(torch.ones(8)) for _ in range(40)]
+    groups = [{"params": [p], "lr": 0.01 * i, "weight_decay": 0.1} for i, p in enumerate(parameters)]
+    optimizer = build_optimizer(groups, dataclasses.replace(OPTIM, name=name))
+    keep_average(optimizer, 0.9)
+    for counter in (OperatorCounter(), OperatorCounter()):
+        for parameter in parameters:
+            parameter.grad = torch.ones(8)
+        with counter:
+            optimizer.step()
+    kernels = {key: n for key, n in counter.operators.items() if not key.startswith("_record_function")}
+    assert sum(kernels.values()) <= most and counter.host_reads == 0
+
+
+def test_the_average_follows_its_formula() -> None:
+    weight = nn.Parameter(torch.tensor([4.0]))
+    optimizer = build_optimizer([{"params": [weight], "lr": 0.5, "weight_decay": 0.0}], OPTIM)
+    keep_average(optimizer, 0.3)
+    average = None
+    for step in range(5):
+        weight.grad = torch.tensor([1.0])
+        optimizer.step()
+        decay = min(0.3, (1 + step) / (10 + step))
+        average = weight.item() if average is None else decay * average + (1 - decay) * weight.item()
+        assert optimizer.state[weight][AVERAGE].item() == pytest.approx(average)
 
 
 def test_groups_decay_by_tower_and_depth() -> None:
