@@ -185,7 +185,10 @@ def write_tensors(tensors: Mapping[str, Tensor], config: ClipConfig, path: Path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     header = {"format": "pt", "clip_config": json.dumps(dataclasses.asdict(config))}
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(temporary), metadata=header)
+        temporary.chmod(mode)  # safetensors makes a file for its owner alone, whatever the umask says
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
