@@ -128,9 +128,12 @@ def _publish_plan(root: Root, keys: list[tuple[Shard, Keys]]) -> dict[str, Any]:
     number, fresh = len(read_plans(root)), [shard for shard, _ in keys]
     batch = fingerprint([[[shard.path, shard.fingerprint] for shard in fresh], number])[:8]
     kept = choose_rows(root, [keys_of_shard for _, keys_of_shard in keys])
+    num_captions = max(keys_of_shard.num_captions for _, keys_of_shard in keys)
     work = [(f"{batch}-{i:06d}", shard, kept[i]) for i, shard in enumerate(fresh)]
     written = _map_in_threads(
-        "adopt shards", work, lambda item: write_unit(root, item[0], item[1], read_rows(root, item[1]), item[2])
+        "adopt shards",
+        work,
+        lambda item: write_unit(root, item[0], item[1], read_rows(root, item[1]), item[2], num_captions),
     )
     described = list(written)
     plan = {"batch": batch, "number": number, **describe_plan(fresh, described)}

@@ -89,7 +89,7 @@ def _join(f: BinaryIO, shard: Shard, samples: list[TarSample], described: _Descr
         tables.append(_make_table(shard, described.columns, described.chosen, pictures, [None] * len(pictures)))
     left = {id(sample) for queue in waiting.values() for sample in queue}
     tables.append(_describe_samples(f, shard, [sample for sample in samples if id(sample) in left]))
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables, promote_options="default")  # one may have more captions
 
 
 def _describe_samples(f: BinaryIO, shard: Shard, samples: list[TarSample]) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,21 +14,31 @@ from curation.adopt.rows import SUCCESS, InputRows
 from curation.adopt.shard import Shard
 from curation.fetch.domains import registered_domain
 from curation.plan import ADOPTED, ALL_HOSTS
-from curation.schema import REJECTS, SAMPLES, RejectReason
+from curation.schema import REJECTS, RejectReason, count_captions, samples_schema
 from curation.storage import Root
 from curation.tables import rejects_file, samples_file
 
 NUM_LARGEST = 20
 _UNCOMMON = (RejectReason.NOT_TEXT, RejectReason.MALFORMED, RejectReason.NO_PICTURE)
 """Reasons that a plan names only where they occur."""
-Keys = tuple[np.ndarray, np.ndarray]
-"""Uids `[n, 2]` uint64 of the rows that are not refused, in their order, and which of them have a picture."""
+
+
+class Keys(NamedTuple):
+    """What `choose_rows` compares of one input, in the order of its rows that are not refused."""
+
+    uids: np.ndarray
+    """Uint64 `[n, 2]`."""
+    has_picture: np.ndarray
+    """Bool `[n]`."""
+    num_captions: int = 1
+    """Columns of captions of its rows."""
 
 
 def list_keys(rows: InputRows) -> Keys:
-    """The keys of one input, which `choose_rows` compares."""
+    """The keys of one input."""
     table = rows.table.filter(pc.is_null(rows.table[REFUSED]))
-    return split_uids(table["uid"]), np.array(pc.equal(table["status"], SUCCESS), bool)
+    has_picture = np.array(pc.equal(table["status"], SUCCESS), bool)
+    return Keys(split_uids(table["uid"]), has_picture, count_captions(table.column_names))
 
 
 def split_uids(uids: pa.ChunkedArray) -> np.ndarray:
@@ -42,10 +52,10 @@ def choose_rows(root: Root, keys: Sequence[Keys]) -> list[np.ndarray]:
     A row whose uid is in an earlier plan does not become a sample. Sorting takes 40 bytes of memory a row.
     """
     earlier = [split_uids(root.read_parquet(samples_file(unit), ["uid"])["uid"]) for unit in root.units("samples")]
-    uids = np.concatenate([*earlier, *(k for k, _ in keys)])
+    uids = np.concatenate([*earlier, *(one.uids for one in keys)])
     num_earlier = sum(map(len, earlier))
     worse = np.concatenate(
-        [np.zeros(num_earlier, np.int8), *(np.where(success, 1, 2).astype(np.int8) for _, success in keys)]
+        [np.zeros(num_earlier, np.int8), *(np.where(one.has_picture, 1, 2).astype(np.int8) for one in keys)]
     )
     order = np.lexsort((worse, uids[:, 1], uids[:, 0]))
     ranked = uids[order]
@@ -53,23 +63,30 @@ def choose_rows(root: Root, keys: Sequence[Keys]) -> list[np.ndarray]:
     first[1:] = (ranked[1:] != ranked[:-1]).any(axis=1)
     kept = np.zeros(len(order), bool)
     kept[order[first]] = True
-    return np.split(kept[num_earlier:], np.cumsum([len(k) for k, _ in keys])[:-1])
+    return np.split(kept[num_earlier:], np.cumsum([len(one.uids) for one in keys])[:-1])
 
 
-def write_unit(root: Root, unit: str, shard: Shard, rows: InputRows, kept: np.ndarray) -> dict[str, Any]:
-    """Publish the rejects, then the samples of one input; returns what the plan records of it."""
+def write_unit(
+    root: Root, unit: str, shard: Shard, rows: InputRows, kept: np.ndarray, num_captions: int = 1
+) -> dict[str, Any]:
+    """Publish the rejects, then the samples of one input with `num_captions` columns of captions, which all units of
+    its plan have; returns what the plan records of it.
+    """
     table = rows.table
     reasons = np.array([reason or "" for reason in table[REFUSED].to_pylist()], object)
     reasons[np.flatnonzero(reasons == "")[~kept]] = RejectReason.REPEATED.value
     accepted = table.filter(pa.array(reasons == ""))
     domains = [registered_domain(url) for url in accepted["url"].to_pylist()]
     added = {"source": pa.array([shard.source] * len(accepted), pa.string()), "domain": pa.array(domains, pa.string())}
-    samples = pa.table([added[n] if n in added else accepted[n] for n in SAMPLES.names], SAMPLES.names)
+    schema = samples_schema(num_captions)
+    lacking = set(schema.names) - {*added, *table.column_names}
+    added |= {name: pa.nulls(len(accepted), pa.string()) for name in lacking}
+    samples = pa.table([added[n] if n in added else accepted[n] for n in schema.names], schema.names)
     rejects = _make_rejects(shard, rows, reasons)
     if len(rejects):
         root.publish_parquet(rejects_file(unit), rejects)
     if len(samples):
-        root.publish_parquet(samples_file(unit), samples.cast(SAMPLES).sort_by("uid"))
+        root.publish_parquet(samples_file(unit), samples.cast(schema).sort_by("uid"))
     counts = {str(one["values"]): one["counts"] for one in pc.value_counts(rejects["reason"]).to_pylist()}
     totals = {r.value: counts.get(r.value, 0) for r in RejectReason if r is not RejectReason.WHERE}
     totals = {reason: count for reason, count in totals.items() if count or reason not in _UNCOMMON}

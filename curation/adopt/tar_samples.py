@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from curation.adopt.caption_columns import MAX_CAPTIONS
 from curation.adopt.records import MAX_JSON_BYTES, MAX_TEXT_BYTES, TEXTS, Record, parse_record
 from curation.adopt.tar import DamagedTarError, recognise_compression, walk
 from curation.errors import UserError
@@ -108,21 +109,23 @@ def _begins_as_picture(f: BinaryIO, member: Member) -> bool:
 
 
 def read_record(f: BinaryIO, files: dict[str, Member], picture: Member | None) -> Record:
-    """What the JSON and the text of a sample say; of several, those that are called as the picture is."""
+    """What the JSON and the texts of a sample say: of several JSONs the one that is called as the picture is, of the
+    texts all, such a one first.
+    """
     stem = split_name(picture.name)[1].rpartition(".")[0] if picture else ""
-    return parse_record(
-        _read_first(f, files, ("json",), stem, MAX_JSON_BYTES), _read_first(f, files, TEXTS, stem, MAX_TEXT_BYTES)
-    )
+    said = [_read(f, member) for member in _choose(files, ("json",), stem, MAX_JSON_BYTES)[:1]]
+    texts = [_read(f, member) for member in _choose(files, TEXTS, stem, MAX_TEXT_BYTES)[:MAX_CAPTIONS]]
+    return parse_record(said[0] if said else None, texts)
 
 
-def _read_first(
-    f: BinaryIO, files: dict[str, Member], kinds: tuple[str, ...], stem: str, max_bytes: int
-) -> bytes | None:
-    """The bytes of the best member of `kinds`; None where there is none of at most `max_bytes`."""
+def _choose(files: dict[str, Member], kinds: tuple[str, ...], stem: str, max_bytes: int) -> list[Member]:
+    """The members of `kinds` of at most `max_bytes`: those called as `stem` first, then those without a middle name."""
     ends = {extension: extension.rpartition(".") for extension in files if files[extension].size <= max_bytes}
     fitting = [e for e in ends if ends[e][2] in kinds]
-    if not fitting:
-        return None
-    best = min(fitting, key=lambda e: (ends[e][0] != stem, ends[e][0] != "", kinds.index(ends[e][2]), e))
-    f.seek(files[best].offset)
-    return f.read(files[best].size)
+    fitting.sort(key=lambda e: (ends[e][0] != stem, ends[e][0] != "", kinds.index(ends[e][2]), e))
+    return [files[extension] for extension in fitting]
+
+
+def _read(f: BinaryIO, member: Member) -> bytes:
+    f.seek(member.offset)
+    return f.read(member.size)

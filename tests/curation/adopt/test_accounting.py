@@ -117,6 +117,34 @@ def test_the_caption_is_found_by_webdatasets_rule(root: Root, tmp_path: Path) ->
     assert {row["caption"] for row in rows(root).values()} == {"a red bird", "dot", "by caption", "one"}
 
 
+def test_of_several_captions_all_are_kept(root: Root, tmp_path: Path) -> None:
+    """From lists and texts of a tar, and from columns of a parquet file; shards with fewer have the same columns."""
+    said = {"captions": ["a cat", "", "a grey cat"], "url": "http://e.example/cat"}
+    write_tar(
+        tmp_path / "00000.tar",
+        {
+            "s0.jpg": picture(0),
+            "s0.json": json.dumps(said).encode(),
+            "s0.txt": b"a cat",
+            "s0.long.txt": b"a cat that is grey",
+            "s1.jpg": picture(1),
+            "s1.txt": b"alone",
+        },
+    )
+    write_tar(tmp_path / "00001.tar", {"s2.jpg": picture(2), "s2.txt": b"a bird"})
+    write_tar(tmp_path / "00002.tar", members("000000000.jpg"))
+    pq.write_table(described(1, captions=[["a dog", "x", "my dog"]], caption_2=["the dog"]), tmp_path / "00002.parquet")
+    adopt(root, [str(tmp_path)])
+    found = Manifest(root).query("select caption, caption_2, caption_3, caption_4 from manifest order by caption")
+    assert found.fetchall() == [
+        ("a bird", None, None, None),
+        ("a cat", "a grey cat", "a cat that is grey", None),
+        ("alone", None, None, None),
+        ("x", "a dog", "my dog", "the dog"),
+    ]
+    assert verify(root) is None
+
+
 def test_text_that_is_no_text_is_a_reject_of_its_row_alone(root: Root, tmp_path: Path) -> None:
     data = {
         "s0.jpg": picture(0),

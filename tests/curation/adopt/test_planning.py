@@ -12,7 +12,8 @@ from curation.storage import Root
 
 
 def keys(*rows: tuple[int, bool]) -> Keys:
-    return split_uids(pa.chunked_array([[f"{uid:032x}" for uid, _ in rows]])), np.array([has for _, has in rows], bool)
+    uids = split_uids(pa.chunked_array([[f"{uid:032x}" for uid, _ in rows]]))
+    return Keys(uids, np.array([has for _, has in rows], bool))
 
 
 def test_of_rows_with_one_uid_the_first_with_a_picture_is_chosen(tmp_path: Path) -> None:
@@ -22,5 +23,5 @@ def test_of_rows_with_one_uid_the_first_with_a_picture_is_chosen(tmp_path: Path)
 
 
 def test_a_shard_without_rows_has_an_empty_mask(tmp_path: Path) -> None:
-    empty: Keys = np.empty((0, 2), np.uint64), np.empty(0, bool)
+    empty = Keys(np.empty((0, 2), np.uint64), np.empty(0, bool))
     assert [mask.tolist() for mask in choose_rows(Root(tmp_path), [empty, keys((1, True))])] == [[], [True]]
