@@ -6,6 +6,7 @@ curate export ROOT --format uids --output uids.npy --where "clip_similarity >= 0
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,7 +66,11 @@ def _write_uids(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
         else "uid"
     )
     relation = manifest.query(f"select distinct unhex({own}) as uid from train_index where {condition}")
-    parts = [b"".join(batch["uid"].to_pylist()) for batch in relation.to_arrow_reader(_BATCH_ROWS)]
+    parts = []
+    with bar(_count_rows(manifest, condition), "export uids") as progress:
+        for batch in relation.to_arrow_reader(_BATCH_ROWS):
+            parts.append(b"".join(batch["uid"].to_pylist()))
+            progress.update(batch.num_rows)
     halves = np.frombuffer(b"".join(parts), ">u8").reshape(-1, 2)
     order = np.lexsort((halves[:, 1], halves[:, 0]))
     uids = np.empty(len(halves), UID_DTYPE)
@@ -74,33 +79,40 @@ def _write_uids(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
 
 
 def _write_shards(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
-    counts = manifest.query(
-        f"select shard, count(*) filter (where {condition}), count(*) from train_index group by shard order by shard"
-    ).fetchall()
-    partly = sum(0 < chosen < total for _, chosen, total in counts)
+    chosen, totals = Counter[str](), Counter[str]()
+    relation = manifest.query(f"select shard, coalesce({condition}, false) as chosen from train_index")
+    with bar(_count_rows(manifest, "true"), "export shards") as progress:
+        for batch in relation.to_arrow_reader(_BATCH_ROWS):
+            totals.update(batch["shard"].to_pylist())
+            chosen.update(batch["shard"].filter(batch["chosen"]).to_pylist())
+            progress.update(batch.num_rows)
+    partly = sum(0 < chosen[shard] < total for shard, total in totals.items())
     if partly:
         raise UserError(
-            f"{partly} of {len(counts)} shards hold rows besides the wanted ones, which a list of shards cannot leave "
+            f"{partly} of {len(totals)} shards hold rows besides the wanted ones, which a list of shards cannot leave "
             f"out: select and pack them, export uids, or give the condition to trainer.data.Loader."
         )
-    for shard, chosen, _ in counts:
-        if chosen:
-            sink.write(f"{manifest.root.url(shard)}\n".encode())
+    for shard in sorted(chosen):
+        sink.write(f"{manifest.root.url(shard)}\n".encode())
 
 
 def _write_parquet(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
-    (num_rows,) = manifest.query(f"select count(*) from train_index where {condition}").fetchall()[0]
+    num_rows = _count_rows(manifest, condition)
     relation = manifest.query(f'select * from train_index where {condition} order by shard, "offset"')
     reader = relation.to_arrow_reader(ROWS_PER_GROUP)
     kept = [field for field in reader.schema if field.name not in _PLACES]
     image = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     schema = pa.schema([*kept, image], metadata=_describe_features(kept))
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer, bar(num_rows, "export") as progress:
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer, bar(num_rows, "export parquet") as progress:
         for batch in reader:
             pictures = [_read_picture(manifest.root, row) for row in batch.select(["uid", *_PLACES[:3]]).to_pylist()]
             columns = [batch[field.name] for field in kept]
             writer.write_table(pa.Table.from_arrays([*columns, pa.array(pictures, image.type)], schema=schema))
             progress.update(batch.num_rows)
+
+
+def _count_rows(manifest: Manifest, condition: str) -> int:
+    return int(manifest.query(f"select count(*) from train_index where {condition}").fetchall()[0][0])
 
 
 def _read_picture(root: Root, row: dict[str, Any]) -> dict[str, Any]:

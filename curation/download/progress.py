@@ -1,6 +1,6 @@
 """The progress bar of `curate download`: rows, rate, share of pictures that came, most frequent failures, time left.
 
-It reads the logs of running units in ROOT/logs/download; it reads nothing where stderr is not a terminal.
+It reads the logs of running units in ROOT/logs/download.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DownloadBar:
 
     def __call__(self) -> None:
         """Show the counts of the logs, at most once in READ_EVERY_S seconds."""
-        if self._bar.disable or time.monotonic() < self._next:
+        if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + READ_EVERY_S
         running: Counter[str] = Counter()

@@ -13,17 +13,19 @@ from curation.manifest.manifest import Manifest
 from curation.report.funnel import FunnelRow, funnel, render_funnel
 from curation.report.hosts import render_hosts
 from curation.report.page import render_page
+from curation.report.stages import render_stages
 from curation.storage import Root
 
 __all__ = ["FunnelRow", "funnel", "status_text", "write_html"]
 
 
 def status_text(root: Root) -> str:
-    """The funnel of `root` as a table in plain text, stale tables with the command that renews each, and
-    the largest hosts of a running download.
+    """The funnel of `root` as a table in plain text, stale tables with the command that renews each, the stage that is
+    at work, units that wait, and the largest hosts of a running download.
     """
-    live, stale = render_hosts(root), "".join(f"{sentence}\n" for sentence in find_stale_by_ledgers(root))
-    return "\n".join(part for part in (render_funnel(funnel(Manifest(root))), stale, live) if part)
+    stale = "".join(f"{sentence}\n" for sentence in find_stale_by_ledgers(root))
+    parts = (render_funnel(funnel(Manifest(root))), stale, render_stages(root), render_hosts(root))
+    return "\n".join(part for part in parts if part)
 
 
 def write_html(root: Root, output: str | Path) -> None:

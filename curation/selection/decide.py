@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.progress import bar
+from curation.progress import track
 from curation.recipe.config import SelectConfig
 from curation.schema import SELECTION
 from curation.selection.engine import PLACE_BITS, open_engine
@@ -37,9 +37,10 @@ def select(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limi
             if unit not in work.written:
                 root.publish_parquet(selection_file(version.fp, unit), decide_unit(root, unit, decided[1]))
 
-        with bar(len(work.units), "select", "unit") as progress:
-            for _ in read_ahead(write, split_units(batches), NUM_WRITERS):
-                progress.update()
+        for _ in track(
+            read_ahead(write, split_units(batches), NUM_WRITERS), len(work.units), "select, written", "unit"
+        ):
+            pass
     version.publish(values)
 
 

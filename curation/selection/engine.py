@@ -18,6 +18,7 @@ import pyarrow as pa
 from curation.errors import UserError
 from curation.manifest.manifest import explain_error
 from curation.manifest.quoting import forbid_extensions, quote_text
+from curation.progress import track
 from curation.recipe import rules as rule_language
 from curation.recipe.config import SelectConfig
 from curation.recipe.expressions import Quantile, QuantileValues
@@ -33,10 +34,13 @@ PLACE_BITS = 32
 
 
 class Engine:
-    """One connection to DuckDB with the rows of `units`. Use `open_engine`."""
+    """One connection to DuckDB with the rows of `units`. `name` is what its progress is called. Use `open_engine`."""
 
-    def __init__(self, root: Root, rules: RuleSet, units: Sequence[str], connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self, root: Root, rules: RuleSet, units: Sequence[str], connection: duckdb.DuckDBPyConnection, name: str
+    ) -> None:
         self._root, self._rules, self._units, self._connection = root, rules, units, connection
+        self._name = name
         (threads,) = connection.execute("select current_setting('threads')").fetchall()[0]
         self._num_threads = int(threads)
         self._has_duplicates = False
@@ -49,14 +53,18 @@ class Engine:
     def _compute_quantile(self, wanted: Quantile, tables: Tables) -> QuantileValues:
         needed = {"status", wanted.column, *wanted.by}
         fewer = {table: [name for name in names if name in needed] for table, names in tables.items()}
-        sql = rule_language.quantile_sql(self.rows_sql(_drop_unused(fewer)), wanted, self._rules.columns)
+        rows = self.rows_sql(_drop_unused(fewer), step=f"quantile of {wanted.column}")
+        sql = rule_language.quantile_sql(rows, wanted, self._rules.columns)
         batches = self.query(f"{sql} limit {MAX_PARTITIONS + 1}")
         return name_quantile(wanted, [tuple(row.values()) for batch in batches for row in batch.to_pylist()])
 
-    def rows_sql(self, tables: Tables, *, with_uid: bool = False) -> str:
-        """A table expression, to be used once, of all rows: `place`, the columns of `tables`, and `uid` if wanted."""
+    def rows_sql(self, tables: Tables, *, with_uid: bool = False, step: str = "rules") -> str:
+        """A table expression, to be used once, of all rows: `place`, the columns of `tables`, and `uid` if wanted.
+
+        The units that are read are shown as the progress of `step`.
+        """
         has_duplicates = bool(tables.get("duplicates"))
-        self._connection.register("unit_rows", self._stream(tables, with_uid or has_duplicates))
+        self._connection.register("unit_rows", self._stream(tables, with_uid or has_duplicates, step))
         if not has_duplicates:
             return "unit_rows"
         self._load_duplicates()
@@ -78,7 +86,7 @@ class Engine:
                 raise self._failures[0] from None
             raise _explain(error) from error
 
-    def _stream(self, tables: Tables, with_uid: bool) -> pa.RecordBatchReader:
+    def _stream(self, tables: Tables, with_uid: bool, step: str) -> pa.RecordBatchReader:
         names = [name for table, columns in tables.items() if table != "duplicates" for name in columns]
         fields = [pa.field("place", pa.int64()), *([pa.field("uid", pa.string())] if with_uid else [])]
         schema = pa.schema([*fields, *(pa.field(name, self._rules.columns[name]) for name in names)])
@@ -89,7 +97,8 @@ class Engine:
             places = pa.array(range(start, start + len(rows)), pa.int64())
             return rows.add_column(0, "place", places).select(schema.names).cast(schema)
 
-        return self._reader(schema, read_ahead(read, range(len(self._units)), self._num_threads))
+        found = read_ahead(read, range(len(self._units)), self._num_threads)
+        return self._reader(schema, track(found, len(self._units), f"{self._name}, {step}", "unit"))
 
     def _load_duplicates(self) -> None:
         """Make the table `removed`, once: its number of rows is then known, and it is what a join keeps in memory."""
@@ -97,7 +106,8 @@ class Engine:
             return
         schema = pa.schema([("uid", pa.string()), *DUPLICATE_COLUMNS.items()])
         files = duplicates_files(self._root)
-        tables = read_ahead(lambda file: read_duplicates(self._root, file), files, self._num_threads)
+        found = read_ahead(lambda file: read_duplicates(self._root, file), files, self._num_threads)
+        tables = track(found, len(files), f"{self._name}, duplicates", "file")
         self._connection.register("removed_rows", self._reader(schema, tables))
         with self._explained():
             self._connection.execute("create temp table removed as from removed_rows")
@@ -118,9 +128,12 @@ class Engine:
 
 @contextlib.contextmanager
 def open_engine(
-    root: Root, rules: RuleSet, units: Sequence[str], limits: SelectConfig, scratch: Path
+    root: Root, rules: RuleSet, units: Sequence[str], limits: SelectConfig, scratch: Path, *, name: str = "select"
 ) -> Iterator[Engine]:
-    """DuckDB over the rows of `units`; what it spills lies in a folder of its own below `scratch`."""
+    """DuckDB over the rows of `units`; what it spills lies in a folder of its own below `scratch`.
+
+    `name` is what its progress is called.
+    """
     with tempfile.TemporaryDirectory(prefix="select-", dir=scratch) as folder, duckdb.connect() as connection:
         forbid_extensions(connection)
         connection.execute(f"set temp_directory = {quote_text(folder)}")
@@ -130,7 +143,7 @@ def open_engine(
         connection.execute("set disabled_optimizers = 'join_order,build_side_probe_side'")
         connection.execute("set enable_external_access = false")
         connection.execute("set lock_configuration = true")
-        yield Engine(root, rules, units, connection)
+        yield Engine(root, rules, units, connection, name)
 
 
 def _drop_unused(tables: Tables) -> Tables:

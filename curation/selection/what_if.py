@@ -67,7 +67,7 @@ def count_drops(
     wanted: Tables = {**tables, "samples": samples}
     names = [rule.name for rule in rules.rules]
     drops, places = {ALL: Drops()}, dict[str, list[int]]()
-    with open_engine(root, rules, root.units("samples"), limits, make_private_folder()) as engine:
+    with open_engine(root, rules, root.units("samples"), limits, make_private_folder(), name="what-if") as engine:
         values = engine.compute_quantiles(tables)
         rows = engine.rows_sql(wanted, with_uid=any("uid" in rule.columns for rule in rules.rules))
         refusals = "".join(

@@ -17,6 +17,7 @@ from curation.failures import describe_failure
 from curation.progress import be_quiet, is_quiet
 from curation.recipe.config import Recipe, load_recipe
 from curation.root_lock import hold_root
+from curation.stage_log import log_stage
 from curation.storage import Root
 from curation.terminal import write_error
 
@@ -111,7 +112,7 @@ def run_loaded(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
 def _run_here(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
     for stage in stages:
         if stage.run_here is not None:
-            with _timed(stage):
+            with _timed(stage), log_stage(root, stage.name):
                 stage.run_here(recipe, root)
 
 
@@ -127,7 +128,7 @@ def _run_on_spark(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
             spark = session("curate", log)
         for stage in stages:
             watching = watch_jobs(spark, stage.name) if stage.name in DIVIDED_BY_SPARK else contextlib.nullcontext()
-            with _timed(stage), keep_trace(root, log), watching:
+            with _timed(stage), keep_trace(root, log), watching, log_stage(root, stage.name):
                 stage.run(spark, recipe, root)
 
 

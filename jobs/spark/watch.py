@@ -11,17 +11,14 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 from tqdm import tqdm
 
-from curation.progress import bar, is_quiet
+from curation.progress import bar
 
 POLL_S = 1.0
 
 
 @contextlib.contextmanager
 def watch_jobs(spark: SparkSession, name: str) -> Iterator[None]:
-    """Show the tasks of Spark's running stages as steps of stage `name` of the run, until the body ends."""
-    if is_quiet():
-        yield
-        return
+    """Count the tasks of Spark's running stages as steps of stage `name` of the run, until the body ends."""
     ended = threading.Event()
     watching = threading.Thread(target=_watch, args=(spark, name, ended), daemon=True)
     watching.start()

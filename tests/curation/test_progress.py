@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from curation import progress
+from curation.export import export
+from curation.recipe.config import SelectConfig
+from curation.selection.decide import select
+from curation.selection.rule_set import find_tables, read_rules
+from curation.selection.what_if import count_drops
+from curation.storage import Root
+from tests.support import small_root
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +49,26 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     with progress.bar(4, "embed", "unit") as bar:
         bar.update(4)
     assert capsys.readouterr().err == "" and progress.is_quiet()
+
+
+def test_selection_and_export_say_which_of_their_steps_is_at_work(
+    root: Root, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = small_root.build(root)
+    small_root.duplicates(made, {sorted(made.images)[0]: sorted(made.images)[1]})
+    small_root.pack(made, small_root.select(made))
+    monkeypatch.setattr(progress, "LINE_S", 0.0)
+    rules = read_rules({"new": "duplicate_of is null", "some": "aesthetic >= quantile(aesthetic, 0.1)"}, {})
+    capsys.readouterr()
+    count_drops(root, rules, find_tables(rules, {}), SelectConfig())
+    select(root, rules, find_tables(rules, {}), SelectConfig())
+    for form in ("uids", "shards", "parquet"):
+        export(root, form, tmp_path / form)
+    steps = {line.partition(":")[0] for line in capsys.readouterr().err.splitlines()}
+    asked = {
+        f"{name}, {step}" for name in ("select", "what-if") for step in ("duplicates", "quantile of aesthetic", "rules")
+    }
+    assert steps == asked | {"select, written", "export uids", "export shards", "export parquet"}
+    progress.be_quiet()
+    export(root, "uids", tmp_path / "again")
+    assert capsys.readouterr().err == ""
