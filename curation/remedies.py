@@ -22,6 +22,8 @@ _MORE = {
 def stage_of(rel: str) -> str | None:
     """The stage that makes the file `rel` (relative to ROOT), None when no stage does."""
     table = rel.partition("/")[0]
+    if table.startswith("embeddings_"):
+        return "embed"
     return "score" if table.startswith("scores_") else _MADE_BY.get(table)
 
 

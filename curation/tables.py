@@ -18,8 +18,10 @@ SAMPLES = "samples"
 REJECTS = "rejects"
 DOWNLOADS = "downloads"
 RAW = "raw"
-METADATA = "embeddings/metadata"
-VECTORS = "embeddings/img_emb"
+EMBEDDINGS = "embeddings"
+"""The table of embed.model's vectors; those of [embed.models.NAME] lie in embeddings_NAME."""
+METADATA = f"{EMBEDDINGS}/metadata"
+VECTORS = f"{EMBEDDINGS}/img_emb"
 DUPLICATES = "duplicates"
 SCORES = "scores_"
 """What the names of score tables begin with."""
@@ -73,21 +75,56 @@ def raw_shard(unit: str, sha256: str) -> str:
     return f"{RAW}/{unit}-{sha256[:16]}.tar"
 
 
-def metadata_file(unit: str) -> str:
+def embeddings_table(name: str) -> str:
+    """The table of the vectors of [embed.models.NAME], or with an empty name of embed.model."""
+    return f"{EMBEDDINGS}_{name}" if name else EMBEDDINGS
+
+
+def is_embeddings(table: str) -> bool:
+    """Whether `table` is one of vectors."""
+    return f"{table}_".startswith(f"{EMBEDDINGS}_")
+
+
+def embedding_tables(root: Root) -> list[str]:
+    """The tables of vectors that `root` has."""
+    return [name for name in root.folders() if is_embeddings(name)]
+
+
+def metadata_folder(table: str) -> str:
+    """Where the uids of the vectors of `table` lie, and beside them the record of the model that made them."""
+    return f"{table}/metadata"
+
+
+def vectors_folder(table: str) -> str:
+    """Where the vectors of pictures lie."""
+    return f"{table}/img_emb"
+
+
+def texts_folder(table: str) -> str:
+    """Where the vectors of captions lie."""
+    return f"{table}/text_emb"
+
+
+def metadata_file(unit: str, table: str = EMBEDDINGS) -> str:
     """The uids of the unit's vectors, row by row."""
-    return f"{METADATA}/metadata_{unit}.parquet"
+    return f"{metadata_folder(table)}/metadata_{unit}.parquet"
 
 
-def vectors_file(unit: str) -> str:
-    """The unit's vectors, as clip-retrieval names them."""
-    return f"{VECTORS}/img_emb_{unit}.npy"
+def vectors_file(unit: str, table: str = EMBEDDINGS) -> str:
+    """The vectors of the unit's pictures, as clip-retrieval names them."""
+    return f"{vectors_folder(table)}/img_emb_{unit}.npy"
 
 
-def embedded_units(root: Root) -> list[str]:
+def texts_file(unit: str, table: str = EMBEDDINGS) -> str:
+    """The vectors of the unit's captions, as clip-retrieval names them; models without a text tower have none."""
+    return f"{texts_folder(table)}/text_emb_{unit}.npy"
+
+
+def embedded_units(root: Root, table: str = EMBEDDINGS) -> list[str]:
     """Sorted names of the units that have vectors."""
-    named = set(root.list(VECTORS, ".npy"))
-    units = (name.removeprefix("metadata_") for name in root.units(METADATA))
-    return [unit for unit in units if vectors_file(unit).rpartition("/")[2] in named]
+    named = set(root.list(vectors_folder(table), ".npy"))
+    units = (name.removeprefix("metadata_") for name in root.units(metadata_folder(table)))
+    return [unit for unit in units if vectors_file(unit, table).rpartition("/")[2] in named]
 
 
 def scores_table(filter_name: str) -> str:

@@ -27,7 +27,7 @@ from curation.plan import Lane, plan_lanes, read_plans
 from curation.recipe.config import DownloadConfig, Recipe
 from curation.settings import content_settings
 from curation.storage import Root
-from curation.sums.cover import expand_tables
+from curation.sums.cover import EVERY_EMBEDDING, expand_tables
 from curation.sums.seal import forget_deleted, lost_files, open_files
 from curation.tables import SCORES, downloads_file
 from jobs.spark.sealing import seals
@@ -73,7 +73,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
         for plan in plans:
             again = {unit: count for unit, count in due.items() if unit.startswith(f"{plan['batch']}-")}
             download_round(spark, root, config, plan, again, fetch_round)
-        forget_deleted(root, ["embeddings", *expand_tables(root, [SCORES])], due)
+        forget_deleted(root, expand_tables(root, [EVERY_EMBEDDING, SCORES]), due)
 
 
 def _find_due(root: Root, config: DownloadConfig) -> dict[str, int]:

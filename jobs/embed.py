@@ -1,14 +1,17 @@
-"""One vector a stored picture, in clip-retrieval's layout: row i of the .npy belongs to row i of the metadata.
+"""Vectors of stored pictures, and of captions where the model is a CLIP, in clip-retrieval's layout.
 
     curate embed --recipe R.toml --root ROOT
     spark-submit jobs/embed.py --recipe R.toml --root ROOT
 
-One Spark task a unit; the metadata file is published last and makes the unit done.
+Row i of a .npy belongs to row i of the metadata. Each model has a table of its own: embed.model `embeddings`,
+[embed.models.NAME] `embeddings_NAME`. One Spark task a unit; the metadata file, published last, makes the unit done.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,32 @@ from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.records import STAGE_CONFIG
 from curation.remedies import remedy
-from curation.schema import EMBEDDINGS, Status
+from curation.schema import EMBEDDINGS as EMBEDDINGS_SCHEMA
+from curation.schema import Status
 from curation.shards import read_member
 from curation.storage import CONFIG, Root
-from curation.tables import METADATA, downloads_file, embedded_units, metadata_file, vectors_file
-from jobs.embedders import find_embedder, identify_model, is_same_model, load_embedder, resolve_model
+from curation.sums.cover import EVERY_EMBEDDING
+from curation.tables import (
+    EMBEDDINGS,
+    downloads_file,
+    embedded_units,
+    embeddings_table,
+    metadata_file,
+    metadata_folder,
+    samples_file,
+    texts_file,
+    texts_folder,
+    vectors_file,
+)
+from jobs.embedders import (
+    find_embedder,
+    find_text_side,
+    identify_model,
+    is_same_model,
+    load_embedder,
+    load_text_embedder,
+    resolve_models,
+)
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import map_units
 
@@ -32,35 +56,74 @@ SMALL = 0.01
 """No row of length 1 in up to 10,000 dimensions has a largest component below this."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EmbedTask:
+    """What one Spark task does: the vectors of a unit by one model, or those of its captions alone."""
+
+    table: str
+    model: str
+    batch_size: int
+    unit: str
+    is_text_alone: bool
+
+    def run(self, root: Root) -> int:
+        """Do it; the number of rows."""
+        embed = embed_captions if self.is_text_alone else embed_unit
+        return embed(root, self.unit, self.model, self.batch_size, self.table)
+
+
 def check(recipe: Recipe, root: Root) -> None:
     """Raise UserError for a model that is unknown, damaged, or another one than the root was embedded with."""
-    model = resolve_model(recipe)
-    find_embedder(model).check(model)
-    if embedded_units(root):
-        check_same_model(root, model)
+    for name, model in resolve_models(recipe).items():
+        find_embedder(model, name_setting(name)).check(model)
+        if embedded_units(root, embeddings_table(name)):
+            check_same_model(root, model, name)
 
 
-@seals("embeddings", reads=("downloads",))
+def name_setting(name: str) -> str:
+    """Where the recipe says which model `name` is."""
+    return f"embed.models.{name}.model" if name else "embed.model"
+
+
+@seals(EVERY_EMBEDDING, reads=("samples", "downloads"))
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
-    """Embed every downloaded unit that has no vectors. Raises UserError before anything is written."""
+    """Embed every downloaded unit that a model has no vectors of. Raises UserError before anything is written."""
     check(recipe, root)
-    model, batch_size = resolve_model(recipe), recipe.embed.batch_size
     downloaded = root.units("downloads")
     if not downloaded:
         raise UserError(f"{root.base} has no downloads to embed: run `curate download` first.")
-    made = check_same_model(root, model) if embedded_units(root) else identify_model(model)
-    root.begin_stage(METADATA, {"model": made})
-    done = set(embedded_units(root))
-    units = [unit for unit in downloaded if unit not in done]
-    map_units(spark, "embed", units, lambda unit: embed_unit(root, unit, model, batch_size))
+    for name, model in resolve_models(recipe).items():
+        table = embeddings_table(name)
+        made = check_same_model(root, model, name) if embedded_units(root, table) else identify_model(model)
+        root.begin_stage(metadata_folder(table), {"model": made})
+        tasks = plan_tasks(root, table, model, recipe.embed.batch_size, downloaded)
+        map_units(spark, f"embed {name}".strip(), tasks, lambda task: task.run(root))
 
 
-def check_same_model(root: Root, model: str) -> str:
+def plan_tasks(root: Root, table: str, model: str, batch_size: int, downloaded: Sequence[str]) -> list[EmbedTask]:
+    """The tasks that are left, in the order of the units `downloaded`.
+
+    Earlier versions embedded pictures alone, so that a unit may have vectors and none of its captions.
+    """
+    done, with_texts = set(embedded_units(root, table)), set(root.list(texts_folder(table), ".npy"))
+    has_texts = find_text_side(model) != "none"
+    tasks = []
+    for unit in downloaded:
+        lacks_texts = has_texts and texts_file(unit, table).rpartition("/")[2] not in with_texts
+        if unit not in done or lacks_texts:
+            task = EmbedTask(table=table, model=model, batch_size=batch_size, unit=unit, is_text_alone=unit in done)
+            tasks.append(task)
+    return tasks
+
+
+def check_same_model(root: Root, model: str, name: str = "") -> str:
     """What `identify_model` said of the model that made the root's vectors; of `model` where nobody wrote it down.
 
-    Raises UserError when `model` is another one: its calibrated cosine would say nothing of these vectors.
+    `name` is that of the model in the recipe, empty for embed.model. Raises UserError when `model` is another one: a
+    calibrated cosine or a score would say nothing of these vectors.
     """
-    rel = f"{METADATA}/{CONFIG}"
+    table = embeddings_table(name)
+    rel = f"{metadata_folder(table)}/{CONFIG}"
     if not root.exists(rel):
         return identify_model(model)
     made = str(root.read_record(rel, STAGE_CONFIG)["config"].get("model"))
@@ -68,32 +131,59 @@ def check_same_model(root: Root, model: str) -> str:
     is_gone = not Path(model).exists() and made.startswith(f"{Path(model).name}:")
     if not is_gone and not is_same_model(made, model):
         raise UserError(
-            f"{root.base} was embedded with {made} and the recipe's embed.model is {identify_model(model)}: name the "
-            f"former, or delete {root.url('embeddings')} and run `curate embed`."
+            f"{root.base} was embedded with {made} and the recipe's {name_setting(name)} is {identify_model(model)}: "
+            f"name the former, or delete {root.url(table)} and run `curate embed`."
         )
     return made
 
 
-def embed_unit(root: Root, unit: str, model: str, batch_size: int) -> int:
+def embed_unit(root: Root, unit: str, model: str, batch_size: int, table: str = EMBEDDINGS) -> int:
     """Embed the ok rows of one unit in order of uid and publish them; their number.
 
-    A picture that cannot be decoded gets a row of NaN, which later stages read as "no vector".
-    Raises UserError when a shard is missing or truncated.
+    A picture that cannot be decoded gets a row of NaN, which later stages read as "no vector". Captions are embedded
+    too where `model` has a text side. Raises UserError when a shard is missing or truncated.
     """
     embedder = load_embedder(model)
-    table = root.read_parquet(downloads_file(unit), ["uid", "status", "shard", "offset", "size", "stored_sha256"])
-    rows = sorted((row for row in table.to_pylist() if row["status"] == Status.OK), key=lambda row: row["uid"])
+    columns = ["uid", "status", "shard", "offset", "size", "stored_sha256"]
+    found = root.read_parquet(downloads_file(unit), columns)
+    rows = sorted((row for row in found.to_pylist() if row["status"] == Status.OK), key=lambda row: row["uid"])
     vectors = np.zeros((len(rows), embedder.dim), np.float16)
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         made = embedder.embed([row["uid"] for row in batch], (read_stored_picture(root, row) for row in batch))
         vectors[start : start + len(batch)] = to_half(made)
+    _publish_vectors(root, vectors_file(unit, table), vectors)
+    uids = [row["uid"] for row in rows]
+    if find_text_side(model) != "none":
+        _embed_captions_of(root, unit, uids, model, batch_size, table)
+    metadata = pa.table({"uid": pa.array(uids, pa.string())}, schema=EMBEDDINGS_SCHEMA)
+    root.publish_parquet(metadata_file(unit, table), metadata)
+    return len(rows)
+
+
+def embed_captions(root: Root, unit: str, model: str, batch_size: int, table: str = EMBEDDINGS) -> int:
+    """Embed the captions of a unit whose pictures have vectors already; the number of rows."""
+    uids = root.read_parquet(metadata_file(unit, table), ["uid"])["uid"].to_pylist()
+    _embed_captions_of(root, unit, uids, model, batch_size, table)
+    return len(uids)
+
+
+def _embed_captions_of(root: Root, unit: str, uids: Sequence[str], model: str, batch_size: int, table: str) -> None:
+    """Publish the vectors of the captions of `uids`, in their order; a row of NaN where there is no caption."""
+    embedder = load_text_embedder(model)
+    samples = root.read_parquet(samples_file(unit), ["uid", "caption"])
+    captions = dict(zip(samples["uid"].to_pylist(), samples["caption"].to_pylist(), strict=True))
+    vectors = np.zeros((len(uids), embedder.dim), np.float16)
+    for start in range(0, len(uids), batch_size):
+        batch = uids[start : start + batch_size]
+        vectors[start : start + len(batch)] = to_half(embedder.embed_texts(batch, [captions.get(uid) for uid in batch]))
+    _publish_vectors(root, texts_file(unit, table), vectors)
+
+
+def _publish_vectors(root: Root, rel: str, vectors: np.ndarray) -> None:
     sink = io.BytesIO()
     np.save(sink, vectors)
-    root.publish(vectors_file(unit), sink.getvalue())
-    uids = pa.table({"uid": pa.array([row["uid"] for row in rows], pa.string())}, schema=EMBEDDINGS)
-    root.publish_parquet(metadata_file(unit), uids)
-    return len(rows)
+    root.publish(rel, sink.getvalue())
 
 
 def to_half(vectors: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from curation.images.probe import PictureError
 from curation.progress import bar
 from curation.schema import DownloadRow, Status
 from curation.storage import Root
-from curation.tables import downloads_file, metadata_file, score_tables, unit_file
+from curation.tables import downloads_file, embedding_tables, metadata_file, score_tables, unit_file
 
 TRIED_AGAIN = TEMPORARY | {Status.LOST_BY_ENGINE}
 NUM_READERS = 16
@@ -70,7 +70,8 @@ def units_due(root: Root, units: list[str], fetch_round: int) -> dict[str, int]:
 
 def remove_derived(root: Root, unit: str) -> None:
     """Remove what was computed from the unit's pictures before more pictures appear, so that those stages run again."""
-    root.remove(metadata_file(unit))
+    for table in embedding_tables(root):
+        root.remove(metadata_file(unit, table))
     for table in score_tables(root):
         root.remove(unit_file(table, unit))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,14 +168,28 @@ class DownloadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NamedModelConfig:
+    """A further model, whose vectors are scored: its table is embeddings_NAME."""
+
+    model: str = required_setting(content=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
-    """The embedder: a name in jobs/embedders, an EVA-CLIP checkpoint, an ONNX file or a folder of embeddings."""
+    """The embedder: a name in jobs/embedders, a CLIP checkpoint, an ONNX file or a folder of embeddings.
+
+    Near-duplicates are found by the vectors of `model`; filters read those of it or of one of `models`.
+    """
 
     model: str = setting("efficientnet_lite0", content=True)
+    models: dict[str, NamedModelConfig] = setting({}, content=True)
     batch_size: int = setting(32, content=False, between=(1, MAX_COUNT))
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        for name in self.models:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"a model's name has small letters, digits and _ only, and {name!r} has others")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,25 +6,40 @@ from collections.abc import Callable, Iterable
 
 from curation.errors import UserError
 from curation.storage import CONFIG, Root
-from curation.tables import METADATA, SCORES, VECTORS, score_tables
+from curation.tables import (
+    METADATA,
+    VECTORS,
+    embedding_tables,
+    is_embeddings,
+    metadata_folder,
+    score_tables,
+    texts_folder,
+    vectors_folder,
+)
 
 UNIT_TABLES = ("samples", "rejects", "downloads")
 VERSIONED = ("duplicates", "selection", "train", "train_index")
 CURRENT = "current.json"
+EVERY_EMBEDDING = "embeddings_"
+"""Stands for every table of vectors, as "scores_" does for those of scores."""
 _SUFFIXES = {"plans": ".json", METADATA: ".parquet", VECTORS: ".npy"}
 
 
 def summed_tables(root: Root) -> list[str]:
     """Every table that has files, in the order of the stages."""
-    names = ("plans", *UNIT_TABLES, "embeddings", *score_tables(root), *VERSIONED)
+    names = ("plans", *UNIT_TABLES, *embedding_tables(root), *score_tables(root), *VERSIONED)
     return [name for name in names if list_standing(root, name)]
 
 
 def expand_tables(root: Root, names: Iterable[str]) -> list[str]:
-    """`names`, where "scores_" stands for every table of scores, also one whose folder is gone."""
+    """`names`, where "scores_" and "embeddings_" stand for every table of that kind, also one whose folder is gone."""
     sums = (root.record().sums or {}) if root.exists("root.json") else {}
-    listed = {name for name in (*score_tables(root), *sums) if name.startswith(SCORES)}
-    return [one for name in names for one in (sorted(listed) if name == SCORES else [name])]
+    listed = sorted({*embedding_tables(root), *score_tables(root), *sums})
+    return [one for name in names for one in (_of_kind(listed, name) if name.endswith("_") else [name])]
+
+
+def _of_kind(tables: Iterable[str], kind: str) -> list[str]:
+    return [table for table in tables if f"{table}_".startswith(kind)]
 
 
 def list_standing(root: Root, table: str) -> dict[str, int]:
@@ -32,8 +47,10 @@ def list_standing(root: Root, table: str) -> dict[str, int]:
 
     Of a versioned table only the current version counts: nothing reads the others, and they may be deleted.
     """
-    if table == "embeddings":
-        return _list(root, METADATA, ".parquet") | _list(root, VECTORS, ".npy") | _only(root, METADATA, CONFIG)
+    if is_embeddings(table):
+        metadata, vectors, texts = metadata_folder(table), vectors_folder(table), texts_folder(table)
+        arrays = _list(root, vectors, ".npy") | _list(root, texts, ".npy")
+        return _list(root, metadata, ".parquet") | arrays | _only(root, metadata, CONFIG)
     if table in VERSIONED:
         version = read_version(root, table)
         return _only(root, table, CURRENT) | (_list(root, f"{table}/{version}", "") if version else {})
@@ -56,7 +73,7 @@ def belonging(root: Root, table: str) -> Callable[[str], bool]:
 def unit_of(rel: str) -> str:
     """The unit whose file `rel` is, in a table of units."""
     name = rel.rpartition("/")[2].rpartition(".")[0]
-    return name.removeprefix("metadata_").removeprefix("img_emb_")
+    return name.removeprefix("metadata_").removeprefix("img_emb_").removeprefix("text_emb_")
 
 
 def read_version(root: Root, table: str) -> str | None:

@@ -12,7 +12,16 @@ from curation.npy import read_vectors_shape
 from curation.remedies import remedy
 from curation.schema import DOWNLOADS, Status, count_captions, samples_schema, uid
 from curation.storage import Root
-from curation.tables import downloads_file, metadata_file, samples_file, score_tables, unit_file, vectors_file
+from curation.tables import (
+    downloads_file,
+    embedding_tables,
+    metadata_file,
+    samples_file,
+    score_tables,
+    texts_file,
+    unit_file,
+    vectors_file,
+)
 from curation.verify import shards
 
 _ALWAYS = ("uid", "status", "detail", "fetch_round")
@@ -95,15 +104,25 @@ def _check_shards(root: Root, ok: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _check_derived(root: Root, unit: str, ok: list[str]) -> Iterator[str]:
-    rel = metadata_file(unit)
-    if root.exists(rel):
-        uids = root.read_parquet(rel, ["uid"])["uid"].to_pylist()
-        yield from _compare_uids(rel, uids, set(ok) & set(uids), "the downloads that are ok")
-        num_rows, _ = read_vectors_shape(root, vectors_file(unit), remedy(vectors_file(unit)))
-        if num_rows != len(uids):
-            yield f"{vectors_file(unit)} has {num_rows} rows, its metadata {len(uids)}."
+    for table in embedding_tables(root):
+        yield from _check_vectors(root, unit, table, ok)
     for table in score_tables(root):
         rel = unit_file(table, unit)
         if root.exists(rel):
             scored = root.read_parquet(rel, ["uid"])["uid"].to_pylist()
             yield from _compare_uids(rel, scored, ok, "the downloads that are ok")
+
+
+def _check_vectors(root: Root, unit: str, table: str, ok: list[str]) -> Iterator[str]:
+    rel = metadata_file(unit, table)
+    if not root.exists(rel):
+        return
+    uids = root.read_parquet(rel, ["uid"])["uid"].to_pylist()
+    yield from _compare_uids(rel, uids, set(ok) & set(uids), "the downloads that are ok")
+    arrays = [vectors_file(unit, table)]
+    if root.exists(texts_file(unit, table)):  # only models with a text tower have them
+        arrays.append(texts_file(unit, table))
+    for array in arrays:
+        num_rows, _ = read_vectors_shape(root, array, remedy(array))
+        if num_rows != len(uids):
+            yield f"{array} has {num_rows} rows, its metadata {len(uids)}."

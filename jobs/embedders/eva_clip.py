@@ -1,4 +1,4 @@
-"""The image tower of an EVA-CLIP checkpoint, in any layout that `trainer.models.load` reads.
+"""Both towers of an EVA-CLIP checkpoint, in any layout that `trainer.models.load` reads.
 
 Its calibrated cosine depends on the checkpoint and is unknown: set dedupe.min_cosine.
 """
@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from curation.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from jobs.embedders import TextSide
 
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 
@@ -49,6 +55,11 @@ class EvaClip:
 
         return infer_config(WeightFile(Path(model))).embed_dim
 
+    @staticmethod
+    def find_text_side(model: str) -> TextSide:
+        """See `jobs.embedders.TextEmbedder.find_text_side`: a whole CLIP has a text tower."""
+        return "any"
+
     def embed(self, uids: Sequence[str], pictures: Iterable[bytes]) -> np.ndarray:
         """See `jobs.embedders.Embedder.embed`; rows have length 1."""
         import torch
@@ -59,9 +70,31 @@ class EvaClip:
         vectors = np.full((len(uids), self.dim), np.nan, np.float32)
         if known:
             with torch.inference_mode():
-                features = self._model.encode_image(torch.from_numpy(batch).to(self._device))
-                vectors[known] = torch.nn.functional.normalize(features.float(), dim=1).cpu().numpy()
+                vectors[known] = _normalise(self._model.encode_image(torch.from_numpy(batch).to(self._device)))
         return vectors
+
+    def embed_texts(self, uids: Sequence[str], texts: Sequence[str | None]) -> np.ndarray:
+        """See `jobs.embedders.TextEmbedder.embed_texts`; rows have length 1."""
+        import torch
+
+        from trainer.data.tokenizer import tokenize, trim
+
+        vectors = np.full((len(texts), self.dim), np.nan, np.float32)
+        known = [(position, text) for position, text in enumerate(texts) if text]
+        if known:
+            tokens = trim(tokenize([text for _, text in known], self._model.config.text.context_length))
+            with torch.inference_mode():
+                features = self._model.encode_text(tokens.to(self._device))
+                vectors[[position for position, _ in known]] = _normalise(features)
+        return vectors
+
+
+def _normalise(features: Tensor) -> np.ndarray:
+    """`[n, dim]` of any precision as float32 rows of length 1."""
+    from torch.nn.functional import normalize
+
+    rows: np.ndarray = normalize(features.float(), dim=1).cpu().numpy()
+    return rows
 
 
 EMBEDDER = EvaClip

@@ -1,13 +1,15 @@
 """Embeddings that exist already, in clip-retrieval's layout: `img_emb/*.npy` beside `metadata/*.parquet`.
 
-Row i of `img_emb/img_emb_N.npy` belongs to row i of `metadata/metadata_N.parquet`; rows are found by url and caption
-(uid is their md5), whatever shard they were in. Its calibrated cosine is unknown: set dedupe.min_cosine.
+Row i of `img_emb/img_emb_N.npy`, and of `text_emb/text_emb_N.npy` where there is such a folder, belongs to row i of
+`metadata/metadata_N.parquet`; rows are found by url and caption (uid is their md5), whatever shard they were in. Its
+calibrated cosine is unknown: set dedupe.min_cosine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +20,9 @@ from curation.errors import UserError
 from curation.npy import read_vectors_shape
 from curation.schema import uid
 from curation.storage import Root
+
+if TYPE_CHECKING:
+    from jobs.embedders import TextSide
 
 URL_COLUMNS = ("url",)
 CAPTION_COLUMNS = ("caption", "text")
@@ -34,6 +39,7 @@ class Folder:
         self.dim = Folder.check(model)
         pairs = _find_pairs(model)
         self._arrays = [np.load(array, mmap_mode="r", allow_pickle=False) for _, array in pairs]
+        self._texts = [np.load(array, mmap_mode="r", allow_pickle=False) for array in _find_texts(model, pairs)]
         self._first_rows = np.cumsum([0, *(len(array) for array in self._arrays)])
         keys = np.concatenate([_as_keys(_read_uids(metadata)) for metadata, _ in pairs])
         self._order = np.argsort(keys, kind="stable")
@@ -46,9 +52,14 @@ class Folder:
     @staticmethod
     def check(model: str) -> int:
         """See `jobs.embedders.Embedder.check`. Reads headers and footers, and names the file that is at fault."""
-        dims = set()
-        for metadata, array in _find_pairs(model):
+        dims, pairs = set(), _find_pairs(model)
+        texts = _find_texts(model, pairs)
+        for number, (metadata, array) in enumerate(pairs):
             num_vectors, dim = read_vectors_shape(Root(array.parent), array.name, "fetch it again")
+            if texts:
+                shape = read_vectors_shape(Root(texts[number].parent), texts[number].name, "fetch it again")
+                if shape != (num_vectors, dim):
+                    raise UserError(f"{texts[number]} has not the shape of {array}: fetch both of one model.")
             with _open_metadata(metadata) as file:
                 num_rows = file.metadata.num_rows
                 _key_columns(metadata, file.schema_arrow.names)
@@ -63,6 +74,18 @@ class Folder:
 
     def embed(self, uids: Sequence[str], pictures: Iterable[bytes]) -> np.ndarray:
         """See `jobs.embedders.Embedder.embed`; NaN for a uid that the folder lacks. No picture is read."""
+        return self._look_up(self._arrays, uids)
+
+    @staticmethod
+    def find_text_side(model: str) -> TextSide:
+        """See `jobs.embedders.TextEmbedder.find_text_side`."""
+        return "captions" if _find_texts(model, _find_pairs(model)) else "none"
+
+    def embed_texts(self, uids: Sequence[str], texts: Sequence[str | None]) -> np.ndarray:
+        """See `jobs.embedders.TextEmbedder.embed_texts`; NaN for a uid that the folder lacks. No text is read."""
+        return self._look_up(self._texts, uids)
+
+    def _look_up(self, arrays: Sequence[np.ndarray], uids: Sequence[str]) -> np.ndarray:
         vectors = np.full((len(uids), self.dim), np.nan, np.float32)
         wanted = _as_keys(uids)
         places = np.searchsorted(self._sorted_keys, wanted)
@@ -70,7 +93,7 @@ class Folder:
             if self._sorted_keys[places[i]] == wanted[i]:
                 row = self._order[places[i]]
                 number = int(np.searchsorted(self._first_rows, row, side="right")) - 1
-                vectors[i] = self._arrays[number][row - self._first_rows[number]]
+                vectors[i] = arrays[number][row - self._first_rows[number]]
         return vectors
 
 
@@ -93,6 +116,17 @@ def _find_pairs(model: str) -> list[tuple[Path, Path]]:
     if alone:
         raise UserError(f"{alone[0]} has no metadata/*.parquet: fetch that half too, or delete the vectors.")
     return pairs
+
+
+def _find_texts(model: str, pairs: Sequence[tuple[Path, Path]]) -> list[Path]:
+    """The vectors of captions beside each pair; none where the folder has none. Raises UserError for a part of them."""
+    if not Path(model, "text_emb").is_dir():
+        return []
+    texts = [Path(model, "text_emb", array.name.replace("img_emb", "text_emb")) for _, array in pairs]
+    missing = next((text for text in texts if not text.is_file()), None)
+    if missing is not None:
+        raise UserError(f"{missing} is missing, and its folder has others: fetch it too, or delete text_emb.")
+    return texts
 
 
 def _open_metadata(metadata: Path) -> pq.ParquetFile:
