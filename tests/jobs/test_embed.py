@@ -219,5 +219,5 @@ def test_every_embedder_is_found_by_what_it_accepts(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"")
     (tmp_path / "x.safetensors").write_bytes(b"")
     wanted = {"efficientnet_lite0": "EfficientNetLite0", str(tmp_path): "Folder"}
-    wanted |= {str(tmp_path / "x.onnx"): "OnnxFile", str(tmp_path / "x.safetensors"): "EvaClip"}
+    wanted |= {str(tmp_path / "x.onnx"): "OnnxFile", str(tmp_path / "x.safetensors"): "ClipCheckpoint"}
     assert {model: find_embedder(model).__name__ for model in wanted} == wanted

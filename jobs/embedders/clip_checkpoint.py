@@ -1,4 +1,4 @@
-"""Both towers of an EVA-CLIP checkpoint, in any layout that `trainer.models.load` reads.
+"""Both towers of the checkpoint of an EVA-CLIP or a plain CLIP, in any layout that docs/models.md names.
 
 Its calibrated cosine depends on the checkpoint and is unknown: set dedupe.min_cosine.
 """
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from jobs.embedders import TextSide
 
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+CONFIGS = ("config.json", "open_clip_config.json")
 
 
-class EvaClip:
+class ClipCheckpoint:
     """See `jobs.embedders.Embedder`."""
 
     reads_pictures = True
@@ -31,17 +32,19 @@ class EvaClip:
         import torch
 
         from trainer.data.transforms import EvalTransform
-        from trainer.models import load
+        from trainer.encoders import load_encoder
 
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = load(model).eval().to(self._device)
-        self._transform = EvalTransform(self._model.config.vision.image_size)
-        self.dim = self._model.config.embed_dim
+        encoder = load_encoder(Path(model))
+        self._model = encoder.model.to(self._device)
+        self._transform = EvalTransform(encoder.image_size)
+        self._context_length = encoder.context_length
+        self.dim = encoder.embed_dim
 
     @staticmethod
     def accepts(model: str) -> bool:
         path = Path(model)
-        return path.suffix in SUFFIXES and path.is_file() or (path.is_dir() and (path / "config.json").is_file())
+        return path.suffix in SUFFIXES and path.is_file() or any((path / name).is_file() for name in CONFIGS)
 
     @staticmethod
     def check(model: str) -> int:
@@ -50,10 +53,9 @@ class EvaClip:
             import torch  # noqa: F401
         except ImportError as error:
             raise UserError(f"{model} needs torch: pip install 'clip-curation[train]'.") from error
-        from trainer.weight_files import WeightFile
-        from trainer.weights import infer_config
+        from trainer.encoders import find_embed_dim
 
-        return infer_config(WeightFile(Path(model))).embed_dim
+        return find_embed_dim(Path(model))
 
     @staticmethod
     def find_text_side(model: str) -> TextSide:
@@ -82,7 +84,7 @@ class EvaClip:
         vectors = np.full((len(texts), self.dim), np.nan, np.float32)
         known = [(position, text) for position, text in enumerate(texts) if text]
         if known:
-            tokens = trim(tokenize([text for _, text in known], self._model.config.text.context_length))
+            tokens = trim(tokenize([text for _, text in known], self._context_length))
             with torch.inference_mode():
                 features = self._model.encode_text(tokens.to(self._device))
                 vectors[[position for position, _ in known]] = _normalise(features)
@@ -97,4 +99,4 @@ def _normalise(features: Tensor) -> np.ndarray:
     return rows
 
 
-EMBEDDER = EvaClip
+EMBEDDER = ClipCheckpoint
