@@ -27,6 +27,7 @@ from curation.places import (
     check_scheme,
     folder_of,
     is_elsewhere,
+    lies_in,
     web_options,
 )
 from curation.private_folder import make_private_folder, private_folder_path
@@ -55,7 +56,7 @@ class Files:
         self.base = str(url)
         self.storage_options = storage_options
         self._adopted: set[str] = set()
-        """Folders outside of this one whose files may be read."""
+        """Folders outside of this one that may be read, with those below them."""
         self._connect()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,7 +110,10 @@ class Files:
             check_inside(rel, self.base)
 
     def admit(self, folder: str) -> None:
-        """Let the files of `folder`, a full path or URL, be read before a plan records it. Raises ForeignPlaceError."""
+        """Let the files in and below `folder`, a full path or URL, be read before a plan records it.
+
+        Raises ForeignPlaceError.
+        """
         check_scheme(folder, self.base)
         self._adopted.add(folder.rstrip("/"))
 
@@ -195,7 +199,7 @@ class Files:
 
     def is_adopted(self, folder: str) -> bool:
         """Whether the files of `folder`, a full path or URL, may be read."""
-        return folder in self._adopted
+        return lies_in(folder, self._adopted)
 
     def put(self, rel: str, data: bytes | Path) -> None:
         """Put `data` (bytes, or a local file, which is moved) under its final name in one atomic step.

@@ -10,6 +10,7 @@ import errno
 import functools
 import re
 import socket
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ WEB = ("http", "https")
 SCHEMES = (*WEB, "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hdfs", "webhdfs")
 """What a folder that is adopted may begin with, besides the scheme of the root itself. The other file systems of fsspec
 run commands (git), open what another one names (simplecache, zip, reference), or are of no use for shards."""
+PICTURE_FOLDER = "pictures"
+"""The format of an input that is a folder whose files are pictures, as plans of adoption record it."""
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 POLICY = AddressPolicy()
 """Downloads connect to the same addresses, save those that a recipe allows besides."""
@@ -49,6 +52,21 @@ def check_name(base: str) -> None:
 def folder_of(path: str) -> str:
     """The folder of a full path or URL."""
     return path.rpartition("/")[0]
+
+
+def recorded_folder(item: Mapping[str, Any]) -> str:
+    """The folder that the record of an adopted input lets be read, with the folders below it."""
+    path = str(item["path"])
+    return path if item.get("format") == PICTURE_FOLDER else folder_of(path)
+
+
+def lies_in(folder: str, folders: Container[str]) -> bool:
+    """Whether `folder` is one of `folders` or below one of them."""
+    while folder:
+        if folder in folders:
+            return True
+        folder = folder_of(folder)
+    return False
 
 
 def check_inside(rel: str, base: str) -> None:

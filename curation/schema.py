@@ -129,6 +129,9 @@ def samples_schema(num_captions: int = 1) -> pa.Schema:
 
 REJECTS = _schema(source=_S, file=_S, row=_I64, uid=_S, reason=_S)
 
+LISTINGS = _schema(file=_S, fingerprint=_S)
+"""What an adopted folder of pictures held: the path of each file in it, and a fingerprint of its size."""
+
 DOWNLOADS = _schema(
     uid=_S,
     status=_S,

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from curation.errors import UserError
 from curation.files import SCRATCH, Files, Names
-from curation.places import folder_of
+from curation.places import lies_in, recorded_folder
 from curation.records import CURRENT, STAGE_CONFIG, Kinds, check_record, parse_json
 from curation.remedies import remedy
 from curation.schema import ROOT_FORMAT, SEALED_FORMAT
@@ -62,13 +62,13 @@ class Root(Files):
         return f"Root({self.base!r})"
 
     def is_adopted(self, folder: str) -> bool:
-        """Whether a plan of this root has adopted shards of `folder`; plans that were not read yet are read now."""
-        if folder not in self._adopted:
+        """Whether a plan of this root has adopted `folder` or one above it; plans that were not read are read now."""
+        if not lies_in(folder, self._adopted):
             for name in set(self.list("plans", ".json")) - self._plans_read:
                 plan = self.read_record(f"plans/{name}", {"inputs": list})
-                self._adopted |= {folder_of(i["path"]) for i in plan["inputs"]} if plan.get("adopted") else set()
+                self._adopted |= set(map(recorded_folder, plan["inputs"])) if plan.get("adopted") else set()
                 self._plans_read.add(name)
-        return folder in self._adopted
+        return lies_in(folder, self._adopted)
 
     def recording(self, recorder: Recorder) -> Root:
         """This root, telling `recorder` of every file that it publishes, in tasks too."""

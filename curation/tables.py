@@ -16,6 +16,7 @@ from curation.storage import Root, fingerprint
 PLANS = "plans"
 SAMPLES = "samples"
 REJECTS = "rejects"
+LISTINGS = "listings"
 DOWNLOADS = "downloads"
 RAW = "raw"
 EMBEDDINGS = "embeddings"
@@ -63,6 +64,11 @@ def count_captions_by_batch(root: Root, units: Sequence[str]) -> dict[str, int]:
 def rejects_file(unit: str) -> str:
     """The rows of metadata that would have been in `unit` and became no sample."""
     return unit_file(REJECTS, unit)
+
+
+def listings_file(unit: str) -> str:
+    """The files of an adopted folder that are accounted for in `unit`."""
+    return unit_file(LISTINGS, unit)
 
 
 def downloads_file(unit: str) -> str:

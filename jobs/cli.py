@@ -126,13 +126,18 @@ def _add_query(commands: Commands) -> None:
 
 
 def _add_adopt(commands: Commands) -> None:
-    text = "take img2dataset output folders in, without copying"
+    text = "take in what is there: webdataset tars, folders of pictures, parquet with pictures; files are not copied"
     adopt = commands.add_parser("adopt", help=text, description=text)
     adopt.add_argument(
-        "folders",
-        nargs="+",
-        metavar="IMG2DATASET_DIR",
-        help="folder with NNNNN.tar and NNNNN.parquet, or a pattern of such folders",
+        "folders", nargs="+", metavar="DIR", help="folder, with all folders below it, or a pattern of such folders"
+    )
+    adopt.add_argument(
+        "--captions", metavar="FILE", help="CSV, TSV, JSON or parquet with the names and captions of pictures"
+    )
+    adopt.add_argument(
+        "--columns",
+        metavar="image=NAME,caption=NAME,url=NAME",
+        help="which columns of FILE, or of parquet files with pictures, are which; usual names are found",
     )
     adopt.add_argument("--root", required=True, metavar="ROOT", help="folder or URL that takes the tables")
     add_quiet(adopt)
@@ -268,12 +273,14 @@ def _query(arguments: argparse.Namespace) -> None:
 
 def _adopt(arguments: argparse.Namespace) -> None:
     from curation.adopt import adopt
+    from curation.adopt.captions import parse_columns
     from curation.paths import find_folders
 
+    columns = parse_columns(arguments.columns or "")
     root = Root(arguments.root)
     folders = [folder for pattern in arguments.folders for folder in find_folders(pattern)]
     with hold_root(root):
-        adopt(root, folders)
+        adopt(root, folders, arguments.captions or "", columns)
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -1,24 +1,27 @@
-"""Adopt what other tools wrote: pictures stay where they are, and the root's tables point to them.
+"""Adopt what is there already: pictures stay where they are, and the root's tables point to them.
 
     curate adopt DIR… --root ROOT
 
-A shard becomes a unit. First all rows become samples or rejects and the plan is published; then each picture is read
-once, where it lies, and measured. It may be killed at any moment and run again: finished work is not repeated. What
-cannot be read is named, the rest goes on, and a later run takes it once it is repaired.
+A tar, some thousand pictures of a folder, or a parquet file with pictures becomes a unit. First all rows become samples
+or rejects and the plan is published; then each picture is read once, where it lies, and measured. It may be killed at
+any moment and run again: finished work is not repeated. What cannot be read is named, the rest goes on, and a later run
+takes it once it is repaired.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from curation.adopt.folder import read_rows
-from curation.adopt.listing import list_shards
-from curation.adopt.pictures import end_unit
+from curation.adopt.captions import Captions, read_captions
+from curation.adopt.inputs import Input, end_input, parse_input, read_rows
+from curation.adopt.listing import Listing, list_folder
+from curation.adopt.names import full_path
+from curation.adopt.news import find_new
+from curation.adopt.picture_files import PictureFiles
 from curation.adopt.planning import Keys, choose_rows, describe_plan, list_keys, write_unit
-from curation.adopt.shard import Shard
 from curation.errors import UserError
 from curation.plan import ADOPTED, describe_spread, read_plans
 from curation.progress import bar
@@ -33,35 +36,51 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def adopt(root: Root, folders: Sequence[str]) -> None:
-    """Adopt every shard of `folders` that `root` does not hold yet.
+def adopt(
+    root: Root, folders: Sequence[str], captions_file: str = "", columns: Mapping[str, str] | None = None
+) -> None:
+    """Adopt everything in `folders` that `root` does not hold yet.
+
+    `captions_file` has captions of pictures that are files. `columns` says which of its columns, or without it of the
+    columns of parquet files with pictures, are `image`, `caption` and `url`.
 
     Raises UserError at the end when something could not be adopted, and before anything is written when nothing could.
     """
-    listings = [list_shards(root, folder) for folder in folders]
-    shards = list({shard.path: shard for listing in listings for shard in listing.shards}.values())
-    refusals = list(dict.fromkeys(refusal for listing in listings for refusal in listing.refusals))
-    num_files = len(shards) + len(refusals)
+    captions = read_captions(captions_file, columns or {}) if captions_file else Captions()
+    left_out = full_path(captions_file) if captions_file else ""
+    of_tables = {} if captions_file else columns or {}
+    bases = list(dict.fromkeys(map(full_path, folders)))
+    listings = [list_folder(root, base, of_tables, left_out) for base in bases]
     if root.exists("root.json"):
         root.check_format()
-    fresh, changed = _list_new_shards(root, shards)
-    keys, notes, unreadable = _read_all_keys(root, fresh)
-    refusals += changed + unreadable
+    news = find_new(root, listings, captions)
+    keys, notes, unreadable = _read_all_keys(root, news.inputs)
+    if all(isinstance(item, PictureFiles) and not item.pictures for item, _ in keys):
+        keys = []  # a folder's other files alone make no plan
+    refusals = list(dict.fromkeys([*(one for each in listings for one in each.refusals), *news.changed, *unreadable]))
     if keys or not refusals:
         root.create(sealed=True)
     if root.exists("root.json"):
-        with sealing(root, ("plans", "samples", "rejects", "downloads")) as recording:
+        with sealing(root, ("plans", "samples", "rejects", "listings", "downloads")) as recording:
             if keys:
                 write_error(describe_spread(_publish_plan(recording, keys)))
             refusals += _end_units(recording)
-    _tell(notes)
+    _tell([*(note for each in listings for note in each.notes), *news.notes, *notes])
     if refusals:
         _tell(refusals)
-        raise UserError(
-            f"{len(refusals):,} of {num_files:,} files could not be adopted and are named above; "
-            f"{f'the others are in {root.base}' if len(refusals) < num_files else 'nothing was written'}. "
-            f"Repair them and run the same command again."
-        )
+        raise _not_adopted(root, len(refusals), _count_files(listings))
+
+
+def _count_files(listings: Sequence[Listing]) -> int:
+    return sum(len(one.shards) + len(one.tables) + len(one.pictures) + len(one.refusals) for one in listings)
+
+
+def _not_adopted(root: Root, number: int, num_files: int) -> UserError:
+    others = f"the others are in {root.base}" if number < num_files else "nothing was written"
+    return UserError(
+        f"{number:,} of {num_files:,} files could not be adopted and are named above; {others}. "
+        f"Repair them and run the same command again."
+    )
 
 
 def _tell(sentences: Sequence[str]) -> None:
@@ -71,39 +90,28 @@ def _tell(sentences: Sequence[str]) -> None:
         write_error(f"… and {len(sentences) - NUM_NAMED:,} more of this kind.\n")
 
 
-def list_unfinished(root: Root) -> dict[str, Shard]:
-    """Adopted units whose pictures were not read yet, each with its shard."""
+def list_unfinished(root: Root) -> dict[str, Input]:
+    """Adopted units whose pictures were not read yet, each with its input."""
     missing = set(root.missing_units("downloads"))
-    return {unit: shard for unit, shard in _list_adopted(root) if unit in missing}
+    return {unit: item for unit, item in _list_adopted(root) if unit in missing}
 
 
-def _list_adopted(root: Root) -> Iterator[tuple[str, Shard]]:
+def _list_adopted(root: Root) -> Iterator[tuple[str, Input]]:
     for plan in read_plans(root):
         if plan.get(ADOPTED):
-            shards_of = [Shard(source=i["source"], path=i["path"]) for i in plan["inputs"]]
-            yield from ((f"{plan['batch']}-{number:06d}", shard) for number, shard in enumerate(shards_of))
+            for number, one in enumerate(plan["inputs"]):
+                yield f"{plan['batch']}-{number:06d}", parse_input(one)
 
 
-def _list_new_shards(root: Root, shards: list[Shard]) -> tuple[list[Shard], list[str]]:
-    """The shards that no plan holds, and a sentence for each that has changed since it was adopted."""
-    known = {i["path"]: i["fingerprint"] for plan in read_plans(root) if plan.get(ADOPTED) for i in plan["inputs"]}
-    changed = [
-        f"{shard.path} has changed since it was adopted into {root.base}: adopt it into a new root."
-        for shard in shards
-        if known.get(shard.path, shard.fingerprint) != shard.fingerprint
-    ]
-    return [shard for shard in shards if shard.path not in known], changed
-
-
-def _read_all_keys(root: Root, fresh: Sequence[Shard]) -> tuple[list[tuple[Shard, Keys]], list[str], list[str]]:
-    """Each shard that can be read with its keys, notes on what of them could not, and a sentence for each other one."""
-    keys, notes, refusals = list[tuple[Shard, Keys]](), list[str](), list[str]()
-    found = _map_in_threads("read shards", fresh, lambda shard: _try(shard.path, lambda: _read_keys(root, shard)))
-    for shard, result in zip(fresh, found, strict=True):
+def _read_all_keys(root: Root, fresh: Sequence[Input]) -> tuple[list[tuple[Input, Keys]], list[str], list[str]]:
+    """Each input that can be read with its keys, notes on what of them could not, and a sentence for each other one."""
+    keys, notes, refusals = list[tuple[Input, Keys]](), list[str](), list[str]()
+    found = _map_in_threads("read shards", fresh, lambda item: _try(item.path, lambda: _read_keys(root, item)))
+    for item, result in zip(fresh, found, strict=True):
         if isinstance(result, str):
             refusals.append(result)
         else:
-            keys.append((shard, result[0]))
+            keys.append((item, result[0]))
             notes += result[1]
     return keys, notes, refusals
 
@@ -118,22 +126,22 @@ def _try(path: str, function: Callable[[], Result]) -> Result | str:
         return f"{path} cannot be read ({error.strerror or error or type(error).__name__})."
 
 
-def _read_keys(root: Root, shard: Shard) -> tuple[Keys, tuple[str, ...]]:
-    rows = read_rows(root, shard)
+def _read_keys(root: Root, item: Input) -> tuple[Keys, tuple[str, ...]]:
+    rows = read_rows(root, item)
     return list_keys(rows), rows.notes
 
 
-def _publish_plan(root: Root, keys: list[tuple[Shard, Keys]]) -> dict[str, Any]:
-    """Publish samples and rejects of all new shards, then the plan that makes them count."""
-    number, fresh = len(read_plans(root)), [shard for shard, _ in keys]
-    batch = fingerprint([[[shard.path, shard.fingerprint] for shard in fresh], number])[:8]
-    kept = choose_rows(root, [keys_of_shard for _, keys_of_shard in keys])
-    num_captions = max(keys_of_shard.num_captions for _, keys_of_shard in keys)
-    work = [(f"{batch}-{i:06d}", shard, kept[i]) for i, shard in enumerate(fresh)]
+def _publish_plan(root: Root, keys: list[tuple[Input, Keys]]) -> dict[str, Any]:
+    """Publish samples and rejects of all new inputs, then the plan that makes them count."""
+    number, fresh = len(read_plans(root)), [item for item, _ in keys]
+    batch = fingerprint([[[item.path, item.fingerprint] for item in fresh], number])[:8]
+    kept = choose_rows(root, [keys_of_input for _, keys_of_input in keys])
+    num_captions = max(keys_of_input.num_captions for _, keys_of_input in keys)
+    work = [(f"{batch}-{i:06d}", item, kept[i]) for i, item in enumerate(fresh)]
     written = _map_in_threads(
         "adopt shards",
         work,
-        lambda item: write_unit(root, item[0], item[1], read_rows(root, item[1]), item[2], num_captions),
+        lambda one: write_unit(root, one[0], one[1], read_rows(root, one[1]), one[2], num_captions),
     )
     described = list(written)
     plan = {"batch": batch, "number": number, **describe_plan(fresh, described)}
@@ -159,11 +167,11 @@ def _end_units(root: Root) -> list[str]:
     """Read the pictures of every adopted unit that has no file in downloads; a sentence for each that cannot be."""
     work = list(list_unfinished(root).items())
     ended = _map_in_threads(
-        "read pictures", work, lambda item: _try(item[1].path, lambda: _end_unit(root, item[0], item[1]))
+        "read pictures", work, lambda one: _try(one[1].path, lambda: _end_unit(root, one[0], one[1]))
     )
     return [result for result in ended if result]
 
 
-def _end_unit(root: Root, unit: str, shard: Shard) -> None:
+def _end_unit(root: Root, unit: str, item: Input) -> None:
     if not root.exists(downloads_file(unit)):
-        end_unit(root, unit, read_rows(root, shard).table.to_pylist())
+        end_input(root, unit, item)

@@ -1,4 +1,4 @@
-"""One shard of a folder: the rows that its files describe, and the rows that only img2dataset's statistics count.
+"""One tar of a folder: the rows that its files describe, and the rows that only img2dataset's statistics count.
 
 The shard's parquet file describes rows, and so do the tar's own members: what the parquet file does not name, because
 it is torn, missing or lacks rows, the tar does. Every sample of the tar is a row, or refused with its reason.
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.adopt.columns import choose, combine, normalise
-from curation.adopt.rows import SUCCESS, InputRows, add_places
+from curation.adopt.rows import SUCCESS, InputRows, add_origins, add_places
 from curation.adopt.shard import Shard, is_file
 from curation.adopt.tar_samples import TarSample, read_content, read_record, sniff_pictures
 from curation.schema import RejectReason
@@ -39,7 +39,7 @@ def read_rows(root: Root, shard: Shard) -> InputRows:
         table = _join(f, shard, content.samples, described)
     keys = table["key"].to_pylist()
     return InputRows(
-        table=table,
+        table=add_origins(table, [shard.file_name] * len(table), range(len(table))),
         num_members=content.num_members,
         lost=tuple(_find_lost_rows(shard, keys, (count or 0) - len(set(keys)))),
         notes=tuple(note for note in (content.damage, parquet_note, count_note) if note),
@@ -60,7 +60,7 @@ class _Described:
 
 def _read_parquet(root: Root, shard: Shard) -> tuple[_Described | None, str | None]:
     """The rows of the parquet file, and a note; None when it is missing, torn, or not img2dataset's."""
-    path = shard.file(".parquet")
+    path = shard.beside(".parquet")
     if not is_file(root, path):
         return None, None
     try:
@@ -133,7 +133,7 @@ def place_url(shard: Shard, picture: Member) -> str:
 
 def _read_count(root: Root, shard: Shard) -> tuple[int | None, str | None]:
     """The number of rows that img2dataset was given, and a note; None for a shard that it did not finish."""
-    path = shard.file("_stats.json")
+    path = shard.beside("_stats.json")
     if not is_file(root, path):
         return None, None
     try:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from curation.adopt.messages import classify_message
 from curation.adopt.rows import SUCCESS, AdoptedRow
 from curation.download.rows import failed_row
+from curation.errors import UserError
 from curation.images.decoder import MAX_IN_FLIGHT, Decoder
 from curation.images.probe import PictureError
 from curation.images.process import Stored
@@ -27,7 +28,10 @@ MAX_PICTURE_BYTES = 100_000_000
 
 
 def end_unit(root: Root, unit: str, rows: Iterable[AdoptedRow]) -> None:
-    """Publish downloads/UNIT.parquet with one row for each sample of the unit. `rows` are all rows of its input."""
+    """Publish downloads/UNIT.parquet with one row for each sample of the unit. `rows` are all rows of its input.
+
+    A picture at offset 0 is a file of its own, as a member of a tar has its header before it.
+    """
     uids = set(root.read_parquet(samples_file(unit), ["uid"])["uid"].to_pylist())
     chosen = choose_rows(row for row in rows if row["uid"] in uids)
     root.publish_parquet(downloads_file(unit), _to_table(asyncio.run(_measure_rows(root, chosen))))
@@ -48,7 +52,7 @@ def choose_rows(rows: Iterable[AdoptedRow]) -> list[AdoptedRow]:
 
 
 async def _measure_rows(root: Root, rows: list[AdoptedRow]) -> list[DownloadRow]:
-    measured = [_describe_failure(row) for row in rows if not _has_picture(row)]
+    measured = [describe_failure(row) for row in rows if not _has_picture(row)]
     # Pictures in the order of the shard: one pass reads it, in large blocks where it lies in a bucket.
     ordered = sorted(filter(_has_picture, rows), key=lambda row: (row["shard"], row["offset"]))
     by_place = [list(group) for _, group in groupby(ordered, lambda row: (row["shard"], row["offset"], row["size"]))]
@@ -67,7 +71,8 @@ def _has_picture(row: AdoptedRow) -> bool:
     return row["status"] == SUCCESS and row["offset"] is not None
 
 
-def _describe_failure(row: AdoptedRow) -> DownloadRow:
+def describe_failure(row: AdoptedRow) -> DownloadRow:
+    """The row of one that img2dataset could not fetch, or whose picture its tar does not hold."""
     if row["status"] != SUCCESS:
         return failed_row(row["uid"], classify_message(row["status"], row["error_message"]), row["error_message"])
     name = (row["shard"] or "").rpartition("/")[2]
@@ -102,6 +107,19 @@ class _Pictures:
         self._file.seek(offset)
         return self._file.read(size)
 
+    def read_file(self, path: str) -> bytes:
+        """The whole file, whatever its size is by now. Raises PictureError when it cannot be read any more."""
+        try:
+            data = self._root.read_bytes(path, 0, MAX_PICTURE_BYTES + 1)
+        except (OSError, UserError) as error:
+            said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise PictureError(Status.LOST_BY_ENGINE, f"{path} cannot be read since it was listed: {said}") from error
+        if not data:
+            raise PictureError(Status.EMPTY, f"{path} has no bytes")
+        if len(data) > MAX_PICTURE_BYTES:
+            raise PictureError(Status.TOO_LARGE, f"more than {MAX_PICTURE_BYTES:,} bytes")
+        return data
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
@@ -114,30 +132,37 @@ async def _describe_rows(rows: list[AdoptedRow], pictures: _Pictures, decoder: D
     try:
         if size > MAX_PICTURE_BYTES:
             raise PictureError(Status.TOO_LARGE, f"{size:,} bytes")
-        data = pictures.read(shard, offset, size)
+        data = pictures.read(shard, offset, size) if offset else pictures.read_file(shard)
         stored = await decoder.decode(data)
     except PictureError as error:
         return [failed_row(row["uid"], error.status, error.detail) for row in rows]
-    described = [describe_picture(row, data, stored) for row in rows]
+    described = [describe_picture(row, data, stored, is_original=not offset) for row in rows]
     for one in described:
-        one["shard"], one["offset"], one["size"] = shard, offset, size
+        one["shard"], one["offset"], one["size"] = shard, offset, len(data)
     return described
 
 
-def describe_picture(row: AdoptedRow, data: bytes, stored: Stored) -> DownloadRow:
+def has_original(row: AdoptedRow) -> bool:
+    """Whether nothing says that the picture was another one before img2dataset stored it."""
+    return row["sha256"] is None and row["original_width"] is None
+
+
+def describe_picture(row: AdoptedRow, data: bytes, stored: Stored, is_original: bool = False) -> DownloadRow:
     """The row of a picture that img2dataset stored as `data`; what it did not keep of the fetched bytes is null.
 
-    img2dataset keeps the size of the picture as it was fetched and, when asked, its sha256.
+    img2dataset keeps the size of the picture as it was fetched and, when asked, its sha256. Of other pictures the
+    bytes that are there are the original ones (`is_original`).
     """
     stored_sha256 = hashlib.sha256(data).hexdigest()
-    untouched = row["sha256"] == stored_sha256
+    sha256 = stored_sha256 if is_original else row["sha256"]
+    untouched = sha256 == stored_sha256
     width, height = row["original_width"], row["original_height"]
     known = width is not None and height is not None and width > 0 and height > 0
     return {
         "uid": row["uid"],
         "status": Status.OK.value,
         "detail": None,
-        "sha256": row["sha256"],
+        "sha256": sha256,
         "pixel_sha256": stored.pixel_sha256,
         "phash": stored.phash,
         "format": stored.format if untouched else None,

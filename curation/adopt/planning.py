@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.adopt.columns import FORMAT, REFUSED
+from curation.adopt.columns import REFUSED
+from curation.adopt.inputs import Input, describe_input, list_files
 from curation.adopt.rows import SUCCESS, InputRows
-from curation.adopt.shard import Shard
 from curation.fetch.domains import registered_domain
 from curation.plan import ADOPTED, ALL_HOSTS
-from curation.schema import REJECTS, RejectReason, count_captions, samples_schema
+from curation.schema import LISTINGS, REJECTS, RejectReason, count_captions, samples_schema
 from curation.storage import Root
-from curation.tables import rejects_file, samples_file
+from curation.tables import listings_file, rejects_file, samples_file
 
 NUM_LARGEST = 20
 _UNCOMMON = (RejectReason.NOT_TEXT, RejectReason.MALFORMED, RejectReason.NO_PICTURE)
@@ -67,22 +67,26 @@ def choose_rows(root: Root, keys: Sequence[Keys]) -> list[np.ndarray]:
 
 
 def write_unit(
-    root: Root, unit: str, shard: Shard, rows: InputRows, kept: np.ndarray, num_captions: int = 1
+    root: Root, unit: str, item: Input, rows: InputRows, kept: np.ndarray, num_captions: int = 1
 ) -> dict[str, Any]:
     """Publish the rejects, then the samples of one input with `num_captions` columns of captions, which all units of
     its plan have; returns what the plan records of it.
     """
+    files = list_files(item)
+    if files:
+        names, fingerprints = zip(*files, strict=True)
+        root.publish_parquet(listings_file(unit), pa.table([names, fingerprints], schema=LISTINGS))
     table = rows.table
     reasons = np.array([reason or "" for reason in table[REFUSED].to_pylist()], object)
     reasons[np.flatnonzero(reasons == "")[~kept]] = RejectReason.REPEATED.value
     accepted = table.filter(pa.array(reasons == ""))
     domains = [registered_domain(url) for url in accepted["url"].to_pylist()]
-    added = {"source": pa.array([shard.source] * len(accepted), pa.string()), "domain": pa.array(domains, pa.string())}
+    added = {"source": pa.array([item.source] * len(accepted), pa.string()), "domain": pa.array(domains, pa.string())}
     schema = samples_schema(num_captions)
     lacking = set(schema.names) - {*added, *table.column_names}
     added |= {name: pa.nulls(len(accepted), pa.string()) for name in lacking}
     samples = pa.table([added[n] if n in added else accepted[n] for n in schema.names], schema.names)
-    rejects = _make_rejects(shard, rows, reasons)
+    rejects = _make_rejects(item, rows, reasons)
     if len(rejects):
         root.publish_parquet(rejects_file(unit), rejects)
     if len(samples):
@@ -102,45 +106,36 @@ def write_unit(
     }
 
 
-def _make_rejects(shard: Shard, rows: InputRows, reasons: np.ndarray) -> pa.Table:
+def _make_rejects(item: Input, rows: InputRows, reasons: np.ndarray) -> pa.Table:
     """The rejects of one input, in the order of its rows, then the rows that are lost."""
-    refused = np.flatnonzero(reasons != "")
-    uids = rows.table["uid"].take(pa.array(refused)).to_pylist()
+    refused = pa.array(np.flatnonzero(reasons != ""))
+    uids, files, numbers = (rows.table[name].take(refused).to_pylist() for name in ("uid", "file", "row"))
     number = len(refused) + len(rows.lost)
     columns = {
-        "source": pa.array([shard.source] * number, pa.string()),
-        "file": pa.array([f"{shard.name}.tar"] * number, pa.string()),
-        "row": pa.array([*refused.tolist(), *rows.lost], pa.int64()),
+        "source": pa.array([item.source] * number, pa.string()),
+        "file": pa.array(files + [item.file_name] * len(rows.lost), pa.string()),
+        "row": pa.array([*numbers, *rows.lost], pa.int64()),
         "uid": pa.array(uids + [None] * len(rows.lost), pa.string()),
-        "reason": pa.array([*reasons[refused], *[RejectReason.LOST_BY_ENGINE.value] * len(rows.lost)], pa.string()),
+        "reason": pa.array(
+            [*reasons[reasons != ""], *[RejectReason.LOST_BY_ENGINE.value] * len(rows.lost)], pa.string()
+        ),
     }
     return pa.table(columns, schema=REJECTS)
 
 
-def describe_plan(fresh: Sequence[Shard], written: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def describe_plan(fresh: Sequence[Input], written: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The record of the plan, with the fields that ingest writes."""
     hosts = _sum_counts(w["hosts"] for w in written)
     totals = _sum_counts(w["totals"] for w in written)
     largest = sorted(hosts.items(), key=lambda item: (-item[1], item[0]))[:NUM_LARGEST]
     return {
         ADOPTED: True,
-        "inputs": [_describe_input(shard, w) for shard, w in zip(fresh, written, strict=True)],
+        "inputs": [describe_input(item, w) for item, w in zip(fresh, written, strict=True)],
         "totals": totals,
         "units": {f"{i:06d}": count for i, w in enumerate(written) if (count := w["totals"]["samples"])},
         "hosts": {"num_rows": totals["samples"], "num_domains": len(hosts), "largest": dict(largest)},
         # Adopted units share their hosts, as units of one large domain do, so rounds must queue them in the same way.
         "large_domains": {ALL_HOSTS: {"first_unit": 0, "num_units": len(fresh)}},
-    }
-
-
-def _describe_input(shard: Shard, written: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "source": shard.source,
-        "path": shard.path,
-        "format": FORMAT,
-        "fingerprint": shard.fingerprint,
-        "num_rows": written["rows"],
-        "num_members": written["members"],
     }
 
 

@@ -11,6 +11,8 @@ import pyarrow as pa
 SUCCESS = "success"
 PLACE = pa.schema([("shard", pa.string()), ("offset", pa.int64()), ("size", pa.int64())])
 """The file that holds the picture, and the place of the picture in it; null where there is none."""
+ORIGIN = pa.schema([("file", pa.string()), ("row", pa.int64())])
+"""The file that describes the row, by its path in the adopted folder, and the row's number in it."""
 
 
 class AdoptedRow(TypedDict):
@@ -30,7 +32,7 @@ class AdoptedRow(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class InputRows:
-    """The rows of one input: `table` has the columns of samples, img2dataset's own, `refused` and PLACE.
+    """The rows of one input: `table` has the columns of samples, img2dataset's own, `refused`, PLACE and ORIGIN.
 
     `lost` are the numbers of rows that img2dataset counts and no file describes. `notes` are sentences on what could
     not be read.
@@ -51,3 +53,9 @@ def add_places(table: pa.Table, places: Sequence[tuple[str | None, int | None, i
     for number, field in enumerate(PLACE):
         table = table.append_column(field, pa.array([place[number] for place in places], field.type))
     return table
+
+
+def add_origins(table: pa.Table, files: Sequence[str], rows: Sequence[int]) -> pa.Table:
+    """`table` with the columns ORIGIN."""
+    table = table.append_column(ORIGIN.field("file"), pa.array(files, pa.string()))
+    return table.append_column(ORIGIN.field("row"), pa.array(rows, pa.int64()))

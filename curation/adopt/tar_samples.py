@@ -96,13 +96,18 @@ def sniff_pictures(f: BinaryIO, files: dict[str, Member]) -> list[Member]:
     named = find_pictures(files)
     if named:
         return named
-    return next(([member] for member in files.values() if _begins_as_picture(f, member)), [])
+    return next(([member] for member in files.values() if _is_picture(f, member)), [])
 
 
-def _begins_as_picture(f: BinaryIO, member: Member) -> bool:
+def _is_picture(f: BinaryIO, member: Member) -> bool:
     f.seek(member.offset)
+    return begins_as_picture(f.read(min(member.size, SNIFFED_BYTES)))
+
+
+def begins_as_picture(data: bytes) -> bool:
+    """Whether `data`, the first bytes of a file, are those of a picture."""
     try:
-        picture_format(f.read(min(member.size, SNIFFED_BYTES)))
+        picture_format(data)
     except PictureError:
         return False
     return True

@@ -25,11 +25,12 @@ def publish_unit(
     samples: Sequence[SampleRow],
     journal: Journal,
     kept: Sequence[DownloadRow] = (),
-    fetch_round: int = 0,
+    fetch_round: int | None = 0,
 ) -> None:
     """Write the pictures of `samples` into a tar that is named by its content, then the row file of `unit`.
 
-    `kept` are the rows of earlier rounds that this round does not try again.
+    `kept` are the rows of earlier rounds that this round does not try again. `fetch_round` is None of pictures that
+    were not fetched but adopted.
     """
     rows = []
     with tempfile.TemporaryDirectory(prefix="raw-", dir=root.scratch()) as folder:

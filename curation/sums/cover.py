@@ -17,7 +17,7 @@ from curation.tables import (
     vectors_folder,
 )
 
-UNIT_TABLES = ("samples", "rejects", "downloads")
+UNIT_TABLES = ("samples", "rejects", "listings", "downloads")
 VERSIONED = ("duplicates", "selection", "train", "train_index")
 CURRENT = "current.json"
 EVERY_EMBEDDING = "embeddings_"

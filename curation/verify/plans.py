@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from curation.adopt.tar_samples import read_content
+from curation.adopt.inputs import count_members
 from curation.plan import read_plans
 from curation.schema import RejectReason
 from curation.storage import Root
@@ -59,9 +59,9 @@ def _check_rejects(root: Root, plan: dict[str, Any]) -> Iterator[str]:
 
 
 def _check_members(root: Root, plan: dict[str, Any]) -> Iterator[str]:
-    """Count the members of adopted tars again; plans of earlier versions did not record them."""
-    for item in plan["inputs"]:
-        if "num_members" in item and root.exists(item["path"]):
-            count = read_content(root, item["path"]).num_members
-            if count != item["num_members"]:
+    """Count the members of adopted inputs again; plans of earlier versions did not record them."""
+    for number, item in enumerate(plan["inputs"]):
+        if "num_members" in item:
+            count = count_members(root, f"{plan['batch']}-{number:06d}", item)
+            if count is not None and count != item["num_members"]:
                 yield f"{item['path']} has {count} members; {item['num_members']} were accounted for when adopted."

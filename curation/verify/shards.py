@@ -1,4 +1,7 @@
-"""Checks of one shard in one pass: the hash of its content, and place and checksum of each member in a table."""
+"""Checks of one shard in one pass: the hash of its content, and place and checksum of each member in a table.
+
+A picture that is a file of its own is a shard with one member, at offset 0, without a header.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +52,13 @@ def find_difference(root: Root, shard: str, places: Sequence[Place], sha256: str
                 data, last = f.read(place.size), (place.offset, place.size)
                 digest.update(data)
             wrong = _find_fault(place, before, data)
+            if place.offset == 0 and wrong is None and f.read(1):
+                wrong = f"the file has more than the {place.size} bytes that the table says"
             if wrong:
                 return f"In {shard}, row {place.uid} at offset {place.offset}: {wrong}."
         while chunk := f.read(CHUNK_BYTES):
             digest.update(chunk)
-    named = _CONTENT_NAME.search(shard)
+    named = None if is_elsewhere(shard) else _CONTENT_NAME.search(shard)
     if named and named[1] != digest.hexdigest()[:16]:
         return f"{shard} is named by sha256 {named[1]} and its content has {digest.hexdigest()[:16]}."
     if sha256 is not None and sha256 != digest.hexdigest():
@@ -77,6 +82,8 @@ def _hash_until(f: BinaryIO, size: int, digest: hashlib._Hash) -> bytes:
 def _find_fault(place: Place, before: bytes, data: bytes) -> str | None:
     if len(data) != place.size:
         return f"the shard ends after {len(data)} of {place.size} bytes"
+    if place.offset == 0:  # a file of its own: in a tar a header comes first
+        return _compare_sums(place, data)
     try:
         header = tarfile.TarInfo.frombuf(before, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
@@ -85,6 +92,10 @@ def _find_fault(place: Place, before: bytes, data: bytes) -> str | None:
         return f"the member there has {header.size} bytes, the table says {place.size}"
     if place.prefix is not None and not header.name.startswith(place.prefix):
         return f"the member there is called {header.name}"
+    return _compare_sums(place, data)
+
+
+def _compare_sums(place: Place, data: bytes) -> str | None:
     if place.sha256 is not None and hashlib.sha256(data).hexdigest() != place.sha256:
         return f"its bytes have sha256 {hashlib.sha256(data).hexdigest()[:16]}…, the table says {place.sha256[:16]}…"
     return None

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.adopt.folder import read_rows
-from curation.adopt.listing import list_shards
+from curation.adopt.listing import list_folder
 from curation.adopt.shard import Shard
 from curation.adopt.tar_samples import find_pictures, read_content
 from curation.shards import Member
@@ -22,7 +22,11 @@ from tests.support.small_root import picture
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("none", "There is no folder"), ("empty", "holds no NNNNN.tar"), ("file.tar", "There is no folder")],
+    [
+        ("none", "There is no folder"),
+        ("empty", "holds no tar, no picture"),
+        ("file.tar", "There is no folder"),
+    ],
 )
 def test_wrong_folders_are_one_sentence(
     tmp_path: Path, name: str, said: str, capsys: pytest.CaptureFixture[str]
@@ -45,7 +49,7 @@ def shard_of(folder: Path, files: dict[str, bytes], count: int | None = None) ->
     if count is not None:
         (folder / "00000_stats.json").write_text(json.dumps({"count": count}))
     root = Root(folder)
-    (shard,) = list_shards(root, str(folder)).shards
+    (shard,) = list_folder(root, str(folder), {}).shards
     return root, shard
 
 
@@ -53,11 +57,11 @@ def test_shards_come_in_order_with_the_sizes_of_their_files(tmp_path: Path) -> N
     for name in ("00001", "00000"):
         (tmp_path / f"{name}.tar").write_bytes(b"x" * 10)
     (tmp_path / "00001_stats.json").write_text("{}")
-    found = list_shards(Root(tmp_path), f"{tmp_path}/").shards
+    found = list_folder(Root(tmp_path), f"{tmp_path}/", {}).shards
     assert [(shard.name, shard.num_bytes) for shard in found] == [("00000", (10, None, None)), ("00001", (10, None, 2))]
     assert {shard.source for shard in found} == {tmp_path.name}
     assert found[0].fingerprint != found[1].fingerprint
-    assert found[1].file(".parquet") == f"{tmp_path}/00001.parquet"
+    assert found[1].beside(".parquet") == f"{tmp_path}/00001.parquet"
 
 
 @pytest.mark.parametrize(("cut_at", "keys"), [(1.0, ["00", "01", "02"]), (0.45, ["00"])])
