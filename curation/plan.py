@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from curation.errors import UserError
@@ -79,9 +79,10 @@ def find_lost_units(root: Root, plan: Mapping[str, Any]) -> list[int]:
 
 
 def find_plan_inputs(plan: Mapping[str, Any], found: Sequence[Input], wheres: Sequence[tuple[str, str]]) -> list[Input]:
-    """The inputs of `plan` among those that the recipe names, in the plan's order.
+    """The inputs of `plan` among those that the recipe names, in the plan's order and under the plan's names.
 
-    `wheres` has each source's name and its `where`, in the order of the recipe.
+    A file that was moved, or whose source was renamed, is known by its content. `wheres` has each source's name and its
+    `where`, in the order of the recipe.
 
     Raises UserError, naming what is needed, when one is not there or when the recipe would plan them otherwise now.
     """
@@ -89,17 +90,12 @@ def find_plan_inputs(plan: Mapping[str, Any], found: Sequence[Input], wheres: Se
         raise UserError(
             f"Samples of plan {plan['batch']} are missing, which `curate adopt` made: adopt the folder into a new root."
         )
-    known = {(item.source, item.path, item.fingerprint): item for item in found}
-    listed = [known.get((i["source"], i["path"], i["fingerprint"])) for i in plan["inputs"]]
-    for item, wanted in zip(listed, plan["inputs"], strict=True):
-        if item is None or wanted.get("sha256") not in (None, sum_input(item)):
-            raise UserError(
-                f"Samples of plan {plan['batch']} are missing, and making them again needs {wanted['path']} as source "
-                f"{wanted['source']!r}: put the file there and name it in the recipe."
-            )
-    inputs = [item for item in listed if item is not None]
+    pairs = [(_find_input(plan["batch"], wanted, found), wanted) for wanted in plan["inputs"]]
+    inputs = [replace(item, source=wanted["source"], planned_path=wanted["path"]) for item, wanted in pairs]
+    earlier = {item.source: wanted["source"] for item, wanted in pairs}
+    named = [(earlier.get(source, source), where) for source, where in wheres]
     # A batch is named by all sources that the recipe had then; others may have been added behind them.
-    likely = (dict(wheres[:n]) for n in range(len(wheres), 0, -1))
+    likely = (dict(named[:n]) for n in range(len(named), 0, -1))
     size = plan["num_rows_per_unit"]
     if all(name_batch(inputs, some, size, plan["number"]) != plan["batch"] for some in likely):
         raise UserError(
@@ -107,6 +103,18 @@ def find_plan_inputs(plan: Mapping[str, Any], found: Sequence[Input], wheres: Se
             f"then: put it back into the recipe for this run."
         )
     return inputs
+
+
+def _find_input(batch: str, wanted: Mapping[str, Any], found: Sequence[Input]) -> Input:
+    """The file that the record `wanted` of a plan is about: the one at its place, or one that holds the same."""
+    alike = [item for item in found if item.fingerprint == wanted["fingerprint"]]
+    for item in sorted(alike, key=lambda item: (item.source, item.path) != (wanted["source"], wanted["path"])):
+        if wanted.get("sha256") in (None, sum_input(item)):
+            return item
+    raise UserError(
+        f"Samples of plan {batch} are missing, and making them again needs {wanted['path']} of source "
+        f"{wanted['source']!r}, or a file that holds the same: name it in the recipe."
+    )
 
 
 def name_batch(found: list[Input], wheres: Mapping[str, str], num_rows_per_unit: int, number: int) -> str:

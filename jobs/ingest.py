@@ -86,7 +86,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     found = find_inputs(recipe)
     conditions = {source.name: parse_where(source.name, source.where) for source in recipe.sources}
     root.check_can_create()
-    restore_units(spark, root, found, [(source.name, source.where) for source in recipe.sources], conditions)
+    restore_units(spark, root, found, [(source.name, source.where) for source in recipe.sources])
     chosen = select_new_inputs(root, found)
     write_error(chosen.describe_repeated())
     fresh = chosen.fresh
@@ -156,7 +156,6 @@ def restore_units(
     root: Root,
     found: list[Input],
     wheres: list[tuple[str, str]],
-    conditions: dict[str, str],
 ) -> None:
     """Make samples and rejects again that a plan has and that do not stand any more; the same bytes.
 
@@ -165,7 +164,8 @@ def restore_units(
     for plan in read_plans(root):
         lost = find_lost_units(root, plan)
         if lost:
-            rows = normalise(spark, find_plan_inputs(plan, found, wheres), conditions)
+            inputs = find_plan_inputs(plan, found, wheres)
+            rows = normalise(spark, inputs, {item.source: parse_where(item.source, item.where) for item in inputs})
             planned, largest = plan_units(rows, plan["num_rows_per_unit"])
             tagged = tag_repeats(rows, read_earlier_uids(spark, root, plan["number"]))
             write_units(spark, tagged, planned, root, plan["batch"], frozenset(largest), lost)

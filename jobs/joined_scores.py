@@ -129,7 +129,7 @@ def join_scores(spark: SparkSession, root: Root, item: JoinedScores) -> str:
     """Publish the table of `item` for every downloaded unit that lacks it; what is said of it, empty without work.
 
     Raises UserError before anything is written: another content than the table was begun with, a key that stands twice
-    with different scores, or fewer pictures covered than `min_coverage`.
+    with different scores, no key that the root knows, or fewer pictures covered than `min_coverage`.
     """
     done = set(root.units(item.table))
     units = [unit for unit in root.units("downloads") if unit not in done]
@@ -140,11 +140,12 @@ def join_scores(spark: SparkSession, root: Root, item: JoinedScores) -> str:
         pictures = _read_pictures(spark, root, units)
         scores = _read_scores(spark, item)
         _check_keys(scores, item)
+        said = _check_known(scores, _read_keys(spark, root, item.key), item)
         joined = pictures.join(scores.withColumn("found", F.lit(True)), item.key, "left").persist(
             StorageLevel.DISK_ONLY
         )
         try:
-            said = _check_coverage(joined, item)
+            said += _check_coverage(joined, item)
             root.begin_stage(item.table, described)
             _write_units(joined, root, units, item)
         finally:
@@ -165,6 +166,18 @@ def _read_pictures(spark: SparkSession, root: Root, units: Sequence[str]) -> Dat
 
     numbers = range(len(units))
     return read_slices(spark, [list(numbers[i : i + UNITS_PER_TASK]) for i in numbers[::UNITS_PER_TASK]], read, schema)
+
+
+def _read_keys(spark: SparkSession, root: Root, key: str) -> DataFrame:
+    """The `key` of every sample, whether its picture came or not."""
+    units, schema = root.units("samples"), pa.schema([SAMPLES.field(key)])
+
+    def read(share: list[str]) -> Iterator[pa.RecordBatch]:
+        for unit in share:
+            yield from root.read_parquet(samples_file(unit), [key]).to_batches()
+
+    slices = [units[i : i + UNITS_PER_TASK] for i in range(0, len(units), UNITS_PER_TASK)]
+    return read_slices(spark, slices, read, schema).distinct()
 
 
 def _read_scores(spark: SparkSession, item: JoinedScores) -> DataFrame:
@@ -191,6 +204,22 @@ def _check_keys(scores: DataFrame, item: JoinedScores) -> None:
         raise UserError(
             f"[scores.{item.name}] has {item.key} {twice[item.key]} with {twice['count']} different scores."
         )
+
+
+def _check_known(scores: DataFrame, keys: DataFrame, item: JoinedScores) -> str:
+    """How many of the scores are of no sample, if any are. Raises UserError when all are."""
+    marked = scores.join(keys.withColumn("known", F.lit(True)), item.key, "left")
+    num_scores, num_known = marked.selectExpr("count(*)", "count(known)").collect()[0]
+    num_unknown = num_scores - num_known
+    if num_scores and not num_known:
+        example = scores.agg(F.min(item.key)).collect()[0][0]
+        raise UserError(
+            f"[scores.{item.name}]: none of its {num_scores:,} {item.key}s is that of a sample of this root, such as "
+            f"{example}: they may be of another root, or other identifiers; uid is the md5 of URL, line feed, caption."
+        )
+    if not num_unknown:
+        return ""
+    return f"scores.{item.name} has {num_unknown:,} of {num_scores:,} {item.key}s that are of no sample of this root\n"
 
 
 def _check_coverage(joined: DataFrame, item: JoinedScores) -> str:

@@ -131,7 +131,10 @@ class Manifest:
         try:
             self.connection.execute(f"create view {quote_identifier(name)} as {sql}")
         except duckdb.Error as error:
-            raise UserError(f"{self.root.url(name)} cannot be read: {explain_error(error)}") from error
+            raise UserError(
+                f"{self.root.url(name)} cannot be read ({explain_error(error)}): run `curate verify {self.root.base}`, "
+                f"which names what is damaged and what mends it."
+            ) from error
         lacking = sorted({*(columns.names if columns else ())} - set(self.columns(name)))
         if lacking:
             raise UserError(

@@ -47,6 +47,8 @@ class Input:
     parts: tuple[int, ...]
     """Rows of each part that can be read by itself, a row group of parquet; text is one part of about so many."""
     layout: Layout = Layout(kind="parquet")
+    planned_path: str = ""
+    """Where the file lay when it was planned, if it was moved since: its rows are named by that."""
 
     @property
     def num_captions(self) -> int:
@@ -56,7 +58,7 @@ class Input:
     @property
     def file(self) -> str:
         """The name without its folder."""
-        return self.path.rpartition("/")[2]
+        return (self.planned_path or self.path).rpartition("/")[2]
 
 
 def find_inputs(recipe: Recipe) -> list[Input]:

@@ -32,7 +32,10 @@ _RESERVED = {
 
 
 def _refuse_list(_: str) -> tuple[str, ...]:
-    raise ExpressionError("lists from files are for rules")
+    raise ExpressionError(
+        "a list in a file may change, and what is ingested may not: ask for it in a rule, or write the texts out, as "
+        "in domain not in ('a.test', 'b.test')"
+    )
 
 
 @dataclass

@@ -73,6 +73,14 @@ def test_status_of_a_root_at_every_stage(command: Command, root: Root) -> None:
     assert re.search(r"^  - wide +\d+ .*width / height >= 1.2$", command.out, re.MULTILINE)
 
 
+def test_status_of_a_damaged_root_says_where_to_learn_what_mends_it(command: Command, made: SmallRoot) -> None:
+    place = Path(made.root.full(f"downloads/{made.root.units('downloads')[0]}.parquet"))
+    place.write_bytes(place.read_bytes()[:1_000])
+    said = command.refuses("status", made.root.path)
+    assert "downloads cannot be read (" in said and f"run `curate verify {made.root.base}`" in said
+    assert command("verify", made.root.path) == 1 and place.name in command.err
+
+
 def test_verify_says_so_or_names_the_first_difference(command: Command, made: SmallRoot) -> None:
     assert command("verify", made.root.path) == 0
     assert command.out.startswith("Every row is accounted for once") and command.err == ""

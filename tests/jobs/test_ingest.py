@@ -158,7 +158,9 @@ def test_lost_units_need_what_made_them(spark: SparkSession, recipe: Recipe, tmp
     with pytest.raises(UserError, match="needs each source's `where` as it was"):
         ingest.run(spark, other, root)
     (tmp_path / "meta" / "coyo.parquet").rename(tmp_path / "meta" / "elsewhere.parquet")
-    with pytest.raises(UserError, match="making them again needs .*coyo.parquet as source 'coyo'"):
+    with pytest.raises(
+        UserError, match="making them again needs .*coyo.parquet of source 'coyo', or a file that holds"
+    ):
         ingest.run(spark, replace(recipe, sources=recipe.sources[:1]), root)
 
 
@@ -253,6 +255,22 @@ def test_a_moved_folder_and_a_renamed_source_double_no_row(
     ingest.run(spark, load_recipe(tmp_path / "r.toml", [*moved, "sources.1.name=coyo-again"]), root)
     assert snapshot(root) == before
     assert "Already ingested: " in capsys.readouterr().err
+
+
+def test_lost_units_are_made_again_from_metadata_that_was_moved_and_renamed(
+    spark: SparkSession, recipe: Recipe, tmp_path: Path
+) -> None:
+    root = Root(tmp_path / "root")
+    ingest.run(spark, recipe, root)
+    before = snapshot(root)
+    (tmp_path / "meta").rename(tmp_path / "moved")
+    (tmp_path / "moved" / "coyo.parquet").rename(tmp_path / "moved" / "other.parquet")
+    moved = ['sources.0.paths=["moved/*/part*.parquet"]', 'sources.1.paths=["moved/other.parquet"]']
+    changed = load_recipe(tmp_path / "r.toml", [*moved, "sources.0.name=first", "sources.1.name=second"])
+    for name in (*root.list("samples")[::2], *root.list("rejects")[:1]):
+        root.remove(f"{'samples' if root.exists(f'samples/{name}') else 'rejects'}/{name}")
+    ingest.run(spark, changed, root)
+    assert snapshot(root) == before
 
 
 def test_a_wider_condition_on_what_is_ingested_is_refused(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:

@@ -78,6 +78,21 @@ def test_too_few_scores_are_refused_and_unknown_where_allowed(
     assert sorted(uid for (uid,) in known) == some and verify(made.root) is None
 
 
+@pytest.mark.parametrize("key", ["uid", "url"])
+def test_scores_of_rows_that_the_root_does_not_have_are_counted_and_refused_when_all_are(
+    spark: SparkSession, made: SmallRoot, tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = [uid if key == "uid" else made.samples[uid]["url"] for uid in sorted(made.samples)]
+    _write(tmp_path, "mine-0.parquet", {key: ["0other", "1other"], "mark": [0.5, 1.0]})
+    with pytest.raises(UserError, match=f"none of its 2 {key}s is that of a sample of this root, such as 0other"):
+        score.run(spark, _recipe(tmp_path, min_coverage=0.0), made.root)
+    assert not made.root.exists("scores_mine")
+    _write(tmp_path, "mine-1.parquet", {key: keys, "mark": [0.25] * len(keys)})
+    score.run(spark, _recipe(tmp_path), made.root)
+    said = f"scores.mine has 2 of {len(keys) + 2} {key}s that are of no sample of this root\nscores.mine covers "
+    assert said in capsys.readouterr().err
+
+
 def test_a_key_with_two_scores_is_refused(spark: SparkSession, made: SmallRoot, tmp_path: Path) -> None:
     uids = sorted(made.samples)
     _write(tmp_path, "mine-0.parquet", {"uid": [*uids, uids[0], uids[1]], "mark": [1.0] * len(uids) + [0.5, 1.0]})
