@@ -54,6 +54,11 @@ def read_array(path: str | Path) -> np.ndarray:
         return _read_whole(f)
 
 
+def parse_array(data: bytes) -> np.ndarray:
+    """The array in the bytes of a .npy file. Raises ValueError when it is none, cut short, or of objects."""
+    return _read_whole(io.BytesIO(data))
+
+
 def _read_whole(f: IO[bytes]) -> np.ndarray:
     header = _read_header(f)
     size = f.seek(0, io.SEEK_END)

@@ -41,7 +41,7 @@ RECORD = "stage.json"
 """What a finished stage was made of, beside its weights; written last."""
 NUM_LAST_STEPS = 20
 """Over which the table averages the loss."""
-_COUNTS = re.compile(r"num_|chance|@(5|10)$")
+_COUNTS = re.compile(r"num_|chance|@(5|10)$|_(low|high)$")
 """What the table leaves out of the measures; metrics.jsonl has all of them."""
 _KILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 

@@ -279,6 +279,9 @@ class EvalConfig:
     max_samples: int = 5_000
     batch_size: int = 64
     """Per rank."""
+    paper_sets: str = ""
+    """A folder that holds sets of the paper's table of 27, by their names: all that are there, or `paper_names`."""
+    paper_names: tuple[str, ...] = ()
     image_folders: dict[str, str] = field(default_factory=dict)
     """Name → folder with one sub-folder of pictures a class, or of a benchmark's tars, to classify zero-shot."""
     captions: dict[str, str] = field(default_factory=dict)
@@ -295,11 +298,12 @@ class EvalConfig:
         _require(self.max_samples > 0 and self.batch_size > 0, "max_samples and batch_size must be positive")
         _require(bool(self.templates) and all("{}" in t for t in self.templates), "every template needs a {}")
         _require(bool(self.resize), "resize names no way")
+        _require(bool(self.paper_sets) or not self.paper_names, "paper_names chooses among paper_sets: name its folder")
 
     @property
     def names_any(self) -> bool:
         """Whether there is anything to measure."""
-        return bool(self.image_folders or self.captions or self.probes or self.retrieval)
+        return bool(self.paper_sets or self.image_folders or self.captions or self.probes or self.retrieval)
 
 
 @dataclass(frozen=True, kw_only=True)

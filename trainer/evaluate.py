@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from curation.errors import UserError
 from curation.settings import apply_overrides, from_dict
@@ -26,7 +27,7 @@ from trainer import config as configuration
 from trainer import launch, models, weights, zero
 from trainer.command import add_shared_arguments, log_to_stderr, run_checked
 from trainer.config import Config
-from trainer.evaluation import probes, scores, sources, table
+from trainer.evaluation import paper_sets, probes, scores, sources, table
 from trainer.evaluation.encoder import Encoder
 from trainer.launch import Rank
 from trainer.models.clip import Clip
@@ -38,6 +39,8 @@ from trainer.weight_files import WeightFile
 logger = logging.getLogger("trainer")
 PAIRS = "pairs"
 """Name of the set that comes out of [data]."""
+PRECISION_SETS = ("VOC2007",)
+"""Sets whose average precision is measured even where each picture has one class."""
 
 _NO_RECIPE: dict[str, Any] = {
     "folder": ".",
@@ -85,8 +88,7 @@ def measure(engine: Any, settings: Config, rank: Rank, device: torch.device) -> 
         num_threads=settings.data.num_workers,
     )
     results: Results = {}
-    for name, folder in settings.eval.image_folders.items():
-        classes = sources.read_classes(Path(folder), settings.eval.templates)
+    for name, classes in read_class_sets(settings):
         results[name] = classify(encoder, classes, settings.eval.resize, name)
     for name, file in settings.eval.captions.items():
         results[name] = retrieve(encoder, sources.read_captions(Path(file)), settings.eval.resize, name)
@@ -104,17 +106,48 @@ def measure(engine: Any, settings: Config, rank: Rank, device: torch.device) -> 
 
 
 def classify(encoder: Encoder, classes: sources.Classes, resizes: Sequence[str], name: str) -> ByResize:
-    """Zero-shot accuracy after each way of resizing."""
-    prompts = [prompt for prompts in encoder.share(classes.prompts) for prompt in prompts]
-    rows = scores.build_class_rows(encoder.encode_texts(prompts, f"{name}: prompts"), len(classes.templates))
-    rows = encoder.gather_in_order(rows)
-    labels = torch.tensor(encoder.share(classes.labels), dtype=torch.int64)
+    """Zero-shot accuracy after each way of resizing, and average precision where a picture may have several classes."""
+    rows = encode_classes(encoder, classes.prompts, name)
     features = encoder.encode_images(encoder.share(classes.pictures), resizes, name)
-    result = {}
-    for resize in resizes:
-        hits = scores.count_hits(features[resize], labels, rows)
-        result[resize] = scores.Hits(*map(encoder.sum_over_ranks, (hits.seen, hits.first, hits.five))).accuracy()
-    return result
+    if classes.label_sets or name in PRECISION_SETS:
+        present = mark_present(classes)
+        return {resize: _score_presence(encoder, features[resize], classes, present, rows) for resize in resizes}
+    return {resize: score_accuracy(encoder, features[resize], classes.labels, rows) for resize in resizes}
+
+
+def encode_classes(encoder: Encoder, prompts: Sequence[Sequence[str]], name: str) -> Tensor:
+    """The row of each class, `[c, d]`, on every rank; `prompts` are as many for every class."""
+    mine = [prompt for of_class in encoder.share(prompts) for prompt in of_class]
+    rows = scores.build_class_rows(encoder.encode_texts(mine, f"{name}: prompts"), len(prompts[0]))
+    return encoder.gather_in_order(rows)
+
+
+def score_accuracy(encoder: Encoder, mine: Tensor, labels: Sequence[int], rows: Tensor) -> dict[str, float]:
+    """What `scores.describe_hits` tells, from this rank's features and the labels of all ranks' pictures."""
+    own = torch.tensor(encoder.share(labels), dtype=torch.int64)
+    hits = encoder.gather_in_order(scores.score_classes(mine, own, rows))
+    return scores.describe_hits(torch.tensor(labels), hits, len(rows))
+
+
+def mark_present(classes: sources.Classes) -> Tensor:
+    """Which classes a picture has, bool `[n, c]`."""
+    present = torch.zeros(len(classes.pictures), len(classes.names), dtype=torch.bool)
+    for picture, numbers in enumerate(classes.label_sets or [{label} for label in classes.labels]):
+        present[picture, list(numbers)] = True
+    return present
+
+
+def _score_presence(
+    encoder: Encoder, mine: Tensor, classes: sources.Classes, present: Tensor, rows: Tensor
+) -> dict[str, float]:
+    if classes.label_sets:
+        own = present[encoder.rank.rank :: encoder.rank.world_size]
+        hits = encoder.gather_in_order(scores.score_label_sets(mine, own, rows))
+        result = scores.describe_hits(None, hits, len(rows))
+    else:
+        result = score_accuracy(encoder, mine, classes.labels, rows)
+    image = encoder.gather_in_order(mine)
+    return result | scores.score_precision(image.float() @ rows.T, present)
 
 
 def probe_features(
@@ -159,10 +192,26 @@ def retrieve_pairs(encoder: Encoder, settings: Config) -> ByResize:
     return results
 
 
+def read_class_sets(settings: Config) -> Iterator[tuple[str, sources.Classes]]:
+    """The sets to classify by name: those of the paper's table, then those of eval.image_folders. Raises UserError."""
+    if settings.eval.paper_sets:
+        found = paper_sets.find_sets(Path(settings.eval.paper_sets), settings.eval.paper_names)
+        for name, path in found.items():
+            if name not in settings.eval.image_folders:
+                yield name, paper_sets.read_set(name, path)
+    for name, folder in settings.eval.image_folders.items():
+        yield name, sources.read_classes(Path(folder), settings.eval.templates)
+
+
+def describe_prompts(settings: Config) -> dict[str, str]:
+    """Whose templates each set was classified with: "the set's" or "ours"."""
+    return {name: "the set's" if classes.own_prompts else "ours" for name, classes in read_class_sets(settings)}
+
+
 def check_sets(settings: Config) -> None:
     """Read what every set consists of, with neither process group nor GPU. Raises UserError."""
-    for folder in settings.eval.image_folders.values():
-        sources.read_classes(Path(folder), settings.eval.templates)
+    for _ in read_class_sets(settings):
+        pass
     for file in settings.eval.captions.values():
         sources.read_captions(Path(file))
     for folder in settings.eval.probes.values():
@@ -207,7 +256,12 @@ def run_evaluation(settings: Config, rank: Rank, out: Path | None) -> None:
     if rank.is_first:
         target = out or Path(settings.folder) / "evaluation.json"
         target.parent.mkdir(parents=True, exist_ok=True)
-        document = {"weights": settings.model.weights, "precision": settings.train.precision, "sets": results}
+        document = {
+            "weights": settings.model.weights,
+            "precision": settings.train.precision,
+            "templates": describe_prompts(settings),
+            "sets": results,
+        }
         target.write_text(json.dumps(document, indent=1) + "\n")
         logger.info("wrote %s", target)
         write_out(table.format_results(results))

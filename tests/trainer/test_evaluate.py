@@ -19,7 +19,7 @@ from tests.support.trainer import evaluation_set
 from tests.support.trainer.ranks import run_ranks
 from trainer import evaluate, models
 from trainer.data import EvalTransform, preprocess, tokenizer
-from trainer.evaluation import probes, scores, table
+from trainer.evaluation import probes, prompts, scores, table
 from trainer.launch import Rank
 from trainer.objectives.contrastive_model import ContrastiveModel
 
@@ -69,6 +69,11 @@ def measured(checkpoint: Path, classes: Path, *overrides: str) -> evaluate.Resul
     return evaluate.measure(model, config, Rank(), torch.device("cpu"))
 
 
+def write_more_sets(classes: Path, folder: Path) -> list[str]:
+    """Sets of every other kind, as overrides."""
+    return [f"eval.paper_sets={evaluation_set.write_label_sets(classes, folder / 'sets')}"]
+
+
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 def test_one_rank_measures_what_a_loop_by_hand_does(batch_size: int, checkpoint: Path, classes: Path) -> None:
     assert_as_by_hand(measured(checkpoint, classes, f"eval.batch_size={batch_size}"), checkpoint, classes)
@@ -82,8 +87,16 @@ def test_several_ranks_measure_the_same(
     """Three ranks of batches of 4 for 13 pictures: the shares are unequal, and one class each."""
     arguments = {"weights_file": str(checkpoint), "classes": str(classes), "out": str(tmp_path / "out.json")}
     target = "tests.support.trainer.evaluation_set:measure"
-    run_ranks(num_ranks, target, overrides=[f"zero.stage={stage}"], **arguments)
-    assert_as_by_hand(json.loads((tmp_path / "out.json").read_text())["sets"], checkpoint, classes)
+    more = write_more_sets(classes, tmp_path)
+    run_ranks(num_ranks, target, overrides=[f"zero.stage={stage}", *more], **arguments)
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert_as_by_hand(document["sets"], checkpoint, classes)
+    assert document["templates"] == {"VOC2007": "ours", "colours": "ours"}
+    alone = measured(checkpoint, classes, *more)
+    assert document["sets"].keys() == alone.keys()
+    for name, by_resize in alone.items():
+        for mode, values in by_resize.items():
+            assert document["sets"][name][mode] == pytest.approx(values, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -114,6 +127,27 @@ def test_a_benchmarks_tars_measure_the_same(checkpoint: Path, classes: Path, tmp
     (as_tars / "test" / "1.tar").rename(as_tars / "test" / "10.tar")
     found = measured(checkpoint, classes, f"eval.image_folders.colours={as_tars}", f"eval.captions.captions={captions}")
     assert found == measured(checkpoint, classes)
+
+
+def test_a_set_of_the_papers_table_has_its_average_precision(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the oracle")
+    folder = evaluation_set.write_label_sets(classes, tmp_path / "sets")
+    found = measured(checkpoint, classes, f"eval.paper_sets={folder}", "eval.paper_names=['VOC2007']")["VOC2007"]
+    model, names = models.load(checkpoint), prompts.NAMES["VOC2007"].values()
+    texts = [template.replace("{}", name) for name in names for template in prompts.TEMPLATES["VOC2007"]]
+    with torch.no_grad():
+        rows = F.normalize(model.encode_text(tokenizer.tokenize(texts)), dim=-1).unflatten(0, (20, -1)).mean(1)
+        paths = sorted(classes.rglob("*.png"))
+        pixels = torch.stack([preprocess(path.read_bytes(), EvalTransform(64, "crop")) for path in paths])
+        values = F.normalize(model.encode_image(pixels), dim=-1) @ F.normalize(rows, dim=-1).T
+    present = np.zeros((13, 20), bool)
+    for number in range(13):
+        present[number, [number % 3, number % 5]] = True
+    expected = metrics.average_precision_score(present[:, :5], values[:, :5].numpy(), average="macro")
+    assert found["crop"]["mean_average_precision"] == pytest.approx(expected, abs=1e-6)
+    hits = [present[number, guess] for number, guess in enumerate(values.argmax(1).tolist())]
+    assert found["crop"]["accuracy"] == pytest.approx(np.mean(hits))
+    assert "mean average precision" in table.format_results({"VOC2007": found})
 
 
 def test_a_probe_of_frozen_features_is_that_of_its_features(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
@@ -211,6 +245,8 @@ def test_a_broken_picture_is_named(checkpoint: Path, tmp_path: Path) -> None:
         (["--weights", "{checkpoint}", "--set", "eval.image_folders.x=absent"], "no folder absent"),
         (["--weights", "{checkpoint}", "--set", "eval.retrieval=true"], "data.root"),
         (["--weights", "{checkpoint}", "--set", "eval.resize=['stretch']"], "'crop', 'squash'"),
+        (["--weights", "{checkpoint}", "--set", "eval.paper_sets={classes}"], "none of the 27 sets"),
+        (["--weights", "{checkpoint}", "--set", "eval.paper_names=['Pets']"], "name its folder"),
         (["--config", "no-such-recipe"], "no configuration no-such-recipe"),
         (["--table", "absent.json"], "no results file"),
     ],

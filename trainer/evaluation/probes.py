@@ -6,19 +6,17 @@ Features are the normalised embeddings that retrieval uses, as in clip_benchmark
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from trainer.evaluation.intervals import bootstrap_interval
 
 STRENGTHS = tuple(10.0**e for e in range(-2, 6))
 """C of logistic regression, one for the other by accuracy on held-back training pictures."""
 NEIGHBOURS = (1, 20)
 TEMPERATURE = 0.07
 """Of the neighbours' votes (Wu et al., arXiv 1805.01978, section 3.1)."""
-NUM_RESAMPLES = 1_000
 HELD_BACK = 5
 """Every fifth training picture of a class chooses C."""
 _ROWS = 1024
@@ -109,15 +107,3 @@ def vote(train: Tensor, train_labels: Tensor, test: Tensor, num_classes: int, k:
         votes = torch.zeros(len(weight), num_classes, dtype=torch.float64, device=weight.device)
         guesses.append(votes.scatter_add(1, train_labels[nearest], weight).argmax(1))
     return torch.cat(guesses)
-
-
-def bootstrap_interval(values: Tensor | Sequence[float], level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """The percentile interval of the mean of `values` over NUM_RESAMPLES draws with replacement.
-
-    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.)
-    """
-    sample = np.asarray(values, dtype=np.float64)
-    draws = np.random.default_rng(seed)
-    means = [sample[draws.integers(0, len(sample), len(sample))].mean() for _ in range(NUM_RESAMPLES)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

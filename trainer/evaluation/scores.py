@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from trainer.evaluation.intervals import bootstrap_class_mean, bootstrap_interval, resample, with_interval
 
 RECALL_AT = (1, 5, 10)
 _ROWS = 1024
@@ -15,7 +18,7 @@ _ROWS = 1024
 
 
 def score_retrieval(image: Tensor, text: Tensor, image_of: Tensor, at: Sequence[int] = RECALL_AT) -> dict[str, float]:
-    """Recall@k both ways, with what a random order would give.
+    """Recall@k both ways with its 95 % interval, and what a random order would give.
 
     Image to text counts an image when any of its captions is among its k nearest texts; text to image counts a caption
     when its image is among its k nearest images (Flickr30K's and COCO's protocol, arXiv 2103.00020, appendix).
@@ -34,10 +37,11 @@ def score_retrieval(image: Tensor, text: Tensor, image_of: Tensor, at: Sequence[
     for k in at:
         if k <= len(text):
             others = (len(text) - captions_of, captions_of)
-            result[f"image_to_text_recall@{k}"] = _expected_hits(*to_text, k)
-            result[f"image_to_text_chance@{k}"] = _expected_hits(torch.zeros_like(captions_of), *others, k)
+            result |= _describe_recall(f"image_to_text_recall@{k}", _expect_hits(*to_text, k))
+            chance = _expect_hits(torch.zeros_like(captions_of), *others, k).mean().item()
+            result[f"image_to_text_chance@{k}"] = chance
         if k <= len(image):
-            result[f"text_to_image_recall@{k}"] = _expected_hits(*to_image, k)
+            result |= _describe_recall(f"text_to_image_recall@{k}", _expect_hits(*to_image, k))
             result[f"text_to_image_chance@{k}"] = k / len(image)
     return result
 
@@ -66,15 +70,22 @@ def _rank_text_to_image(image: Tensor, text: Tensor, image_of: Tensor) -> tuple[
     return above, level, torch.ones_like(above)
 
 
-def _expected_hits(above: Tensor, foreign: Tensor, own: Tensor, k: int) -> float:
-    """Mean chance that one of `own` is among the first k when `above` come first and `foreign + own` in any order."""
+def _describe_recall(name: str, hits: Tensor) -> dict[str, float]:
+    return with_interval(name, hits.mean().item(), bootstrap_interval(hits))
+
+
+def _expect_hits(above: Tensor, foreign: Tensor, own: Tensor, k: int) -> Tensor:
+    """The chance, float64 `[n]`, that one of `own` is among the first k.
+
+    `above` come first, then `foreign + own` in any order.
+    """
     places = (k - above).clamp(min=0)
     miss = torch.ones(len(above), dtype=torch.float64)
     for place in range(k):
         left = (foreign + own - place).clamp(min=1)
         still = (foreign - place).clamp(min=0).double() / left
         miss = torch.where(place < places, miss * still, miss)
-    return (1 - miss).mean().item()
+    return 1 - miss
 
 
 def pairs_loss(image: Tensor, text: Tensor, scale: float, bias: float | None, block: int) -> float:
@@ -104,39 +115,90 @@ def build_class_rows(prompts: Tensor, num_templates: int) -> Tensor:
     return F.normalize(prompts.float().unflatten(0, (len(prompts) // num_templates, num_templates)).mean(1), dim=-1)
 
 
-@dataclass(frozen=True)
-class Hits:
-    """Pictures of each class that were seen, and named right at first guess and within five; float64 `[c]` each.
+def score_classes(image: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+    """Of each picture the chance that its class is named first and among the first five, float64 `[n, 2]`.
 
     A picture whose class ties with others counts by the chance that it comes first: classes of the same name, of which
     ImageNet has some, share their hits, and features that collapse to one point score as chance does.
+
+    Args:
+        image: normalised features, `[n, d]`.
+        labels: int64 `[n]`.
+        rows: class rows, `[c, d]`.
     """
-
-    seen: Tensor
-    first: Tensor
-    five: Tensor
-
-    def accuracy(self) -> dict[str, float]:
-        """Top-1 and top-5 accuracy over pictures, top-1 over classes, and chance."""
-        num_classes = len(self.seen)
-        present = self.seen > 0
-        result = {
-            "num_images": float(self.seen.sum()),
-            "num_classes": float(num_classes),
-            "accuracy": (self.first.sum() / self.seen.sum()).item(),
-            "mean_class_accuracy": (self.first[present] / self.seen[present]).double().mean().item(),
-            "chance": 1 / num_classes,
-        }
-        return result | ({"accuracy@5": (self.five.sum() / self.seen.sum()).item()} if num_classes > 5 else {})
-
-
-def count_hits(image: Tensor, labels: Tensor, rows: Tensor) -> Hits:
-    """Classify normalised features `[n, d]` with labels int64 `[n]` by class rows `[c, d]`."""
-    parts = []
+    parts = [torch.zeros(2, 0, dtype=torch.int64)]
     for start in range(0, len(image), _ROWS):
         scores = image[start : start + _ROWS].float() @ rows.T
         own = scores.gather(1, labels[start : start + _ROWS, None])
         parts.append(torch.stack(((scores > own).sum(1), (scores == own).sum(1))))
-    above, level = torch.cat(parts, dim=1).double() if parts else torch.zeros(2, 0, dtype=torch.float64)
-    chances = (torch.ones_like(above), *(((k - above) / level).clamp(0, 1) for k in (1, 5)))
-    return Hits(*(torch.bincount(labels, chance, minlength=len(rows)) for chance in chances))
+    above, level = torch.cat(parts, dim=1).double()
+    return torch.stack([((k - above) / level).clamp(0, 1) for k in (1, 5)], dim=1)
+
+
+def score_label_sets(image: Tensor, present: Tensor, rows: Tensor) -> Tensor:
+    """As `score_classes` for pictures with several classes, `present` bool `[n, c]`: any of them counts."""
+    scores = (image.float() @ rows.T).double()
+    best = scores.masked_fill(~present, -torch.inf).amax(1, keepdim=True)
+    foreign = ((scores == best) & ~present).sum(1)
+    places = ((scores > best).sum(1), foreign, ((scores == best) & present).sum(1))
+    return torch.stack([_expect_hits(*places, k) for k in (1, 5)], dim=1)
+
+
+def describe_hits(labels: Tensor | None, hits: Tensor, num_classes: int) -> dict[str, float]:
+    """Top-1 and top-5 accuracy over pictures, top-1 over classes, each with its 95 % interval, and chance.
+
+    Args:
+        labels: int64 `[n]`, None where a picture has several classes.
+        hits: float64 `[n, 2]`, as `score_classes` gives them.
+    """
+    result = {"num_images": float(len(hits)), "num_classes": float(num_classes)}
+    result |= with_interval("accuracy", hits[:, 0].mean().item(), bootstrap_interval(hits[:, 0]))
+    if num_classes > 5:
+        result |= with_interval("accuracy@5", hits[:, 1].mean().item(), bootstrap_interval(hits[:, 1]))
+    if labels is None:
+        return result
+    seen = torch.bincount(labels, minlength=num_classes)
+    sums = torch.bincount(labels, hits[:, 0], minlength=num_classes)
+    mean = (sums[seen > 0] / seen[seen > 0]).mean().item()
+    result |= with_interval("mean_class_accuracy", mean, bootstrap_class_mean(labels, hits[:, 0]))
+    return result | {"chance": 1 / num_classes}
+
+
+def score_precision(scores: Tensor, present: Tensor) -> dict[str, float]:
+    """Mean average precision of `scores` `[n, c]` over the classes that any picture has, with its 95 % interval.
+
+    A class's average precision is the sum of precision times the gain in recall over its distinct scores, the highest
+    first, so pictures that tie count together (scikit-learn's `average_precision_score`); `present` is bool `[n, c]`.
+    """
+    columns = [_sort_column(scores[:, c], present[:, c]) for c in range(scores.shape[1]) if present[:, c].any()]
+
+    def measure(draws: np.ndarray) -> np.ndarray:
+        return np.asarray(np.nanmean(np.stack([column.measure(draws) for column in columns]), axis=0))
+
+    once = np.ones((1, len(scores)), dtype=np.int64)
+    interval = resample(once[0], measure)
+    return with_interval("mean_average_precision", float(measure(once)[0]), interval)
+
+
+class _SortedColumn(NamedTuple):
+    """A class's pictures from its highest score to its lowest: their numbers, hits, and where a score ends."""
+
+    order: np.ndarray
+    hits: np.ndarray
+    ends: np.ndarray
+
+    def measure(self, draws: np.ndarray) -> np.ndarray:
+        """Average precision of each draw of pictures, NaN without a hit; `draws` counts them, `[draws, n]`."""
+        counts = draws[:, self.order]
+        seen = counts.cumsum(1)[:, self.ends]
+        right = (counts * self.hits).cumsum(1)[:, self.ends]
+        gain = np.diff(right, axis=1, prepend=0)
+        with np.errstate(invalid="ignore"):
+            return np.asarray((gain * right / np.maximum(seen, 1)).sum(1) / right[:, -1])
+
+
+def _sort_column(scores: Tensor, present: Tensor) -> _SortedColumn:
+    values = scores.double().numpy()
+    order = np.argsort(-values, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(values[order]) != 0, True))
+    return _SortedColumn(order, present.numpy()[order].astype(np.int64), ends)

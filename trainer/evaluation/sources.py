@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,18 @@ _WORDNET = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True)
 class Classes:
-    """A set to classify: the classes' names in prompts, the templates, every picture and its class."""
+    """A set to classify: the classes' names in prompts, the templates, every picture and its class.
+
+    Where a picture may have several classes `labels` is empty and `label_sets` has them. `own_prompts` is whether the
+    templates are the set's own.
+    """
 
     names: tuple[str, ...]
     templates: tuple[str, ...]
     pictures: tuple[Picture, ...]
     labels: tuple[int, ...]
+    label_sets: tuple[frozenset[int], ...] = ()
+    own_prompts: bool = False
 
     @property
     def prompts(self) -> list[list[str]]:
@@ -43,11 +49,17 @@ class Captions:
     image_of: tuple[int, ...]
 
 
-def read_classes(folder: Path, templates: Sequence[str]) -> Classes:
+def read_classes(folder: Path, templates: Sequence[str], named: Mapping[str, str] | None = None) -> Classes:
     """A folder with one sub-folder of pictures a class, or a benchmark's tars (`trainer.evaluation.tars`).
 
     Beside the sub-folders may lie classes.tsv (sub-folder, tab, name in prompts) and templates.txt (one template with
     {} a line), which replace the sub-folders' own names and `templates`.
+
+    Args:
+        folder: where it lies.
+        templates: used where the set has none.
+        named: name of a class → its name in prompts, in the order of their numbers, used where the set's files name
+            none: its sub-folders are called so, or are numbers.
 
     Raises:
         UserError: when there is no such folder, fewer than two classes, or one without a name or a picture.
@@ -55,11 +67,11 @@ def read_classes(folder: Path, templates: Sequence[str]) -> Classes:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} to classify: name one with a sub-folder of pictures a class.")
     if tars.list_tars(folder):
-        return _read_class_tars(folder, templates)
+        return _read_class_tars(folder, templates, named or {})
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     if len(classes) < 2:
         raise UserError(f"{folder} has {len(classes)} sub-folders: zero-shot classification needs two classes or more.")
-    names = _read_class_names(folder, [path.name for path in classes])
+    names = _read_class_names(folder, [path.name for path in classes], named or {})
     pictures, labels = [], []
     for label, path in enumerate(classes):
         found = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())
@@ -67,8 +79,8 @@ def read_classes(folder: Path, templates: Sequence[str]) -> Classes:
             raise UserError(f"{path} has no pictures: add some or remove the class.")
         pictures += [Picture(str(file), file) for file in found]
         labels += [label] * len(found)
-    own = _read_templates(folder / TEMPLATES)
-    return Classes(names, own or tuple(templates), tuple(pictures), tuple(labels))
+    own = read_templates(folder)
+    return Classes(names, own or tuple(templates), tuple(pictures), tuple(labels), own_prompts=bool(own))
 
 
 def read_probe(folder: Path) -> tuple[Classes, Classes]:
@@ -84,38 +96,53 @@ def read_probe(folder: Path) -> tuple[Classes, Classes]:
     return train, test
 
 
-def _read_class_tars(folder: Path, templates: Sequence[str]) -> Classes:
+def _read_class_tars(folder: Path, templates: Sequence[str], named: Mapping[str, str]) -> Classes:
+    names = _read_tar_names(folder, named)
+    labels: tuple[int, ...] = ()
+    label_sets: tuple[frozenset[int], ...] = ()
+    if tars.has_label_sets(folder):
+        pictures, label_sets = zip(*tars.read_label_sets(folder, len(names)), strict=True)
+    else:
+        pictures, labels = zip(*tars.read_labels(folder, len(names)), strict=True)
+    own = read_templates(folder)
+    return Classes(names, own or tuple(templates), pictures, labels, label_sets, own_prompts=bool(own))
+
+
+def _read_tar_names(folder: Path, named: Mapping[str, str]) -> tuple[str, ...]:
     file = folder / tars.CLASS_NAMES
-    if not file.is_file():
-        raise UserError(f"{folder} has tars but no {tars.CLASS_NAMES}: it needs the name of a class a line.")
-    names = read_names(file)
-    pictures, labels = zip(*tars.read_labels(folder, len(names)), strict=True)
-    own = _read_templates(folder / tars.TEMPLATES)
-    return Classes(names, own or tuple(templates), pictures, labels)
+    if file.is_file():
+        return read_names(file)
+    if named:
+        return tuple(named.values())
+    raise UserError(f"{folder} has tars but no {tars.CLASS_NAMES}: it needs the name of a class a line.")
 
 
-def _read_class_names(folder: Path, classes: list[str]) -> tuple[str, ...]:
+def _read_class_names(folder: Path, classes: list[str], named: Mapping[str, str]) -> tuple[str, ...]:
     file = folder / CLASS_NAMES
     if not file.exists():
+        ours = dict(named) | dict(zip(map(str, range(len(named))), named.values(), strict=True))
+        if named and len(classes) == len(named) and all(name in ours for name in classes):
+            return tuple(ours[name] for name in classes)
         if all(_WORDNET.fullmatch(name) for name in classes):
             raise UserError(
                 f"The classes of {folder} are WordNet numbers, which no prompt can name: "
                 f"write {CLASS_NAMES} beside them, a line 'sub-folder<tab>name' each."
             )
         return tuple(name.replace("_", " ") for name in classes)
-    named: dict[str, str] = {}
+    words_of: dict[str, str] = {}
     for name, words in _read_columns(file):
-        if named.setdefault(name, words) != words:
-            raise UserError(f"{file} names {name} twice, {named[name]!r} and {words!r}: leave one of them.")
-    missing = [name for name in classes if name not in named]
+        if words_of.setdefault(name, words) != words:
+            raise UserError(f"{file} names {name} twice, {words_of[name]!r} and {words!r}: leave one of them.")
+    missing = [name for name in classes if name not in words_of]
     if missing:
         raise UserError(f"{file} names no {missing[0]}: it needs a line 'sub-folder<tab>name' for every class.")
-    return tuple(named[name] for name in classes)
+    return tuple(words_of[name] for name in classes)
 
 
-def _read_templates(file: Path) -> tuple[str, ...]:
-    """The folder's own templates, none when it has no such file."""
-    if not file.exists():
+def read_templates(folder: Path) -> tuple[str, ...]:
+    """The set's own templates, none when it has no such file. Raises UserError."""
+    file = next((folder / name for name in (TEMPLATES, tars.TEMPLATES) if (folder / name).exists()), None)
+    if file is None:
         return ()
     found = tuple(line.replace("{c}", "{}") for line in read_lines(file) if line)
     if not found:

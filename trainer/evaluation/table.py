@@ -85,10 +85,22 @@ def published_columns() -> dict[str, Accuracies]:
     return {name: {row: values[i] for row, values in PUBLISHED.items()} for i, name in enumerate(names)}
 
 
+def halve_interval(measures: Mapping[str, float], name: str) -> float | None:
+    """Half the width of a measure's 95 % interval, in per cent; None where it was not measured."""
+    low, high = measures.get(f"{name}_low"), measures.get(f"{name}_high")
+    return None if low is None or high is None else 50 * (high - low)
+
+
 def format_results(results: Results) -> str:
-    """Classification beside the paper's figures, then retrieval; ends in a newline."""
+    """Classification beside the paper's figures, then retrieval and the rest; ends in a newline.
+
+    "±" is half the width of the 95 % interval over pictures.
+    """
     ours = tabulate_accuracies(results)
-    blocks = [_format_classification(ours)] if ours else []
+    blocks = [_format_classification(ours, results)] if ours else []
+    precision = [row for name, by_resize in results.items() for row in _precision_rows(name, by_resize)]
+    if precision:
+        blocks.append("\n".join(align([["mean average precision in per cent", "resize", ""], *precision])) + "\n")
     retrieval = [row for name, by_resize in results.items() for row in _retrieval_rows(name, by_resize)]
     if retrieval:
         head = ["retrieval, R@1/5/10 in per cent", "resize", "image to text", "text to image"]
@@ -100,12 +112,15 @@ def format_results(results: Results) -> str:
     return "\n".join(blocks)
 
 
-def _format_classification(ours: dict[str, Accuracies]) -> str:
+def _format_classification(ours: dict[str, Accuracies], results: Results) -> str:
     columns = {**ours, **published_columns()}
     measured = next(iter(ours.values()))
     in_table = [name for name in PUBLISHED if name in measured]
     rows = [["zero-shot accuracy in per cent", *columns]]
-    rows += [[name, *(_cell(column.get(name)) for column in columns.values())] for name in order_measured(measured)]
+    for name in order_measured(measured):
+        widths = [halve_interval(results[name].get(way, {}), "accuracy") for way in columns]
+        cells = [_cell(column.get(name), width) for column, width in zip(columns.values(), widths, strict=True)]
+        rows.append([name, *cells])
     if in_table:
         # Like with like: the paper's columns are averaged over the same sets.
         same = {key: {name: column[name] for name in in_table if name in column} for key, column in columns.items()}
@@ -126,12 +141,25 @@ def _retrieval_rows(name: str, by_resize: Mapping[str, Mapping[str, float]]) -> 
     rows = []
     for resize, measures in by_resize.items():
         ways = [
-            [100 * measures[f"{way}_recall@{k}"] for k in (1, 5, 10) if f"{way}_recall@{k}" in measures]
+            [
+                _cell(100 * measures[measured], halve_interval(measures, measured))
+                for k in (1, 5, 10)
+                if (measured := f"{way}_recall@{k}") in measures
+            ]
             for way in ("image_to_text", "text_to_image")
         ]
         if any(ways):
-            rows.append([name, resize, *(" / ".join(f"{value:.1f}" for value in way) for way in ways)])
+            rows.append([name, resize, *(" / ".join(way) for way in ways)])
     return rows
+
+
+def _precision_rows(name: str, by_resize: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    measured = "mean_average_precision"
+    return [
+        [name, resize, _cell(100 * measures[measured], halve_interval(measures, measured))]
+        for resize, measures in by_resize.items()
+        if measured in measures
+    ]
 
 
 def _probe_rows(name: str, by_resize: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
@@ -147,8 +175,10 @@ def _probe_rows(name: str, by_resize: Mapping[str, Mapping[str, float]]) -> list
     return rows
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _cell(value: float | None, width: float | None = None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if width is None else f"{value:.1f} ±{width:.1f}"
 
 
 def read_results(file: Path) -> Results:

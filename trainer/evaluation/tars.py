@@ -2,6 +2,7 @@
 
 SET/classnames.txt, SET/zeroshot_classification_templates.txt   a class, and a template with {c}, a line
 SET/test/0.tar, 1.tar, …      KEY.jpg (png, webp, …) and KEY.cls, the number of its class; nshards.txt counts the tars
+SET/test/…                    KEY.npy instead of KEY.cls, a number a class that is not 0 where the picture has it
 SET/dataset_type.txt          "retrieval" where KEY.txt stands beside the picture instead, a caption a line
 
 KEY is a member's name up to the first point, as in webdataset; what stands between it and the last suffix is free, so
@@ -11,14 +12,18 @@ KEY.0.webp and KEY.output.cls are a picture and its class too.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+
 from curation.adopt.tar import DamagedTarError, walk
 from curation.errors import UserError
+from curation.npy import parse_array
 from curation.shards import BLOCK
 from trainer.evaluation.encoder import PICTURE_SUFFIXES, Picture, Stretch
 from trainer.evaluation.lines import read_word, split_lines
@@ -35,6 +40,20 @@ class _Member(NamedTuple):
 
     name: str
     place: Stretch
+
+
+class _Beside(NamedTuple):
+    """A class number, vector or captions of one picture."""
+
+    name: str
+    data: bytes
+
+    def decode(self) -> str:
+        """As text. Raises UserError when it is none."""
+        try:
+            return self.data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.name} is not UTF-8 text ({error}).") from error
 
 
 @dataclass
@@ -58,24 +77,42 @@ def is_retrieval(folder: Path) -> bool:
 
 def read_labels(folder: Path, num_classes: int) -> Iterator[tuple[Picture, int]]:
     """Every picture and the number of its class. Raises UserError when a number is none of `num_classes`."""
-    for picture, text in _read_samples(folder, ".cls"):
-        word = text.strip()
+    for picture, beside in _read_samples(folder, ".cls"):
+        word = beside.decode().strip()
         if not _NUMBER.fullmatch(word) or int(word) >= num_classes:
             raise UserError(f"{picture.name} has class {word[:40]!r}, but {CLASS_NAMES} names {num_classes}.")
         yield picture, int(word)
 
 
+def has_label_sets(folder: Path) -> bool:
+    """Whether vectors of classes stand beside the pictures. Raises UserError."""
+    first = itertools.islice(_list_members(list_tars(folder)[0]), 4)
+    return any(member.name.lower().endswith(".npy") for member in first)
+
+
+def read_label_sets(folder: Path, num_classes: int) -> Iterator[tuple[Picture, frozenset[int]]]:
+    """Every picture and the numbers of its classes. Raises UserError when a vector is not of `num_classes`."""
+    for picture, beside in _read_samples(folder, ".npy"):
+        try:
+            vector = parse_array(beside.data)
+        except ValueError as error:
+            raise UserError(f"{beside.name} is no .npy of the picture's classes ({error}).") from error
+        if vector.shape != (num_classes,):
+            raise UserError(f"{beside.name} has the shape {list(vector.shape)}, and the set has {num_classes} classes.")
+        yield picture, frozenset(np.flatnonzero(vector).tolist())
+
+
 def read_captions(folder: Path) -> Iterator[tuple[Picture, list[str]]]:
     """Every picture and its captions. Raises UserError when one has none."""
-    for picture, text in _read_samples(folder, ".txt"):
-        lines = [line for line in split_lines(text) if line]
+    for picture, beside in _read_samples(folder, ".txt"):
+        lines = [line for line in split_lines(beside.decode()) if line]
         if not lines:
             raise UserError(f"{picture.name} has no caption.")
         yield picture, lines
 
 
-def _read_samples(folder: Path, beside: str) -> Iterator[tuple[Picture, str]]:
-    """Every picture of the set and the text beside it; at least one. Raises UserError."""
+def _read_samples(folder: Path, beside: str) -> Iterator[tuple[Picture, _Beside]]:
+    """Every picture of the set and what stands beside it; at least one. Raises UserError."""
     paths = list_tars(folder)
     _require_all(folder, paths)
     is_empty = True
@@ -112,8 +149,8 @@ def _group_members(path: Path, beside: str) -> Iterator[_Sample]:
     yield from samples.values()
 
 
-def _pair(sample: _Sample, path: Path, beside: str) -> tuple[Picture, str]:
-    """The one picture of `sample` and its one text."""
+def _pair(sample: _Sample, path: Path, beside: str) -> tuple[Picture, _Beside]:
+    """The one picture of `sample` and what stands beside it."""
     for ours, others, what in (
         (sample.pictures, sample.texts, "no picture that is recognised"),
         (sample.texts, sample.pictures, f"no {beside}"),
@@ -125,10 +162,7 @@ def _pair(sample: _Sample, path: Path, beside: str) -> tuple[Picture, str]:
     picture, text = sample.pictures[0], sample.texts[0]
     if text.place.size > MAX_TEXT_BYTES:
         raise UserError(f"{path}/{text.name} has {text.place.size:,} bytes, which is no {beside} of one picture.")
-    try:
-        return Picture(f"{path}/{picture.name}", picture.place), text.place.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}/{text.name} is not UTF-8 text ({error}).") from error
+    return Picture(f"{path}/{picture.name}", picture.place), _Beside(f"{path}/{text.name}", text.place.read_bytes())
 
 
 def _list_members(path: Path) -> Iterator[_Member]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from tests.support import small_root
 from trainer import config, evaluate, launch, weights
 from trainer.config import Config
+from trainer.evaluation import prompts
 from trainer.launch import read_rank
 from trainer.weight_files import WeightFile
 
@@ -82,6 +84,21 @@ def write_caption_tars(classes: Path, folder: Path) -> Path:
     (folder / "test").mkdir(parents=True)
     (folder / "test" / "0.tar").write_bytes(small_root.tar(members)[0])
     (folder / "dataset_type.txt").write_text("retrieval\n")
+    return folder
+
+
+def write_label_sets(classes: Path, folder: Path) -> Path:
+    """The same pictures as VOC2007 of the paper's table, a vector of classes beside each; some have two classes."""
+    names = list(prompts.NAMES["VOC2007"])
+    members = {}
+    for number, picture in enumerate(sorted(classes.rglob("*.png"))):
+        marks = np.zeros(len(names), np.float32)
+        marks[[number % 3, number % 5]] = 1
+        buffer = io.BytesIO()
+        np.save(buffer, marks)
+        members |= {f"s{number:02d}.npy": buffer.getvalue(), f"s{number:02d}.png": picture.read_bytes()}
+    (folder / "wds_voc2007_multilabel" / "test").mkdir(parents=True)
+    (folder / "wds_voc2007_multilabel" / "test" / "0.tar").write_bytes(small_root.tar(members)[0])
     return folder
 
 

@@ -61,16 +61,6 @@ def test_every_fifth_picture_of_a_class_chooses_the_strength() -> None:
     assert probes.choose_strength(train, labels, 5) in probes.STRENGTHS
 
 
-def test_intervals_are_the_normal_s_where_it_holds_and_repeat() -> None:
-    values = torch.bernoulli(torch.full((2_000,), 0.7), generator=torch.Generator().manual_seed(0))
-    low, high = probes.bootstrap_interval(values)
-    share = values.mean().item()
-    half = 1.96 * math.sqrt(share * (1 - share) / len(values))
-    assert low == pytest.approx(share - half, abs=0.004) and high == pytest.approx(share + half, abs=0.004)
-    assert probes.bootstrap_interval(values) == (low, high)
-    assert probes.bootstrap_interval([1.0, 1.0]) == (1.0, 1.0)
-
-
 def test_probe_tells_everything_and_finds_separable_classes() -> None:
     train, labels = clusters(5, spread=0.1)
     test, wanted = clusters(6, spread=0.1)

@@ -84,11 +84,15 @@ def test_collapsed_features_score_as_chance_does() -> None:
             assert math.isclose(found[f"{way}_recall@{k}"], found[f"{way}_chance@{k}"])
 
 
+def accuracies(image: Tensor, labels: Tensor, rows: Tensor) -> dict[str, float]:
+    return scores.describe_hits(labels, scores.score_classes(image, labels, rows), len(rows))
+
+
 def test_classes_that_tie_share_the_hit() -> None:
     rows = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), dim=1)
-    hits = scores.count_hits(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1, 2]), rows)
-    assert hits.first.tolist() == [0.5, 0.5, 1.0] and hits.five.tolist() == [1.0, 1.0, 1.0]
-    collapsed = scores.count_hits(torch.ones(8, 2), torch.arange(8), torch.ones(8, 2)).accuracy()
+    hits = scores.score_classes(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1, 2]), rows)
+    assert hits.T.tolist() == [[0.5, 0.5, 1.0], [1.0, 1.0, 1.0]]
+    collapsed = accuracies(torch.ones(8, 2), torch.arange(8), torch.ones(8, 2))
     assert collapsed["accuracy"] == collapsed["chance"] == 1 / 8 and collapsed["accuracy@5"] == 5 / 8
 
 
@@ -96,14 +100,37 @@ def test_accuracy_over_pictures_and_over_classes() -> None:
     rows = torch.eye(7)
     image = torch.eye(7)[[0, 0, 1, 2, 3]] + 0.1 * torch.arange(7)  # ties go to the later class
     labels = torch.tensor([0, 0, 1, 1, 6])
-    hits = scores.count_hits(image, labels, rows)
-    assert hits.seen.tolist() == [2, 2, 0, 0, 0, 0, 1] and hits.first.tolist() == [2, 1, 0, 0, 0, 0, 0]
-    found = hits.accuracy()
+    assert scores.score_classes(image, labels, rows)[:, 0].tolist() == [1, 1, 1, 0, 0]
+    found = accuracies(image, labels, rows)
     assert math.isclose(found["accuracy"], 3 / 5, rel_tol=1e-6)
     assert math.isclose(found["mean_class_accuracy"], (1 + 0.5 + 0) / 3, rel_tol=1e-6)
     assert math.isclose(found["accuracy@5"], 4 / 5, rel_tol=1e-6)
     assert (found["chance"], found["num_images"], found["num_classes"]) == (1 / 7, 5, 7)
-    assert "accuracy@5" not in scores.count_hits(image[:, :3], labels.clamp(max=2), rows[:3, :3]).accuracy()
+    assert found["accuracy_low"] < found["accuracy"] < found["accuracy_high"]
+    assert "accuracy@5" not in accuracies(image[:, :3], labels.clamp(max=2), rows[:3, :3])
+
+
+@pytest.mark.parametrize("levels", [3, 10_000])
+def test_average_precision_is_scikit_learns(levels: int) -> None:
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the oracle")
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randint(0, levels, (200, 6), generator=generator) / levels
+    present = torch.rand(200, 6, generator=generator) < 0.15
+    present[:, 5] = False
+    expected = metrics.average_precision_score(present[:, :5].numpy(), values[:, :5].numpy(), average="macro")
+    found = scores.score_precision(values, present)
+    assert found["mean_average_precision"] == pytest.approx(expected, abs=1e-6)
+    assert found["mean_average_precision_low"] < expected < found["mean_average_precision_high"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=2, max_size=4), st.data())
+def test_any_class_of_a_picture_counts_and_ties_by_all_orders(similarity: list[int], data: st.DataObject) -> None:
+    own = data.draw(st.sets(st.integers(0, len(similarity) - 1), min_size=1))
+    present = torch.zeros(1, len(similarity), dtype=torch.bool)
+    present[0, list(own)] = True
+    hits = scores.score_label_sets(features([similarity]), present, torch.eye(len(similarity)))
+    assert math.isclose(hits[0, 0].item(), expected_hit(own, [float(value) for value in similarity], 1))
 
 
 @pytest.mark.parametrize("block", [1, 3, 4, 12, 100])

@@ -47,3 +47,11 @@ def test_means_are_over_the_measured_sets_and_say_so() -> None:
     six = {name.replace("-", "_"): (0.5, 0.6) for name in table.ROBUSTNESS}
     text = table.format_results(results(**six))
     assert "robustness" in text and "mean of these 6 of 27" in text
+
+
+def test_half_the_width_of_an_interval_stands_beside_its_measure() -> None:
+    measures = {"accuracy": 0.5, "accuracy_low": 0.48, "accuracy_high": 0.53, "mean_average_precision": 0.25}
+    recall = {"image_to_text_recall@1": 0.4, "image_to_text_recall@1_low": 0.3, "image_to_text_recall@1_high": 0.5}
+    text = table.format_results({"VOC2007": {"crop": measures}, "pairs": {"crop": recall}})
+    assert "50.0 ±2.5" in text and "40.0 ±10.0" in text
+    assert text.split("mean average precision in per cent")[1].split()[:3] == ["resize", "VOC2007", "crop"]
