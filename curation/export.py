@@ -105,7 +105,9 @@ def _write_parquet(manifest: Manifest, condition: str, sink: IO[bytes]) -> None:
     schema = pa.schema([*kept, image], metadata=_describe_features(kept))
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer, bar(num_rows, "export parquet") as progress:
         for batch in reader:
-            pictures = [_read_picture(manifest.root, row) for row in batch.select(["uid", *_PLACES[:3]]).to_pylist()]
+            pictures = [
+                _read_picture(manifest.root, row) for row in batch.select(["uid", "sha256", *_PLACES[:3]]).to_pylist()
+            ]
             columns = [batch[field.name] for field in kept]
             writer.write_table(pa.Table.from_arrays([*columns, pa.array(pictures, image.type)], schema=schema))
             progress.update(batch.num_rows)
@@ -116,7 +118,7 @@ def _count_rows(manifest: Manifest, condition: str) -> int:
 
 
 def _read_picture(root: Root, row: dict[str, Any]) -> dict[str, Any]:
-    data = read_member(root, row["shard"], row["offset"], row["size"])
+    data = read_member(root, row["shard"], row["offset"], row["size"], row["sha256"])
     return {"bytes": data, "path": f"{row['uid']}.{picture_extension(data)}"}
 
 

@@ -37,7 +37,8 @@ Names = list[str]
 SCRATCH = ".scratch"
 """The folder of unpublished files; what a kill leaves there may be deleted when no job runs."""
 
-
+_STATE = ("size", "mtime", "ETag", "etag", "LastModified", "last_modified", "modified", "updated")
+"""What file systems call the size, the date and the tag of a file in a listing."""
 LOCAL = fsspec.filesystem("file")
 
 
@@ -155,6 +156,16 @@ class Files:
         except FileNotFoundError:
             return {}
         return {e["name"].rsplit("/", 1)[-1]: int(e["size"]) for e in entries if e["type"] == "file"}
+
+    def states(self, rel: str) -> dict[str, dict[str, str]]:
+        """Name of each file directly in folder `rel` → its size and its date or tag, as the listing has them."""
+        names = set(self.list(rel))
+        entries = {entry["name"].rsplit("/", 1)[-1]: entry for entry in self.fs.ls(self.full(rel), detail=True)}
+        return {
+            name: {key: str(entry[key]) for key in _STATE if entry.get(key) is not None}
+            for name, entry in sorted(entries.items())
+            if name in names
+        }
 
     def folders(self) -> Names:
         """Sorted names of the folders directly in the root."""

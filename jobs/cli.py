@@ -121,6 +121,7 @@ def _add_query(commands: Commands) -> None:
     forms = ("table", "csv", "json", "parquet")
     query.add_argument("--format", choices=forms, default="table", help="json is one object a line (table)")
     query.add_argument("--allow-files", action="store_true", help="let the SQL read files outside of the root too")
+    query.add_argument("--quick", action="store_true", help="compare the sizes of the files alone, not their sums")
     query.add_argument("--output", metavar="FILE", help="write here instead of to the terminal")
     query.set_defaults(action=_query)
 
@@ -264,11 +265,13 @@ def _report(arguments: argparse.Namespace) -> None:
 
 def _query(arguments: argparse.Namespace) -> None:
     from curation.freshness import find_mixed
+    from curation.manifest.manifest import Check
     from curation.manifest.query import write_query
 
     root = _opened(arguments.root)
     write_error("".join(f"curate query: {sentence}\n" for sentence in find_mixed(root)))
-    write_query(root, arguments.sql, arguments.format, arguments.output, allow_files=arguments.allow_files)
+    check: Check | None = "sizes" if arguments.quick else None
+    write_query(root, arguments.sql, arguments.format, arguments.output, allow_files=arguments.allow_files, check=check)
 
 
 def _adopt(arguments: argparse.Namespace) -> None:

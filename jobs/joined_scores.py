@@ -6,6 +6,7 @@ columns are then columns of the manifest, for rules, queries and the trainer.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -92,10 +93,15 @@ def _plan_one(recipe: Recipe, name: str, config: ScoresConfig) -> JoinedScores:
 
 
 def _read_schema(file: str, subject: str) -> pa.Schema:
+    with _said_as_sentence(subject, file), open_file(file) as stream:
+        return pq.read_schema(stream).remove_metadata()
+
+
+@contextlib.contextmanager
+def _said_as_sentence(subject: str, file: str) -> Iterator[None]:
     try:
-        with open_file(file) as stream:
-            return pq.read_schema(stream).remove_metadata()
-    except (pa.ArrowInvalid, OSError) as error:
+        yield
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{subject}: {file} is not readable as parquet ({error}).") from error
 
 
@@ -186,8 +192,9 @@ def _read_scores(spark: SparkSession, item: JoinedScores) -> DataFrame:
     slices = [(file, group) for file in item.files for group in range(_count_groups(file))]
 
     def read(place: tuple[str, int]) -> Iterator[pa.RecordBatch]:
-        with open_file(place[0]) as stream:
-            table = pq.ParquetFile(stream).read_row_group(place[1], columns=schema.names)
+        with _said_as_sentence(f"[scores.{item.name}]", place[0]), open_file(place[0]) as stream:
+            file = pq.ParquetFile(stream, page_checksum_verification=True)
+            table = file.read_row_group(place[1], columns=schema.names)
         yield from table.select(schema.names).cast(schema).to_batches()
 
     return read_slices(spark, slices, read, schema).where(F.col(item.key).isNotNull()).distinct()

@@ -65,7 +65,7 @@ def _read_parquet(root: Root, shard: Shard) -> tuple[_Described | None, str | No
         return None, None
     try:
         with root.open(path) as f:
-            file = pq.ParquetFile(f)
+            file = pq.ParquetFile(f, page_checksum_verification=True)
             if not {"url", "key"} <= {name.lower() for name in file.schema_arrow.names}:
                 return None, f"{path} has no columns url and key: it is left aside, and the tar speaks for itself."
             chosen = choose(file.schema_arrow, path)

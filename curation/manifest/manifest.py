@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
@@ -28,9 +28,11 @@ from curation.manifest.quoting import (
     quote_identifier,
     quote_path,
 )
-from curation.manifest.rewrite import Use, rewrite_query
+from curation.manifest.rewrite import Use, list_tables, rewrite_query
 from curation.manifest.uid_index import MIN_FILES, UidIndex
 from curation.storage import Root
+from curation.sums.reading import check_sums
+from curation.sums.seal import check_tables, is_sealed
 from curation.tables import SAMPLES, batch_of, count_captions_by_batch, score_tables
 
 UNIT_TABLES = {"samples": schema.SAMPLES, "rejects": schema.REJECTS, "downloads": schema.DOWNLOADS}
@@ -39,6 +41,8 @@ VERSIONED_TABLES = {
     "selection": schema.SELECTION,
     "train_index": schema.TRAIN_INDEX,
 }
+Check = Literal["sums", "sizes", "nothing"]
+"""What is compared with the ledgers of a sealed root before rows are read: whole files, their sizes, or nothing."""
 
 
 class Manifest:
@@ -48,11 +52,18 @@ class Manifest:
 
     A root may come from somebody else: queries read this root and nothing else, besides the local files in
     `allow_files`, or any file when that is True. They can neither write nor change the connection's settings.
+
+    DuckDB compares no checksum, so the files that a query reads are summed before it, once (curation/sums/reading.py).
+    `check` is "sums" on this machine; of an object store, where that would fetch whole files, it is "sizes".
     """
 
-    def __init__(self, root: Root | str | Path, *, allow_files: bool | Sequence[str] = False) -> None:
+    def __init__(
+        self, root: Root | str | Path, *, allow_files: bool | Sequence[str] = False, check: Check | None = None
+    ) -> None:
         self.root = root if isinstance(root, Root) else Root(root)
         self.root.check_format()
+        wanted: Check = check or ("sums" if self.root.is_local else "sizes")
+        self.check: Check = wanted if is_sealed(self.root) else "nothing"
         self.connection = duckdb.connect()
         forbid_extensions(self.connection)
         if not self.root.is_local:
@@ -60,12 +71,18 @@ class Manifest:
         # The parser has its own connection, since the other may have a result that is not read to its end.
         self._parser = duckdb.connect()
         self._indexes: dict[str, UidIndex] = {}
+        self._pruned: list[str] = []
+        """Files that take the place of whole tables in the query that is being rewritten."""
+        self._sound: set[str] = set()
+        """Files that were compared with their sums since this manifest was opened."""
         self._create_views()
         if allow_files is not True:
             lock(self.connection, self.root.url(), list(allow_files or ()))
 
     def query(self, sql: str, parameters: Iterable[Any] | None = None) -> duckdb.DuckDBPyRelation:
         """The relation that `sql` (one SELECT) describes. Raises UserError with DuckDB's reason for bad SQL.
+
+        Also raises it for a file that does not hold what was published (`check`).
 
         Tables whose columns the query does not name are not joined. `uid = …` and `uid in (…)` read only the files that
         can hold those uids (curation/manifest/rewrite.py, curation/manifest/uid_index.py).
@@ -75,14 +92,32 @@ class Manifest:
             statements = self.connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise UserError("The manifest is read-only: ask it with one SELECT.")
+            self._pruned.clear()
             narrow = rewrite_query(self._parser, statements[0].query, values, self._views, self._narrow_view)
             if narrow is not None:
                 # An error of the rewritten query would speak of SQL that the user did not write.
                 with contextlib.suppress(duckdb.Error):
-                    return self.connection.sql(narrow, params=values)
-            return self.connection.sql(sql, params=values)
+                    relation = self.connection.sql(narrow, params=values)
+                    self._check_files(narrow, self._pruned)
+                    return relation
+            relation = self.connection.sql(sql, params=values)
         except duckdb.Error as error:
             raise UserError(f"DuckDB refuses the query: {explain_error(error)}") from error
+        self._check_files(sql)
+        return relation
+
+    def _check_files(self, sql: str, pruned: Sequence[str] = ()) -> None:
+        """Compare the files of the views that `sql` names, and the files `pruned`, with their sums."""
+        if self.check == "sums":
+            named = list_tables(self._parser, sql)
+            views = self._files if named is None or "manifest" in named else self._expand_scores(named)
+            files = {*pruned, *(file for view in views for file in self._files[view])} - self._sound
+            check_sums(self.root, sorted(files))
+            self._sound |= files
+
+    def _expand_scores(self, names: frozenset[str]) -> list[str]:
+        """The tables of the views `names`: "scores" is all tables of scores side by side."""
+        return [t for t in self._files if t.lower() in names or ("scores" in names and t in self._wide.scores)]
 
     def __enter__(self) -> Manifest:
         return self
@@ -114,6 +149,8 @@ class Manifest:
         scores = self.score_tables()
         known: dict[str, pa.Schema | None] = {**UNIT_TABLES, **VERSIONED_TABLES, **dict.fromkeys(scores)}
         check_names(list(known), self.root.url())
+        if self.check != "nothing":
+            check_tables(self.root, known)
         self._files = {name: self.files(name) for name in known}
         self._num_captions = count_captions_by_batch(self.root, [Path(file).stem for file in self._files[SAMPLES]])
         for name, columns in known.items():
@@ -131,6 +168,7 @@ class Manifest:
         try:
             self.connection.execute(f"create view {quote_identifier(name)} as {sql}")
         except duckdb.Error as error:
+            check_sums(self.root, files)  # says what mends a damaged file
             raise UserError(
                 f"{self.root.url(name)} cannot be read ({explain_error(error)}): run `curate verify {self.root.base}`, "
                 f"which names what is damaged and what mends it."
@@ -184,7 +222,8 @@ class Manifest:
             # A uid is in the same unit in every unit table.
             units = {f.rpartition("/")[2] for f in self._index_of("samples").files_with(uids)}
             pruned = [f for f in files if f.rpartition("/")[2] in units]
-        return self._scan(table, pruned) if pruned else f"select * from {quote_identifier(table)} where false"
+        self._pruned += pruned
+        return self._scan(table, pruned) if pruned else f"select * from ({self._scan(table, files[:1])}) where false"
 
     def _index_of(self, table: str) -> UidIndex:
         if table not in self._indexes:

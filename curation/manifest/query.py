@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from curation.errors import UserError
 from curation.files import whole_file
-from curation.manifest.manifest import Manifest, explain_error
+from curation.manifest.manifest import Check, Manifest, explain_error
 from curation.storage import Root
 from curation.terminal import EscapedSink, escape_controls
 
@@ -31,16 +31,18 @@ MAX_ROWS_DOWNWARDS = 5
 """Rows up to which a table wider than the terminal has a line for each column; of more rows it has fewer columns."""
 
 
-def write_query(root: Root, sql: str, form: str, output: str | None, *, allow_files: bool = False) -> None:
+def write_query(
+    root: Root, sql: str, form: str, output: str | None, *, allow_files: bool = False, check: Check | None = None
+) -> None:
     """Run `sql` and write its rows to `output`, or to standard output. Raises UserError for bad SQL.
 
-    Files outside of the root are read only with `allow_files`. On a terminal control characters are escaped, and tables
-    are as wide as it.
+    Files outside of the root are read only with `allow_files`; `check` is as in `Manifest`. On a terminal control
+    characters are escaped, and tables are as wide as it.
     """
     is_on_terminal = output is None and sys.stdout.isatty()
     if form == "parquet" and is_on_terminal:
         raise UserError("Parquet is not for a terminal: name a file with --output.")
-    relation = Manifest(root, allow_files=allow_files).query(sql)
+    relation = Manifest(root, allow_files=allow_files, check=check).query(sql)
     with _open_sink(output) as sink, _errors_as_user_errors():
         reader = _rename_repeated(relation.to_arrow_reader(10_000))
         if form == "table":

@@ -49,6 +49,16 @@ def rewrite_query(
     return text
 
 
+def list_tables(parser: duckdb.DuckDBPyConnection, sql: str) -> frozenset[str] | None:
+    """Names in lower case of all tables that `sql` reads from; None for PIVOT and whatever else has no syntax tree."""
+    try:
+        tree = _parse(parser, sql)
+    except duckdb.Error:
+        return None
+    named = (node.get("table_name") for node in _walk(tree))
+    return None if tree is None else frozenset(name.lower() for name in named if isinstance(name, str))
+
+
 def _parse(parser: duckdb.DuckDBPyConnection, sql: str) -> Node | None:
     """The syntax tree of one SELECT; None for PIVOT and whatever else has none."""
     tree: Node = json.loads(parser.execute("select json_serialize_sql(?::varchar)", [sql]).fetchall()[0][0])

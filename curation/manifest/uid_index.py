@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from curation.caches import cache_folder
 from curation.storage import Root, fingerprint
 
 MIN_FILES = 64
@@ -31,11 +31,6 @@ NUM_PROBES = 8
 NUM_READERS = 16
 FORMAT = 1
 Sized = tuple[str, int]
-
-
-def cache_folder() -> Path:
-    """The folder of this user's caches: below $XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "clip-curation")
 
 
 class UidIndex:

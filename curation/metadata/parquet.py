@@ -25,7 +25,8 @@ def look_into(path: str) -> tuple[pa.Schema, tuple[int, ...]]:
 def read_columns(path: str, columns: Sequence[str], groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
     """The rows of row groups `groups`, in their order, with `columns` alone. Raises UserError."""
     with _said_as_sentence(path), open_file(path) as f:
-        yield from pq.ParquetFile(f).iter_batches(BATCH_ROWS, row_groups=list(groups), columns=list(columns))
+        file = pq.ParquetFile(f, page_checksum_verification=True)
+        yield from file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=list(columns))
 
 
 @contextlib.contextmanager

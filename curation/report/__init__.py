@@ -21,10 +21,11 @@ __all__ = ["FunnelRow", "funnel", "status_text", "write_html"]
 
 def status_text(root: Root) -> str:
     """The funnel of `root` as a table in plain text, stale tables with the command that renews each, the stage that is
-    at work, units that wait, and the largest hosts of a running download.
+    at work, units that wait, and the largest hosts of a running download. Tables are counted as they are, whatever has
+    been damaged.
     """
     stale = "".join(f"{sentence}\n" for sentence in find_stale_by_ledgers(root))
-    parts = (render_funnel(funnel(Manifest(root))), stale, render_stages(root), render_hosts(root))
+    parts = (render_funnel(funnel(Manifest(root, check="nothing"))), stale, render_stages(root), render_hosts(root))
     return "\n".join(part for part in parts if part)
 
 

@@ -90,7 +90,7 @@ def _format_value(value: object) -> str:
 
 def _render_image(manifest: Manifest, row: dict[str, Any]) -> str:
     try:
-        stored = read_member(manifest.root, row["shard"], row["offset"], row["size"])
+        stored = read_member(manifest.root, row["shard"], row["offset"], row["size"], row["stored_sha256"])
         data = make_thumbnail(stored)
     except ForeignPlaceError:
         raise  # the root sends its readers where no run has been

@@ -8,6 +8,7 @@ import io
 import numpy as np
 
 from curation.storage import Root
+from curation.sums.reading import check_sums
 
 
 def save_npy(root: Root, folder: str, values: np.ndarray) -> str:
@@ -21,13 +22,17 @@ def save_npy(root: Root, folder: str, values: np.ndarray) -> str:
 
 
 def load_npy(root: Root, path: str) -> np.ndarray:
-    """The array at `path`, memory-mapped when ROOT is local. Raises ValueError when it is not a whole .npy file."""
+    """The array at `path`, memory-mapped when ROOT is local. Raises ValueError when it is not a whole .npy file.
+
+    UserError when it does not hold what its ledger says; a file of this machine is summed once.
+    """
     local = root.local(path)
     array: np.ndarray
     if local is not None:
+        check_sums(root, [path])
         array = np.load(local, mmap_mode="r", allow_pickle=False)
     else:
-        array = np.load(io.BytesIO(root.read_bytes(path)), allow_pickle=False)
+        array = np.load(io.BytesIO(root.read_whole(path)), allow_pickle=False)
     return array
 
 

@@ -6,15 +6,12 @@ The sha256 of a file is kept in the cache folder until the file changes: a check
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from curation.manifest.uid_index import cache_folder
+from curation.caches import cache_folder, read_cached, write_cached
 from curation.storage import fingerprint
 
 BY_CONTENT = "sha256-"
@@ -50,13 +47,10 @@ def _sum_file(path: Path) -> str:
     found = path.stat()
     state = [str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
     kept = cache_folder() / "models" / f"{fingerprint(state)}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(kept.read_bytes())["sha256"])
+    known = read_cached(kept)
+    if isinstance(known, dict) and isinstance(known.get("sha256"), str):
+        return str(known["sha256"])
     with open(path, "rb") as f:
         sha256 = hashlib.file_digest(f, "sha256").hexdigest()
-    with contextlib.suppress(OSError):  # without a cache the file is read again the next time
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_name(f".{uuid.uuid4().hex}")
-        temporary.write_text(json.dumps({"path": state[0], "sha256": sha256}))
-        temporary.replace(kept)
+    write_cached(kept, {"path": state[0], "sha256": sha256})
     return sha256

@@ -7,7 +7,8 @@ calibrated cosine is unknown: set dedupe.min_cosine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,10 +130,12 @@ def _find_texts(model: str, pairs: Sequence[tuple[Path, Path]]) -> list[Path]:
     return texts
 
 
-def _open_metadata(metadata: Path) -> pq.ParquetFile:
+@contextlib.contextmanager
+def _open_metadata(metadata: Path) -> Iterator[pq.ParquetFile]:
     try:
-        return pq.ParquetFile(metadata)
-    except (pa.ArrowInvalid, OSError) as error:
+        with pq.ParquetFile(metadata, page_checksum_verification=True) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{metadata} is not a readable parquet file ({error}): fetch it again.") from error
 
 

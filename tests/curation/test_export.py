@@ -131,3 +131,14 @@ def test_nothing_packed(root: Root, tmp_path: Path) -> None:
         export(root, "uids", tmp_path / "x.npy")
     with pytest.raises(UserError, match="allowed: uids, shards, parquet"):
         export(root, "csv", tmp_path / "x.csv")
+
+
+def test_a_picture_with_another_bit_is_named(made: SmallRoot, tmp_path: Path) -> None:
+    row = made.root.read_parquet(made.root.current("train_index")["files"][0]).to_pylist()[0]  # type: ignore[index]
+    shard = Path(made.root.full(row["shard"]))
+    data = bytearray(shard.read_bytes())
+    data[row["offset"] + row["size"] // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(UserError, match=f"{row['shard']} is damaged: .* not those that were stored"):
+        export(made.root, "parquet", tmp_path / "set.parquet")
+    assert not (tmp_path / "set.parquet").exists()

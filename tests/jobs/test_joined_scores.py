@@ -16,6 +16,7 @@ from curation.storage import Root
 from curation.verify import verify
 from jobs import joined_scores, score, selection
 from tests.support import small_root
+from tests.support.rot import flip_in_pages
 from tests.support.small_root import SmallRoot
 
 if TYPE_CHECKING:
@@ -115,6 +116,15 @@ def test_what_cannot_be_joined_is_refused(tmp_path: Path, columns: dict[str, Any
     _write(tmp_path, "mine-0.parquet", columns)
     with pytest.raises(UserError, match=words):
         joined_scores.plan_joined_scores(_recipe(tmp_path))
+
+
+def test_a_damaged_page_is_named(spark: SparkSession, made: SmallRoot, tmp_path: Path) -> None:
+    path = tmp_path / "mine-0.parquet"
+    table = pa.table({"uid": sorted(made.images), "mark": [_mark(uid) for uid in sorted(made.images)]})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    flip_in_pages(path)
+    with pytest.raises(UserError, match=r"mine-0.parquet is not readable as parquet \(.*CRC"):
+        score.run(spark, _recipe(tmp_path), made.root)
 
 
 def test_a_filter_and_a_file_may_not_give_one_column(tmp_path: Path, root: Root) -> None:

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curation.caches import cache_folder
 from curation.errors import UserError
 from curation.freshness import check_not_mixed
 from curation.manifest.manifest import Manifest
 from curation.manifest.quoting import quote_identifier, quote_text
-from curation.manifest.uid_index import cache_folder
 from curation.records import STAGE_CONFIG
 from curation.storage import Root, fingerprint
 from trainer.data import mixing
@@ -37,8 +37,6 @@ KEPT_INDEXES = 16
 """Index folders kept in the cache; the ones unused for longest go first."""
 BATCH_ROWS = 1 << 17
 MAX_PATH = 4096
-_STATE = ("size", "mtime", "ETag", "etag", "LastModified", "last_modified", "modified", "updated")
-"""What file systems call the size, the date and the tag of a file in a listing."""
 _LITERAL = re.compile(r"'((?:[^']|'')*)'")
 
 
@@ -119,14 +117,7 @@ def _table_version(root: Root, table: str) -> Any:
 
 
 def _list_states(root: Root, folder: str) -> dict[str, list[str]]:
-    """Name of each file of `folder` → what its listing says of the file: its size, and its date or tag."""
-    names = set(root.list(folder))
-    entries = {entry["name"].rsplit("/", 1)[-1]: entry for entry in root.fs.ls(root.full(folder), detail=True)}
-    return {
-        name: [str(entry[key]) for key in _STATE if entry.get(key) is not None]
-        for name, entry in sorted(entries.items())
-        if name in names
-    }
+    return {name: [*state.values()] for name, state in root.states(folder).items()}
 
 
 @contextlib.contextmanager
@@ -201,7 +192,7 @@ class _IndexBuilder:
 
     def _append(self, number: int, root: Root, condition: str) -> None:
         table = list(self.tables.values())[number]
-        with Manifest(root, allow_files=_list_named_files(self.query.where)) as manifest:
+        with Manifest(root, allow_files=_list_named_files(self.query.where), check="sums") as manifest:
             for batch in manifest.query(self._sql(table, condition)).to_arrow_reader(BATCH_ROWS):
                 self._write(number, batch)
 

@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from curation.errors import UserError
 from curation.metadata.delimited import split_rows
 from curation.metadata.inputs import find_inputs
+from curation.metadata.parquet import read_columns
 from curation.metadata.rows import divide, read_shares
 from curation.recipe.config import Recipe, SourceConfig
 from curation.schema import uid
 from tests.support.published_sets import SETS, TEXTS, URLS
+from tests.support.rot import flip_in_pages
 
 ROWS = [
     {"url": "http://h.example/1.jpg", "text": 'a "red" door, open'},
@@ -137,6 +139,15 @@ def test_what_a_server_sent_in_place_of_parquet_is_called_by_its_name(
 ) -> None:
     with pytest.raises(UserError, match=said):
         read(tmp_path / "m.parquet", data, format=format_name)
+
+
+def test_a_damaged_page_of_parquet_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "one.parquet"
+    table = pa.table({"url": [f"http://h.example/{i}" for i in range(2_000)], "caption": ["a"] * 2_000})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    flip_in_pages(path)
+    with pytest.raises(UserError, match=r"one.parquet is not a readable parquet file \(.*CRC.*\): download it again"):
+        list(read_columns(str(path), ["url", "caption"], [0]))
 
 
 def test_a_caption_that_begins_with_a_mark_is_no_page(tmp_path: Path) -> None:

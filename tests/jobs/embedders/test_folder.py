@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curation.errors import UserError
 from curation.schema import uid
 from jobs.embedders.folder import Folder
 from tests.support.embedding_folder import TWO_ROWS, write_folder
+from tests.support.rot import flip_in_pages
 
 FAULTS = {
     "rows": "img_emb_1.npy has 3 vectors and metadata_1.parquet 2 rows: they must match",
@@ -47,6 +49,16 @@ def test_a_bad_folder_is_refused_with_its_reason(tmp_path: Path, fault: str) -> 
         metadata.write_bytes(b"junk")
     with pytest.raises(UserError, match=FAULTS[fault]):
         Folder(str(tmp_path / "emb"))
+
+
+def test_a_damaged_page_of_metadata_is_named(tmp_path: Path) -> None:
+    rows = pa.table({"url": [f"u{i}" for i in range(2_000)], "caption": ["a"] * 2_000})
+    write_folder(tmp_path, [(rows, np.ones((2_000, 2), np.float16))])
+    path = tmp_path / "metadata" / "metadata_0.parquet"
+    pq.write_table(rows, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    flip_in_pages(path)
+    with pytest.raises(UserError, match=r"metadata_0.parquet is not a readable parquet file \(.*CRC"):
+        Folder(str(tmp_path))
 
 
 def test_rows_are_found_by_url_and_caption_or_by_uid_whatever_file_they_are_in(tmp_path: Path) -> None:

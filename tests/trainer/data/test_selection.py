@@ -17,7 +17,10 @@ from curation import schema
 from curation.adopt import adopt
 from curation.errors import UserError
 from curation.storage import Root
+from curation.sums.cover import summed_tables
+from curation.sums.seal import seal_root
 from tests.support import small_root
+from tests.support.rot import flip_in_pages
 from tests.support.trainer import roots
 from tests.trainer.data.conftest import Packed
 from trainer.data import Loader, selection
@@ -40,6 +43,29 @@ def test_raw_shards_by_the_manifest(tmp_path: Path) -> None:
     small_root.select(made)
     kept = Loader(root, where="kept and source = 'coyo'", batch_size=4, transform=None, tokenizer=None, verify=True)
     assert {made.samples[uid]["source"] for batch in kept for uid in batch["uid"]} == {"coyo"} and not kept.replaced
+
+
+@pytest.mark.parametrize("place", ["local", "store"])
+@pytest.mark.parametrize(
+    ("table", "rel"),
+    [
+        ("train_index", f"train_index/{small_root.VERSION}/part-00000.parquet"),
+        ("manifest", f"samples/{small_root.UNITS[0]}.parquet"),
+        ("manifest", f"downloads/{small_root.UNITS[1]}.parquet"),
+    ],
+)
+def test_a_table_with_another_bit_is_named(tmp_path: Path, place: str, table: str, rel: str) -> None:
+    root = Root(tmp_path / "root")
+    root.create(sealed=True)
+    small_root.finish(root)
+    seal_root(root, summed_tables(root))
+    flip_in_pages(Path(root.full(rel)))
+    if place == "store":
+        stored = Root(f"memory://{tmp_path.name}/root")
+        stored.fs.put(root.path, stored.path, recursive=True)
+        root = stored
+    with pytest.raises(UserError, match=f"{rel} does not hold what was published: delete it and run `curate"):
+        Loader(root, where="source = 'coyo'", table=table, batch_size=4, transform=None, tokenizer=None)
 
 
 def test_an_index_over_raw_shards_sees_a_later_round(tmp_path: Path) -> None:
