@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from itertools import count
@@ -108,6 +109,14 @@ SAMPLES = _schema(
     aesthetic=_F32,
     num_faces=_I32,
 )
+
+
+_FURTHER_CAPTION = re.compile(r"caption_([2-9]|[1-9][0-9]+)")
+
+
+def is_further_caption(name: str) -> bool:
+    """Whether `name` is that of a caption after the first: `caption_2`, `caption_3` …"""
+    return _FURTHER_CAPTION.fullmatch(name) is not None
 
 
 def name_captions(number: int) -> list[str]:

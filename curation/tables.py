@@ -6,10 +6,12 @@ Paths are relative to the root (`curation.storage.Root`). docs/architecture.md s
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from curation.schema import count_captions
+import pyarrow as pa
+
+from curation.schema import count_captions, is_further_caption, name_captions
 from curation.shards import file_sha256
 from curation.storage import Root, fingerprint
 
@@ -59,6 +61,22 @@ def count_captions_by_batch(root: Root, units: Sequence[str]) -> dict[str, int]:
     """Batch → columns of captions in its samples, as the first of its `units` has. Raises UserError for damage."""
     first = {batch_of(unit): unit for unit in reversed(units)}
     return {batch: count_captions(root.read_schema(samples_file(unit)).names) for batch, unit in first.items()}
+
+
+def count_all_captions(root: Root, planned: Iterable[int] = ()) -> int:
+    """The most columns of captions that samples of `root` have, and those to come with `planned` captions each."""
+    return max([*count_captions_by_batch(root, root.units(SAMPLES)).values(), *planned], default=1)
+
+
+def read_samples(root: Root, unit: str, columns: Sequence[str]) -> pa.Table:
+    """`columns` of the samples of `unit`; a further caption that its batch does not have is null."""
+    lacking = set(filter(is_further_caption, columns))
+    if lacking:
+        lacking -= set(name_captions(count_captions(root.read_schema(samples_file(unit)).names)))
+    table = root.read_parquet(samples_file(unit), [name for name in columns if name not in lacking])
+    for name in sorted(lacking):
+        table = table.append_column(pa.field(name, pa.string()), pa.nulls(len(table), pa.string()))
+    return table.select(columns)
 
 
 def rejects_file(unit: str) -> str:

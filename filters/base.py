@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.errors import UserError
-from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES
+from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES, is_further_caption
 from curation.settings import to_dict
 
 IMAGE = pa.field("image", pa.binary())
@@ -24,7 +24,7 @@ IMAGE_EMBEDDING = pa.field("image_embedding", pa.list_(pa.float32()))
 READABLE = {field.name: field for schema in (SAMPLES, DOWNLOADS) for field in schema} | {
     field.name: field for field in (IMAGE, IMAGE_EMBEDDING)
 }
-"""Every column that a filter may read, as `pa.Field` by name."""
+"""Every column that a filter may read, as `pa.Field` by name; `caption_2`, `caption_3` … are text, too."""
 _TAKEN = {*READABLE, *DUPLICATES.names, "duplicate_of", "kept", "reason"}
 
 
@@ -46,8 +46,8 @@ class Filter(abc.ABC):
         super().__init_subclass__(**kwargs)
         if abstract:
             return
-        unknown = [name for name in cls.reads if name not in READABLE]
-        taken = [name for name in cls.writes.names if name in _TAKEN]
+        unknown = [name for name in cls.reads if name not in READABLE and not is_further_caption(name)]
+        taken = [name for name in cls.writes.names if name in _TAKEN or is_further_caption(name)]
         if not cls.reads or unknown:
             raise TypeError(f"{cls.__name__}.reads must name manifest columns, image or image_embedding, not {unknown}")
         if not cls.writes.names or taken:

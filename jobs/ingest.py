@@ -75,7 +75,7 @@ def check(recipe: Recipe, root: Root) -> None:
     """Raise UserError for sources that cannot be read or understood, and for a root that cannot take them."""
     found = find_inputs(recipe)
     for source in recipe.sources:
-        parse_where(source.name, source.where)
+        parse_where(source.name, source.where, source.num_captions)
     root.check_can_create()
     select_new_inputs(root, found)
 
@@ -84,7 +84,7 @@ def check(recipe: Recipe, root: Root) -> None:
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Ingest what the recipe names and `root` does not hold yet. Raises UserError before anything is written."""
     found = find_inputs(recipe)
-    conditions = {source.name: parse_where(source.name, source.where) for source in recipe.sources}
+    conditions = {source.name: parse_where(source.name, source.where, source.num_captions) for source in recipe.sources}
     root.check_can_create()
     restore_units(spark, root, found, [(source.name, source.where) for source in recipe.sources])
     chosen = select_new_inputs(root, found)
@@ -191,9 +191,11 @@ def normalise(spark: SparkSession, fresh: list[Input], conditions: dict[str, str
     share = max(MIN_ROWS_PER_TASK, min(MAX_ROWS_PER_TASK, num_rows // (4 * spark.sparkContext.defaultParallelism)))
     schema = rows_schema(max((item.num_captions for item in fresh), default=1))
     rows = read_slices(spark, divide(fresh, share), read_shares, schema).alias("m")
+    read = {item.source for item in fresh}  # others may ask for captions that no row has here
     cases = "".join(
         f" when m.source = {string_sql(source)} and not coalesce({condition}, false) then '{RejectReason.WHERE}'"
         for source, condition in conditions.items()
+        if source in read
     )
     return rows.withColumn("reason", F.expr(f"case when m.reason is not null then m.reason{cases} end"))
 

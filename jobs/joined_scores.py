@@ -25,7 +25,7 @@ from curation.errors import UserError
 from curation.paths import find_files, open_file
 from curation.recipe.config import Recipe, ScoresConfig
 from curation.recipe.rules import manifest_columns
-from curation.schema import SAMPLES, Status
+from curation.schema import SAMPLES, Status, is_further_caption
 from curation.storage import Root
 from curation.tables import downloads_file, samples_file, scores_table, unit_file
 from jobs.spark.errors import unwrap_task_errors
@@ -66,7 +66,8 @@ def plan_joined_scores(recipe: Recipe) -> list[JoinedScores]:
         if item.name in recipe.filters or item.name in filters.names():
             raise UserError(f"[scores.{item.name}] has the name of a filter: call it otherwise.")
         for column in item.columns.names:
-            owner = taken.setdefault(column.lower(), f"[scores.{item.name}]")
+            known = "the manifest" if is_further_caption(column.lower()) else f"[scores.{item.name}]"
+            owner = taken.setdefault(column.lower(), known)
             if owner != f"[scores.{item.name}]":
                 raise UserError(f"[scores.{item.name}]: {owner} has a column {column!r} already: rename this one.")
     return found

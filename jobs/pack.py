@@ -37,7 +37,7 @@ from curation.shards import BLOCK, ShardWriter, file_sha256, picture_extension, 
 from curation.storage import Root, fingerprint
 from curation.sums.seal import is_whole
 from curation.tables import (
-    count_captions_by_batch,
+    count_all_captions,
     score_tables,
     train_index_file,
     train_shard,
@@ -46,7 +46,7 @@ from curation.tables import (
     unit_file,
 )
 from curation.terminal import write_error
-from jobs.score import build_score_schemas
+from jobs.score import build_score_schemas, count_recipe_captions
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit
 
@@ -94,8 +94,7 @@ def check(recipe: Recipe, root: Root) -> None:
     """
     units = root.units("samples")
     scores = build_score_schemas(recipe) | read_score_schemas(root, units)
-    counts = [*count_captions_by_batch(root, units).values(), *(source.num_captions for source in recipe.sources)]
-    build_index_schema(scores, recipe.pack.captions, max(counts, default=1))
+    build_index_schema(scores, recipe.pack.captions, count_recipe_captions(recipe, root))
 
 
 @seals("train", "train_index", reads=("samples", "downloads", "scores_", "selection"))
@@ -118,7 +117,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     previous = root.current("train_index")
     if previous is not None and known.is_current("train_index", config, inputs) and is_packed(root):
         return
-    num_captions = max(count_captions_by_batch(root, units).values(), default=1)
+    num_captions = count_all_captions(root)
     columns = build_index_schema(scores, recipe.pack.captions, num_captions)
     version = Version(root=root, fp=fp, pack=recipe.pack, columns=columns)
     kept = find_kept_rows(spark, selection["files"], scores, version)

@@ -19,10 +19,19 @@ from pyspark.sql import SparkSession
 import filters
 from curation.errors import UserError
 from curation.recipe.config import Recipe
-from curation.schema import DOWNLOADS, SAMPLES, Status
+from curation.schema import DOWNLOADS, SAMPLES, Status, is_further_caption, name_captions
 from curation.shards import check_member
 from curation.storage import Root
-from curation.tables import SCORES, downloads_file, metadata_file, samples_file, scores_table, unit_file, vectors_file
+from curation.tables import (
+    SCORES,
+    count_all_captions,
+    downloads_file,
+    metadata_file,
+    read_samples,
+    scores_table,
+    unit_file,
+    vectors_file,
+)
 from curation.terminal import write_error
 from filters._gray import MAX_BATCH
 from filters.base import IMAGE, IMAGE_EMBEDDING, Filter
@@ -47,10 +56,28 @@ def build_filters(recipe: Recipe) -> dict[str, Filter]:
 
 def check(recipe: Recipe, root: Root) -> None:
     """Raise UserError for filters that are unknown, badly configured, or lack a file or a package."""
-    for item in build_filters(recipe).values():
+    wanted = build_filters(recipe)
+    for item in wanted.values():
         item.config()
         item.check_ready()
     _check_owners(recipe)
+    _check_captions(wanted, count_recipe_captions(recipe, root))
+
+
+def count_recipe_captions(recipe: Recipe, root: Root) -> int:
+    """Columns of captions that samples have once the sources of `recipe` are in `root`."""
+    return count_all_captions(root, (source.num_captions for source in recipe.sources))
+
+
+def _check_captions(wanted: Mapping[str, Filter], num_captions: int) -> None:
+    known = name_captions(num_captions)
+    for name, item in wanted.items():
+        lacking = sorted(column for column in item.reads if is_further_caption(column) and column not in known)
+        if lacking:
+            raise UserError(
+                f"Filter {name} reads {lacking[0]}, and samples have {', '.join(known)} alone: name more captions in "
+                f"columns of [[sources]], or leave the filter out."
+            )
 
 
 def build_score_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
@@ -133,9 +160,10 @@ def _read_rows(root: Root, unit: str, reads: set[str]) -> pa.Table:
     place = {"status", "shard", "offset", "size", "stored_sha256"}
     from_downloads = [f.name for f in DOWNLOADS if f.name == "uid" or f.name in reads | place]
     from_samples = [f.name for f in SAMPLES if f.name == "uid" or f.name in reads]
+    from_samples += sorted(filter(is_further_caption, reads))
     downloads = root.read_parquet(downloads_file(unit), from_downloads)
     downloads = downloads.filter(pc.equal(downloads["status"], Status.OK.value))
-    samples = root.read_parquet(samples_file(unit), from_samples)
+    samples = read_samples(root, unit, from_samples)
     joined = downloads.join(samples, "uid", join_type="left outer")
     return joined.sort_by([("shard", "ascending"), ("offset", "ascending"), ("uid", "ascending")])
 

@@ -39,7 +39,7 @@ from curation.storage import Root
 from curation.sums.recorder import sealing
 from curation.sums.seal import check_tables, is_sealed
 from curation.tables import selection_file
-from jobs.score import build_score_schemas
+from jobs.score import build_score_schemas, count_recipe_captions
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit
 
@@ -50,12 +50,13 @@ READS = ("samples", "downloads", "duplicates")
 
 def check(recipe: Recipe, root: Root) -> None:
     """Raise UserError for a filter or rule that is wrong."""
-    read_rules(recipe.rules, build_score_schemas(recipe), recipe.resolve)
+    num_captions = count_recipe_captions(recipe, root)
+    read_rules(recipe.rules, build_score_schemas(recipe), recipe.resolve, num_captions=num_captions)
 
 
 def run_here(recipe: Recipe, root: Root) -> None:
     """As `run`, by DuckDB on this machine."""
-    rules, tables = _plan_rules(recipe)
+    rules, tables = _plan_rules(recipe, root)
     if is_sealed(root):
         check_tables(root, READS)
     with sealing(root, [TABLE]) as recording:
@@ -68,23 +69,25 @@ def preview_rules(recipe: Recipe, wanted: Recipe, root: Root, num_examples: int 
     Lists that rules name lie beside `wanted`. Raises UserError; writes nothing.
     """
     scores = build_score_schemas(wanted if wanted.filters or wanted.scores else recipe)
-    rules = read_rules(wanted.rules, scores, wanted.resolve, resolve_opt_out_paths(recipe).opt_out)
+    opt_out, num_captions = resolve_opt_out_paths(recipe).opt_out, count_recipe_captions(recipe, root)
+    rules = read_rules(wanted.rules, scores, wanted.resolve, opt_out, num_captions)
     tables = find_tables(rules, scores)
     found = count_drops(root, rules, tables, recipe.select, num_examples)
     return render_what_if(root, rules, tables, found)
 
 
-def _plan_rules(recipe: Recipe) -> tuple[RuleSet, dict[str, list[str]]]:
+def _plan_rules(recipe: Recipe, root: Root) -> tuple[RuleSet, dict[str, list[str]]]:
     """The rules, and the tables with the columns that they need."""
     scores = build_score_schemas(recipe)
-    rules = read_rules(recipe.rules, scores, recipe.resolve, resolve_opt_out_paths(recipe).opt_out)
+    opt_out, num_captions = resolve_opt_out_paths(recipe).opt_out, count_recipe_captions(recipe, root)
+    rules = read_rules(recipe.rules, scores, recipe.resolve, opt_out, num_captions)
     return rules, find_tables(rules, scores)
 
 
 @seals(TABLE, reads=READS)
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Write the selection, unless the current one has these rules and inputs. Raises UserError before writing."""
-    rules, tables = _plan_rules(recipe)
+    rules, tables = _plan_rules(recipe, root)
     version = resolve_version(root, rules, tables)
     if version.is_current:
         return

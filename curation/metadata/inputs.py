@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -18,7 +18,7 @@ from curation.metadata.refusals import describe_odd_name
 from curation.paths import find_files, open_file
 from curation.recipe.config import Recipe, SourceConfig
 from curation.schema import count_captions
-from curation.sources import AUTO, choose_columns, detect_format, load_format
+from curation.sources import AUTO, choose_columns, detect_format, is_list, load_format, split_element
 
 FOOTER_BYTES = 65_536
 BLOCK_BYTES = 1_048_576
@@ -49,6 +49,8 @@ class Input:
     layout: Layout = Layout(kind="parquet")
     planned_path: str = ""
     """Where the file lay when it was planned, if it was moved since: its rows are named by that."""
+    elements: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Those of `columns` that are one place, from 1, of a list: the list's column and the place."""
 
     @property
     def num_captions(self) -> int:
@@ -89,6 +91,7 @@ def _look_into(source: SourceConfig, path: str) -> Input:
         if name == AUTO and not {"url", "caption"} <= source.columns.keys():
             name = detect_format(schema.names, path)
         columns = choose_columns(name, schema, path, source.mapping)
+        elements = _find_elements(columns, schema, layout, path)
     except UserError as error:
         raise UserError(describe_odd_name(path, layout.kind) + str(error)) from error
     return Input(
@@ -102,7 +105,22 @@ def _look_into(source: SourceConfig, path: str) -> Input:
         num_rows=sum(parts) if layout.kind == "parquet" else None,
         parts=parts,
         layout=layout,
+        elements=elements,
     )
+
+
+def _find_elements(
+    columns: Mapping[str, tuple[str, ...]], schema: pa.Schema, layout: Layout, path: str
+) -> dict[str, tuple[str, int]]:
+    """Those of `columns` that are elements of lists. Raises UserError for a column that has none."""
+    chosen = (name for names in columns.values() for name in names if name not in schema.names)
+    found = {name: split_element(name) for name in chosen}
+    for name, (column, _) in found.items():
+        dtype = schema.field(column).type
+        dtype = dtype.storage_type if isinstance(dtype, pa.BaseExtensionType) else dtype
+        if not is_list(dtype) and layout.kind not in ("json", "json_lines"):
+            raise UserError(f"{path}: column {column} is {dtype} and no list, so there is no {name}: name the column.")
+    return found
 
 
 def _estimate_rows(path: str) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
 
@@ -29,13 +29,16 @@ class Layout:
     has_header: bool = False
 
 
-def read_records(path: str, layout: Layout, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, list[bool]]]:
+def read_records(
+    path: str, layout: Layout, columns: Sequence[str], elements: Mapping[str, tuple[str, int]] | None = None
+) -> Iterator[tuple[pa.RecordBatch, list[bool]]]:
     """`columns` of the rows of `path`, and which rows are malformed (all their values are then null).
 
+    `elements` are those of `columns` that are one place, from 1, of a list in JSON: the list's name and the place.
     Text that is no UTF-8 stands in a column of bytes. Raises UserError when the file cannot be read to its end.
     """
     with open_text(path) as stream, raise_sentence(path):
-        rows = _read_values(stream, path, layout, columns)
+        rows = _read_values(stream, path, layout, columns, elements or {})
         while batch := list(islice(rows, BATCH_ROWS)):
             empty = [None] * len(columns)
             filled = [empty if row is None else row for row in batch]
@@ -50,17 +53,27 @@ def _make_column(values: Sequence[str | None]) -> pa.Array:
         return pa.array([None if v is None else v.encode(errors="surrogatepass") for v in values], pa.binary())
 
 
-def _read_values(stream: BinaryIO, path: str, layout: Layout, columns: Sequence[str]) -> Iterator[Values]:
+def _read_values(
+    stream: BinaryIO, path: str, layout: Layout, columns: Sequence[str], elements: Mapping[str, tuple[str, int]]
+) -> Iterator[Values]:
     if layout.kind == "delimited":
         return _read_fields(stream, layout, columns)
     if layout.kind == "urls":
         return ([text] for line in read_lines(stream) if (text := (line or "").strip()) or line is None)
     objects = read_objects(read_lines(stream)) if layout.kind == "json_lines" else iter(read_document(stream, path))
-    return map(_pick(columns), objects)
+    return map(_pick(columns, elements), objects)
 
 
-def _pick(columns: Sequence[str]) -> Callable[[Record], Values]:
-    return lambda record: None if record is None else [value_text(record.get(name)) for name in columns]
+def _pick(columns: Sequence[str], elements: Mapping[str, tuple[str, int]]) -> Callable[[Record], Values]:
+    places = [elements.get(name, (name, 0)) for name in columns]
+    return lambda record: None if record is None else [value_text(_look_up(record, *place)) for place in places]
+
+
+def _look_up(record: Mapping[str, Any], name: str, place: int) -> Any:
+    value = record.get(name)
+    if not place:
+        return value
+    return value[place - 1] if isinstance(value, list) and len(value) >= place else None
 
 
 def _read_fields(stream: BinaryIO, layout: Layout, columns: Sequence[str]) -> Iterator[Values]:

@@ -13,7 +13,7 @@ from curation.fetch.domains import registered_domain
 from curation.metadata import parquet
 from curation.metadata.inputs import Input
 from curation.metadata.records import read_records
-from curation.metadata.text_columns import simplify
+from curation.metadata.text_columns import simplify, take_elements
 from curation.schema import UID_SQL, RejectReason, name_captions, samples_schema
 from curation.sources import TARGETS, expression
 
@@ -82,10 +82,16 @@ def _read_batches(share: Share, wanted: Sequence[str]) -> Iterator[tuple[pa.Reco
     """The columns `wanted`, and which of the rows are malformed."""
     item = share.item
     if item.layout.kind != "parquet":
-        yield from read_records(item.path, item.layout, wanted)
+        yield from read_records(item.path, item.layout, wanted, item.elements)
         return
-    for batch in parquet.read_columns(item.path, wanted, share.groups):
-        yield batch, [False] * len(batch)
+    places = {name: item.elements.get(name, (name, 0)) for name in wanted}
+    stored = list(dict.fromkeys(column for column, _ in places.values()))
+    for batch in parquet.read_columns(item.path, stored, share.groups):
+        arrays = [
+            take_elements(batch.column(column), place) if place else batch.column(column)
+            for column, place in places.values()
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, list(places)), [False] * len(batch)
 
 
 def _normalise(

@@ -32,6 +32,12 @@ def simplify(column: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
     return (column.cast(pa.float64()) if pa.types.is_decimal(dtype) else column), None
 
 
+def take_elements(column: pa.Array, place: int) -> pa.Array:
+    """The element at `place`, from 1, of each list of `column`; null where the list is shorter, or null."""
+    lists = column.storage if isinstance(column, pa.ExtensionArray) else column
+    return pc.list_slice(lists, place - 1, place, return_fixed_size_list=True).values
+
+
 def is_text(dtype: pa.DataType) -> bool:
     """Whether values of `dtype` are bytes of any length: text, or what some writers call binary."""
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)

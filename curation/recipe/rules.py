@@ -16,7 +16,7 @@ from curation.recipe.expressions import Parser, Quantile, QuantileValues
 from curation.recipe.grammar import ReadList
 from curation.recipe.lists import read_list
 from curation.recipe.sql import ExpressionError, column_sql, number_sql, string_sql
-from curation.schema import DOWNLOADS, DUPLICATES, SAMPLES
+from curation.schema import DOWNLOADS, DUPLICATES, samples_schema
 
 DUPLICATE_COLUMNS = {
     "duplicate_of": DUPLICATES.field("kept_uid").type,
@@ -44,9 +44,11 @@ class Rule:
     """Whether one row's answer depends on other rows."""
 
 
-def manifest_columns(scores: Iterable[pa.Schema] = ()) -> dict[str, pa.DataType]:
-    """Name and type of every column that rules may use: samples, downloads, duplicates and the given scores."""
-    tables = (SAMPLES, DOWNLOADS, *scores)
+def manifest_columns(scores: Iterable[pa.Schema] = (), num_captions: int = 1) -> dict[str, pa.DataType]:
+    """Name and type of every column that rules may use: samples with so many captions, downloads, duplicates and the
+    given scores.
+    """
+    tables = (samples_schema(num_captions), DOWNLOADS, *scores)
     return {field.name: field.type for table in tables for field in table} | DUPLICATE_COLUMNS
 
 
@@ -90,8 +92,10 @@ def _parse_one(
     return Rule(name, text, sql, used, wanted, parser.lists, parser.is_global)
 
 
-def parse_where(source: str, text: str) -> str:
+def parse_where(source: str, text: str, num_captions: int = 1) -> str:
     """`where` of one source as SQL over alias `m`, whose columns are those of samples; `true` when it says nothing.
+
+    `num_captions` are the captions that its rows have.
 
     Raises UserError naming the source and what is wrong, the closest column for an unknown one.
     """
@@ -99,7 +103,7 @@ def parse_where(source: str, text: str) -> str:
         return "true"
     subject = f"where of source {source!r} is no condition on samples ({text.strip()!r})"
     try:
-        parser = Parser(text, {field.name: field.type for field in SAMPLES})
+        parser = Parser(text, {field.name: field.type for field in samples_schema(num_captions)})
         sql = parser.condition()
     except ExpressionError as error:
         raise UserError(f"{subject}: {error}.") from error

@@ -14,7 +14,7 @@ from curation.download.withdrawn import find_withdrawn
 from curation.recipe.rules import DUPLICATE_COLUMNS
 from curation.schema import DUPLICATES
 from curation.storage import Root
-from curation.tables import samples_file, unit_file
+from curation.tables import read_samples, unit_file
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,7 +32,7 @@ def join_unit(root: Root, unit: str, tables: Mapping[str, Sequence[str]], opt_ou
     Columns: `uid`, then those of `tables` in their order. Duplicates are of no unit and are left out.
     The status of rows that the lists `opt_out` name by now is WITHDRAWN in the place of ok.
     """
-    rows = root.read_parquet(samples_file(unit), ["uid", *tables["samples"]])
+    rows = read_samples(root, unit, ["uid", *tables["samples"]])
     for table, columns in tables.items():
         if table not in ("samples", "duplicates"):
             rows = _add_columns(rows, root.read_parquet(unit_file(table, unit), ["uid", *columns]), columns)

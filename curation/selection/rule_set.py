@@ -15,7 +15,7 @@ from curation.recipe import rules as rule_language
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS, Rule, reason_sql
 from curation.recipe.sql import string_sql
-from curation.schema import DOWNLOADS, SAMPLES
+from curation.schema import DOWNLOADS, count_captions, samples_schema
 from curation.selection.rows import WITHDRAWN
 from curation.storage import Root, fingerprint
 from curation.sums.seal import is_whole
@@ -62,9 +62,13 @@ def read_rules(
     scores: Mapping[str, pa.Schema],
     resolve: Callable[[str], str] = str,
     opt_out: Sequence[str] = (),
+    num_captions: int = 1,
 ) -> RuleSet:
-    """Check `texts` against the manifest's columns and those of the tables `scores`. Raises UserError."""
-    columns = rule_language.manifest_columns(scores.values())
+    """Check `texts` against the manifest's columns, with so many captions, and those of the tables `scores`.
+
+    Raises UserError.
+    """
+    columns = rule_language.manifest_columns(scores.values(), num_captions)
     rules = rule_language.parse(texts, columns, resolve=resolve)
     return RuleSet(texts=dict(texts), columns=columns, rules=tuple(rules), resolve=resolve, opt_out=tuple(opt_out))
 
@@ -80,7 +84,8 @@ def find_tables(rules: RuleSet, scores: Mapping[str, pa.Schema]) -> dict[str, li
     The columns of duplicates are called as in the manifest.
     """
     used = frozenset[str]().union(*(rule.columns for rule in rules.rules))
-    tables = {"samples": [f.name for f in SAMPLES if f.name != "uid" and f.name in used]}
+    samples = samples_schema(count_captions(rules.columns))
+    tables = {"samples": [f.name for f in samples if f.name != "uid" and f.name in used]}
     tables["downloads"] = [f.name for f in DOWNLOADS if f.name == "status" or (f.name != "uid" and f.name in used)]
     tables |= {table: names for table, s in scores.items() if (names := [n for n in s.names if n in used])}
     if used & set(DUPLICATE_COLUMNS):

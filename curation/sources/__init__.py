@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from curation.errors import UserError
-from curation.schema import SAMPLES, name_captions
+from curation.schema import SAMPLES, is_further_caption, name_captions
 
 AUTO = "auto"
 """The format of a file whose recipe says itself which column is which."""
 TARGETS = tuple(name for name in SAMPLES.names if name not in ("uid", "source", "domain"))
 """Columns of samples that metadata gives."""
 MAX_WHOLE = 2**63
+_ELEMENT = re.compile(r"(.+)\[([1-9][0-9]{0,3})\]", re.DOTALL)
 MAX_SHOWN, MAX_SHOWN_CHARACTERS = 30, 60
 """Columns that a sentence names, and how much of each name."""
 _UNIT_INTERVAL = {"punsafe", "pwatermark"}
-_FURTHER_CAPTION = re.compile(r"caption_\d+")
 _COSINES = {"clip_similarity", "clip_similarity_l14"}
 
 
@@ -97,7 +97,8 @@ def choose_columns(
     """For each column of `samples` but uid, source and domain the file's own columns it is taken from; none of many.
 
     A format has one at most. `mapping` is what the recipe says instead. It may name several, of which the first that is
-    not empty counts; captions after the first are also kept as `caption_2`, `caption_3` …
+    not empty counts; captions after the first are also kept as `caption_2`, `caption_3` … `NAME[2]` is the second
+    element of a list, unless a column is called so.
 
     Raises UserError when the file lacks a column that it must have, has one twice, or has it in a type that cannot be
     used.
@@ -128,8 +129,28 @@ def _list_names(names: Sequence[str]) -> str:
     return ", ".join(" ".join(name.split()) for name in shown[:MAX_SHOWN]) + more
 
 
+def split_element(name: str) -> tuple[str, int]:
+    """The column and the place, from 1, of `NAME[2]`. Raises ValueError for any other name."""
+    found = _ELEMENT.fullmatch(name)
+    if found is None:
+        raise ValueError(f"{name!r} is no element of a list")
+    return found[1], int(found[2])
+
+
+def _find_element(schema: pa.Schema, name: str, file: str) -> pa.Field | None:
+    """The element that `name` chooses, called as the file spells its column; None where there is no such column."""
+    if not _ELEMENT.fullmatch(name):
+        return None
+    column, place = split_element(name)
+    found = _find(schema, [column], file)
+    if found is None:
+        return None
+    dtype = found.type.storage_type if isinstance(found.type, pa.BaseExtensionType) else found.type
+    return pa.field(f"{found.name}[{place}]", dtype.value_type if is_list(dtype) else dtype)
+
+
 def _find_mapped(schema: pa.Schema, known: str, target: str, file: str) -> pa.Field:
-    found = _find(schema, [known], file)
+    found = _find(schema, [known], file) or _find_element(schema, known, file)
     if found is None:
         raise UserError(
             f"{file} has no column {known}, which columns in [[sources]] names for {target}; "
@@ -213,7 +234,7 @@ def expression(target: str, columns: Sequence[tuple[str, pa.DataType]]) -> str:
 
 
 def _target_type(target: str) -> pa.DataType:
-    return SAMPLES.field("caption" if _FURTHER_CAPTION.fullmatch(target) else target).type
+    return SAMPLES.field("caption" if is_further_caption(target) else target).type
 
 
 def _value(target: str, column: str, known: pa.DataType) -> str:

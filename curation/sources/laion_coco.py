@@ -1,6 +1,7 @@
 """LAION-COCO: LAION-2B-en with captions by BLIP, of which top_caption is the one nearest to the picture.
 
-`TEXT` is the alternative text that the page had; `caption = ["TEXT"]` in `columns` takes it instead.
+`TEXT` is the alternative text that the page had; `caption = ["TEXT"]` in `columns` takes it instead, and
+`caption = ["top_caption", "all_captions[1]"]` keeps a second one.
 """
 
 from curation.sources import SourceFormat

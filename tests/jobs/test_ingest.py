@@ -243,6 +243,29 @@ def test_a_batch_with_two_captions_beside_one_with_one(spark: SparkSession, reci
     assert Manifest(root).query("select count(*), count(caption_2) from manifest").fetchall() == [(61 + 45 + 2, 2)]
 
 
+def test_where_asks_for_a_further_caption_of_its_source(spark: SparkSession, tmp_path: Path) -> None:
+    """And a later ingest of other sources, whose rows have none, does not ask it."""
+    (tmp_path / "two.csv").write_text("link,best,alt\nhttp://a.example/1,one,eins\nhttp://a.example/2,two,zwei\n")
+    (tmp_path / "one.csv").write_text("url,caption\nhttp://b.example/1,three\n")
+    two = """
+        [[sources]]
+        name = "two"
+        paths = ["two.csv"]
+        columns = { url = "link", caption = ["best", "alt"] }
+        where = "caption_2 <> 'zwei'"
+    """
+    (tmp_path / "r.toml").write_text(two)
+    root = Root(tmp_path / "root")
+    ingest.run(spark, load_recipe(tmp_path / "r.toml"), root)
+    (tmp_path / "r.toml").write_text(two + '[[sources]]\nname = "one"\npaths = ["one.csv"]\n')
+    ingest.run(spark, load_recipe(tmp_path / "r.toml"), root)
+    rows = Manifest(root).query("select caption, caption_2 from samples order by url").fetchall()
+    assert rows == [("one", "eins"), ("three", None)] and verify(root) is None
+    (tmp_path / "r.toml").write_text(two.replace("caption_2", "caption_3"))
+    with pytest.raises(UserError, match="no column 'caption_3'"):
+        ingest.check(load_recipe(tmp_path / "r.toml"), root)
+
+
 def test_a_moved_folder_and_a_renamed_source_double_no_row(
     spark: SparkSession, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

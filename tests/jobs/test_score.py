@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest
 
 import filters
 from curation.errors import UserError
-from curation.recipe.config import Recipe
+from curation.recipe.config import Recipe, SourceConfig
 from curation.storage import Root
 from filters.base import READABLE
 from jobs import score
@@ -59,6 +60,39 @@ def test_only_what_is_missing_is_computed(spark: SparkSession, made: SmallRoot) 
     score.run(spark, Recipe(filters={"aspect_ratio": {}, "entropy": {}}), made.root)
     assert other.read_bytes() == data and first.stat().st_mtime_ns == stamp
     assert made.root.units("scores_entropy") == list(UNITS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountCaptions(filters.Filter):
+    """A filter of somebody's own, which reads a further caption."""
+
+    reads = ("caption", "caption_2")
+    writes = pa.schema([("num_captions", pa.int32())])
+
+    def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        known = (batch[name].is_valid().to_numpy(zero_copy_only=False) for name in self.reads)
+        return self.result(pa.array(sum(one.astype(int) for one in known)))
+
+
+def test_a_filter_reads_a_further_caption_which_is_null_where_a_batch_has_none(made: SmallRoot) -> None:
+    table = made.root.read_parquet(f"samples/{UNITS[0]}.parquet")
+    second = pa.array(["second"] * len(table))
+    made.root.publish_parquet(f"samples/{UNITS[0]}.parquet", table.append_column("caption_2", second))
+    for number, unit in enumerate(UNITS):
+        score.score_unit(made.root, unit, {"count": CountCaptions()})
+        found = made.root.read_parquet(f"scores_count/{unit}.parquet").to_pylist()
+        known = {row["uid"]: (made.samples[row["uid"]]["caption"] is not None) + (number == 0) for row in found}
+        assert {row["uid"]: row["num_captions"] for row in found} == known and found
+
+
+def test_a_filter_that_reads_a_caption_which_nothing_has_is_refused(
+    made: SmallRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filters, "build", lambda *_: CountCaptions())
+    with pytest.raises(UserError, match="Filter count reads caption_2, and samples have caption alone"):
+        score.check(Recipe(filters={"count": {}}), made.root)
+    source = SourceConfig(name="s", paths=("x",), columns={"caption": ("a", "b")})
+    score.check(Recipe(filters={"count": {}}, sources=(source,)), made.root)
 
 
 def test_changed_options_of_a_scored_filter_are_refused(spark: SparkSession, made: SmallRoot) -> None:

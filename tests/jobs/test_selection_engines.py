@@ -7,17 +7,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 
+from curation.errors import UserError
 from curation.recipe.config import DownloadConfig, Recipe, load_recipe
 from curation.storage import Root
 from jobs import selection
+from tests.support import small_root
 from tests.support.command import contents
 from tests.support.demo_run import REPOSITORY
 from tests.support.scored_root import build_scored_root, shipped_recipes
-from tests.support.small_root import SmallRoot
+from tests.support.small_root import BATCH, LOST, UNITS, SmallRoot
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -67,6 +70,40 @@ def test_pictures_of_an_opt_out_list_are_withdrawn_by_both(
     whole = _recipes()["whole"]
     recipe = replace(whole, download=DownloadConfig(opt_out=(str(tmp_path / "gone.txt"),)))
     assert {None, "opted_out", "wide", "deduplicated"} < _select_by_both(spark, made.root, recipe)
+
+
+def test_a_rule_reads_a_further_caption_that_some_batches_have(spark: SparkSession, root: Root) -> None:
+    made = small_root.build(root)
+    further = f"{BATCH[::-1]}-000000"
+    _move_unit(made, UNITS[1], further)
+    table = root.read_parquet(f"samples/{further}.parquet")
+    second = pa.array([f"second of {uid}" for uid in table["uid"].to_pylist()])
+    root.publish_parquet(f"samples/{further}.parquet", table.append_column("caption_2", second))
+    recipe = Recipe(rules={"second": "caption_2 like 'second of %'"})
+    selection.check(recipe, root)
+    assert _select_by_both(spark, root, recipe) == {None, "second", *(f"download:{lost}" for lost in LOST)}
+    kept = {row["uid"]: row["kept"] for unit in (UNITS[0], further) for row in _read_selection(root, unit)}
+    assert kept == {uid: uid in made.images and made.units[uid] == UNITS[1] for uid in made.samples}
+    with pytest.raises(UserError, match="no column 'caption_3'.* mean caption_2"):
+        selection.check(Recipe(rules={"third": "caption_3 is not null"}), root)
+
+
+def _move_unit(made: SmallRoot, unit: str, other: str) -> None:
+    """Make `unit` one of another batch, with a plan of its own."""
+    for table in ("samples", "downloads"):
+        made.root.publish_parquet(f"{table}/{other}.parquet", made.root.read_parquet(f"{table}/{unit}.parquet"))
+        made.root.remove(f"{table}/{unit}.parquet")
+    plan = made.root.read_json(f"plans/{BATCH}.json")
+    batch, number = other.split("-")
+    moved = {**plan, "batch": batch, "number": 1, "units": {number: plan["units"].pop(unit.partition("-")[2])}}
+    made.root.publish_json(f"plans/{BATCH}.json", plan)
+    made.root.publish_json(f"plans/{batch}.json", moved)
+
+
+def _read_selection(root: Root, unit: str) -> list[dict[str, Any]]:
+    (rel,) = (rel for rel in (root.current("selection") or {})["files"] if rel.endswith(f"/{unit}.parquet"))
+    rows: list[dict[str, Any]] = root.read_parquet(rel).to_pylist()
+    return rows
 
 
 def _select_by_both(spark: SparkSession, root: Root, recipe: Recipe) -> set[str | None]:

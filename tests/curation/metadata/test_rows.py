@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,47 @@ def test_a_recipe_says_which_column_is_which(tmp_path: Path) -> None:
         read(path, columns={"url": "link"}, format="laion2b")
     with pytest.raises(ValueError, match="columns names 'domain', which metadata cannot give"):
         SourceConfig(name="m", paths=("x",), columns={"domain": "d"})
+
+
+LISTS: dict[str, list[list[Any] | None]] = {
+    "all_captions": [["one", "two"], [], None, ["", None, "three"]],
+    "all_scores": [[0.25, 0.5], [0.75], [2.0], None],
+}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "large", "fixed", "jsonl"])
+def test_an_element_of_a_list_can_be_chosen(tmp_path: Path, kind: str) -> None:
+    lists = dict(LISTS)
+    path = tmp_path / "f"
+    if kind == "jsonl":
+        rows = [dict(zip(["link", *lists], row, strict=True)) for row in zip(BASE["URL"], *lists.values(), strict=True)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        text = pa.large_list(pa.string()) if kind == "large" else pa.list_(pa.string(), 3 if kind == "fixed" else -1)
+        padded = [
+            None if v is None else (v + [None] * 3)[: 3 if kind == "fixed" else len(v)] for v in LISTS["all_captions"]
+        ]
+        arrays = [pa.array(BASE["URL"]), pa.array(padded, text), pa.array(LISTS["all_scores"])]
+        path = write(tmp_path, pa.table(arrays, ["link", *lists]))
+    columns = {"caption": ("ALL_CAPTIONS[1]", "all_captions[2]", "all_captions[3]"), "clip_similarity": "all_scores[2]"}
+    rows = read(path, columns={"url": "link", **columns})
+    assert [row["caption"] for row in rows] == ["one", None, None, "three"]
+    assert [row["caption_2"] for row in rows] == ["two", None, None, None]
+    assert [row["caption_3"] for row in rows] == [None, None, None, "three"]
+    assert [row["clip_similarity"] for row in rows] == [0.5, None, None, None]
+
+
+def test_an_element_of_what_is_no_list_is_refused_and_a_column_may_be_called_so(tmp_path: Path) -> None:
+    path = write(tmp_path, pa.table({"url": BASE["URL"], "c": list("abcd"), "d[2]": list("efgh"), "d": list("ijkl")}))
+    rows = read(path, columns={"url": "url", "caption": "d[2]"})
+    assert [row["caption"] for row in rows] == list("efgh")
+    with pytest.raises(UserError, match=r"column c is string and no list, so there is no c\[1\]"):
+        read(path, columns={"url": "url", "caption": "c[1]"})
+    with pytest.raises(UserError, match=r"has no column c\[0\], which columns"):
+        read(path, columns={"url": "url", "caption": "c[0]"})
+    (tmp_path / "f.csv").write_text("url,c\nhttp://a.example/1,x\n")
+    with pytest.raises(UserError, match=r"f.csv: column c is string and no list"):
+        read(tmp_path / "f.csv", columns={"url": "url", "caption": "c[1]"})
 
 
 def test_files_with_fewer_captions_have_null_in_the_others(tmp_path: Path) -> None:
