@@ -165,7 +165,9 @@ def restore_units(
         lost = find_lost_units(root, plan)
         if lost:
             inputs = find_plan_inputs(plan, found, wheres)
-            rows = normalise(spark, inputs, {item.source: parse_where(item.source, item.where) for item in inputs})
+            rows = normalise(
+                spark, inputs, {item.source: parse_where(item.source, item.where, item.num_captions) for item in inputs}
+            )
             planned, largest = plan_units(rows, plan["num_rows_per_unit"])
             tagged = tag_repeats(rows, read_earlier_uids(spark, root, plan["number"]))
             write_units(spark, tagged, planned, root, plan["batch"], frozenset(largest), lost)

@@ -46,7 +46,7 @@ from curation.tables import (
     unit_file,
 )
 from curation.terminal import write_error
-from jobs.score import build_score_schemas, count_recipe_captions
+from jobs.score import build_score_schemas, resolve_num_captions
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit
 
@@ -94,7 +94,7 @@ def check(recipe: Recipe, root: Root) -> None:
     """
     units = root.units("samples")
     scores = build_score_schemas(recipe) | read_score_schemas(root, units)
-    build_index_schema(scores, recipe.pack.captions, count_recipe_captions(recipe, root))
+    build_index_schema(scores, recipe.pack.captions, resolve_num_captions(recipe, root))
 
 
 @seals("train", "train_index", reads=("samples", "downloads", "scores_", "selection"))

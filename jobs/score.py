@@ -61,10 +61,10 @@ def check(recipe: Recipe, root: Root) -> None:
         item.config()
         item.check_ready()
     _check_owners(recipe)
-    _check_captions(wanted, count_recipe_captions(recipe, root))
+    _check_captions(wanted, resolve_num_captions(recipe, root))
 
 
-def count_recipe_captions(recipe: Recipe, root: Root) -> int:
+def resolve_num_captions(recipe: Recipe, root: Root) -> int:
     """Columns of captions that samples have once the sources of `recipe` are in `root`."""
     return count_all_captions(root, (source.num_captions for source in recipe.sources))
 

@@ -39,7 +39,7 @@ from curation.storage import Root
 from curation.sums.recorder import sealing
 from curation.sums.seal import check_tables, is_sealed
 from curation.tables import selection_file
-from jobs.score import build_score_schemas, count_recipe_captions
+from jobs.score import build_score_schemas, resolve_num_captions
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit
 
@@ -50,7 +50,7 @@ READS = ("samples", "downloads", "duplicates")
 
 def check(recipe: Recipe, root: Root) -> None:
     """Raise UserError for a filter or rule that is wrong."""
-    num_captions = count_recipe_captions(recipe, root)
+    num_captions = resolve_num_captions(recipe, root)
     read_rules(recipe.rules, build_score_schemas(recipe), recipe.resolve, num_captions=num_captions)
 
 
@@ -69,7 +69,7 @@ def preview_rules(recipe: Recipe, wanted: Recipe, root: Root, num_examples: int 
     Lists that rules name lie beside `wanted`. Raises UserError; writes nothing.
     """
     scores = build_score_schemas(wanted if wanted.filters or wanted.scores else recipe)
-    opt_out, num_captions = resolve_opt_out_paths(recipe).opt_out, count_recipe_captions(recipe, root)
+    opt_out, num_captions = resolve_opt_out_paths(recipe).opt_out, resolve_num_captions(recipe, root)
     rules = read_rules(wanted.rules, scores, wanted.resolve, opt_out, num_captions)
     tables = find_tables(rules, scores)
     found = count_drops(root, rules, tables, recipe.select, num_examples)
@@ -79,7 +79,7 @@ def preview_rules(recipe: Recipe, wanted: Recipe, root: Root, num_examples: int 
 def _plan_rules(recipe: Recipe, root: Root) -> tuple[RuleSet, dict[str, list[str]]]:
     """The rules, and the tables with the columns that they need."""
     scores = build_score_schemas(recipe)
-    opt_out, num_captions = resolve_opt_out_paths(recipe).opt_out, count_recipe_captions(recipe, root)
+    opt_out, num_captions = resolve_opt_out_paths(recipe).opt_out, resolve_num_captions(recipe, root)
     rules = read_rules(recipe.rules, scores, recipe.resolve, opt_out, num_captions)
     return rules, find_tables(rules, scores)
 
