@@ -14,9 +14,13 @@ from typing import Any
 
 from curation.errors import UserError
 from curation.settings import from_dict
+from filters._named import NAME, rename_filter
 from filters.base import Filter
 
 __all__ = ["Filter", "build", "names"]
+
+KIND = "filter"
+"""The option that says which filter one of another name is."""
 
 
 def names() -> list[str]:
@@ -28,12 +32,26 @@ def names() -> list[str]:
 def build(name: str, options: Mapping[str, Any], resolve: Callable[[str], str] = str) -> Filter:
     """The filter `name` with `options`; `resolve` makes its file options full paths (`Recipe.resolve`).
 
+    With an option `filter` it is that filter under the name `name`, which its columns are called by then.
     Raises UserError for an unknown filter, an unknown option (naming the allowed ones) or a bad value.
     """
-    if name not in names():
-        close = difflib.get_close_matches(name, names(), n=1)
+    given = dict(options)
+    kind = given.pop(KIND, name)
+    if kind not in names():
+        close = difflib.get_close_matches(str(kind), names(), n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        raise UserError(f"There is no filter {name!r}{hint}; filters: {', '.join(names())}.")
-    cls: type[Filter] = importlib.import_module(f"filters.{name}").FILTER
-    full = {key: resolve(value) if key in cls.files else value for key, value in dict(options).items()}
+        raise UserError(f"There is no filter {kind!r}{hint}; filters: {', '.join(names())}.")
+    cls: type[Filter] = importlib.import_module(f"filters.{kind}").FILTER
+    if kind != name:
+        cls = _rename(cls, name)
+    full = {key: resolve(value) if key in cls.files else value for key, value in given.items()}
     return from_dict(cls, full, f"[filters.{name}]")
+
+
+def _rename(cls: type[Filter], name: str) -> type[Filter]:
+    if not NAME.fullmatch(name):
+        raise UserError(f"[filters.{name}]: a filter's name has small letters, digits and _ only: rename it.")
+    try:
+        return rename_filter(cls, name)
+    except TypeError as error:
+        raise UserError(f"[filters.{name}] would be called by the name of another column: rename it.") from error

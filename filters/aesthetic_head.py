@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curation.errors import UserError
 from curation.npy import read_arrays
-from filters.base import Filter
+from filters._embeddings import EmbeddingFilter
 
 MAX_BYTES = 1 << 24
 """A head of 1,280 numbers takes some kilobytes."""
@@ -47,7 +47,7 @@ def _read_state(path: str) -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AestheticHead(Filter):
+class AestheticHead(EmbeddingFilter):
     """`weight · embedding / |embedding| + bias`; null where a row has no embedding, or a zero or non-finite one."""
 
     head: str
@@ -60,6 +60,14 @@ class AestheticHead(Filter):
     def check_ready(self) -> None:
         _linear(self.head)
 
+    def check_dim(self, dim: int) -> None:
+        wanted = len(_linear(self.head)[0])
+        if dim != wanted:
+            raise UserError(
+                f"The aesthetic head {self.head} is for embeddings of {wanted} numbers, but the run's have "
+                f"{dim}: embed with the CLIP model that the head was fitted on."
+            )
+
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         weight, bias = _linear(self.head)
         return self.result([self._rating(row, weight, bias) for row in batch["image_embedding"].to_pylist()])
@@ -67,11 +75,7 @@ class AestheticHead(Filter):
     def _rating(self, embedding: list[float] | None, weight: np.ndarray, bias: float) -> float | None:
         if embedding is None:
             return None
-        if len(embedding) != len(weight):
-            raise UserError(
-                f"The aesthetic head {self.head} is for embeddings of {len(weight)} numbers, but the run's have "
-                f"{len(embedding)}: embed with the CLIP model that the head was fitted on."
-            )
+        self.check_dim(len(embedding))
         norm = float(np.linalg.norm(embedding))
         return float(weight @ np.asarray(embedding)) / norm + bias if 0 < norm < np.inf else None
 

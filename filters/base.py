@@ -1,7 +1,8 @@
 """What a filter is: a frozen dataclass that computes columns once. Deciding is left to the recipe's rules.
 
-Its fields are its options; `reads` names manifest columns, `"image"` (the stored bytes) or `"image_embedding"`;
-`writes` is the schema of the columns it adds; `score` maps a batch to as many rows, null where unknown.
+Its fields are its options; `reads` names manifest columns, `"image"` (the stored bytes), `"image_embedding"` or
+`"text_embedding"` (of the caption); `writes` is the schema of the columns that it adds; `score` maps a batch to as many
+rows, null where unknown.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from curation.settings import to_dict
 
 IMAGE = pa.field("image", pa.binary())
 IMAGE_EMBEDDING = pa.field("image_embedding", pa.list_(pa.float32()))
+TEXT_EMBEDDING = pa.field("text_embedding", IMAGE_EMBEDDING.type)
 READABLE = {field.name: field for schema in (SAMPLES, DOWNLOADS) for field in schema} | {
-    field.name: field for field in (IMAGE, IMAGE_EMBEDDING)
+    field.name: field for field in (IMAGE, IMAGE_EMBEDDING, TEXT_EMBEDDING)
 }
 """Every column that a filter may read, as `pa.Field` by name; `caption_2`, `caption_3` … are text, too."""
 _TAKEN = {*READABLE, *DUPLICATES.names, "duplicate_of", "kept", "reason"}

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curation.errors import UserError
 from curation.npy import read_array
-from filters.base import Filter
+from filters._embeddings import EmbeddingFilter
 
 CELLS = 1 << 24
 """Similarities held at once: 64 MB, whatever the number of centroids."""
@@ -79,7 +79,7 @@ def nearest(rows: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 @dataclass(frozen=True, kw_only=True)
-class NearestCentroid(Filter):
+class NearestCentroid(EmbeddingFilter):
     """All null where a row has no embedding, or a zero or non-finite one; `in_target` also without `targets`."""
 
     centroids: str
@@ -98,15 +98,19 @@ class NearestCentroid(Filter):
         if self.targets is not None:
             _targets(self.targets, self.centroids)
 
+    def check_dim(self, dim: int) -> None:
+        wanted = _centroids(self.centroids).shape[1]
+        if dim != wanted:
+            raise UserError(
+                f"The centroids {self.centroids} are for embeddings of {wanted} numbers, but the run's "
+                f"have {dim}: cluster embeddings of the model that the run uses."
+            )
+
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         centroids = _centroids(self.centroids)
         rows = [None if row is None else np.asarray(row, np.float32) for row in batch["image_embedding"].to_pylist()]
-        wrong = next((row for row in rows if row is not None and len(row) != centroids.shape[1]), None)
-        if wrong is not None:
-            raise UserError(
-                f"The centroids {self.centroids} are for embeddings of {centroids.shape[1]} numbers, but the run's "
-                f"have {len(wrong)}: cluster embeddings of the model that the run uses."
-            )
+        for row in rows:
+            self.check_dim(centroids.shape[1] if row is None else len(row))
         empty = np.zeros(centroids.shape[1], np.float32)
         stacked = np.stack([empty if row is None else row for row in rows]) if rows else empty[None][:0]
         number, cosine = nearest(stacked, centroids)

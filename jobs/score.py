@@ -8,10 +8,8 @@ One Spark task a unit computes every filter that the unit still lacks, reading e
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import SparkSession
@@ -21,23 +19,24 @@ from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.schema import DOWNLOADS, SAMPLES, Status, is_further_caption, name_captions
 from curation.shards import check_member
-from curation.storage import Root
-from curation.tables import (
-    SCORES,
-    count_all_captions,
-    downloads_file,
-    metadata_file,
-    read_samples,
-    scores_table,
-    unit_file,
-    vectors_file,
-)
+from curation.storage import CONFIG, Root
+from curation.tables import SCORES, count_all_captions, downloads_file, read_samples, scores_table, unit_file
 from curation.terminal import write_error
 from filters._gray import MAX_BATCH
-from filters.base import IMAGE, IMAGE_EMBEDDING, Filter
+from filters.base import IMAGE, Filter
+from jobs.embedders import resolve_models
 from jobs.joined_scores import build_joined_schemas, join_scores, plan_joined_scores
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import map_units
+from jobs.vector_columns import (
+    bind_prompts,
+    check_models,
+    check_texts_there,
+    check_vectors_there,
+    describe_scores,
+    list_columns,
+    read_vectors,
+)
 
 ROWS_PER_BATCH = {True: MAX_BATCH // 4, False: 16_384}
 """Rows of one batch, with pictures (their bytes are held) and without."""
@@ -55,11 +54,12 @@ def build_filters(recipe: Recipe) -> dict[str, Filter]:
 
 
 def check(recipe: Recipe, root: Root) -> None:
-    """Raise UserError for filters that are unknown, badly configured, or lack a file or a package."""
+    """Raise UserError for filters that are unknown, badly configured, or lack a file, a package or a model."""
     wanted = build_filters(recipe)
     for item in wanted.values():
         item.config()
         item.check_ready()
+    check_models(recipe, root, wanted)
     _check_owners(recipe)
     _check_captions(wanted, resolve_num_captions(recipe, root))
 
@@ -104,40 +104,34 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     downloaded = root.units("downloads")
     if not downloaded:
         raise UserError(f"{root.base} has no downloads to score: run `curate download` first.")
-    _check_embeddings(root, wanted, downloaded)
+    check_vectors_there(root, wanted, downloaded)
     for item in wanted.values():
         item.check_ready()
+    check_models(recipe, root, wanted)
+    check_texts_there(root, wanted, downloaded)
     for joined in plan_joined_scores(recipe):
         write_error(join_scores(spark, root, joined))
-    configs = {name: item.config() for name, item in wanted.items()}
+    configs = {name: describe_scores(root, item, f"{scores_table(name)}/{CONFIG}") for name, item in wanted.items()}
     for name, config in configs.items():
         root.begin_stage(scores_table(name), config)
     done = {name: set(root.units(scores_table(name))) for name in wanted}
     work = [(unit, lacking) for unit in downloaded if (lacking := [n for n in wanted if unit not in done[n]])]
     if not work:
         return
-    map_units(spark, "score", work, lambda item: score_unit(root, item[0], {name: wanted[name] for name in item[1]}))
-
-
-def _check_embeddings(root: Root, wanted: Mapping[str, Filter], units: list[str]) -> None:
-    readers = [name for name, item in wanted.items() if IMAGE_EMBEDDING.name in item.reads]
-    missing = [unit for unit in units if not root.exists(metadata_file(unit))] if readers else []
-    if missing:
-        raise UserError(
-            f"Filter {readers[0]} reads embeddings, and {len(missing)} of {len(units)} units have none: "
-            f"run `curate embed` first."
-        )
+    bound = bind_prompts(resolve_models(recipe), wanted)
+    map_units(spark, "score", work, lambda item: score_unit(root, item[0], {name: bound[name] for name in item[1]}))
 
 
 def score_unit(root: Root, unit: str, wanted: Mapping[str, Filter]) -> int:
     """Compute and publish the scores of `wanted` for one unit; returns the number of rows scored."""
-    reads = {column for item in wanted.values() for column in item.reads}
+    columns = {name: list_columns(item) for name, item in wanted.items()}
+    reads = {column for listed in columns.values() for column in listed}
     parts: dict[str, list[pa.RecordBatch]] = {name: [] for name in wanted}
     uids: list[str] = []
     for batch in read_batches(root, unit, reads):
         uids += batch["uid"].to_pylist()
         for name, item in wanted.items():
-            parts[name].append(item.apply(batch.select(item.reads)))
+            parts[name].append(item.apply(batch.select(columns[name]).rename_columns(list(item.reads))))
     for name, item in wanted.items():
         scores = pa.Table.from_batches(parts[name], schema=item.writes)
         table = scores.add_column(0, SAMPLES.field("uid"), pa.array(uids, pa.string()))
@@ -146,10 +140,13 @@ def score_unit(root: Root, unit: str, wanted: Mapping[str, Filter]) -> int:
 
 
 def read_batches(root: Root, unit: str, reads: set[str]) -> Iterator[pa.RecordBatch]:
-    """The unit's rows with status ok: `uid` and the columns `reads`, in the order of the pictures in their shard."""
+    """The unit's rows with status ok: `uid` and the columns `reads`, in the order of the pictures in their shard.
+
+    Columns of vectors are named as by `jobs.vector_columns.list_columns`.
+    """
     rows = _read_rows(root, unit, reads)
-    if IMAGE_EMBEDDING.name in reads:
-        rows = rows.append_column(IMAGE_EMBEDDING, _read_embeddings(root, unit, rows["uid"].to_pylist()))
+    for column in sorted(name for name in reads if "@" in name):
+        rows = rows.append_column(column, read_vectors(root, unit, column, rows["uid"].to_pylist()))
     with_images = IMAGE.name in reads
     for batch in rows.combine_chunks().to_batches(ROWS_PER_BATCH[with_images]):
         images = _read_images(root, batch) if with_images else None
@@ -181,15 +178,6 @@ def _read_images(root: Root, batch: pa.RecordBatch) -> pa.Array:
             images.append(data[offset - start : offset - start + size])
             check_member(root, shard, offset, size, sha256, images[-1])
     return pa.array(images, IMAGE.type)
-
-
-def _read_embeddings(root: Root, unit: str, uids: list[str]) -> pa.Array:
-    """Embedding of each of `uids` as a list of floats, null where the embedder left none."""
-    known = root.read_parquet(metadata_file(unit), ["uid"])["uid"].to_pylist()
-    matrix = np.load(io.BytesIO(root.read_whole(vectors_file(unit))), allow_pickle=False)
-    row_of = {uid: row for row, uid in enumerate(known)}
-    rows = [row_of.get(uid) for uid in uids]
-    return pa.array([None if row is None else matrix[row].astype(np.float32) for row in rows], IMAGE_EMBEDDING.type)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from curation.recipe.config import SHIPPED, load_recipe
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.schema import DOWNLOADS, SAMPLES
 from filters import opennsfw, text_overlap
-from filters.base import IMAGE, IMAGE_EMBEDDING, READABLE
+from filters._embeddings import EmbeddingFilter
+from filters.base import IMAGE, IMAGE_EMBEDDING, READABLE, TEXT_EMBEDDING
 from tests.support.fake_onnx import FakeSession
 from tests.support.small_root import picture
 
@@ -88,6 +89,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str, 
         "concept_match": {"entries": str(folder / "entries.txt")},
         "aesthetic_head": {"head": str(folder / "head.npz")},
         "opennsfw": {"model": "replaced.onnx"},
+        "zero_shot": {"prompts": ("a dog",), "against": ("a cat", "a photo")},
         "nearest_centroid": {name: str(folder / f"{name}.npy") for name in ("centroids", "targets")},
     }
 
@@ -118,10 +120,12 @@ def manifest(options: Mapping[str, dict[str, Any]]) -> pa.Table:
         patch.setattr(opennsfw, "_session", lambda path: FakeSession())
         patch.setattr(text_overlap, "read_lines", lambda pixels, sure: [(np.eye(4)[:, :2] * pixels.shape[0], "a dog")])
         for name in filters.names():
-            scored = filters.build(name, options.get(name, {})).apply(batch)
+            item = filters.build(name, options.get(name, {}))
+            item = item.bind(lambda texts: np.eye(8)[: len(texts)]) if isinstance(item, EmbeddingFilter) else item
+            scored = item.apply(batch)
             for field, column in zip(scored.schema, scored.columns, strict=True):
                 batch = batch.append_column(field, column)
-    return pa.table(batch.drop_columns([IMAGE.name, IMAGE_EMBEDDING.name]))
+    return pa.table(batch.drop_columns([IMAGE.name, IMAGE_EMBEDDING.name, TEXT_EMBEDDING.name]))
 
 
 def _recipes() -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,9 +12,9 @@ from trainer.models.clip import Clip
 from trainer.weights import save_model
 
 
-def write_tiny_clip(path: Path, seed: int = 0) -> Clip:
+def write_tiny_clip(path: Path, seed: int = 0, **overrides: Any) -> Clip:
     """The debug model, whose weights lie in `path` then."""
     torch.manual_seed(seed)
-    model = build("debug").eval()
+    model = build("debug", **overrides).eval()
     save_model(model, path)
     return model
