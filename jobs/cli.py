@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import TypeAlias
 
 from curation import __version__
@@ -21,11 +20,11 @@ from curation.recipe.config import load_recipe
 from curation.root_lock import hold_root
 from curation.storage import Root
 from curation.terminal import write_error, write_out
+from jobs.completion import render_completion
+from jobs.root_commands import collect_garbage, open_root, seal_root, show_status, verify_root, write_json
 from jobs.spark.stage import add_arguments, add_quiet, add_recipe_arguments, check_stages, run_guarded, run_stages
 from jobs.stages import STAGES, load_stages, plan_stages
 
-MAX_MISSING = 5
-"""Missing files that `curate status` names; `curate verify --all` names every one."""
 ROOT_HELP = "folder or URL that a run has filled"
 FIRST_STEPS = """\
 From nothing to a trained model:
@@ -58,15 +57,17 @@ def parser() -> argparse.ArgumentParser:
     whole.set_defaults(action=_run)
     _add_check(commands)
     for name, text, action in (
-        ("status", "the funnel: a count and share per reason", _status),
-        ("verify", "re-read everything and prove that every row is accounted for", _verify),
-        ("seal", "verify a root of an earlier version, then record the sum of every file", _seal),
+        ("status", "the funnel: a count and share per reason", show_status),
+        ("verify", "re-read everything and prove that every row is accounted for", verify_root),
+        ("seal", "verify a root of an earlier version, then record the sum of every file", seal_root),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("root", metavar="ROOT", help=ROOT_HELP)
         command.set_defaults(action=action)
         if name != "status":
             add_quiet(command)
+        if name != "seal":
+            _add_json(command)
         if name == "verify":
             command.add_argument("--quick", action="store_true", help="sizes, what is missing, and small files alone")
             command.add_argument("--all", action="store_true", help="say every difference, not the first one alone")
@@ -80,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--root", default="demo-run", metavar="ROOT", help="folder that the demo fills (demo-run)")
     demo.add_argument("--no-train", action="store_true", help="stop after packing")
     demo.set_defaults(action=_demo)
+    _add_completion(commands)
     return top
 
 
@@ -93,7 +95,18 @@ def _add_check(commands: Commands) -> None:
     check = commands.add_parser("check", help=text, description=text)
     add_recipe_arguments(check)
     check.add_argument("--root", metavar="ROOT", help="the root of the run; without one, a new one")
+    _add_json(check)
     check.set_defaults(action=_check)
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="one line of JSON for programs")
+
+
+def _add_completion(commands: Commands) -> None:
+    text = "what bash needs to complete commands: source <(curate completion)"
+    completion = commands.add_parser("completion", help=text, description=text)
+    completion.set_defaults(action=_complete)
 
 
 def _add_gc(commands: Commands) -> None:
@@ -101,7 +114,7 @@ def _add_gc(commands: Commands) -> None:
     gc = commands.add_parser("gc", help=text, description=text)
     gc.add_argument("root", metavar="ROOT", help=ROOT_HELP)
     gc.add_argument("--yes", action="store_true", help="delete them; without it they are only listed")
-    gc.set_defaults(action=_gc)
+    gc.set_defaults(action=collect_garbage)
 
 
 def _add_report(commands: Commands) -> None:
@@ -164,7 +177,7 @@ def _what_if(arguments: argparse.Namespace) -> None:
         raise UserError(f"--examples must be 0 or more, not {arguments.examples}.")
     recipe = load_recipe(arguments.recipe)
     wanted = load_recipe(arguments.what_if, arguments.set)
-    write_out(preview_rules(recipe, wanted, _opened(arguments.root), arguments.examples))
+    write_out(preview_rules(recipe, wanted, open_root(arguments.root), arguments.examples))
 
 
 def _stage(arguments: argparse.Namespace) -> None:
@@ -192,74 +205,18 @@ def _check(arguments: argparse.Namespace) -> None:
         names, left_out = plan_stages(recipe, root)
         write_error(left_out)
         check_stages(load_stages(names), recipe, root)
-    counts = ((len(getattr(recipe, name)), name) for name in ("sources", "filters", "rules"))
-    found = ", ".join(f"{count:,} {name}" for count, name in counts)
-    write_out(f"The recipe is right: {found}, model {recipe.embed.model}. Nothing was written.\n")
-
-
-def _gc(arguments: argparse.Namespace) -> None:
-    from curation.garbage import delete_versions, describe_versions, find_old_versions
-    from curation.root_lock import hold_root
-
-    root = _opened(arguments.root)
-    if not arguments.yes:
-        write_out(describe_versions(find_old_versions(root), deleted=False))
+    counts = {name: len(getattr(recipe, name)) for name in ("sources", "filters", "rules")}
+    if arguments.json:
+        write_json({"right": True, **counts, "model": recipe.embed.model, "stages": names})
         return
-    with hold_root(root):
-        versions = find_old_versions(root)
-        delete_versions(root, versions)
-    write_out(describe_versions(versions, deleted=True))
-
-
-def _opened(url: str) -> Root:
-    root = Root(url)
-    root.check_format()
-    return root
-
-
-def _status(arguments: argparse.Namespace) -> None:
-    from curation.report import status_text
-    from curation.verify.sums import find_missing_files
-
-    root = _opened(arguments.root)
-    write_out(status_text(root))
-    write_out("".join(f"{sentence}\n" for sentence in islice(find_missing_files(root), MAX_MISSING)))
-
-
-def _verify(arguments: argparse.Namespace) -> int:
-    from curation.verify import find_differences
-
-    found = find_differences(_opened(arguments.root), arguments.quick)
-    said = [*found] if arguments.all else [*islice(found, 1)]
-    write_error("".join(f"curate verify: {difference}\n" for difference in said))
-    if said:
-        return 1
-    everything = "Every row is accounted for once; every checksum, offset and size is right.\n"
-    quickly = "Every file stands with its size, and small files hold what was published; no row was read.\n"
-    write_out(quickly if arguments.quick else everything)
-    return 0
-
-
-def _seal(arguments: argparse.Namespace) -> int:
-    from curation.sums.ledger import SUMS
-    from curation.verify.sealing import seal
-
-    root = Root(arguments.root)
-    if not root.exists("root.json") and not root.exists(SUMS):
-        root.check_format()  # says that this is no root
-    with hold_root(root):
-        difference = seal(root)
-    if difference:
-        write_error(f"curate seal: {difference}\n")
-        return 1
-    write_out(f"{root.base} is sealed: `curate verify` compares every file with its sum from now on.\n")
-    return 0
+    found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    write_out(f"The recipe is right: {found}, model {recipe.embed.model}. Nothing was written.\n")
 
 
 def _report(arguments: argparse.Namespace) -> None:
     from curation.report import write_html
 
-    write_html(_opened(arguments.root), arguments.output)
+    write_html(open_root(arguments.root), arguments.output)
     write_out(f"{arguments.output}\n")
 
 
@@ -268,7 +225,7 @@ def _query(arguments: argparse.Namespace) -> None:
     from curation.manifest.manifest import Check
     from curation.manifest.query import write_query
 
-    root = _opened(arguments.root)
+    root = open_root(arguments.root)
     write_error("".join(f"curate query: {sentence}\n" for sentence in find_mixed(root)))
     check: Check | None = "sizes" if arguments.quick else None
     write_query(root, arguments.sql, arguments.format, arguments.output, allow_files=arguments.allow_files, check=check)
@@ -289,7 +246,7 @@ def _adopt(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from curation.export import export
 
-    export(_opened(arguments.root), arguments.format, arguments.output, where=arguments.where)
+    export(open_root(arguments.root), arguments.format, arguments.output, where=arguments.where)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -316,9 +273,18 @@ def _act(words: list[str]) -> int | None:
     return status
 
 
+def _list_commands(whole: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    (commands,) = (action.choices for action in whole._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(commands)
+
+
+def _complete(_: argparse.Namespace) -> None:
+    write_out(render_completion(_list_commands(parser())))
+
+
 def _refuse_unknown(whole: argparse.ArgumentParser, word: str) -> None:
     """Raise UserError for a command that does not exist, with the nearest one."""
-    (commands,) = (action.choices for action in whole._actions if isinstance(action, argparse._SubParsersAction))
+    commands = _list_commands(whole)
     if not word.startswith("-") and word not in commands:
         close = difflib.get_close_matches(word, commands, n=1, cutoff=0.5)
         hint = f" (did you mean {close[0]}?)" if close else ""

@@ -37,7 +37,7 @@ from curation.selection.rule_set import (
 from curation.selection.what_if import count_drops, render_what_if
 from curation.storage import Root
 from curation.sums.recorder import sealing
-from curation.sums.seal import check_tables, is_sealed
+from curation.sums.seal import check_own_tables, check_tables, is_sealed
 from curation.tables import selection_file
 from jobs.score import build_score_schemas, resolve_num_captions
 from jobs.spark.sealing import seals
@@ -59,6 +59,7 @@ def run_here(recipe: Recipe, root: Root) -> None:
     rules, tables = _plan_rules(recipe, root)
     if is_sealed(root):
         check_tables(root, READS)
+        check_own_tables(root, [TABLE])
     with sealing(root, [TABLE]) as recording:
         local.select(recording, rules, tables, recipe.select)
 

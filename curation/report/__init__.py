@@ -5,7 +5,9 @@ curate report ROOT --output report.html
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from curation.files import whole_file
 from curation.freshness import find_stale_by_ledgers
@@ -13,10 +15,11 @@ from curation.manifest.manifest import Manifest
 from curation.report.funnel import FunnelRow, funnel, render_funnel
 from curation.report.hosts import render_hosts
 from curation.report.page import render_page
-from curation.report.stages import render_stages
+from curation.report.stages import count_units, render_stages
+from curation.stage_log import read_running_stage
 from curation.storage import Root
 
-__all__ = ["FunnelRow", "funnel", "status_text", "write_html"]
+__all__ = ["FunnelRow", "describe_status", "funnel", "status_text", "write_html"]
 
 
 def status_text(root: Root) -> str:
@@ -27,6 +30,20 @@ def status_text(root: Root) -> str:
     stale = "".join(f"{sentence}\n" for sentence in find_stale_by_ledgers(root))
     parts = (render_funnel(funnel(Manifest(root, check="nothing"))), stale, render_stages(root), render_hosts(root))
     return "\n".join(part for part in parts if part)
+
+
+def describe_status(root: Root) -> dict[str, Any]:
+    """What `status_text` says, for programs: `funnel` and `units` row by row, `stale` sentences, and the `running`
+    stage, None when none is. Shares are of all metadata rows.
+    """
+    running = read_running_stage(root)
+    return {
+        "root": root.base,
+        "funnel": [asdict(row) for row in funnel(Manifest(root))],
+        "stale": list(find_stale_by_ledgers(root)),
+        "units": [asdict(count) for count in count_units(root)],
+        "running": asdict(running) if running else None,
+    }
 
 
 def write_html(root: Root, output: str | Path) -> None:

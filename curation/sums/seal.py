@@ -116,13 +116,26 @@ def check_tables(root: Root, tables: Iterable[str]) -> None:
     """
     for table in tables:
         standing = list_standing(root, table)
-        for rel, entry in root.ledger(table).items() if standing else ():
-            if rel.endswith(f"/{CONFIG}"):
-                continue
-            if rel not in standing:
+        for rel in root.ledger(table) if standing else ():
+            if rel not in standing and not rel.endswith(f"/{CONFIG}"):
                 raise UserError(f"{root.url(rel)} is missing: {remedy(rel, is_there=False)}.")
-            if entry.sha256 is not None and standing[rel] != entry.size:
-                raise UserError(f"{root.url(rel)} has {standing[rel]} bytes, not {entry.size}: {remedy(rel)}.")
+        _check_sizes(root, table, standing)
+
+
+def check_own_tables(root: Root, tables: Iterable[str]) -> None:
+    """Raise UserError when a file of `tables`, which a stage is about to complete, has another size than it had.
+
+    The stage makes what is missing, and would take a file that stands for one that is done.
+    """
+    for table in tables:
+        _check_sizes(root, table, list_standing(root, table))
+
+
+def _check_sizes(root: Root, table: str, standing: Mapping[str, int]) -> None:
+    for rel, entry in root.ledger(table).items():
+        size = standing.get(rel, entry.size)
+        if size != entry.size and entry.sha256 is not None and not rel.endswith(f"/{CONFIG}"):
+            raise UserError(f"{root.url(rel)} has {size} bytes, not {entry.size}: {remedy(rel)}.")
 
 
 def _make_ledger(root: Root, table: str, recorded: Ledger) -> Ledger:

@@ -14,7 +14,7 @@ from curation.storage import Root
 from curation.sums.cover import expand_tables
 from curation.sums.ledger import Sum
 from curation.sums.recorder import LocalRecorder, sealing
-from curation.sums.seal import check_tables, is_sealed
+from curation.sums.seal import check_own_tables, check_tables, is_sealed
 
 Run = Callable[[SparkSession, Recipe, Root], None]
 
@@ -22,8 +22,8 @@ Run = Callable[[SparkSession, Recipe, Root], None]
 def seals(*tables: str, reads: Sequence[str] = ()) -> Callable[[Run], Run]:
     """Decorator of a stage's `run`: what it publishes into `tables` is sealed when it ends, also by an error.
 
-    Before it starts, UserError is raised for a file of `reads` that is missing or has another size than when it was
-    published. "scores_" stands for every table of scores.
+    Before it starts, UserError is raised for a file of `reads` that is missing, and for one of `reads` or `tables` that
+    has another size than when it was published. "scores_" stands for every table of scores.
     """
 
     def decorate(run: Run) -> Run:
@@ -31,6 +31,7 @@ def seals(*tables: str, reads: Sequence[str] = ()) -> Callable[[Run], Run]:
         def run_sealed(spark: SparkSession, recipe: Recipe, root: Root) -> None:
             if is_sealed(root):
                 check_tables(root, expand_tables(root, reads))
+                check_own_tables(root, expand_tables(root, tables))
             with sealing(root, tables, functools.partial(_DriverRecorder, spark)) as recording:
                 run(spark, recipe, recording)
 

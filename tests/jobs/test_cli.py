@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from pathlib import Path
 
@@ -20,7 +21,21 @@ from tests.support import small_root
 from tests.support.command import Command, contents
 from tests.support.small_root import SmallRoot
 
-COMMANDS = (*STAGES, "run", "check", "status", "verify", "seal", "report", "query", "adopt", "export", "gc", "demo")
+COMMANDS = (
+    *STAGES,
+    "run",
+    "check",
+    "status",
+    "verify",
+    "seal",
+    "report",
+    "query",
+    "adopt",
+    "export",
+    "gc",
+    "demo",
+    "completion",
+)
 
 
 @pytest.fixture
@@ -47,7 +62,7 @@ def test_help_describes_every_command_and_argument(command: Command, name: str) 
 
 def test_help_of_the_whole_names_every_command(command: Command) -> None:
     assert command("--help") == 0
-    assert set(re.findall(r"^    (\w+) ", command.out, re.MULTILINE)) == set(COMMANDS)
+    assert set(re.findall(r"^    (\w+)(?: |$)", command.out, re.MULTILINE)) == set(COMMANDS)
     assert command("--version") == 0
     assert command.out == f"curate {__version__}\n"
 
@@ -98,6 +113,23 @@ def test_verify_of_train_shards(command: Command, made: SmallRoot) -> None:
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     assert command("verify", made.root.path) == 1
     assert shard.name in command.err and command.err.count("\n") == 1
+
+
+def test_json_says_what_the_text_says(command: Command, made: SmallRoot) -> None:
+    assert command("status", made.root.path, "--json") == 0
+    found = json.loads(command.out)
+    counts = {row["stage"]: row["count"] for row in found["funnel"] if row["reason"] is None}
+    assert counts["metadata"] == 42 and counts["packed"] == counts["kept"] > 0
+    assert {row["table"]: (row["num_done"], row["num_waiting"]) for row in found["units"]}["downloads"] == (2, 0)
+    assert (found["stale"], found["running"], found["missing"]) == ([], None, [])
+    assert command("verify", made.root.path, "--json") == 0
+    assert json.loads(command.out) == {"right": True, "quick": False, "differences": []}
+    made.root.remove(f"downloads/{made.root.units('downloads')[0]}.parquet")
+    assert command("verify", made.root.path, "--json", "--all") == 1 and command.err == ""
+    found = json.loads(command.out)
+    assert not found["right"] and any("downloads" in sentence for sentence in found["differences"])
+    assert command("status", made.root.path, "--json") == 0
+    assert {row["command"]: row["num_waiting"] for row in json.loads(command.out)["units"]}["download"] == 1
 
 
 def test_query_to_the_terminal_and_into_a_file(command: Command, made: SmallRoot, tmp_path: Path) -> None:
@@ -152,6 +184,9 @@ def test_check_says_that_a_recipe_is_right_and_writes_nothing(
     for more in ((), ("--root", "new")):
         assert command("check", "--recipe", "r.toml", *more) == 0
         assert command.out.startswith("The recipe is right: 1 sources, 1 filters, 1 rules, model efficientnet_lite0.")
+    assert command("check", "--recipe", "r.toml", "--json") == 0
+    found = json.loads(command.out)
+    assert found["right"] and (found["sources"], found["rules"], found["stages"]) == (1, 1, list(STAGES))
     for wrong, word in (
         ("rules.small=widht > 1", "did you mean width"),
         ("filters.blurr={}", "did you mean blur"),

@@ -17,6 +17,7 @@ from curation.schema import SELECTION
 from curation.storage import Root
 from curation.tables import fingerprint_sizes, fingerprint_table
 from curation.verify import verify
+from curation.verify.sealing import seal
 from jobs import score, selection
 from tests.support import small_root
 from tests.support.small_root import UNITS, SmallRoot
@@ -257,3 +258,17 @@ def test_duplicates_of_another_state_of_the_root_are_refused(spark: SparkSession
     with pytest.raises(UserError, match=r"duplicates was made from other downloads .*: run `curate dedupe`"):
         selection.run(spark, _recipe(it="duplicate_of is null"), made.root)
     selection.run(spark, _recipe(it="punsafe <= 0.5"), made.root)
+
+
+def test_a_damaged_file_of_the_current_selection_is_not_taken_for_done(made: SmallRoot) -> None:
+    assert seal(made.root) is None
+    recipe = Recipe(rules={"safe": "punsafe <= 0.5"})
+    selection.run_here(recipe, made.root)
+    rel = (made.root.current("selection") or {})["files"][0]
+    before = made.root.read_bytes(rel)
+    Path(made.root.full(rel)).write_bytes(before[:-9])
+    with pytest.raises(UserError, match=f"{rel} has .* delete it and run `curate select` again"):
+        selection.run_here(recipe, made.root)
+    made.root.remove(rel)
+    selection.run_here(recipe, made.root)
+    assert made.root.read_bytes(rel) == before

@@ -12,7 +12,7 @@ from curation.errors import UserError
 from curation.storage import Root, parquet_bytes
 from curation.sums.ledger import Sum, sum_bytes
 from curation.sums.recorder import sealing
-from curation.sums.seal import check_tables, is_whole, lost_files, open_files, seal_tables
+from curation.sums.seal import check_own_tables, check_tables, is_whole, lost_files, open_files, seal_tables
 
 UNIT = "samples/0123abcd-000000.parquet"
 
@@ -109,6 +109,19 @@ def test_damage_is_not_sealed(sealed: Root) -> None:
     sealed.publish_parquet(UNIT.replace("000000", "000001"), table("e"))
     with pytest.raises(UserError, match=r"is missing: run `curate ingest` again"):
         check_tables(sealed, ["samples", "rejects"])
+
+
+def test_a_stage_refuses_a_file_of_its_own_that_has_another_size_and_makes_a_missing_one(sealed: Root) -> None:
+    check_own_tables(sealed, ["samples", "rejects"])
+    whole = path(sealed, UNIT).read_bytes()
+    path(sealed, UNIT).write_bytes(whole[:100])
+    with pytest.raises(UserError, match=r"has 100 bytes, not \d+: delete it and run `curate ingest` again"):
+        check_own_tables(sealed, ["plans", "samples"])
+    path(sealed, UNIT).unlink()
+    check_own_tables(sealed, ["samples"])
+    open_files(sealed, [UNIT])
+    path(sealed, UNIT).write_bytes(whole[:100])
+    check_own_tables(sealed, ["samples"])
 
 
 def test_only_the_current_version_counts(sealed: Root) -> None:
