@@ -68,6 +68,8 @@ def main() -> None:
     if arguments.part == "trace":
         rows = [trainer_trace.trace_model(name) for name in trainer_trace.MODELS]
         sys.stdout.write(write("trainer_trace", rows, trainer_trace.NOTES, PACKAGES[:1]))
+        stages = trainer_trace.trace_stages()
+        sys.stdout.write(write("trainer_trace_stages", stages, trainer_trace.STAGE_NOTES, PACKAGES[:2]))
         return
     if arguments.part == "gpu":
         on_gpu()

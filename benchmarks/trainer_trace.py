@@ -28,6 +28,18 @@ ATTENTION = 4
 """Kernels of one attention on a GPU: one forward, three backward."""
 RECORDED = {"eva02-l-14": 14_156, "eva02-b-16": 9_168, "eva02-e-14-plus": 8_219}
 """Launches of a whole step before, profiled on an H100 (e-14-plus with 16 + 8 blocks)."""
+NARROW_SIDE = 112
+"""Pixels of the narrow models' pictures: a multiple of all patches."""
+DEEPSPEED = {0: (10_867, 566), 1: (14_438, 83), 2: (14_438, 83), 3: (6_251, 1)}
+"""Operators and host reads of DeepSpeed 0.19's own step of eva02-l-14 with LAMB, counted like ours; at stage 0 by 19.2
+operators and one read a tensor, as profiled on an H100."""
+STAGE_NOTES = [
+    "The step of trainer.train through DeepSpeed's engine on one CPU rank, with the model's depth, tensors and groups "
+    "and small widths, in bf16 with LAMB; attention is one operator forward and one backward. Exchanges between ranks "
+    "are added to it: at stages 1 and 2 one gather a group, at stage 1 one scatter of all gradients.",
+    "Stages 2 and 3 copy every gradient into a bucket and out of it, as stage 1 does with zero.overlap_comm on a GPU: "
+    "these 1,134 copies are in forward and backward. Stage 3 gathers parameters there too.",
+]
 NOTES = [
     "operators of a step = forward and backward + optimizer; each starts at least one kernel. No GPU was at hand: "
     "nothing here is a time, and small functions are counted uncompiled, as they run where torch.compile does not.",
@@ -92,11 +104,9 @@ def _count_passes(clip: ClipConfig, padded: bool) -> OperatorCounter:
 
 def _count_update(name: str, clip: ClipConfig, kind: str | None = None) -> tuple[OperatorCounter, int, int]:
     """The step of the recipe's optimizer, or of that of this kind, on the same parameters, made narrow."""
-    vision = dataclasses.replace(clip.vision, width=8, head_width=8, hidden_width=8)
-    text = dataclasses.replace(clip.text, width=8, heads=1, vocab_size=16)
     chosen = [f"optim.name={kind}"] if kind else []
     settings = config.load_config(name, ["zero.stage=0", "train.precision=bf16", *chosen])
-    module = ContrastiveModel(Clip(dataclasses.replace(clip, vision=vision, text=text, embed_dim=8)), settings.train)
+    module = ContrastiveModel(Clip(_make_narrow(clip)), settings.train)
     optimizer = optim.build_optimizer(Contrastive(settings).parameter_groups(module), settings.optim)
     masters = MasterWeights(optimizer, torch.bfloat16, settings.optim.clip_norm, LossScale())
     masters.attach(module)
@@ -108,3 +118,47 @@ def _count_update(name: str, clip: ClipConfig, kind: str | None = None) -> tuple
         with counter:
             masters.step()
     return counter, sum(p.requires_grad for p in module.parameters()), len(masters.param_groups)
+
+
+def _make_narrow(clip: ClipConfig) -> ClipConfig:
+    vision = dataclasses.replace(clip.vision, width=8, head_width=8, hidden_width=8, image_size=NARROW_SIDE)
+    text = dataclasses.replace(clip.text, width=8, heads=1, vocab_size=16)
+    return dataclasses.replace(clip, vision=vision, text=text, embed_dim=8)
+
+
+def trace_stages(name: str = "eva02-l-14") -> list[dict[str, Any]]:
+    """A row a ZeRO stage: a step through DeepSpeed's engine on one rank, of the same depth, tensors and groups."""
+    from trainer import launch
+    from trainer.launch import Rank
+
+    launch.prepare_environment(Rank())
+    with launch.process_group(Rank()):
+        return [_trace_stage(name, stage) for stage in (0, 1, 2, 3)]
+
+
+def _trace_stage(name: str, stage: int) -> dict[str, Any]:
+    from trainer import zero
+
+    settings = config.load_config(
+        name, [f"zero.stage={stage}", "train.precision=bf16", "train.batch_size=2", "train.micro_batch_size=2"]
+    )
+    objective = Contrastive(settings)
+    zero_settings = zero.make_zero_config(settings, 1, on_gpu=False)
+    with zero.shard_while_building(settings, zero_settings):
+        module = ContrastiveModel(Clip(_make_narrow(models.config(name))), settings.train)
+    optimizer = optim.build_optimizer(objective.parameter_groups(module), settings.optim)
+    engine = zero.make_engine(module, optimizer, zero_settings)
+    engine.train()
+    batch = {"pixels": torch.randn(2, 3, NARROW_SIDE, NARROW_SIDE), "tokens": torch.tensor([[0, 1, 15]] * 2)}
+    for passes, step in ((OperatorCounter(), OperatorCounter()), (OperatorCounter(), OperatorCounter())):
+        with passes:
+            objective.step(engine, [batch], lambda _: None, lambda _: True)
+        with step:
+            engine.step()
+    operators, reads = DEEPSPEED[stage]
+    row = {
+        "model": name, "ZeRO stage": stage, "forward and backward": passes.total, "optimizer": step.total,
+        "host reads": step.host_reads, "DeepSpeed's optimizer": operators, "DeepSpeed's host reads": reads,
+    }  # fmt: skip
+    engine.destroy()
+    return row

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from trainer.config import Config
-from trainer.optim import bind_to_zero
+from trainer.optim import bind_to_zero, step_at_once
 
 NEVER = 10**9
 """A number of steps that no run reaches: DeepSpeed's own progress lines stay away."""
@@ -86,6 +86,7 @@ def make_engine(module: Any, optimizer: Any, settings: dict[str, Any]) -> Any:
         return _make_unsharded_engine(module, optimizer, settings)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
     bind_to_zero(engine)
+    step_at_once(engine)
     return engine
 
 

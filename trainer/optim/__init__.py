@@ -17,21 +17,13 @@ from trainer.optim.lamb import Lamb, Segments
 from trainer.optim.lion import Lion
 from trainer.optim.schedule import warmup_cosine
 from trainer.optim.segments import zero_segments
+from trainer.optim.whole_step import step_at_once
 
 if TYPE_CHECKING:
     from trainer.models.clip import LayerGroup
 
-__all__ = [
-    "AdamW",
-    "Lamb",
-    "Lion",
-    "Segments",
-    "build_optimizer",
-    "parameter_groups",
-    "set_learning_rate",
-    "warmup_cosine",
-]
-__all__ += ["AVERAGE", "bind_to_zero", "keep_average"]
+__all__ = ["AVERAGE", "AdamW", "Lamb", "Lion", "Segments", "bind_to_zero", "build_optimizer", "keep_average"]
+__all__ += ["parameter_groups", "set_learning_rate", "step_at_once", "warmup_cosine"]
 
 
 def parameter_groups(

@@ -159,9 +159,9 @@ class _Layout:
         """‖·‖ of every whole tensor in each of the vectors, float64 `[vectors, tensors]`, from all ranks' pieces."""
         squares = torch.stack([self._sum_squares(flats) for flats in vectors])
         if len(set(map(id, self.process_groups))) == 1:
-            return _sum_over(squares, self.process_groups[0]).sqrt()
+            return sum_over(squares, self.process_groups[0]).sqrt()
         parts = squares.split(self.counts, dim=1)
-        sums = [_sum_over(part.contiguous(), g) for part, g in zip(parts, self.process_groups, strict=True)]
+        sums = [sum_over(part.contiguous(), g) for part, g in zip(parts, self.process_groups, strict=True)]
         return torch.cat(sums, dim=1).sqrt()
 
     def _sum_squares(self, flats: list[Tensor]) -> Tensor:
@@ -178,7 +178,7 @@ class _Layout:
         return list(by_piece.repeat_interleave(self.lengths, output_size=sum(self.sizes)).split(self.sizes))
 
 
-def _sum_over(values: Tensor, process_group: Any) -> Tensor:
+def sum_over(values: Tensor, process_group: Any) -> Tensor:
     """All-reduce on a device the backend can reach: partitions that are offloaded lie on the CPU, NCCL sees none."""
     if process_group is None or dist.get_world_size(process_group) == 1:
         return values
