@@ -41,6 +41,8 @@ class Meta:
     groups: tuple[tuple[str, int, int], ...]
     captions: tuple[str, ...]
     """Columns whose text lies in text_N.bin; empty when the text is read beside the picture."""
+    num_without_caption: int
+    """Rows of which every caption is empty."""
 
 
 class Index:

@@ -116,6 +116,10 @@ class Loader:
             Path(index_folder) if index_folder else None,
         )
         self._check_shards()
+        if self.index.meta.num_without_caption:
+            _LOG.info(
+                "%s of %s samples have no caption", f"{self.index.meta.num_without_caption:,}", f"{len(self.index):,}"
+            )
         self.weights = dict(mix or {})
         self.shuffle = (Shuffle() if shuffle else None) if isinstance(shuffle, bool) else shuffle
         self.epoch_samples = epoch_samples or len(self.index)

@@ -31,7 +31,7 @@ from curation.storage import Root, fingerprint
 from trainer.data import mixing
 from trainer.data.index import COLUMNS, META, SHA256_BYTES, TEXT_COLUMNS, UID_BYTES, Index, Meta, write_meta
 
-FORMAT = 2
+FORMAT = 3
 """Of the files of an index; another one names other folders."""
 KEPT_INDEXES = 16
 """Index folders kept in the cache; the ones unused for longest go first."""
@@ -171,8 +171,20 @@ class _IndexBuilder:
                 shards=shards,
                 groups=tuple(groups),
                 captions=self.captions,
+                num_without_caption=self._count_without_caption(),
             ),
         )
+
+    def _count_without_caption(self) -> int:
+        """Rows whose texts are all empty; files are mapped, so no text is read and little is held."""
+        if self.beside:
+            return int(np.count_nonzero(self._column("text_size") == 0))
+        rows = self._column("uid").shape[0]
+        empty = np.ones(rows, bool)
+        for k in range(len(self.captions)):
+            ends = np.fromfile(self.folder / f"text_{k}.offset.bin", np.uint64)
+            empty &= np.diff(ends, prepend=np.uint64(0)) == 0
+        return int(np.count_nonzero(empty))
 
     def _text_files(self) -> list[str]:
         return [name for k in range(len(self.captions)) for name in (f"text_{k}", f"text_{k}.offset")]

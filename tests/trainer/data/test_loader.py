@@ -275,6 +275,27 @@ def test_captions_beside_the_picture_and_from_columns(packed: Packed) -> None:
             assert text == (f"top caption of {number[uid]}" if number[uid] % 2 == 0 else "")
 
 
+@pytest.mark.parametrize(
+    ("where", "options", "number"),
+    [
+        ("true", {}, sum(roots.caption(k) is None for k in range(NUM_ROWS))),
+        ("score < 10", {}, 1),
+        ("true", {"captions": {"top_caption": 1.0}}, NUM_ROWS // 2),
+        ("score < 20", {"captions": {"caption": 0.5, "top_caption": 0.5}}, 2),
+        ("caption is not null", {}, 0),
+    ],
+)
+def test_samples_without_a_caption_are_counted_in_the_log(
+    packed: Packed, caplog: pytest.LogCaptureFixture, where: str, options: dict[str, Any], number: int
+) -> None:
+    for _ in range(2):  # the second loader finds the index of the first
+        caplog.clear()
+        with caplog.at_level("INFO", "trainer"):
+            loader = _loader(packed, where=where, **options)
+        said = [f"{number} of {len(loader.index)} samples have no caption"] if number else []
+        assert [record.message for record in caplog.records] == said
+
+
 def test_captions_are_drawn_by_weight_and_fall_back(packed: Packed) -> None:
     number = {uid: k for k, uid in enumerate(packed.uids)}
     drawn: list[bool] = []
