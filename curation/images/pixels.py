@@ -11,7 +11,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from curation.images.probe import Header, PictureError, close_scan, lacks_only_end
+from curation.images.colours import convert_cmyk
+from curation.images.probe import Header, PictureError, close_scan, lacks_only_end, limit_profile
 from curation.schema import Status
 
 Image.MAX_IMAGE_PIXELS = None  # max_pixels is checked before a decoder runs, with a status of its own
@@ -65,7 +66,14 @@ def read_rare_header(name: str, data: bytes) -> Header:
             frames = int(getattr(image, "n_frames", 1))
             exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
             return Header(
-                format=name, width=image.width, height=image.height, frames=frames, exif=exif, opaque=False, plain=False
+                format=name,
+                width=image.width,
+                height=image.height,
+                frames=frames,
+                exif=exif,
+                opaque=False,
+                plain=False,
+                profile=limit_profile(image.info.get("icc_profile") or b""),
             )
     except BAD_BYTES as error:
         raise PictureError(Status.CORRUPT, f"unreadable {name} header: {error}") from error
@@ -100,7 +108,7 @@ def decode_pixels(data: bytes, header: Header, reduction: int = 1) -> np.ndarray
         if header.plain and header.format == "jpeg":
             return _decode_jpeg(data, header, reduction)
         if not header.plain or (large and header.format == "png"):  # OpenCV holds a PNG twice
-            return _decode_by_pillow(data, header.format, reduction if large else 1)
+            return _decode_by_pillow(data, header, reduction if large else 1)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except BAD_BYTES as error:
         said = str(error).lower()
@@ -187,7 +195,8 @@ def _flatten(strip: np.ndarray) -> np.ndarray:
     return cv2.add(cv2.multiply(colour, cv2.bitwise_not(clear), scale=1 / 255), clear)
 
 
-def _decode_by_pillow(data: bytes, name: str, reduction: int) -> np.ndarray:
+def _decode_by_pillow(data: bytes, header: Header, reduction: int) -> np.ndarray:
+    name = header.format
     data = _keep_pixel_chunks(data) if name == "png" else data
     with Image.open(io.BytesIO(data), formats=[name.upper()]) as image:
         image.load()
@@ -196,7 +205,7 @@ def _decode_by_pillow(data: bytes, name: str, reduction: int) -> np.ndarray:
             # Pillow keeps the high bytes of 16-bit colours, but the transparent colour has 16 bits.
             image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
         return _flatten_in_strips(
-            lambda top, bottom: _flatten_strip(image.crop((0, top, width, bottom)), transparent),
+            lambda top, bottom: _flatten_strip(image.crop((0, top, width, bottom)), transparent, header.profile),
             width,
             image.height,
             reduction,
@@ -218,8 +227,10 @@ def _keep_pixel_chunks(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _flatten_strip(image: Image.Image, transparent: bool) -> np.ndarray:
-    """Convert a Pillow picture of any mode to BGR on white."""
+def _flatten_strip(image: Image.Image, transparent: bool, profile: bytes) -> np.ndarray:
+    """Convert a Pillow picture of any mode to BGR on white; one of CMYK by its profile."""
+    if image.mode == "CMYK":
+        return cv2.cvtColor(np.asarray(convert_cmyk(image, profile)), cv2.COLOR_RGB2BGR)
     if image.mode.startswith("I"):
         values = np.asarray(image)
         gray = (values.astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8)

@@ -35,6 +35,8 @@ _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 SOS, EXIF, ICC = 0xDA, 0xE1, 0xE2
 _ICC_PREFIX = b"ICC_PROFILE\0"
 MAX_PROFILE_BYTES = 1 << 20
+MAX_CMYK_PROFILE_BYTES = 4 << 20
+"""Profiles of CMYK are tables of colours for each mixture of inks."""
 END_OF_JPEG = b"\xff\xd9"
 _BEHIND_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 _SCAN = re.compile(rb"\xff\xda")
@@ -148,10 +150,15 @@ def _read_jpeg(data: bytes) -> Header:
         exif=exif,
         opaque=plain,
         plain=plain,
-        profile=b"".join(profile[number] for number in sorted(profile))[:MAX_PROFILE_BYTES],
+        profile=limit_profile(b"".join(profile[number] for number in sorted(profile))),
         scan=position,
         scans_follow=progressive or data[position + 4] < components,
     )
+
+
+def limit_profile(profile: bytes) -> bytes:
+    """`profile`, cut where it is longer than any that is of use; nobody can read it then."""
+    return profile[: MAX_CMYK_PROFILE_BYTES if profile[16:20] == b"CMYK" else MAX_PROFILE_BYTES]
 
 
 def has_more_scans(header: Header, data: bytes, most: int) -> bool:
