@@ -284,6 +284,9 @@ class EvalConfig:
     paper_names: tuple[str, ...] = ()
     image_folders: dict[str, str] = field(default_factory=dict)
     """Name → folder with one sub-folder of pictures a class, or of a benchmark's tars, to classify zero-shot."""
+    videos: dict[str, str] = field(default_factory=dict)
+    """Name → folder of videos, to classify zero-shot by the mean of `frames` frames, for each number of them."""
+    frames: tuple[int, ...] = (1, 8, 16)
     captions: dict[str, str] = field(default_factory=dict)
     """Name → file of lines "picture<tab>caption", or a folder of tars, to retrieve with any number of captions a
     picture."""
@@ -298,12 +301,15 @@ class EvalConfig:
         _require(self.max_samples > 0 and self.batch_size > 0, "max_samples and batch_size must be positive")
         _require(bool(self.templates) and all("{}" in t for t in self.templates), "every template needs a {}")
         _require(bool(self.resize), "resize names no way")
+        _require(bool(self.frames) and min(self.frames) > 0, f"frames are numbers above 0, not {self.frames}")
+        _require(len(set(self.frames)) == len(self.frames), f"frames has a number twice: {self.frames}")
         _require(bool(self.paper_sets) or not self.paper_names, "paper_names chooses among paper_sets: name its folder")
 
     @property
     def names_any(self) -> bool:
         """Whether there is anything to measure."""
-        return bool(self.paper_sets or self.image_folders or self.captions or self.probes or self.retrieval)
+        sets = (self.paper_sets, self.image_folders, self.videos, self.captions, self.probes)
+        return self.retrieval or any(map(bool, sets))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from curation.errors import UserError
@@ -27,8 +28,9 @@ from trainer import config as configuration
 from trainer import launch, models, weights, zero
 from trainer.command import add_shared_arguments, log_to_stderr, run_checked
 from trainer.config import Config
-from trainer.evaluation import paper_sets, probes, scores, sources, table
+from trainer.evaluation import paper_sets, probes, prompts, scores, sources, table, videos
 from trainer.evaluation.encoder import Encoder
+from trainer.evaluation.frames import FrameSet
 from trainer.launch import Rank
 from trainer.models.clip import Clip
 from trainer.objectives.contrastive_model import ContrastiveModel
@@ -90,6 +92,8 @@ def measure(engine: Any, settings: Config, rank: Rank, device: torch.device) -> 
     results: Results = {}
     for name, classes in read_class_sets(settings):
         results[name] = classify(encoder, classes, settings.eval.resize, name)
+    for name, clips in read_video_sets(settings):
+        results[name] = classify_videos(encoder, clips, settings.eval.resize, name, settings.eval.frames)
     for name, file in settings.eval.captions.items():
         results[name] = retrieve(encoder, sources.read_captions(Path(file)), settings.eval.resize, name)
     for name, folder in settings.eval.probes.items():
@@ -115,10 +119,28 @@ def classify(encoder: Encoder, classes: sources.Classes, resizes: Sequence[str],
     return {resize: score_accuracy(encoder, features[resize], classes.labels, rows) for resize in resizes}
 
 
-def encode_classes(encoder: Encoder, prompts: Sequence[Sequence[str]], name: str) -> Tensor:
-    """The row of each class, `[c, d]`, on every rank; `prompts` are as many for every class."""
-    mine = [prompt for of_class in encoder.share(prompts) for prompt in of_class]
-    rows = scores.build_class_rows(encoder.encode_texts(mine, f"{name}: prompts"), len(prompts[0]))
+def classify_videos(
+    encoder: Encoder, found: FrameSet, resizes: Sequence[str], name: str, counts: Sequence[int]
+) -> ByResize:
+    """Accuracy of the mean of a video's frames, for each number of frames, after each way of resizing."""
+    rows = encode_classes(encoder, found.prompts, name)
+    features = encoder.encode_frames(encoder.share(found.items), sum(counts), resizes, name, "videos")
+    result: ByResize = {resize: {} for resize in resizes}
+    for resize in resizes:
+        for count, part in zip(counts, features[resize].split(list(counts), dim=1), strict=True):
+            mine = F.normalize(part.mean(1), dim=-1)
+            own = torch.tensor(encoder.share(found.labels), dtype=torch.int64)
+            hits = encoder.gather_in_order(scores.score_classes(mine, own, rows))
+            told = scores.describe_hits(torch.tensor(found.labels), hits, len(rows))
+            told |= scores.describe_top_mean(hits)
+            result[resize] |= {f"{measured}/{count}_frames": value for measured, value in told.items()}
+    return result
+
+
+def encode_classes(encoder: Encoder, wordings: Sequence[Sequence[str]], name: str) -> Tensor:
+    """The row of each class, `[c, d]`, on every rank; `wordings` are as many for every class."""
+    mine = [prompt for of_class in encoder.share(wordings) for prompt in of_class]
+    rows = scores.build_class_rows(encoder.encode_texts(mine, f"{name}: prompts"), len(wordings[0]))
     return encoder.gather_in_order(rows)
 
 
@@ -203,14 +225,21 @@ def read_class_sets(settings: Config) -> Iterator[tuple[str, sources.Classes]]:
         yield name, sources.read_classes(Path(folder), settings.eval.templates)
 
 
+def read_video_sets(settings: Config) -> Iterator[tuple[str, FrameSet]]:
+    """The sets of eval.videos by name. Raises UserError."""
+    for name, folder in settings.eval.videos.items():
+        yield name, videos.read_videos(name, Path(folder), prompts.VIDEOS, settings.eval.frames)
+
+
 def describe_prompts(settings: Config) -> dict[str, str]:
     """Whose templates each set was classified with: "the set's" or "ours"."""
-    return {name: "the set's" if classes.own_prompts else "ours" for name, classes in read_class_sets(settings)}
+    sets: list[tuple[str, sources.Classes | FrameSet]] = [*read_class_sets(settings), *read_video_sets(settings)]
+    return {name: "the set's" if one.own_prompts else "ours" for name, one in sets}
 
 
 def check_sets(settings: Config) -> None:
     """Read what every set consists of, with neither process group nor GPU. Raises UserError."""
-    for _ in read_class_sets(settings):
+    for _ in (*read_class_sets(settings), *read_video_sets(settings)):
         pass
     for file in settings.eval.captions.values():
         sources.read_captions(Path(file))

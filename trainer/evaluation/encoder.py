@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -55,6 +55,21 @@ class Picture(NamedTuple):
         """As stored. Raises OSError."""
         return self.source.read_bytes() if isinstance(self.source, Path | Stretch) else self.source
 
+    def read_frames(self) -> list[np.ndarray]:
+        """The picture, uint8 `[h, w, 3]`. Raises OSError and SampleError."""
+        return [decode(self.data())]
+
+
+class FrameSource(Protocol):
+    """Something to encode that has one frame or several, such as a video, and its name in messages."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read_frames(self) -> Sequence[np.ndarray]:
+        """The frames, uint8 `[h, w, 3]` each. Raises OSError and SampleError."""
+        ...
+
 
 class Encoder:
     """A model's forward on this rank's share of what is measured."""
@@ -77,34 +92,41 @@ class Encoder:
         """This rank's part of what all ranks have."""
         return items[self.rank.rank :: self.rank.world_size]
 
-    @torch.no_grad()
     def encode_images(self, pictures: Sequence[Picture], resizes: Sequence[str], desc: str) -> dict[str, Tensor]:
         """Normalised features of this rank's pictures after each way of resizing, float32 `[n, d]` on the CPU.
 
         Every rank has to call this. Raises UserError, on all ranks alike, when any has a picture it cannot read.
         """
+        return {name: rows[:, 0] for name, rows in self.encode_frames(pictures, 1, resizes, desc).items()}
+
+    @torch.no_grad()
+    def encode_frames(
+        self, items: Sequence[FrameSource], num_frames: int, resizes: Sequence[str], desc: str, what: str = "pictures"
+    ) -> dict[str, Tensor]:
+        """As `encode_images` for items of `num_frames` frames each: float32 `[n, num_frames, d]`."""
         transforms = {name: EvalTransform(self.image_size, name) for name in resizes}  # type: ignore[arg-type]
         rows: dict[str, list[Tensor]] = {name: [] for name in resizes}
         broken: list[str] = []
-        batches = self._cut_batches(pictures)
+        batches = self._cut_batches(items, max(1, self.batch_size // num_frames))
         with ThreadPoolExecutor(self.num_threads) as pool, bar(len(batches), desc, "batch") as progress:
             waiting = _submit(pool, batches[0], transforms) if batches else []
-            for number, batch in enumerate(batches):
+            for number in range(len(batches)):
                 prepared = [future.result() for future in waiting]
                 # The next batch is decoded while this one is encoded.
                 waiting = _submit(pool, batches[number + 1], transforms) if number + 1 < len(batches) else []
                 broken += [item for item in prepared if isinstance(item, str)]
                 for name in resizes:
-                    pixels = self._normalise([item[name] for item in prepared if not isinstance(item, str)])
-                    rows[name].append(self.forward(pixels, None).image[: len(batch)].float().cpu())
+                    frames = [frame for item in prepared if not isinstance(item, str) for frame in item[name]]
+                    features = self.forward(self._normalise(frames), None).image[: len(frames)].float().cpu()
+                    rows[name].append(features.reshape(-1, num_frames, features.shape[-1]))
                 progress.update()
-        self._require_readable(broken, desc)
+        self._require_readable(broken, desc, what)
         return {name: torch.cat(parts) for name, parts in rows.items()}
 
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str], desc: str) -> Tensor:
         """Normalised features of this rank's captions, float32 `[n, d]` on the CPU. Every rank has to call this."""
-        rows, batches = [], self._cut_batches(captions)
+        rows, batches = [], self._cut_batches(captions, self.batch_size)
         with bar(len(batches), desc, "batch") as progress:
             for batch in batches:
                 tokens = trim(tokenize(batch or [""])).to(self.device)
@@ -141,32 +163,32 @@ class Encoder:
         dist.all_gather_object(parts, rows)
         return parts
 
-    def _cut_batches(self, items: Sequence[T]) -> list[Sequence[T]]:
+    def _cut_batches(self, items: Sequence[T], size: int) -> list[Sequence[T]]:
         """This rank's batches, empty ones at the end so that every rank has as many."""
-        count = max(self._gather_objects(-(-len(items) // self.batch_size)))
-        return [items[start : start + self.batch_size] for start in range(0, count * self.batch_size, self.batch_size)]
+        count = max(self._gather_objects(-(-len(items) // size)))
+        return [items[start : start + size] for start in range(0, count * size, size)]
 
     def _normalise(self, pictures: Sequence[np.ndarray]) -> Tensor:
         if not pictures:
             return torch.zeros(1, 3, self.image_size, self.image_size, device=self.device)
         return normalise(pictures, len(pictures), self.image_size, self._tables).to(self.device)
 
-    def _require_readable(self, broken: list[str], desc: str) -> None:
+    def _require_readable(self, broken: list[str], desc: str, what: str) -> None:
         everywhere = [message for messages in self._gather_objects(broken) for message in messages]
         if everywhere:
-            raise UserError(f"{len(everywhere)} pictures of {desc} cannot be read, the first is {everywhere[0]}.")
+            raise UserError(f"{len(everywhere)} {what} of {desc} cannot be read, the first is {everywhere[0]}.")
 
 
 def _submit(
-    pool: Executor, batch: Sequence[Picture], transforms: Mapping[str, EvalTransform]
-) -> list[Future[dict[str, np.ndarray] | str]]:
-    return [pool.submit(_prepare, picture, transforms) for picture in batch]
+    pool: Executor, batch: Sequence[FrameSource], transforms: Mapping[str, EvalTransform]
+) -> list[Future[dict[str, list[np.ndarray]] | str]]:
+    return [pool.submit(_prepare, item, transforms) for item in batch]
 
 
-def _prepare(picture: Picture, transforms: Mapping[str, EvalTransform]) -> dict[str, np.ndarray] | str:
-    """The picture after each transform, uint8 `[s, s, 3]`, or why it cannot be had."""
+def _prepare(item: FrameSource, transforms: Mapping[str, EvalTransform]) -> dict[str, list[np.ndarray]] | str:
+    """The frames after each transform, uint8 `[s, s, 3]`, or why they cannot be had."""
     try:
-        pixels = decode(picture.data())
+        frames = item.read_frames()
     except (OSError, SampleError) as error:
-        return f"{picture.name} ({error})"
-    return {name: transform(pixels, _NO_DRAWS) for name, transform in transforms.items()}
+        return f"{item.name} ({error})"
+    return {name: [transform(frame, _NO_DRAWS) for frame in frames] for name, transform in transforms.items()}

@@ -164,6 +164,12 @@ def describe_hits(labels: Tensor | None, hits: Tensor, num_classes: int) -> dict
     return result | {"chance": 1 / num_classes}
 
 
+def describe_top_mean(hits: Tensor) -> dict[str, float]:
+    """The mean of top-1 and top-5 accuracy, which Kinetics is told by, of `hits` `[n, 2]`, with its 95 % interval."""
+    both = hits.mean(1)
+    return with_interval("mean_top1_top5", both.mean().item(), bootstrap_interval(both))
+
+
 def score_precision(scores: Tensor, present: Tensor) -> dict[str, float]:
     """Mean average precision of `scores` `[n, c]` over the classes that any picture has, with its 95 % interval.
 

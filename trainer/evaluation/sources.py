@@ -71,7 +71,7 @@ def read_classes(folder: Path, templates: Sequence[str], named: Mapping[str, str
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     if len(classes) < 2:
         raise UserError(f"{folder} has {len(classes)} sub-folders: zero-shot classification needs two classes or more.")
-    names = _read_class_names(folder, [path.name for path in classes], named or {})
+    names = read_class_names(folder, [path.name for path in classes], named or {})
     pictures, labels = [], []
     for label, path in enumerate(classes):
         found = sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())
@@ -117,8 +117,10 @@ def _read_tar_names(folder: Path, named: Mapping[str, str]) -> tuple[str, ...]:
     raise UserError(f"{folder} has tars but no {tars.CLASS_NAMES}: it needs the name of a class a line.")
 
 
-def _read_class_names(folder: Path, classes: list[str], named: Mapping[str, str]) -> tuple[str, ...]:
+def read_class_names(folder: Path, classes: Sequence[str], named: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Names in prompts of the classes that are called so on the disk, `named` as in `read_classes`. Raises UserError."""
     file = folder / CLASS_NAMES
+    named = named or {}
     if not file.exists():
         ours = dict(named) | dict(zip(map(str, range(len(named))), named.values(), strict=True))
         if named and len(classes) == len(named) and all(name in ours for name in classes):

@@ -101,6 +101,9 @@ def format_results(results: Results) -> str:
     precision = [row for name, by_resize in results.items() for row in _precision_rows(name, by_resize)]
     if precision:
         blocks.append("\n".join(align([["mean average precision in per cent", "resize", ""], *precision])) + "\n")
+    videos = _video_rows(results)
+    if videos:
+        blocks.append("\n".join(align(videos)) + "\n")
     retrieval = [row for name, by_resize in results.items() for row in _retrieval_rows(name, by_resize)]
     if retrieval:
         head = ["retrieval, R@1/5/10 in per cent", "resize", "image to text", "text to image"]
@@ -151,6 +154,22 @@ def _retrieval_rows(name: str, by_resize: Mapping[str, Mapping[str, float]]) -> 
         if any(ways):
             rows.append([name, resize, *(" / ".join(way) for way in ways)])
     return rows
+
+
+def _video_rows(results: Results) -> list[list[str]]:
+    """A row for each set and number of frames: top-1, top-5, and the mean of both."""
+    rows = [["videos, accuracy in per cent", "resize", "frames", "top 1", "top 5", "mean of both"]]
+    for name, by_resize in results.items():
+        for resize, measures in by_resize.items():
+            for count in [key.removeprefix("accuracy/") for key in measures if key.startswith("accuracy/")]:
+                cells = []
+                for measured in ("accuracy", "accuracy@5", "mean_top1_top5"):
+                    value = measures.get(f"{measured}/{count}")
+                    width = [measures.get(f"{measured}_{end}/{count}") for end in ("low", "high")]
+                    half = None if None in width else 50 * (width[1] - width[0])  # type: ignore[operator]
+                    cells.append(_cell(None if value is None else 100 * value, half))
+                rows.append([name, resize, count.removesuffix("_frames"), *cells])
+    return rows if len(rows) > 1 else []
 
 
 def _precision_rows(name: str, by_resize: Mapping[str, Mapping[str, float]]) -> list[list[str]]:

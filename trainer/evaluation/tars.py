@@ -3,6 +3,7 @@
 SET/classnames.txt, SET/zeroshot_classification_templates.txt   a class, and a template with {c}, a line
 SET/test/0.tar, 1.tar, …      KEY.jpg (png, webp, …) and KEY.cls, the number of its class; nshards.txt counts the tars
 SET/test/…                    KEY.npy instead of KEY.cls, a number a class that is not 0 where the picture has it
+SET/test/…                    KEY.0.jpg, KEY.1.jpg … or KEY.mp4, and KEY.cls: a video (`read_clips`)
 SET/dataset_type.txt          "retrieval" where KEY.txt stands beside the picture instead, a caption a line
 
 KEY is a member's name up to the first point, as in webdataset; what stands between it and the last suffix is free, so
@@ -14,7 +15,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -56,6 +57,15 @@ class _Beside(NamedTuple):
             raise UserError(f"{self.name} is not UTF-8 text ({error}).") from error
 
 
+class Clip(NamedTuple):
+    """A video in a tar: where its file lies, or its frames in no order, and the number of its class."""
+
+    name: str
+    video: Stretch | None
+    frames: tuple[Picture, ...]
+    label: int
+
+
 @dataclass
 class _Sample:
     """The members of one key that count."""
@@ -78,10 +88,40 @@ def is_retrieval(folder: Path) -> bool:
 def read_labels(folder: Path, num_classes: int) -> Iterator[tuple[Picture, int]]:
     """Every picture and the number of its class. Raises UserError when a number is none of `num_classes`."""
     for picture, beside in _read_samples(folder, ".cls"):
-        word = beside.decode().strip()
-        if not _NUMBER.fullmatch(word) or int(word) >= num_classes:
-            raise UserError(f"{picture.name} has class {word[:40]!r}, but {CLASS_NAMES} names {num_classes}.")
-        yield picture, int(word)
+        yield picture, _read_class(beside, picture.name, num_classes)
+
+
+def _read_class(beside: _Beside, name: str, num_classes: int) -> int:
+    word = beside.decode().strip()
+    if not _NUMBER.fullmatch(word) or int(word) >= num_classes:
+        raise UserError(f"{name} has class {word[:40]!r}, but {CLASS_NAMES} names {num_classes}.")
+    return int(word)
+
+
+def read_clips(folder: Path, num_classes: int, video_suffixes: Collection[str]) -> Iterator[Clip]:
+    """Every video and the number of its class. Raises UserError when a number is none of `num_classes`."""
+    paths = list_tars(folder)
+    _require_all(folder, paths)
+    is_empty = True
+    for path in paths:
+        for sample in _group_members(path, ".cls", PICTURE_SUFFIXES | set(video_suffixes)):
+            is_empty = False
+            yield _make_clip(sample, path, num_classes, video_suffixes)
+    if is_empty:
+        raise UserError(f"The {len(paths)} tars of {folder} hold no video with a .cls.")
+
+
+def _make_clip(sample: _Sample, path: Path, num_classes: int, video_suffixes: Collection[str]) -> Clip:
+    first = (sample.pictures or sample.texts)[0]
+    if len(sample.texts) != 1 or not sample.pictures:
+        missing = "no frames" if sample.texts else "no .cls"
+        raise UserError(f"{path}/{first.name} has {missing} beside it, or two .cls.")
+    videos = [one for one in sample.pictures if PurePosixPath(one.name.lower()).suffix in video_suffixes]
+    if videos and len(sample.pictures) > 1:
+        raise UserError(f"{path} holds {first.name} and others in one sample: leave the video or its frames.")
+    label = _read_class(_read_beside(sample.texts[0], path, ".cls"), first.name, num_classes)
+    frames = () if videos else tuple(Picture(f"{path}/{one.name}", one.place) for one in sample.pictures)
+    return Clip(f"{path}/{first.name}", videos[0].place if videos else None, frames, label)
 
 
 def has_label_sets(folder: Path) -> bool:
@@ -133,7 +173,7 @@ def _require_all(folder: Path, paths: list[Path]) -> None:
         raise UserError(f"{folder} is not whole: nshards.txt counts {wanted[:40]} tars, there are {len(paths)}.")
 
 
-def _group_members(path: Path, beside: str) -> Iterator[_Sample]:
+def _group_members(path: Path, beside: str, suffixes: Collection[str] = PICTURE_SUFFIXES) -> Iterator[_Sample]:
     """The samples of one tar in the order of their first member."""
     samples: dict[str, _Sample] = {}
     names: set[str] = set()
@@ -143,7 +183,7 @@ def _group_members(path: Path, beside: str) -> Iterator[_Sample]:
         names.add(member.name)
         place, slash, name = member.name.rpartition("/")
         stem, suffix = name.partition(".")[0], PurePosixPath(name.lower()).suffix
-        if stem and (suffix in PICTURE_SUFFIXES or suffix == beside):  # webdataset skips .hidden files too
+        if stem and (suffix in suffixes or suffix == beside):  # webdataset skips .hidden files too
             sample = samples.setdefault(place + slash + stem, _Sample())
             (sample.texts if suffix == beside else sample.pictures).append(member)
     yield from samples.values()
@@ -159,10 +199,14 @@ def _pair(sample: _Sample, path: Path, beside: str) -> tuple[Picture, _Beside]:
             raise UserError(f"{path}/{others[0].name} has {what} beside it.")
         if len(ours) > 1:
             raise UserError(f"{path} holds {ours[0].name} and {ours[1].name} in one sample: leave one of them.")
-    picture, text = sample.pictures[0], sample.texts[0]
+    picture = sample.pictures[0]
+    return Picture(f"{path}/{picture.name}", picture.place), _read_beside(sample.texts[0], path, beside)
+
+
+def _read_beside(text: _Member, path: Path, beside: str) -> _Beside:
     if text.place.size > MAX_TEXT_BYTES:
         raise UserError(f"{path}/{text.name} has {text.place.size:,} bytes, which is no {beside} of one picture.")
-    return Picture(f"{path}/{picture.name}", picture.place), _Beside(f"{path}/{text.name}", text.place.read_bytes())
+    return _Beside(f"{path}/{text.name}", text.place.read_bytes())
 
 
 def _list_members(path: Path) -> Iterator[_Member]:
