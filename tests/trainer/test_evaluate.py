@@ -15,7 +15,7 @@ from curation.errors import UserError
 from curation.schema import ROOT_FORMAT
 from curation.storage import Root
 from tests.support import small_root
-from tests.support.trainer import evaluation_set
+from tests.support.trainer import evaluation_set, video_sets
 from tests.support.trainer.ranks import run_ranks
 from trainer import evaluate, models
 from trainer.data import EvalTransform, preprocess, tokenizer
@@ -71,7 +71,10 @@ def measured(checkpoint: Path, classes: Path, *overrides: str) -> evaluate.Resul
 
 def write_more_sets(classes: Path, folder: Path) -> list[str]:
     """Sets of every other kind, as overrides."""
-    return [f"eval.paper_sets={evaluation_set.write_label_sets(classes, folder / 'sets')}"]
+    return [
+        f"eval.paper_sets={evaluation_set.write_label_sets(classes, folder / 'sets')}",
+        f"eval.videos.moves={video_sets.write_folders(folder / 'videos')}",
+    ]
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
@@ -91,7 +94,7 @@ def test_several_ranks_measure_the_same(
     run_ranks(num_ranks, target, overrides=[f"zero.stage={stage}", *more], **arguments)
     document = json.loads((tmp_path / "out.json").read_text())
     assert_as_by_hand(document["sets"], checkpoint, classes)
-    assert document["templates"] == {"VOC2007": "ours", "colours": "ours"}
+    assert document["templates"] == {"VOC2007": "ours", "colours": "ours", "moves": "ours"}
     alone = measured(checkpoint, classes, *more)
     assert document["sets"].keys() == alone.keys()
     for name, by_resize in alone.items():
@@ -148,6 +151,31 @@ def test_a_set_of_the_papers_table_has_its_average_precision(checkpoint: Path, c
     hits = [present[number, guess] for number, guess in enumerate(values.argmax(1).tolist())]
     assert found["crop"]["accuracy"] == pytest.approx(np.mean(hits))
     assert "mean average precision" in table.format_results({"VOC2007": found})
+
+
+def test_a_video_is_the_mean_of_its_frames(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    folder = video_sets.write_folders(tmp_path / "set")
+    found = measured(checkpoint, classes, f"eval.videos.moves={folder}", "eval.frames=[1, 3]")["moves"]
+    model, names = models.load(checkpoint), ("ApplyLipstick", "Archery")
+    texts = [template.replace("{}", name) for name in names for template in prompts.VIDEOS]
+    with torch.no_grad():
+        rows = F.normalize(model.encode_text(tokenizer.tokenize(texts)), dim=-1).unflatten(0, (2, -1)).mean(1)
+        for count, chosen in ((1, [5]), (3, [1, 5, 8])):
+            hits = []
+            for number in range(4):
+                encoded = [video_sets.encode_png(video_sets.make_frames(number)[frame]) for frame in chosen]
+                pixels = torch.stack([preprocess(data, EvalTransform(64, "squash")) for data in encoded])
+                mean = F.normalize(model.encode_image(pixels), dim=-1).mean(0)
+                hits.append(int((F.normalize(rows, dim=-1) @ mean).argmax()) == number // 2)
+            assert found["squash"][f"accuracy/{count}_frames"] == pytest.approx(np.mean(hits))
+    assert "videos, accuracy in per cent" in table.format_results({"moves": found})
+
+
+def test_a_video_with_a_broken_frame_is_named(checkpoint: Path, classes: Path, tmp_path: Path) -> None:
+    folder = video_sets.write_folders(tmp_path / "set")
+    (folder / "Archery" / "v2" / "0006.png").write_bytes(b"none")
+    with pytest.raises(UserError, match=r"1 videos of moves cannot be read, the first is .*v2 \(its frame .*0006\.png"):
+        measured(checkpoint, classes, f"eval.videos.moves={folder}")
 
 
 def test_a_probe_of_frozen_features_is_that_of_its_features(checkpoint: Path, classes: Path, tmp_path: Path) -> None:

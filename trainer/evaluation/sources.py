@@ -118,7 +118,7 @@ def _read_tar_names(folder: Path, named: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def read_class_names(folder: Path, classes: Sequence[str], named: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Names in prompts of the classes that are called so on the disk, `named` as in `read_classes`. Raises UserError."""
+    """Names in prompts of classes that are called so on the disk, `named` as in `read_classes`. Raises UserError."""
     file = folder / CLASS_NAMES
     named = named or {}
     if not file.exists():
