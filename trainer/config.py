@@ -287,6 +287,9 @@ class EvalConfig:
     videos: dict[str, str] = field(default_factory=dict)
     """Name → folder of videos, to classify zero-shot by the mean of `frames` frames, for each number of them."""
     frames: tuple[int, ...] = (1, 8, 16)
+    points: dict[str, str] = field(default_factory=dict)
+    """Name → folder of point clouds or meshes, to classify zero-shot by the mean of `views` rendered views."""
+    views: int = 10
     captions: dict[str, str] = field(default_factory=dict)
     """Name → file of lines "picture<tab>caption", or a folder of tars, to retrieve with any number of captions a
     picture."""
@@ -302,13 +305,14 @@ class EvalConfig:
         _require(bool(self.templates) and all("{}" in t for t in self.templates), "every template needs a {}")
         _require(bool(self.resize), "resize names no way")
         _require(bool(self.frames) and min(self.frames) > 0, f"frames are numbers above 0, not {self.frames}")
+        _require(self.views > 0, f"views must be positive, not {self.views}")
         _require(len(set(self.frames)) == len(self.frames), f"frames has a number twice: {self.frames}")
         _require(bool(self.paper_sets) or not self.paper_names, "paper_names chooses among paper_sets: name its folder")
 
     @property
     def names_any(self) -> bool:
         """Whether there is anything to measure."""
-        sets = (self.paper_sets, self.image_folders, self.videos, self.captions, self.probes)
+        sets = (self.paper_sets, self.image_folders, self.videos, self.points, self.captions, self.probes)
         return self.retrieval or any(map(bool, sets))
 
 

@@ -28,7 +28,7 @@ from trainer import config as configuration
 from trainer import launch, models, weights, zero
 from trainer.command import add_shared_arguments, log_to_stderr, run_checked
 from trainer.config import Config
-from trainer.evaluation import paper_sets, probes, prompts, scores, sources, table, videos
+from trainer.evaluation import paper_sets, points, probes, prompts, scores, sources, table, videos
 from trainer.evaluation.encoder import Encoder
 from trainer.evaluation.frames import FrameSet
 from trainer.launch import Rank
@@ -81,19 +81,14 @@ def measure(engine: Any, settings: Config, rank: Rank, device: torch.device) -> 
     module = getattr(engine, "module", engine)
     was_training = module.training
     engine.eval()
-    encoder = Encoder(
-        engine,
-        rank=rank,
-        device=device,
-        image_size=module.clip.config.vision.image_size,
-        batch_size=settings.eval.batch_size,
-        num_threads=settings.data.num_workers,
-    )
+    encoder = make_encoder(engine, settings, rank, device)
     results: Results = {}
     for name, classes in read_class_sets(settings):
         results[name] = classify(encoder, classes, settings.eval.resize, name)
     for name, clips in read_video_sets(settings):
         results[name] = classify_videos(encoder, clips, settings.eval.resize, name, settings.eval.frames)
+    for name, clouds in read_cloud_sets(settings):
+        results[name] = classify_clouds(encoder, clouds, settings.eval.resize, name, settings.eval.views)
     for name, file in settings.eval.captions.items():
         results[name] = retrieve(encoder, sources.read_captions(Path(file)), settings.eval.resize, name)
     for name, folder in settings.eval.probes.items():
@@ -107,6 +102,18 @@ def measure(engine: Any, settings: Config, rank: Rank, device: torch.device) -> 
             told = ", ".join(f"{measured} {value:.4g}" for measured, value in measures.items())
             logger.info("%s (%s): %s", name, resize, told)
     return results
+
+
+def make_encoder(engine: Any, settings: Config, rank: Rank, device: torch.device) -> Encoder:
+    """The encoder of an engine that is evaluating."""
+    return Encoder(
+        engine,
+        rank=rank,
+        device=device,
+        image_size=getattr(engine, "module", engine).clip.config.vision.image_size,
+        batch_size=settings.eval.batch_size,
+        num_threads=settings.data.num_workers,
+    )
 
 
 def classify(encoder: Encoder, classes: sources.Classes, resizes: Sequence[str], name: str) -> ByResize:
@@ -128,13 +135,23 @@ def classify_videos(
     result: ByResize = {resize: {} for resize in resizes}
     for resize in resizes:
         for count, part in zip(counts, features[resize].split(list(counts), dim=1), strict=True):
-            mine = F.normalize(part.mean(1), dim=-1)
-            own = torch.tensor(encoder.share(found.labels), dtype=torch.int64)
-            hits = encoder.gather_in_order(scores.score_classes(mine, own, rows))
-            told = scores.describe_hits(torch.tensor(found.labels), hits, len(rows))
-            told |= scores.describe_top_mean(hits)
+            told = score_accuracy(encoder, average_frames(part), found.labels, rows, with_top_mean=True)
             result[resize] |= {f"{measured}/{count}_frames": value for measured, value in told.items()}
     return result
+
+
+def classify_clouds(encoder: Encoder, found: FrameSet, resizes: Sequence[str], name: str, num_views: int) -> ByResize:
+    """Accuracy of the mean of an object's views, after each way of resizing."""
+    rows = encode_classes(encoder, found.prompts, name)
+    features = encoder.encode_frames(encoder.share(found.items), num_views, resizes, name, "point clouds")
+    return {
+        resize: score_accuracy(encoder, average_frames(views), found.labels, rows) for resize, views in features.items()
+    }
+
+
+def average_frames(frames: Tensor) -> Tensor:
+    """Normalised means `[n, d]` of normalised features of frames, `[n, f, d]`."""
+    return F.normalize(frames.mean(1), dim=-1)
 
 
 def encode_classes(encoder: Encoder, wordings: Sequence[Sequence[str]], name: str) -> Tensor:
@@ -144,11 +161,14 @@ def encode_classes(encoder: Encoder, wordings: Sequence[Sequence[str]], name: st
     return encoder.gather_in_order(rows)
 
 
-def score_accuracy(encoder: Encoder, mine: Tensor, labels: Sequence[int], rows: Tensor) -> dict[str, float]:
+def score_accuracy(
+    encoder: Encoder, mine: Tensor, labels: Sequence[int], rows: Tensor, *, with_top_mean: bool = False
+) -> dict[str, float]:
     """What `scores.describe_hits` tells, from this rank's features and the labels of all ranks' pictures."""
     own = torch.tensor(encoder.share(labels), dtype=torch.int64)
     hits = encoder.gather_in_order(scores.score_classes(mine, own, rows))
-    return scores.describe_hits(torch.tensor(labels), hits, len(rows))
+    told = scores.describe_hits(torch.tensor(labels), hits, len(rows))
+    return told | scores.describe_top_mean(hits) if with_top_mean else told
 
 
 def mark_present(classes: sources.Classes) -> Tensor:
@@ -231,15 +251,26 @@ def read_video_sets(settings: Config) -> Iterator[tuple[str, FrameSet]]:
         yield name, videos.read_videos(name, Path(folder), prompts.VIDEOS, settings.eval.frames)
 
 
+def read_cloud_sets(settings: Config) -> Iterator[tuple[str, FrameSet]]:
+    """The sets of eval.points by name. Raises UserError."""
+    for name, folder in settings.eval.points.items():
+        yield name, points.read_clouds(name, Path(folder), prompts.POINT_CLOUDS, settings.eval.views)
+
+
+def _read_all_sets(settings: Config) -> Iterator[tuple[str, sources.Classes | FrameSet]]:
+    yield from read_class_sets(settings)
+    yield from read_video_sets(settings)
+    yield from read_cloud_sets(settings)
+
+
 def describe_prompts(settings: Config) -> dict[str, str]:
     """Whose templates each set was classified with: "the set's" or "ours"."""
-    sets: list[tuple[str, sources.Classes | FrameSet]] = [*read_class_sets(settings), *read_video_sets(settings)]
-    return {name: "the set's" if one.own_prompts else "ours" for name, one in sets}
+    return {name: "the set's" if one.own_prompts else "ours" for name, one in _read_all_sets(settings)}
 
 
 def check_sets(settings: Config) -> None:
     """Read what every set consists of, with neither process group nor GPU. Raises UserError."""
-    for _ in (*read_class_sets(settings), *read_video_sets(settings)):
+    for _ in _read_all_sets(settings):
         pass
     for file in settings.eval.captions.values():
         sources.read_captions(Path(file))

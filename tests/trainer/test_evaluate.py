@@ -15,7 +15,7 @@ from curation.errors import UserError
 from curation.schema import ROOT_FORMAT
 from curation.storage import Root
 from tests.support import small_root
-from tests.support.trainer import evaluation_set, video_sets
+from tests.support.trainer import evaluation_set, point_sets, video_sets
 from tests.support.trainer.ranks import run_ranks
 from trainer import evaluate, models
 from trainer.data import EvalTransform, preprocess, tokenizer
@@ -74,6 +74,7 @@ def write_more_sets(classes: Path, folder: Path) -> list[str]:
     return [
         f"eval.paper_sets={evaluation_set.write_label_sets(classes, folder / 'sets')}",
         f"eval.videos.moves={video_sets.write_folders(folder / 'videos')}",
+        f"eval.points.solids={point_sets.write_classes(folder / 'points')}",
     ]
 
 
@@ -94,7 +95,7 @@ def test_several_ranks_measure_the_same(
     run_ranks(num_ranks, target, overrides=[f"zero.stage={stage}", *more], **arguments)
     document = json.loads((tmp_path / "out.json").read_text())
     assert_as_by_hand(document["sets"], checkpoint, classes)
-    assert document["templates"] == {"VOC2007": "ours", "colours": "ours", "moves": "ours"}
+    assert document["templates"] == {"VOC2007": "ours", "colours": "ours", "moves": "ours", "solids": "ours"}
     alone = measured(checkpoint, classes, *more)
     assert document["sets"].keys() == alone.keys()
     for name, by_resize in alone.items():

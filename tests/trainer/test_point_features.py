@@ -1,0 +1,57 @@
+"""Features of views and classes as files: those of the model, in the order of the objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.support.trainer import point_sets
+from trainer import evaluate, models, point_features
+from trainer.data import EvalTransform, tokenizer
+from trainer.data.transforms import lookup_tables, normalise
+from trainer.evaluation import points, prompts
+from trainer.launch import Rank
+
+
+def test_the_files_hold_the_models_features(checkpoint: Path, tmp_path: Path) -> None:
+    folder = point_sets.write_classes(tmp_path / "set")
+    sets = [f"eval.points.solids={folder}", "eval.views=3", "eval.batch_size=4"]
+    settings = evaluate.read_settings(None, str(checkpoint), sets)
+    device = torch.device("cpu")
+    engine = evaluate.load_frozen_model(settings, device)
+    point_features.write_features(engine, settings, Rank(), device, tmp_path / "out")
+    out = tmp_path / "out" / "solids"
+    image, text = np.load(out / "image_features.npy"), np.load(out / "text_features.npy")
+    objects = [line.split("\t") for line in (out / "objects.tsv").read_text().splitlines()]
+    assert image.shape == (6, 3, 32) and text.shape == (2, 32)
+    assert [label for _, label in objects] == ["box"] * 3 + ["pyramid"] * 3
+    model, transform = models.load(checkpoint), EvalTransform(64, "squash")
+    with torch.no_grad():
+        for row, (path, _) in zip(image, objects, strict=True):
+            views = points.PointCloud("x", Path(path), 3).read_frames()
+            pixels = normalise([transform(view, np.empty(0)) for view in views], 3, 64, lookup_tables())
+            expected = F.normalize(model.encode_image(pixels), dim=-1)
+            assert row == pytest.approx(expected.numpy(), abs=1e-5)
+        words = [template.replace("{}", "pyramid") for template in prompts.POINT_CLOUDS]
+        mean = F.normalize(model.encode_text(tokenizer.tokenize(words)), dim=-1).mean(0)
+    assert text[1] == pytest.approx(F.normalize(mean, dim=-1).numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ([], "There are no point clouds"),
+        (["--set", "eval.points.x=absent"], "There is no folder absent"),
+        (["--set", "eval.views=0"], "views must be positive"),
+    ],
+)
+def test_wrong_use_is_one_sentence(
+    more: list[str], says: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert point_features.main(["--weights", str(checkpoint), *more, "--out", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert says in told and told.count("\n") == 1
