@@ -97,7 +97,7 @@ class VideoFile:
         """About how many frames there are, without decoding any."""
         try:
             with self._open(data) as container:
-                return max(1, sum(packet.size > 0 for packet in container.demux(_find_stream(container))))
+                return max(1, sum(int(packet.size > 0) for packet in container.demux(_find_stream(container))))
         except (OSError, ValueError) as error:
             raise SampleError(_tell(error)) from error
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from curation.errors import UserError
 from trainer.evaluation import tars
-from trainer.evaluation.encoder import PICTURE_SUFFIXES, Picture
-from trainer.evaluation.frames import VIDEO_SUFFIXES, FrameSet, FrameSource, Pictures, VideoFile, import_av
+from trainer.evaluation.encoder import PICTURE_SUFFIXES, FrameSource, Picture
+from trainer.evaluation.frames import VIDEO_SUFFIXES, FrameSet, Pictures, VideoFile, import_av
 from trainer.evaluation.lines import read_lines, read_names
 from trainer.evaluation.sources import read_class_names, read_templates
 
