@@ -233,7 +233,7 @@ def _describe(stage: Stage) -> list[str]:
     )
     return [
         stage.name,
-        stage.settings.model.name,
+        stage.settings.model.sized_name,
         str(dry_run.clip_config(stage.settings, stage.settings.phases[-1]).vision.image_size),
         f"{steps[-1]['samples']:,}" if steps else "",
         f"{sum(last) / len(last):.4f}" if last else "",

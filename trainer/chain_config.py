@@ -26,6 +26,7 @@ from curation.errors import UserError
 from curation.settings import find_config, from_dict, read_toml, to_dict
 from curation.storage import fingerprint
 from trainer.config import Config, load_config
+from trainer.models.configs import SIZES
 
 SHIPPED = Path(__file__).parent / "chains"
 WEIGHTS = "model.safetensors"
@@ -109,6 +110,10 @@ class Stage:
     def content(self) -> str:
         """What decides the stage's weights, beside those it starts from, as a fingerprint."""
         values = {key: to_dict(getattr(self.settings, key)) for key in _CONTENT}
+        # Stages that were finished before a model could have other sizes stay so.
+        values["model"] = {
+            key: value for key, value in values["model"].items() if key not in SIZES or value is not None
+        }
         data = to_dict(self.settings.data) if self.settings else {}
         values["data"] = {key: value for key, value in data.items() if key not in _UNREAD_DATA}
         for path in self.inputs:
@@ -155,7 +160,7 @@ def _resolve(
         if not is_distillation:
             raise UserError(f"{file}: stage {stage.name} has a teacher_from, and its recipe no [distill]: remove it.")
         teacher = earlier[stage.teacher_from].settings
-        overrides += [f"distill.teacher={json.dumps(teacher.model.name)}"] if teacher else []
+        overrides += [f"distill.teacher={json.dumps(teacher.model.sized_name)}"] if teacher else []
     known = Stage(
         name=stage.name,
         recipe=recipe,

@@ -104,7 +104,7 @@ def choose_checkpoint(config: CheckpointConfig, folder: Path) -> Path | None:
 def require_same_run(progress: Progress, config: Config, checkpoint: Path) -> None:
     """Raise UserError when the run cannot go on from a checkpoint of that model and optimizer."""
     wanted = {
-        "model": config.model.name,
+        "model": config.model.sized_name,
         "optimizer": config.optim.name,
         "precision": config.train.precision,
         "batch_size": config.train.batch_size,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from curation.errors import UserError
 from curation.settings import apply_overrides, find_config, from_dict, read_toml
+from trainer.models.configs import spell_name
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -35,6 +36,12 @@ class ModelConfig:
     """
 
     name: str
+    depth: int | None = None
+    """Layers of the image tower, for a model that is in no table; the named model's by default, as width and heads."""
+    width: int | None = None
+    """Of the image tower; its MLP keeps its ratio."""
+    heads: int | None = None
+    """Attention heads of the image tower; without it they keep their width."""
     image_size: int | None = None
     """Pixels along a side; the model's own by default."""
     drop_path: float | None = None
@@ -51,6 +58,11 @@ class ModelConfig:
     lock_text: bool = False
 
     def __post_init__(self) -> None:
+        sizes = (self.depth, self.width, self.heads)
+        _require(bool(self.name) or not any(sizes), "depth, width and heads change a model: name it")
+        _require(
+            ":" not in self.name or not any(sizes), f"{self.name} says its sizes already: leave depth, width and heads"
+        )
         _require(not (self.lock_image and self.lock_text), "lock_image and lock_text leave no tower to train")
         for tower in ("image", "text"):
             _require(
@@ -60,6 +72,14 @@ class ModelConfig:
         _require(not (self.weights and (self.image_weights or self.text_weights)), "weights already fills both towers")
         if self.drop_path is not None:
             _require_share("drop_path", self.drop_path)
+        for size in ("depth", "width", "heads"):
+            value = getattr(self, size)
+            _require(value is None or value > 0, f"{size} must be positive, not {value}")
+
+    @property
+    def sized_name(self) -> str:
+        """The model's name with the sizes given here, as `trainer.models` takes it."""
+        return spell_name(self.name, {"depth": self.depth, "width": self.width, "heads": self.heads})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ def describe_run(settings: Config, num_gpus: int, gpu: str = "H100") -> str:
 
 def clip_config(settings: Config, phase: PhaseConfig) -> ClipConfig:
     """The model's numbers at the phase's resolution. Raises UserError when there is no such model."""
-    return models.config(settings.model.name, image_size=phase.image_size or settings.model.image_size)
+    return models.config(settings.model.sized_name, image_size=phase.image_size or settings.model.image_size)
 
 
 def teacher_config(settings: Config, image_size: int) -> ClipConfig | None:
@@ -81,7 +81,7 @@ def teacher_config(settings: Config, image_size: int) -> ClipConfig | None:
         return None
     teacher = models.config(settings.distill.teacher)
     # The teacher must give one feature a patch of the student, whatever the two patch sizes are.
-    grid = image_size // models.config(settings.model.name).vision.patch_size
+    grid = image_size // models.config(settings.model.sized_name).vision.patch_size
     return teacher.override(image_size=grid * teacher.vision.patch_size)
 
 
@@ -106,7 +106,7 @@ def train_flops(settings: Config, phase: PhaseConfig) -> int:
 
 def choose_mfu(settings: Config, gpu: str) -> tuple[float, str]:
     """The utilisation to expect, and where the figure comes from."""
-    name, recompute = settings.model.name, settings.model.grad_checkpointing
+    name, recompute = settings.model.sized_name, settings.model.grad_checkpointing
     if settings.distill is None:
         if (found := MEASURED_MFU.get((name, gpu, recompute))) is not None:
             return found, MEASURED_AT
@@ -197,7 +197,7 @@ def _describe_model(settings: Config, config: ClipConfig) -> list[str]:
     image, text = sizes.image_parameters(config), sizes.text_parameters(config)
     towers = "image tower under pre-training" if settings.distill else f"image {image:,}, text {text:,}"
     lines = [
-        f"{settings.model.name} at {config.vision.image_size} px",
+        f"{settings.model.sized_name} at {config.vision.image_size} px",
         f"parameters      {count:,} ({towers})",
         f"training state  {count * each.total / 1e9:,.1f} GB unsharded: {each.total} bytes a parameter "
         f"({each.weights} weights, {each.gradients} gradients, {each.optimizer} {settings.optim.name})",

@@ -300,7 +300,7 @@ def load_frozen_model(settings: Config, device: torch.device) -> Any:
 
 def _clip_config(settings: Config, file: WeightFile) -> Any:
     if settings.model.name:
-        return models.config(settings.model.name, image_size=settings.model.image_size)
+        return models.config(settings.model.sized_name, image_size=settings.model.image_size)
     return weights.infer_config(file).override(image_size=settings.model.image_size)
 
 

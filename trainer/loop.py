@@ -224,7 +224,7 @@ class Loop:
     def _save(self, phase: int) -> None:
         config = self.config
         progress = Progress(
-            model=config.model.name,
+            model=config.model.sized_name,
             image_size=self.image_size or 0,
             optimizer=config.optim.name,
             precision=config.train.precision,

@@ -27,7 +27,7 @@ def check_settings(settings: Config, rank: Rank) -> Path | None:
     Raises:
         UserError: for the first thing that is wrong.
     """
-    models.config(settings.model.name, image_size=settings.model.image_size)
+    models.config(settings.model.sized_name, image_size=settings.model.image_size)
     settings.train.num_micro_batches(rank.world_size)
     require_gpu_for_fp16(settings)
     _require_log_packages(settings)
@@ -67,7 +67,7 @@ def prepare_loaders(settings: Config, rank: Rank) -> MakeLoader:
     def make_loader(phase: PhaseConfig) -> Loader:
         data, train = settings.data, settings.train
         size = phase.image_size or settings.model.image_size
-        image_size = models.config(settings.model.name, image_size=size).vision.image_size
+        image_size = models.config(settings.model.sized_name, image_size=size).vision.image_size
         where = data.where if phase.where is None else phase.where
         transform = TrainTransform(image_size)
         if settings.distill:

@@ -102,3 +102,27 @@ def test_the_paper_s_chain_is_weak_to_strong() -> None:
     assert (teacher.model.name, mim.distill.teacher) == ("eva02-e-14-plus", "eva02-e-14-plus")
     assert {mim.model.name, clip.model.name, large.model.name} == {"eva-clip-18b"}
     assert (clip.model.image_size, large.model.image_size) == (None, 336)
+
+
+def test_a_teacher_of_other_sizes_is_named_with_them(tmp_path: Path) -> None:
+    text = THREE.replace('name = "teacher"', 'name = "teacher"\nset = {model = {depth = 2, width = 64}}', 1)
+    stages = load(tmp_path, text)
+    teacher, mim = stages["teacher"].settings, stages["mim"].settings
+    assert teacher and mim and mim.distill
+    assert teacher.model.sized_name == mim.distill.teacher == "debug:depth=2,width=64"
+    assert stages["mim"].content() != load(tmp_path, THREE)["mim"].content()
+
+
+def test_sizes_that_nobody_gives_leave_a_finished_stage_finished(tmp_path: Path) -> None:
+    """Records of stages from before [model] had sizes name none."""
+    from curation.settings import to_dict
+    from curation.storage import fingerprint
+
+    stage = load(tmp_path, THREE)["teacher"]
+    assert stage.settings
+    values = {key: to_dict(getattr(stage.settings, key)) for key in ("model", "train", "optim", "phases", "distill")}
+    for size in ("depth", "width", "heads"):
+        del values["model"][size]
+    data = to_dict(stage.settings.data)
+    values["data"] = {key: data[key] for key in data if key not in ("num_workers", "cache", "cache_bytes")}
+    assert stage.content() == fingerprint(values)

@@ -36,7 +36,7 @@ class Contrastive:
     def clip_config(self, image_size: int | None) -> ClipConfig:
         """The model's numbers at a resolution."""
         changes = {} if self.config.model.drop_path is None else {"vision": {"drop_path": self.config.model.drop_path}}
-        return models.config(self.config.model.name, image_size=image_size, **changes)
+        return models.config(self.config.model.sized_name, image_size=image_size, **changes)
 
     def check_files(self) -> None:
         """Raise UserError when a checkpoint that [model] names is of another model; no tensor is read."""

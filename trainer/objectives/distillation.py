@@ -68,7 +68,7 @@ class Distillation:
     def student_config(self, image_size: int | None) -> ClipConfig:
         """The student's numbers at a resolution."""
         changes = {} if self.config.model.drop_path is None else {"vision": {"drop_path": self.config.model.drop_path}}
-        return models.config(self.config.model.name, image_size=image_size, **changes)
+        return models.config(self.config.model.sized_name, image_size=image_size, **changes)
 
     def check_files(self) -> None:
         """Raise UserError for settings and files that cannot work; no tensor is read."""
