@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_query(commands)
     _add_adopt(commands)
+    _add_train_filter(commands)
     _add_export(commands)
     _add_gc(commands)
     text = "the whole way on a small web on loopback, then a trained step"
@@ -156,6 +157,18 @@ def _add_adopt(commands: Commands) -> None:
     adopt.add_argument("--root", required=True, metavar="ROOT", help="folder or URL that takes the tables")
     add_quiet(adopt)
     adopt.set_defaults(action=_adopt)
+
+
+def _add_train_filter(commands: Commands) -> None:
+    text = "train a small CLIP on the rows you trust, and score all rows by it"
+    train = commands.add_parser("train-filter", help=text, description=text)
+    add_arguments(train)
+    train.add_argument("--name", required=True, metavar="NAME", help="the model's, as in [embed.models.NAME]")
+    train.add_argument("--where", required=True, metavar="SQL", help="condition on the manifest: the rows to trust")
+    train.add_argument("--config", default="filter-small", metavar="FILE", help="of the trainer (filter-small)")
+    train.add_argument("--set-training", action="append", default=[], metavar="section.key=value", help="override it")
+    train.add_argument("--num-ranks", type=int, default=1, metavar="N", help="processes that train, one a GPU (1)")
+    train.set_defaults(action=_train_filter)
 
 
 def _add_export(commands: Commands) -> None:
@@ -241,6 +254,21 @@ def _adopt(arguments: argparse.Namespace) -> None:
     folders = [folder for pattern in arguments.folders for folder in find_folders(pattern)]
     with hold_root(root):
         adopt(root, folders, arguments.captions or "", columns)
+
+
+def _train_filter(arguments: argparse.Namespace) -> None:
+    from jobs.train_filter import run_train_filter  # it imports pyspark
+
+    run_train_filter(
+        arguments.recipe,
+        arguments.set,
+        Root(arguments.root),
+        name=arguments.name,
+        where=arguments.where,
+        config=arguments.config,
+        changes=arguments.set_training,
+        num_ranks=arguments.num_ranks,
+    )
 
 
 def _export(arguments: argparse.Namespace) -> None:

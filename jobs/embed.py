@@ -10,7 +10,7 @@ Row i of a .npy belongs to row i of the metadata. Each model has a table of its 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from curation.errors import UserError
-from curation.recipe.config import Recipe
+from curation.recipe.config import EmbedConfig, Recipe
 from curation.records import STAGE_CONFIG
 from curation.remedies import remedy
 from curation.schema import EMBEDDINGS as EMBEDDINGS_SCHEMA
@@ -49,7 +49,7 @@ from jobs.embedders import (
     load_text_embedder,
     resolve_models,
 )
-from jobs.spark.sealing import seals
+from jobs.spark.sealing import Run, seals
 from jobs.spark.tasks import map_units
 
 SMALL = 0.01
@@ -74,7 +74,14 @@ class EmbedTask:
 
 def check(recipe: Recipe, root: Root) -> None:
     """Raise UserError for a model that is unknown, damaged, or another one than the root was embedded with."""
+    check_models(recipe, root, tuple(resolve_models(recipe)))
+
+
+def check_models(recipe: Recipe, root: Root, names: Sequence[str]) -> None:
+    """As `check`, of the models called `names` alone."""
     for name, model in resolve_models(recipe).items():
+        if name not in names:
+            continue
         find_embedder(model, name_setting(name)).check(model)
         if embedded_units(root, embeddings_table(name)):
             check_same_model(root, model, name)
@@ -85,18 +92,31 @@ def name_setting(name: str) -> str:
     return f"embed.models.{name}.model" if name else "embed.model"
 
 
-@seals(EVERY_EMBEDDING, reads=("samples", "downloads"))
 def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     """Embed every downloaded unit that a model has no vectors of. Raises UserError before anything is written."""
-    check(recipe, root)
+    make_run(tuple(resolve_models(recipe)))(spark, recipe, root)
+
+
+def make_run(names: Sequence[str]) -> Run:
+    """A `run` that embeds by the models called `names` alone."""
+
+    @seals(EVERY_EMBEDDING, reads=("samples", "downloads"))
+    def run_models(spark: SparkSession, recipe: Recipe, root: Root) -> None:
+        check_models(recipe, root, names)
+        _embed_missing(spark, root, {n: m for n, m in resolve_models(recipe).items() if n in names}, recipe.embed)
+
+    return run_models
+
+
+def _embed_missing(spark: SparkSession, root: Root, models: Mapping[str, str], config: EmbedConfig) -> None:
     downloaded = root.units("downloads")
     if not downloaded:
         raise UserError(f"{root.base} has no downloads to embed: run `curate download` first.")
-    for name, model in resolve_models(recipe).items():
+    for name, model in models.items():
         table = embeddings_table(name)
         made = check_same_model(root, model, name) if embedded_units(root, table) else identify_model(model)
         root.begin_stage(metadata_folder(table), {"model": made})
-        tasks = plan_tasks(root, table, model, recipe.embed.batch_size, downloaded)
+        tasks = plan_tasks(root, table, model, config.batch_size, downloaded)
         map_units(spark, f"embed {name}".strip(), tasks, lambda task: task.run(root))
 
 

@@ -45,7 +45,7 @@ def test_parameter_count_is_the_published_one(name: str) -> None:
 
 
 def test_names_are_the_files_in_configs() -> None:
-    assert set(models.names()) == {*NUM_PARAMETERS, "debug"}
+    assert set(models.names()) == {*NUM_PARAMETERS, "debug", "filter-small"}
 
 
 def test_sizing_a_model_imports_no_torch() -> None:
