@@ -24,7 +24,7 @@ from jobs.spark.session import MAX_FAILURES, is_java_gone
 
 JAVA_END_S = 5.0
 TRACEBACK = "Traceback (most recent call last):\n"
-_END = re.compile(r"\n+(?=\tat |JVM stacktrace:|Driver stacktrace:|Caused by: )")
+_END = re.compile(r"\n+(?=\tat |JVM stacktrace:|Driver stacktrace:|Caused by: | SQLSTATE: )")
 _CHAINED = re.compile(
     r"\n\n(?:The above exception was the direct cause of|During handling of the above exception, another)"
     r"[^\n]*exception(?: occurred)?:\n\n(?=Traceback \(most recent call last\):\n)"
@@ -102,22 +102,26 @@ def describe_briefly(error: Exception) -> str:
 
 
 def raised_by_task(error: Exception) -> Exception:
-    """The UserError or OSError that a task raised, with all its lines; `error` itself when it is anything else.
+    """The UserError or OSError that a task raised, with all its lines; `error` itself when it is anything else."""
+    found = parse_raised(str(error)) if isinstance(error, Py4JJavaError | PySparkException) else None
+    return error if found is None else found
+
+
+def parse_raised(text: str) -> UserError | OSError | None:
+    """The UserError or OSError whose traceback `text` has, with all its lines; None when it is of anything else.
 
     A subclass of UserError becomes a UserError. An OSError has the errno, strerror and filename that it had in the
     task, and so is a PermissionError, FileNotFoundError … as there.
     """
-    if not isinstance(error, Py4JJavaError | PySparkException):
-        return error
-    head = _HEAD.match(_last_line_and_more(str(error)))
+    head = _HEAD.match(_last_line_and_more(text))
     if head is None:
-        return error
+        return None
     kind, message = _class(head["name"]), head["message"] or ""
     if head["name"].partition(".")[0] in STORES:
         lines = message.strip().splitlines() or [""]
         return OSError(errno.EIO, describe_store_error(head["name"].rpartition(".")[2], lines[0]))
     if kind is None:
-        return error
+        return None
     return UserError(message) if issubclass(kind, UserError) else _os_error(kind, message)
 
 

@@ -120,6 +120,7 @@ def _run_on_spark(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
     # Looking at a root, and being told of a mistake in the recipe, should not wait for pyspark.
     from jobs.spark.errors import keep_trace
     from jobs.spark.log import open_log
+    from jobs.spark.refusals import end_at_refusal
     from jobs.spark.session import session
     from jobs.spark.watch import watch_jobs
 
@@ -128,7 +129,7 @@ def _run_on_spark(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
             spark = session("curate", log)
         for stage in stages:
             watching = watch_jobs(spark, stage.name) if stage.name in DIVIDED_BY_SPARK else contextlib.nullcontext()
-            with _timed(stage), keep_trace(root, log), watching, log_stage(root, stage.name):
+            with _timed(stage), keep_trace(root, log), end_at_refusal(spark), watching, log_stage(root, stage.name):
                 stage.run(spark, recipe, root)
 
 

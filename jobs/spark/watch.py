@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -29,11 +30,27 @@ def watch_jobs(spark: SparkSession, name: str) -> Iterator[None]:
         watching.join()
 
 
+@contextlib.contextmanager
+def ignore_lost_java() -> Iterator[None]:
+    """Let a thread that asks Spark end without a word when Java has gone: the stage itself says so."""
+
+    def is_of_another_thread(record: logging.LogRecord) -> bool:
+        return record.thread != here
+
+    # Its client logs what it raises, to nobody's logger.
+    here, root = threading.get_ident(), logging.getLogger()
+    root.addFilter(is_of_another_thread)
+    try:
+        with contextlib.suppress(Py4JError, ConnectionError, AttributeError):
+            yield
+    finally:
+        root.removeFilter(is_of_another_thread)
+
+
 def _watch(spark: SparkSession, name: str, ended: threading.Event) -> None:
     shown: dict[int, tqdm[Any]] = {}
     num_steps = 0
-    # Java may be what has gone; the stage itself says so.
-    with contextlib.suppress(Py4JError, ConnectionError, AttributeError):
+    with ignore_lost_java():
         tracker = spark.sparkContext.statusTracker()
         while not ended.wait(POLL_S):
             running = {number: tracker.getStageInfo(number) for number in tracker.getActiveStageIds()}

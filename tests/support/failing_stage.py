@@ -7,13 +7,18 @@ import signal
 import sys
 import threading
 import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.storage import Root
 from curation.terminal import write_out
+from jobs.spark.slices import read_slices
 from jobs.spark.stage import Stage, run_guarded, run_loaded
 from jobs.spark.tasks import map_units
 
@@ -37,8 +42,24 @@ def run(spark: Any, _recipe: Recipe, root: Root) -> None:
     folder.mkdir()
     if way == "java":
         threading.Thread(target=_kill_java_when, args=(folder,)).start()
+    if way == "frame":
+        read_frame(spark, folder)
     found = map_units(spark, "units", [0, 1], lambda item: work(folder, way, item))
     write_out(f"{found}\n")
+
+
+def read_frame(spark: Any, folder: Path) -> None:
+    """Of twenty tasks of a frame one finds bad input, after two seconds."""
+    schema = pa.schema([("n", pa.int64())])
+
+    def read(number: int) -> Iterator[pa.RecordBatch]:
+        (folder / f"{number}-{uuid.uuid4().hex}").touch()
+        if number == 1:
+            time.sleep(2)
+            raise UserError("This slice is bad: mend it.")
+        yield pa.RecordBatch.from_pydict({"n": [number]}, schema)
+
+    read_slices(spark, list(range(20)), read, schema).repartition(3).collect()
 
 
 def _kill_java_when(folder: Path) -> None:
