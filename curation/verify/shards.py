@@ -51,9 +51,12 @@ def find_difference(root: Root, shard: str, places: Sequence[Place], sha256: str
                 before = _hash_until(f, gap, digest)
                 data, last = f.read(place.size), (place.offset, place.size)
                 digest.update(data)
-            wrong = _find_fault(place, before, data)
-            if place.offset == 0 and wrong is None and f.read(1):
-                wrong = f"the file has more than the {place.size} bytes that the table says"
+            if place.offset == 0 and is_elsewhere(shard):  # a file of its own: in a tar a header comes first
+                wrong = _compare_data(place, data)
+                if wrong is None and f.read(1):
+                    wrong = f"the file has more than the {place.size} bytes that the table says"
+            else:
+                wrong = _find_fault(place, before, data)
             if wrong:
                 return f"In {shard}, row {place.uid} at offset {place.offset}: {wrong}."
         while chunk := f.read(CHUNK_BYTES):
@@ -81,9 +84,7 @@ def _hash_until(f: BinaryIO, size: int, digest: hashlib._Hash) -> bytes:
 
 def _find_fault(place: Place, before: bytes, data: bytes) -> str | None:
     if len(data) != place.size:
-        return f"the shard ends after {len(data)} of {place.size} bytes"
-    if place.offset == 0:  # a file of its own: in a tar a header comes first
-        return _compare_sums(place, data)
+        return _compare_data(place, data)
     try:
         header = tarfile.TarInfo.frombuf(before, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
@@ -92,10 +93,12 @@ def _find_fault(place: Place, before: bytes, data: bytes) -> str | None:
         return f"the member there has {header.size} bytes, the table says {place.size}"
     if place.prefix is not None and not header.name.startswith(place.prefix):
         return f"the member there is called {header.name}"
-    return _compare_sums(place, data)
+    return _compare_data(place, data)
 
 
-def _compare_sums(place: Place, data: bytes) -> str | None:
+def _compare_data(place: Place, data: bytes) -> str | None:
+    if len(data) != place.size:
+        return f"the shard ends after {len(data)} of {place.size} bytes"
     if place.sha256 is not None and hashlib.sha256(data).hexdigest() != place.sha256:
         return f"its bytes have sha256 {hashlib.sha256(data).hexdigest()[:16]}…, the table says {place.sha256[:16]}…"
     return None
