@@ -10,8 +10,9 @@ Row i of a .npy belongs to row i of the metadata. Each model has a table of its 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from curation.tables import (
     vectors_file,
 )
 from jobs.embedders import (
+    Embedder,
     find_embedder,
     find_text_side,
     identify_model,
@@ -49,6 +51,7 @@ from jobs.embedders import (
     load_text_embedder,
     resolve_models,
 )
+from jobs.embedders._pictures import PictureEmbedder
 from jobs.spark.sealing import Run, seals
 from jobs.spark.tasks import map_units
 
@@ -63,13 +66,15 @@ class EmbedTask:
     table: str
     model: str
     batch_size: int
+    num_decoders: int
     unit: str
     is_text_alone: bool
 
     def run(self, root: Root) -> int:
         """Do it; the number of rows."""
-        embed = embed_captions if self.is_text_alone else embed_unit
-        return embed(root, self.unit, self.model, self.batch_size, self.table)
+        if self.is_text_alone:
+            return embed_captions(root, self.unit, self.model, self.batch_size, self.table)
+        return embed_unit(root, self.unit, self.model, self.batch_size, self.table, self.num_decoders)
 
 
 def check(recipe: Recipe, root: Root) -> None:
@@ -116,11 +121,11 @@ def _embed_missing(spark: SparkSession, root: Root, models: Mapping[str, str], c
         table = embeddings_table(name)
         made = check_same_model(root, model, name) if embedded_units(root, table) else identify_model(model)
         root.begin_stage(metadata_folder(table), {"model": made})
-        tasks = plan_tasks(root, table, model, config.batch_size, downloaded)
+        tasks = plan_tasks(root, table, model, config, downloaded)
         map_units(spark, f"embed {name}".strip(), tasks, lambda task: task.run(root))
 
 
-def plan_tasks(root: Root, table: str, model: str, batch_size: int, downloaded: Sequence[str]) -> list[EmbedTask]:
+def plan_tasks(root: Root, table: str, model: str, config: EmbedConfig, downloaded: Sequence[str]) -> list[EmbedTask]:
     """The tasks that are left, in the order of the units `downloaded`.
 
     Earlier versions embedded pictures alone, so that a unit may have vectors and none of its captions.
@@ -131,8 +136,16 @@ def plan_tasks(root: Root, table: str, model: str, batch_size: int, downloaded: 
     for unit in downloaded:
         lacks_texts = has_texts and texts_file(unit, table).rpartition("/")[2] not in with_texts
         if unit not in done or lacks_texts:
-            task = EmbedTask(table=table, model=model, batch_size=batch_size, unit=unit, is_text_alone=unit in done)
-            tasks.append(task)
+            tasks.append(
+                EmbedTask(
+                    table=table,
+                    model=model,
+                    batch_size=config.batch_size,
+                    num_decoders=config.num_decoders,
+                    unit=unit,
+                    is_text_alone=unit in done,
+                )
+            )
     return tasks
 
 
@@ -157,7 +170,9 @@ def check_same_model(root: Root, model: str, name: str = "") -> str:
     return made
 
 
-def embed_unit(root: Root, unit: str, model: str, batch_size: int, table: str = EMBEDDINGS) -> int:
+def embed_unit(
+    root: Root, unit: str, model: str, batch_size: int, table: str = EMBEDDINGS, num_decoders: int = 1
+) -> int:
     """Embed the ok rows of one unit in order of uid and publish them; their number.
 
     A picture that cannot be decoded gets a row of NaN, which later stages read as "no vector". Captions are embedded
@@ -167,11 +182,10 @@ def embed_unit(root: Root, unit: str, model: str, batch_size: int, table: str = 
     columns = ["uid", "status", "shard", "offset", "size", "stored_sha256"]
     found = root.read_parquet(downloads_file(unit), columns)
     rows = sorted((row for row in found.to_pylist() if row["status"] == Status.OK), key=lambda row: row["uid"])
-    vectors = np.zeros((len(rows), embedder.dim), np.float16)
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        made = embedder.embed([row["uid"] for row in batch], (read_stored_picture(root, row) for row in batch))
-        vectors[start : start + len(batch)] = to_half(made)
+    vectors, start = np.zeros((len(rows), embedder.dim), np.float16), 0
+    for made in _embed_rows(root, embedder, rows, batch_size, num_decoders):
+        vectors[start : start + len(made)] = to_half(made)
+        start += len(made)
     _publish_vectors(root, vectors_file(unit, table), vectors)
     uids = [row["uid"] for row in rows]
     if find_text_side(model) != "none":
@@ -179,6 +193,19 @@ def embed_unit(root: Root, unit: str, model: str, batch_size: int, table: str = 
     metadata = pa.table({"uid": pa.array(uids, pa.string())}, schema=EMBEDDINGS_SCHEMA)
     root.publish_parquet(metadata_file(unit, table), metadata)
     return len(rows)
+
+
+def _embed_rows(
+    root: Root, embedder: Embedder, rows: Sequence[dict[str, Any]], batch_size: int, num_decoders: int
+) -> Iterator[np.ndarray]:
+    """Vectors of the pictures of `rows`, batch after batch."""
+    if isinstance(embedder, PictureEmbedder):
+        reads = [partial(read_stored_picture, root, row) for row in rows]
+        yield from embedder.embed_ahead(reads, batch_size, num_decoders)
+        return
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        yield embedder.embed([row["uid"] for row in batch], (read_stored_picture(root, row) for row in batch))
 
 
 def embed_captions(root: Root, unit: str, model: str, batch_size: int, table: str = EMBEDDINGS) -> int:

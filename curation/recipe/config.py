@@ -184,6 +184,8 @@ class EmbedConfig:
     model: str = setting("efficientnet_lite0", content=True)
     models: dict[str, NamedModelConfig] = setting({}, content=True)
     batch_size: int = setting(32, content=False, between=(1, MAX_COUNT))
+    num_decoders: int = setting(2, content=False, between=(1, 1_000))
+    """Threads of one task that read and decode pictures while the model computes."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

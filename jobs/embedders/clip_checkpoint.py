@@ -5,13 +5,14 @@ Its calibrated cosine depends on the checkpoint and is unknown: set dedupe.min_c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from curation.errors import UserError
+from jobs.embedders._pictures import PictureEmbedder, find_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,7 @@ SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 CONFIGS = ("config.json", "open_clip_config.json")
 
 
-class ClipCheckpoint:
+class ClipCheckpoint(PictureEmbedder):
     """See `jobs.embedders.Embedder`."""
 
     reads_pictures = True
@@ -34,9 +35,11 @@ class ClipCheckpoint:
         from trainer.data.transforms import EvalTransform
         from trainer.encoders import load_encoder
 
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        encoder = load_encoder(Path(model))
+        self._device = find_device()
+        self._dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
+        encoder = load_encoder(Path(model), self._dtype)
         self._model = encoder.model.to(self._device)
+        self.image_size = encoder.image_size
         self._transform = EvalTransform(encoder.image_size)
         self._context_length = encoder.context_length
         self.dim = encoder.embed_dim
@@ -62,18 +65,27 @@ class ClipCheckpoint:
         """See `jobs.embedders.TextEmbedder.find_text_side`: a whole CLIP has a text tower."""
         return "any"
 
-    def embed(self, uids: Sequence[str], pictures: Iterable[bytes]) -> np.ndarray:
-        """See `jobs.embedders.Embedder.embed`; rows have length 1."""
+    def decode(self, picture: bytes) -> np.ndarray | None:
+        """uint8 `[s, s, 3]`, s being the model's side."""
+        from trainer.data.readers import SampleError
+        from trainer.data.transforms import decode
+
+        try:
+            return self._transform(decode(picture), np.zeros(0))
+        except SampleError:
+            return None
+
+    def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """See `PictureEmbedder.encode`; rows have length 1. What is normalised on the device costs no core."""
         import torch
 
-        from jobs.embedders._clip_pixels import decode_pictures
+        from trainer.data.transforms import MEAN, STD
 
-        batch, known = decode_pictures(pictures, self._transform)
-        vectors = np.full((len(uids), self.dim), np.nan, np.float32)
-        if known:
-            with torch.inference_mode():
-                vectors[known] = _normalise(self._model.encode_image(torch.from_numpy(batch).to(self._device)))
-        return vectors
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.stack(pixels)).to(self._device).permute(0, 3, 1, 2).float().div_(255)
+            mean, std = (torch.tensor(values, device=self._device).view(1, 3, 1, 1) for values in (MEAN, STD))
+            normalised = batch.sub_(mean).div_(std).contiguous().to(self._dtype)
+            return _normalise(self._model.encode_image(normalised))
 
     def embed_texts(self, uids: Sequence[str], texts: Sequence[str | None]) -> np.ndarray:
         """See `jobs.embedders.TextEmbedder.embed_texts`; rows have length 1."""

