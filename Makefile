@@ -24,9 +24,10 @@ test: install  ## Run the tests that take less than ten seconds each.
 	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m "not slow" tests
 
 test-slow: install  ## Run the tests that take longer, such as kills, clusters and distributed training.
-	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m slow tests
+	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m "slow and not soak" tests
 
-soak: install  ## Damage a root in a thousand seeded ways, each of which verify must name; takes minutes.
+soak: install  ## Run what takes too long for CI: all pairs of ranks, and a root damaged in a thousand ways.
+	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m soak tests
 	$(RUN) $(BIN)/python -m benchmarks.damage
 
 lint: install  ## Check style and types, and change nothing.

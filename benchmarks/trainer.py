@@ -7,7 +7,8 @@
     .venv/bin/python -m benchmarks.trainer gpu                 # on an H100 or H200, in at most eight minutes
     .venv/bin/python -m benchmarks.trainer trace               # what a step asks of a GPU, counted without one
 
-Each call adds its rows to benchmarks/results/trainer.{json,md}. Every measurement is a process of its own, the two
+Each call adds its rows to benchmarks/results/trainer.{json,md}, `gpu` to trainer_gpu.{json,md}; for a GPU's machine
+without a network see scripts/gpu_benchmark.sh. Every measurement is a process of its own, the two
 trainers' processes take turns, and both start from the same weights on the same batch: the first losses agree. Ours is
 the step of `trainer.train` through DeepSpeed on one rank; open_clip's is its model, `ClipLoss` and AdamW groups, as its
 `train_one_epoch` puts them together. Targets (issue 6): at most 0.95 of open_clip's step, data wait below 2 %.
@@ -23,7 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ import torch
 
 from benchmarks import trainer_trace
 from benchmarks.table import RESULTS, write
-from benchmarks.trainer_steps import OURS, PEER, TINY, WHOLE, Case, work
+from benchmarks.trainer_steps import KERNELS, OURS, PEER, TINY, WHOLE, Case, work
 from trainer import launch
 
 PACKAGES = ("torch", "deepspeed", "open_clip_torch", "timm")
@@ -50,7 +53,18 @@ NOTES = [
     "open_clip's step has nothing like it. `ours` is ZeRO-0, sharded as little as open_clip.",
     "peak GB is the process's highest resident memory, or the GPU's; it holds weights, gradients and both moments.",
 ]
-NO_GPU = "The GPU part has not been run: no GPU was at hand."
+NO_GPU = "The GPU part (`python -m benchmarks.trainer gpu`) has not been run: no GPU was at hand."
+GPU_COLUMNS = {key: None for key in COLUMNS if key not in ("of open_clip's", "data wait")} | {
+    "samples/s": None, "dry run GB": None, "launches": None, "kernels s": None,
+    **dict.fromkeys((*KERNELS, "elementwise")), "data wait": None,
+}  # fmt: skip
+GPU_NOTES = [
+    "bf16, open_clip's under autocast, on the same weights, pictures and captions; MFU is of the data sheet's dense "
+    "bf16. launches, kernels s and the shares of kernels by class are of one more step under torch's profiler; what "
+    "the median step takes beyond kernels s is the host that keeps the GPU waiting.",
+    "dry run GB is the estimate of `--dry-run` for the same batch on one GPU, beside what was measured as peak GB.",
+    "The row of trainer.train reads packed shards by the command itself: data wait is the loader's share of its steps.",
+]
 
 
 def main() -> None:
@@ -127,51 +141,66 @@ def started(case: Case, timeout_s: float | None = None) -> dict[str, Any]:
     environment = dict(os.environ)
     if not launch.has_gpu():
         environment |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"{case} was not done in {timeout_s:.0f} s") from error
-    if done.returncode:
-        raise RuntimeError(f"{case} ended with {done.returncode}: {done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    output = run_within(command, environment, timeout_s, str(case))
+    result: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
     sys.stderr.write(f"{case.model} {case.label}: {[round(s, 3) for s in result['seconds']]} s\n")
     return result
 
 
-def waited(steps: int = 6, batch: int = 8) -> dict[str, Any]:
-    """Train eva02-b-16 by the command on pictures of 256 px in packed shards, with one process that loads."""
+def run_within(command: list[str], environment: dict[str, str], timeout_s: float | None, what: str) -> str:
+    """What the command wrote to its standard output. Raises RuntimeError when it fails or takes too long."""
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{what} was not done in {timeout_s:.0f} s") from error
+    if done.returncode:
+        raise RuntimeError(f"{what} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout
+
+
+def waited(
+    steps: int = 6, batch: int = 8, num_workers: int = 1, model: str = "eva02-b-16", timeout_s: float | None = None
+) -> dict[str, Any]:
+    """Train a model by the command on pictures of 256 px in packed shards, with so many processes that load.
+
+    Raises:
+        RuntimeError: with the end of its output when it fails or takes too long.
+    """
+    on_gpu = launch.has_gpu()
     with tempfile.TemporaryDirectory() as folder:
-        root = packed(Path(folder, "root"))
+        root = packed(Path(folder, "root"), max(100, 2 * batch))
         sets = {
-            "model.name": "eva02-b-16", "data.root": root, "data.num_workers": 1, "train.batch_size": batch,
-            "phases.0.samples": steps * batch, "eval.retrieval": "false", "folder": f"{folder}/run",
+            "model.name": model, "data.root": root, "data.num_workers": num_workers, "train.batch_size": batch,
+            "train.precision": "bf16" if on_gpu else "fp32", "phases.0.samples": steps * batch,
+            "eval.retrieval": "false", "folder": f"{folder}/run",
         }  # fmt: skip
         command = [sys.executable, "-m", "trainer.train", "--config", "debug"]
         command += [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
-        subprocess.run(command, check=True, capture_output=True)
+        run_within(command, dict(os.environ), timeout_s, "training on packed shards")
         lines = Path(folder, "run", "metrics.jsonl").read_text().splitlines()
     # The first step waits for the loader's process to start.
-    records = [json.loads(line) for line in lines][1:]
+    records = [record for line in lines if "step_time_s" in (record := json.loads(line))][1:]
     return COLUMNS | {
-        "model": "eva02-b-16",
-        "trainer": "trainer.train, 1 loader process",
+        "model": model,
+        "trainer": f"trainer.train, {num_workers} loader process{'es' if num_workers > 1 else ''}",
         "batch": batch,
-        "device": "CPU",
+        "device": torch.cuda.get_device_name() if on_gpu else "CPU",
         "fastest s": min(record["step_time_s"] for record in records),
         "median s": statistics.median(record["step_time_s"] for record in records),
         "TFLOP/s": max(record["tflops_per_gpu"] for record in records),
+        "MFU": max((record["mfu"] for record in records if record["mfu"]), default=None),
         "peak GB": max(record["memory_gb"] for record in records),
         "data wait": statistics.median(record["data_wait_share"] for record in records),
     }
 
 
-def packed(folder: Path) -> Path:
+def packed(folder: Path, num_rows: int) -> Path:
     """A root of packed JPEGs that look like noise: the longest to decode of their size."""
     from curation.schema import ROOT_FORMAT
     from curation.storage import Root
     from tests.support import small_root
 
-    made = small_root.build(Root(str(folder)), num_rows=100)
+    made = small_root.build(Root(str(folder)), num_rows=num_rows)
     made.images = {uid: small_root.picture(number, 256, 256) for number, uid in enumerate(made.images)}
     made.root.publish_json("root.json", {"format": ROOT_FORMAT, "version": "0"})
     small_root.pack(made, sorted(made.images))
@@ -202,28 +231,48 @@ def on_gpu() -> None:
         raise SystemExit("There is no GPU: `python -m benchmarks.trainer trace` counts what a step would ask of one.")
     end = time.monotonic() + GPU_SECONDS
     for case in gpu_cases():
-        left = end - time.monotonic()
-        if left < CASE_SECONDS / 4:
-            sys.stderr.write(f"no time is left for {case.model} {case.label}\n")
-            continue
-        try:
-            row = _row(case, [started(case, min(left, CASE_SECONDS))]) | {"of open_clip's": None}
-        except RuntimeError as error:
-            sys.stderr.write(f"{error}\n")
-            continue
-        add([row])
+        write_within(end, f"{case.model} {case.label}", partial(_gpu_row, case))
+    workers = max(1, len(os.sched_getaffinity(0)) - 2)
+    write_within(end, "the loader", partial(waited, 12, 256, workers))
 
 
-def add(rows: list[dict[str, Any]]) -> str:
+def write_within(end: float, what: str, measure: Callable[..., dict[str, Any]]) -> None:
+    """Measure one row before `end` on the monotonic clock and write it; say why there is none."""
+    left = end - time.monotonic()
+    if left < CASE_SECONDS / 4:
+        sys.stderr.write(f"no time is left for {what}\n")
+        return
+    try:
+        row = measure(timeout_s=min(left, CASE_SECONDS))
+    except RuntimeError as error:
+        sys.stderr.write(f"{error}\n")
+        return
+    add([{key: row.get(key) for key in GPU_COLUMNS}], "trainer_gpu", GPU_NOTES)
+
+
+def _gpu_row(case: Case, timeout_s: float) -> dict[str, Any]:
+    result = started(case, timeout_s)
+    kernels = result["kernel_seconds"]
+    total = sum(kernels.values())
+    return _row(case, [result]) | {
+        "samples/s": case.batch / statistics.median(result["seconds"]),
+        "dry run GB": result["dry_run_gb"],
+        "launches": result["launches"],
+        "kernels s": total,
+        **{kind: seconds / total for kind, seconds in kernels.items()},
+    }
+
+
+def add(rows: list[dict[str, Any]], name: str = "trainer", notes: list[str] = NOTES) -> str:
     """Put the rows into the results, in the place of older ones of the same case; returns the readable table."""
-    file = RESULTS / "trainer.json"
+    file = RESULTS / f"{name}.json"
     before = json.loads(file.read_text())["rows"] if file.exists() else []
     keys = ("model", "trainer", "batch", "device")
     fresh = {tuple(row[key] for key in keys) for row in rows}
     kept = [row for row in before if tuple(row[key] for key in keys) not in fresh]
     rows = [*kept, *rows]
-    notes = [*NOTES, NO_GPU] if all(row["device"] == "CPU" for row in rows) else NOTES
-    return write("trainer", rows, notes, PACKAGES)
+    no_gpu = [] if (RESULTS / "trainer_gpu.json").exists() else [NO_GPU]
+    return write(name, rows, [*notes, *no_gpu], PACKAGES)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,7 +66,11 @@ def work(case: Case) -> dict[str, Any]:
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - start)
         memory = memory_gb(device)
+        kernels = profile_kernels(step, device)
         return {
+            "launches": sum(number for number, _ in kernels.values()),
+            "kernel_seconds": {kind: seconds for kind, (_, seconds) in kernels.items()},
+            "dry_run_gb": estimate_gb(case),
             "seconds": seconds[1:],
             "losses": losses,
             "flops": case_flops(case),
@@ -73,6 +78,60 @@ def work(case: Case) -> dict[str, Any]:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
             "peak_tflops": peak_tflops(device) or matmul_tflops(),
         }
+
+
+KERNELS = {
+    "products": r"gemm|nvjet|cutlass|xmma|aten::(addmm|mm|bmm|matmul|linear)$",
+    "attention": r"flash|fmha|sdpa|attention",
+    "norms": r"norm",
+    "optimizer": r"adam|multi_tensor_apply|foreach",
+    "copies": r"memcpy|memset|copy|catarray|aten::cat$",
+    "reductions": r"reduce|aten::(sum|mean|amax)$",
+}
+"""Classes of kernels by what their names contain, the first that fits; the rest is elementwise."""
+_CLASS = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in KERNELS.items()}
+_ORDER = ("attention", "products", "optimizer", "norms", "copies", "reductions")
+
+
+def classify(name: str) -> str:
+    """The class of a kernel of a GPU, or of an operator on a CPU."""
+    return next((kind for kind in _ORDER if _CLASS[kind].search(name)), "elementwise")
+
+
+def profile_kernels(step: Callable[[], Tensor], device: torch.device) -> dict[str, tuple[int, float]]:
+    """Number and seconds of one more step's kernels by class; on a CPU of its operators, without those they call."""
+    from torch.profiler import ProfilerActivity, profile
+
+    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
+        step()
+        if on_gpu:
+            torch.cuda.synchronize()
+    found: dict[str, tuple[int, float]] = {kind: (0, 0.0) for kind in (*KERNELS, "elementwise")}
+    for event in profiler.key_averages():
+        if on_gpu != (event.device_type.name == "CUDA") or not (on_gpu or event.key.startswith("aten::")):
+            continue
+        number, seconds = found[classify(event.key)]
+        micros = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        found[classify(event.key)] = (number + event.count, seconds + micros / 1e6)
+    return found
+
+
+def estimate_gb(case: Case) -> float | None:
+    """What the dry run says of the case's memory; None where it knows no such model, or no such trainer."""
+    from trainer import dry_run
+
+    if case.layers is not None or case.trainer == PEER or case.model == TINY:
+        return None
+    settings = config.load_config(
+        case.model,
+        [
+            f"train.batch_size={case.batch}", f"train.micro_batch_size={case.batch}", "train.precision=bf16",
+            f"zero.stage={case.stage}", "optim.name=adamw", f"phases.0.patch_drop={case.patch_drop}",
+            f"model.grad_checkpointing={str(case.recompute).lower()}",
+        ],
+    )  # fmt: skip
+    return dry_run.estimate_memory(settings, 1, case.stage).total / 1e9
 
 
 def batch_of(case: Case) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,29 @@ def test_more_ranks_than_the_temperature_has_elements(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("optimizer", "precision", "temperature", "saving", "restoring"),
+    [
+        ("adamw", "fp32", "learned", 3, 2),
+        ("lamb", "bf16", "learned", 2, 3),
+        ("lion", "bf16", "fixed", 1, 3),
+        ("lamb", "fp32", "fixed", 3, 1),
+    ],
+)
+def test_a_run_goes_on_at_another_number_of_ranks_at_every_stage(
+    optimizer: str, precision: str, temperature: str, saving: int, restoring: int, tmp_path: Path
+) -> None:
+    """Every stage to every other; `make soak` has all optimizers, precisions, temperatures and numbers of ranks."""
+    arguments = {
+        "folder": str(tmp_path), "precision": precision, "stages": [1, 2, 3], "optimizers": [optimizer],
+        "temperatures": [temperature],
+    }  # fmt: skip
+    run_ranks(saving, f"{WORKER}:save", **arguments)
+    run_ranks(restoring, f"{WORKER}:restore", **arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("optimizer", ["adamw", "lamb", "lion"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
