@@ -122,17 +122,8 @@ def require_same_run(progress: Progress, config: Config, checkpoint: Path) -> No
 
 def is_cut_alike(progress: Progress, config: Config, world_size: int) -> bool:
     """Whether the partitions are those of this run, or there are none, so that DeepSpeed itself reads them."""
-    same = (progress.world_size, progress.zero_stage) == (world_size, config.zero.stage)
-    return same or config.zero.stage == 0
-
-
-def require_loadable(progress: Progress, config: Config, checkpoint: Path) -> None:
-    """Raise UserError for a change of ZeRO stage that `trainer.partitions` cannot read: to or from 0."""
-    if (progress.zero_stage == 0) != (config.zero.stage == 0):
-        raise UserError(
-            f"{checkpoint} was saved at ZeRO stage {progress.zero_stage} and cannot go on at {config.zero.stage}: "
-            f"set zero.stage={progress.zero_stage}, or start from its consolidated weights with model.weights."
-        )
+    stage = config.zero.stage
+    return progress.zero_stage == stage and (stage == 0 or progress.world_size == world_size)
 
 
 class Checkpoints:

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from curation.errors import UserError
 from trainer.optim.segments import list_stretches
-from trainer.zero_files import MASTER, LossScaleState, Piece, read_pieces, read_ranks
+from trainer.zero_files import MASTER, LossScaleState, Piece, join_pieces, read_loss_scale, read_pieces, read_ranks
 
 
 def restore_partitions(engine: Any, checkpoint: Path, stage: int, world_size: int) -> None:
-    """Fill masters, moments, weights and loss scale from what `world_size` ranks saved at `stage`, 1 to 3.
+    """Fill masters, moments, weights and loss scale from what `world_size` ranks saved at `stage`.
 
     Every rank calls this. Parameters that are not trained stay as they were built.
 
@@ -32,6 +32,9 @@ def restore_partitions(engine: Any, checkpoint: Path, stage: int, world_size: in
         UserError: when a file is missing, or a parameter of the engine is in none.
     """
     wrapper, pieces = engine.optimizer, read_pieces(checkpoint, stage, world_size)
+    if hasattr(wrapper, "masters"):
+        _restore_unsharded(engine, checkpoint, pieces, read_loss_scale(checkpoint, stage, world_size))
+        return
     names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
     everything = [piece for found in pieces.values() for piece in found]
     moments = {key: None for piece in everything for key in piece.values if key != MASTER}
@@ -47,7 +50,30 @@ def restore_partitions(engine: Any, checkpoint: Path, stage: int, world_size: in
             for key, target in targets.items():
                 _fill(target.narrow(0, stretch.start, stretch.length), stretch.begin, pieces[name], key)
     _spread_weights(wrapper)
+    if stage == 0:
+        vars(wrapper.loss_scaler)["cur_scale"] = read_loss_scale(checkpoint, stage, world_size)
+        return
     _restore_loss_scale(wrapper, next(read_ranks(checkpoint, world_size)))
+
+
+def _restore_unsharded(engine: Any, checkpoint: Path, pieces: dict[str, list[Piece]], loss_scale: float | None) -> None:
+    """Join the pieces of every parameter for an engine at stage 0."""
+    shapes = {name: p.shape for name, p in engine.module.named_parameters() if p.requires_grad}
+    missing = next((name for name in shapes if name not in pieces), None)
+    if missing is not None:
+        raise UserError(f"{checkpoint} is of another model: it has no {missing}.")
+    engine.optimizer.load_state_dict(
+        {
+            "loss_scale": {"value": loss_scale or 1.0, "num_good_steps": 0},
+            "masters": {name: join_pieces(pieces[name], shape) for name, shape in shapes.items()},
+            "states": {name: _join_state(pieces[name], shape) for name, shape in shapes.items()},
+        }
+    )
+
+
+def _join_state(pieces: list[Piece], shape: torch.Size) -> dict[str, Any]:
+    moments = {key: join_pieces(pieces, shape, key) for key in pieces[0].values if key != MASTER}
+    return moments | pieces[0].others
 
 
 def fill_masters(engine: Any, readers: Mapping[str, Callable[[], Tensor]]) -> None:

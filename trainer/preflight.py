@@ -35,7 +35,6 @@ def check_settings(settings: Config, rank: Rank) -> Path | None:
     if resume:
         progress = checkpoint.read_progress(resume)
         checkpoint.require_same_run(progress, settings, resume)
-        checkpoint.require_loadable(progress, settings, resume)
     return resume
 
 

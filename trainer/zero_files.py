@@ -99,6 +99,8 @@ def read_pieces(checkpoint: Path, stage: int, world_size: int) -> dict[str, list
     Raises:
         UserError: when the file of a rank is missing, damaged, or of another kind than DeepSpeed writes.
     """
+    if stage == 0:
+        return _read_whole_pieces(checkpoint)
     pieces: dict[str, list[Piece]] = defaultdict(list)
     with _one_sentence(checkpoint):
         for rank, saved in enumerate(read_ranks(checkpoint, world_size)):
@@ -106,6 +108,31 @@ def read_pieces(checkpoint: Path, stage: int, world_size: int) -> dict[str, list
             for name, piece in cut:
                 pieces[name].append(piece)
     return dict(pieces)
+
+
+def _read_whole_pieces(checkpoint: Path) -> dict[str, list[Piece]]:
+    """Each parameter as one piece, from what `MasterWeights` saved at stage 0."""
+    with _one_sentence(checkpoint):
+        saved = next(_read_models(checkpoint))["optimizer"]
+        if "masters" not in saved:
+            raise UserError(f"{checkpoint} is of an earlier version at ZeRO stage 0: go on with zero.stage=0.")
+        return {
+            name: [_make_piece(master.flatten(), _flatten_state(saved["states"][name]), 0, 0, master.numel())]
+            for name, master in saved["masters"].items()
+        }
+
+
+def _flatten_state(state: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.flatten() if isinstance(v, Tensor) and v.dim() else v for k, v in state.items()}
+
+
+def read_loss_scale(checkpoint: Path, stage: int, world_size: int) -> float | None:
+    """The factor of fp16's losses that a checkpoint was saved with, or None where it says none. Raises UserError."""
+    with _one_sentence(checkpoint):
+        if stage == 0:
+            return float(next(_read_models(checkpoint))["optimizer"]["loss_scale"]["value"])
+        scaler = next(read_ranks(checkpoint, world_size)).get("loss_scaler")
+        return scaler.numbers.get("cur_scale") if isinstance(scaler, LossScaleState) else None
 
 
 def join_weights(checkpoint: Path, stage: int, world_size: int) -> dict[str, Tensor]:
@@ -121,7 +148,7 @@ def join_weights(checkpoint: Path, stage: int, world_size: int) -> dict[str, Ten
         models = list(_read_models(checkpoint))
         shapes = {name: shape for group in models[0]["param_shapes"] for name, shape in group.items()}
         frozen = _read_frozen(models) if stage == 3 else _read_rest(models[0], shapes)
-        return frozen | {name: _join_pieces(pieces.get(name, []), shape) for name, shape in shapes.items()}
+        return frozen | {name: join_pieces(pieces.get(name, []), shape) for name, shape in shapes.items()}
 
 
 def _read_unsharded(checkpoint: Path) -> dict[str, Tensor]:
@@ -144,10 +171,11 @@ def _read_rest(model: dict[str, Any], trained: dict[str, torch.Size]) -> dict[st
     return {name: tensor for name, tensor in model["module"].items() if name not in others}
 
 
-def _join_pieces(pieces: list[Piece], shape: torch.Size) -> Tensor:
+def join_pieces(pieces: list[Piece], shape: torch.Size, key: str = MASTER) -> Tensor:
+    """A master or moment whole, float32. Raises ValueError when a part of it is missing."""
     if not pieces or [piece.begin for piece in pieces] != [0, *(piece.end for piece in pieces[:-1])]:
         raise ValueError("a parameter is not whole")
-    return torch.cat([piece.values[MASTER].detach() for piece in pieces]).float().view(shape)
+    return torch.cat([piece.values[key].detach() for piece in pieces]).float().view(shape)
 
 
 @contextmanager

@@ -20,6 +20,17 @@ def test_more_ranks_than_the_temperature_has_elements(tmp_path: Path) -> None:
     run_ranks(2, f"{WORKER}:restore", stages=[2], **few)
 
 
+def test_a_run_goes_on_from_stage_0_at_2_and_from_3_at_0(tmp_path: Path) -> None:
+    run_ranks(2, f"{WORKER}:cross", folder=str(tmp_path), pairs=[[0, 2], [3, 0]], optimizer="adamw", precision="bf16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("optimizer", "precision"), [("lamb", "bf16"), ("lion", "fp32"), ("adamw", "fp32")])
+def test_a_run_goes_on_from_and_to_stage_0(optimizer: str, precision: str, tmp_path: Path) -> None:
+    pairs = [[0, 1], [0, 2], [0, 3], [1, 0], [2, 0], [3, 0], [0, 0]]
+    run_ranks(2, f"{WORKER}:cross", folder=str(tmp_path), pairs=pairs, optimizer=optimizer, precision=precision)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "precision", "temperature", "saving", "restoring"),

@@ -14,6 +14,7 @@ from trainer.checkpoint import Checkpoints, Progress
 from trainer.config import Config
 from trainer.launch import Rank, read_rank
 from trainer.optim.segments import list_stretches
+from trainer.partitions import gather_moment, read_master
 
 BATCH = 12
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -52,13 +53,55 @@ def restore(folder: str, stages: list[int], optimizers: list[str], temperatures:
                 found = checkpoint.find_newest(place)
                 assert found is not None
                 progress = checkpoint.read_progress(found)
-                checkpoint.require_loadable(progress, settings, found)
                 alike = checkpoint.is_cut_alike(progress, settings, rank.world_size)
                 checkpoint.restore_engine(engine, found, progress, cut_alike=alike)
                 _compare(engine, torch.load(place / "state.pt"), f"{place.name} at {stage}")
             _train_step(objective, engine, rank)
             assert all(bool(_read_weight(parameter).isfinite().all()) for parameter in engine.module.parameters())
             engine.destroy()
+
+
+def cross(folder: str, pairs: list[list[int]], optimizer: str, precision: str) -> None:
+    """For each pair of stages: save at the first, restore at the second; masters, moments and next step are equal."""
+    rank = _begin()
+    with launch.process_group(rank):
+        for first, second in pairs:
+            before = _configure(folder, first, optimizer, "learned", precision)
+            objective, engine = _build(before, rank)
+            for _ in range(2):
+                _train_step(objective, engine, rank)
+            place = Path(folder, f"from-{first}-to-{second}")
+            Checkpoints(place, before.checkpoint, rank=rank.rank, local_rank=rank.local_rank).save(
+                engine, _describe(before, rank)
+            )
+            wanted = _gather_whole(engine)
+            _train_step(objective, engine, rank)
+            wanted_next = _gather_whole(engine)
+            engine.destroy()
+            after = _configure(folder, second, optimizer, "learned", precision)
+            objective, engine = _build(after, rank)
+            found = checkpoint.find_newest(place)
+            assert found is not None
+            progress = checkpoint.read_progress(found)
+            alike = checkpoint.is_cut_alike(progress, after, rank.world_size)
+            checkpoint.restore_engine(engine, found, progress, cut_alike=alike)
+            for key, value in _gather_whole(engine).items():
+                _require_equal(value, wanted[key], f"{key} from {first} to {second}")
+            _train_step(objective, engine, rank)
+            for key, value in _gather_whole(engine).items():
+                # Gradients are rounded and added up in another order.
+                torch.testing.assert_close(value, wanted_next[key], rtol=0.05, atol=0.02, msg=f"{key}, next step")
+            engine.destroy()
+
+
+def _gather_whole(engine: Any) -> dict[str, torch.Tensor]:
+    result = {f"{key} {name}": t for key in MOMENTS for name, t in gather_moment(engine, key).items()}
+    for name, parameter in engine.module.named_parameters():
+        if parameter.requires_grad:
+            master = read_master(engine, name, parameter)
+            assert master is not None
+            result[f"fp32 {name}"] = master.clone()
+    return result
 
 
 def _begin() -> Rank:
