@@ -38,6 +38,7 @@ BINARY: dict[bytes, tuple[str, str]] = {
 }
 """How files that are no text begin → what they are, and what to do with them."""
 TEXTS: dict[Kind, str] = {"delimited": "lines of text", "urls": "URLs", "json_lines": "JSON Lines", "json": "JSON"}
+LEAST_BYTES_PER_STRAY = 20
 MAX_CUT = 3
 """Bytes of a character that the end of a head may have cut."""
 _TAR_MAGIC = slice(257, 262)
@@ -73,7 +74,7 @@ def _find_kind(head: bytes, compressed: bool) -> tuple[str, str] | None:
     if _is_text(head):
         return None
     known = next((found for magic, found in BINARY.items() if head.startswith(magic)), None)
-    if known is not None or b"\0" not in head:
+    if known is not None or b"\0" not in head or _has_stray_zeros(head):
         return known
     return "binary, of a kind that is not known here", "write its table as parquet, or its text as UTF-8"
 
@@ -84,6 +85,15 @@ def _is_text(head: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return b"\0" not in head
+
+
+def _has_stray_zeros(head: bytes) -> bool:
+    """Whether it is text with a zero or a byte of Latin-1 here and there, as crawls have them in captions.
+
+    In UTF-16 every second byte may be zero, and packed bytes are hardly UTF-8.
+    """
+    num_broken = len(head) - len(head.decode(errors="ignore").encode())
+    return (head.count(0) + num_broken) * LEAST_BYTES_PER_STRAY < len(head)
 
 
 def describe_odd_name(path: str, kind: Kind) -> str:
