@@ -18,7 +18,7 @@ def describe_failure(error: BaseException) -> str:
         return describe_os_error(error)
     if is_of_store(error):
         return f"{describe_store_error(type(error).__name__, first_line(error))}; {RESUME}."
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
         return f"There is too little memory ({first_line(error)}); {RESUME}, with more of it."
     named = f"{type(error).__name__}: {first_line(error)}" if str(error) else type(error).__name__
     return describe_unforeseen(named, save_trace(error))

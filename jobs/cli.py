@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from curation import __version__
+from curation.command import run_guarded
 from curation.errors import UserError
 from curation.progress import be_quiet
 from curation.recipe.config import load_recipe
@@ -22,7 +23,7 @@ from curation.storage import Root
 from curation.terminal import write_error, write_out
 from jobs.completion import render_completion
 from jobs.root_commands import collect_garbage, open_root, seal_root, show_status, verify_root, write_json
-from jobs.spark.stage import add_arguments, add_quiet, add_recipe_arguments, check_stages, run_guarded, run_stages
+from jobs.spark.stage import PREFIX, add_arguments, add_quiet, add_recipe_arguments, check_stages, run_stages
 from jobs.stages import STAGES, load_stages, plan_stages
 
 ROOT_HELP = "folder or URL that a run has filled"
@@ -289,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not words:
         write_out(FIRST_STEPS)
         sys.exit(0)
-    sys.exit(run_guarded(lambda: _act(words)))
+    sys.exit(run_guarded(lambda: _act(words), PREFIX))
 
 
 def _act(words: list[str]) -> int | None:

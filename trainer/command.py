@@ -11,8 +11,8 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
-from curation.errors import UserError
-from curation.terminal import write_error, write_out
+from curation.command import run_guarded
+from curation.terminal import write_out
 from trainer import dry_run, launch
 from trainer.config import Config, load_config
 from trainer.launch import Rank
@@ -39,15 +39,14 @@ def run_training_command(prog: str, argv: Sequence[str] | None, train: Callable[
 
 
 def run_checked(rank: Rank, work: Callable[[], None]) -> int:
-    """The exit status of `work`: 0, or 2 with one sentence on stderr for what the user can put right."""
-    try:
-        work()
-    except UserError as error:
-        # Once a node: what is wrong may be wrong on one node only.
-        if rank.local_rank == 0:
-            write_error(f"{error}\n" if rank.is_first else f"{socket.gethostname()}: {error}\n")
-        return 2
-    return 0
+    """The exit status of `work`: 0, or 2 with one sentence on stderr, whatever ended it; 130 when interrupted.
+
+    What the user can put right is said once a node, as it may be wrong on one node only; anything else by every rank
+    that it ends.
+    """
+    host = "" if rank.is_first else f"{socket.gethostname()}: "
+    place = host if rank.local_rank == 0 else f"{host}rank {rank.rank}: "
+    return run_guarded(work, place, tells_refusals=rank.local_rank == 0)
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:

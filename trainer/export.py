@@ -17,8 +17,9 @@ from typing import Any
 
 from torch import Tensor
 
+from curation.command import run_guarded
 from curation.errors import UserError
-from curation.terminal import write_error, write_out
+from curation.terminal import write_out
 from trainer import checkpoint, layouts, models, weights
 from trainer.export_configs import describe_for
 from trainer.models.config import ClipConfig
@@ -106,15 +107,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=list(DTYPES), default="fp32")
     parser.add_argument("--name", help="the model, where shapes alone should not decide")
     options: Any = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         told = export_model(
             options.source, options.target, layout=options.layout, dtype=options.dtype, name=options.name
         )
-    except UserError as error:
-        write_error(f"{error}\n")
-        return 2
-    write_out(f"{told}\n")
-    return 0
+        write_out(f"{told}\n")
+
+    return run_guarded(work)
 
 
 if __name__ == "__main__":

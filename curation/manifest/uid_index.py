@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,18 +58,31 @@ def _list_sizes(root: Root, files: Sequence[str]) -> list[Sized]:
 
 
 class Segment:
-    """The filters of up to FILES_PER_SEGMENT files: uint8 `[positions, files / 8]`, mapped into memory."""
+    """The filters of up to FILES_PER_SEGMENT files: uint8 `[positions, files / 8]`, mapped into memory.
+
+    Raises ValueError for torn or foreign files.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.files: list[Sized] = [(name, size) for name, size in json.loads(path.with_suffix(".json").read_text())]
-        self.bits = np.load(path, mmap_mode="r")
+        named = json.loads(path.with_suffix(".json").read_bytes())
+        if not (isinstance(named, list) and all(map(_is_sized, named))):
+            raise ValueError("it does not say which files it is of")
+        self.files: list[Sized] = [(name, size) for name, size in named]
+        self.bits: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        is_filter = self.bits.dtype == np.uint8 and self.bits.ndim == 2 and len(self.bits)
+        if not is_filter or self.bits.shape[1] != -(-len(self.files) // 8):
+            raise ValueError("it holds no filter of its files")
 
     def files_with(self, uids: Sequence[str]) -> list[str]:
         either = np.zeros(self.bits.shape[1], np.uint8)
         for rows in _bit_positions(np.frombuffer(bytes.fromhex("".join(uids)), ">u8").reshape(-1, 2), len(self.bits)):
             either |= np.bitwise_and.reduce(self.bits[rows], axis=0)
         return [self.files[k][0] for k in np.flatnonzero(np.unpackbits(either)[: len(self.files)])]
+
+
+def _is_sized(value: Any) -> bool:
+    return isinstance(value, list) and [type(one) for one in value] == [str, int]
 
 
 def _bit_positions(halves: np.ndarray, num: int) -> np.ndarray:
@@ -95,8 +109,7 @@ def _cover_files(root: Root, files: Sequence[Sized]) -> list[Segment] | None:
         useful = []
     for segment in segments:
         if segment not in useful:
-            segment.path.unlink(missing_ok=True)
-            segment.path.with_suffix(".json").unlink(missing_ok=True)
+            _delete_segment(segment.path)
     missing = sorted(wanted - {file for segment in useful for file in segment.files})
     for start in range(0, len(missing), FILES_PER_SEGMENT):
         useful.append(_build_segment(root, folder, missing[start : start + FILES_PER_SEGMENT]))
@@ -104,9 +117,20 @@ def _cover_files(root: Root, files: Sequence[Sized]) -> list[Segment] | None:
 
 
 def _load_segments(folder: Path) -> Iterator[Segment]:
+    """The segments in `folder`; torn and foreign ones are deleted, and so made again."""
     for path in sorted(folder.glob("*.npy")):
-        with contextlib.suppress(FileNotFoundError):  # another process has just replaced it
+        try:
             yield Segment(path)
+        except FileNotFoundError:  # another process has just replaced it
+            continue
+        except (OSError, ValueError, EOFError, RecursionError):
+            _delete_segment(path)
+
+
+def _delete_segment(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _build_segment(root: Root, folder: Path, files: Sequence[Sized]) -> Segment:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curation.errors import UserError
-from curation.failures import describe_failure
+from curation.command import run_guarded
 from curation.progress import be_quiet, is_quiet
 from curation.recipe.config import Recipe, load_recipe
 from curation.root_lock import hold_root
@@ -23,8 +21,8 @@ from curation.terminal import write_error
 
 DIVIDED_BY_SPARK = ("ingest", "dedupe", "select", "pack")
 """Stages whose progress Spark knows; the others count their units themselves."""
-BROKEN_PIPE = 141
-"""What a shell shows of a program that SIGPIPE ended."""
+PREFIX = "curate: "
+"""Stands before what a command says of its end."""
 Check = Callable[[Recipe, Root], None]
 Run = Callable[[Any, Recipe, Root], None]
 RunHere = Callable[[Recipe, Root], None]
@@ -42,24 +40,6 @@ class Stage:
     """`run(spark, recipe, root)` does what is left to do. Raises UserError before anything is written."""
     run_here: RunHere | None = None
     """`run_here(recipe, root)` does the same on this machine without Spark; None where only Spark does it."""
-
-
-def run_guarded(action: Callable[[], int | None]) -> int:
-    """Exit status of `action`: its own, 2 with one sentence for an error, 130 when interrupted, 141 when unread."""
-    try:
-        return action() or 0
-    except UserError as error:
-        write_error(f"curate: {error}\n")
-        return 2
-    except BrokenPipeError:  # whoever read has had enough: `curate query … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001  # whoever runs a command is told in one sentence, whatever ended it
-        write_error(f"curate: {describe_failure(error)}\n")
-        return 2
-    except KeyboardInterrupt:
-        write_error("curate: interrupted; run the same command again to go on.\n")
-        return 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -155,4 +135,4 @@ def main(name: str, check: Check, run: Run) -> None:
     parser = argparse.ArgumentParser(prog=f"jobs/{name}.py")
     add_arguments(parser)
     arguments = parser.parse_args()
-    sys.exit(run_guarded(lambda: run_stages([Stage(name, check, run)], arguments)))
+    sys.exit(run_guarded(lambda: run_stages([Stage(name, check, run)], arguments), PREFIX))

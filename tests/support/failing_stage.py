@@ -14,12 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.command import run_guarded
 from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.storage import Root
 from curation.terminal import write_out
 from jobs.spark.slices import read_slices
-from jobs.spark.stage import Stage, run_guarded, run_loaded
+from jobs.spark.stage import PREFIX, Stage, run_loaded
 from jobs.spark.tasks import map_units
 
 
@@ -74,4 +75,4 @@ if __name__ == "__main__":
     opened = Root(sys.argv[1])
     opened.create()
     stage = Stage("units", lambda recipe, root: None, run)
-    sys.exit(run_guarded(lambda: run_loaded([stage], Recipe(), opened)))
+    sys.exit(run_guarded(lambda: run_loaded([stage], Recipe(), opened), PREFIX))

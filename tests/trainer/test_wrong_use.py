@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from curation.schema import ROOT_FORMAT
 from curation.storage import Root
 from tests.support import small_root
-from trainer import launch, models, train, weights
+from trainer import chain, distill, evaluate, export, launch, models, train, weights
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +90,55 @@ def test_only_the_first_rank_of_a_node_speaks(
         monkeypatch.setenv(name, value)
     assert train.main(["--config", "debug", "--set", "model.name=x"]) == 2
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("rank", ["0", "3"])
+@pytest.mark.parametrize(
+    ("raised", "status", "words"),
+    [
+        (
+            ValueError("nobody foresaw it\nin two lines"),
+            2,
+            r"should not have happened \(ValueError: nobody foresaw",
+        ),
+        (OSError(28, "No space left on device", "/scratch/x"), 2, r"No space left on device \(/scratch/x\)"),
+        (MemoryError(), 2, "There is too little memory"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again"),
+    ],
+)
+def test_whatever_ends_a_command_is_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    rank: str,
+    raised: BaseException,
+    status: int,
+    words: str,
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", "4")):
+        monkeypatch.setenv(name, value)
+
+    def end(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("trainer.command.load_config", end)
+    monkeypatch.setattr("trainer.export.export_model", end)
+    monkeypatch.setattr("trainer.chain.load_chain", end)
+    monkeypatch.setattr("trainer.evaluate.read_settings", end)
+    shared = ["--config", "debug"]
+    commands = [(train, shared), (distill, shared), (chain, shared), (evaluate, shared), (export, ["a", "b"])]
+    for module, arguments in commands:
+        assert module.main(arguments) == status
+        err = capsys.readouterr().err
+        assert re.search(words, err) and err.count("\n") == 1
+        if module is not export and rank == "3":
+            assert re.match(r"\S+: rank 3: ", err)
+        if isinstance(raised, ValueError):
+            (trace,) = tmp_path.glob("clip-curation-*.log")
+            assert str(trace) in err and "in two lines" in trace.read_text()
+            trace.unlink()
 
 
 def test_a_batch_that_does_not_divide_over_the_ranks(

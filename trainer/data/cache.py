@@ -65,12 +65,12 @@ class BlockCache:
         self, block: int, members: np.ndarray, fetch: Callable[[np.ndarray], list[bytes | Error]]
     ) -> list[memoryview | Error]:
         path = self.folder / f"{block}.block"
-        kept = _read_file(path)
+        kept = _read_file(path, len(members))
         if kept is None:
             # Processes that want the same block wait for the one that fetches it.
             with open(self.folder / f"{block % 64}.lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                kept = _read_file(path)
+                kept = _read_file(path, len(members))
                 if kept is None:
                     items = fetch(members)
                     whole = [item for item in items if isinstance(item, bytes)]
@@ -94,7 +94,9 @@ class BlockCache:
         with open(Path(self.cache.folder, _USAGE), "a+b") as usage:
             fcntl.flock(usage, fcntl.LOCK_EX)
             usage.seek(0)
-            total = int(usage.read() or 0) + num_bytes
+            noted = usage.read() or b"0"
+            # What is torn is counted anew.
+            total = (int(noted) if noted.isdigit() else self._evict(self.cache.max_bytes)) + num_bytes
             if total > self.cache.max_bytes:
                 total = self._evict(int(self.cache.max_bytes * EVICT_TO) - num_bytes) + num_bytes
             usage.truncate(0)
@@ -118,13 +120,18 @@ class BlockCache:
         return left
 
 
-def _read_file(path: Path) -> list[memoryview] | None:
+def _read_file(path: Path, num_items: int) -> list[memoryview] | None:
+    """The items of a block, None when there is no such file or it is torn, or of another number of items."""
     try:
         content = memoryview(path.read_bytes())
         os.utime(path)
     except FileNotFoundError:
         return None
-    (count,) = struct.unpack_from("<I", content)
-    sizes = np.array(struct.unpack_from(f"<{count}I", content, 4), np.int64)
-    stops = np.cumsum(sizes) + 4 * (count + 1)
+    start = 4 * (num_items + 1)
+    if len(content) < start or struct.unpack_from("<I", content)[0] != num_items:
+        return None
+    sizes = np.array(struct.unpack_from(f"<{num_items}I", content, 4), np.int64)
+    stops = np.cumsum(sizes) + start
+    if len(content) != start + int(sizes.sum()):
+        return None
     return [content[stop - size : stop] for size, stop in zip(sizes.tolist(), stops.tolist(), strict=True)]

@@ -9,7 +9,7 @@ The captions file and the checksums (32 bytes a row, with `verify`) are further 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +53,21 @@ class Index:
         meta = json.loads((folder / META).read_text())
         meta |= {key: tuple(map(tuple, meta[key])) for key in ("shards", "groups")}
         self.meta = Meta(**meta | {"captions": tuple(meta["captions"])})
+
+    def is_whole(self, names: Iterable[str]) -> bool:
+        """Whether the array files of `names`, and those of the captions, are as long as the rows ask for."""
+        sizes = {name: self.meta.num_rows * dtype.itemsize for name, dtype in (COLUMNS | TEXT_COLUMNS).items()}
+        sizes["sha256"] = self.meta.num_rows * SHA256_BYTES
+        if any(self._size(name) != sizes[name] for name in names):
+            return False
+        texts = range(len(self.meta.captions))
+        if any(self._size(f"text_{k}.offset") != 8 * self.meta.num_rows for k in texts):
+            return False
+        return all(self._size(f"text_{k}") == int(self._texts[k][0][-1]) for k in texts)
+
+    def _size(self, name: str) -> int:
+        path = self.folder / f"{name}.bin"
+        return path.stat().st_size if path.exists() else -1
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Index, (self.folder,)

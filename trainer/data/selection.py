@@ -64,7 +64,8 @@ def open_index(query: Query, folder: Path | None = None) -> Index:
     tables = {name: choose_table(root, query.table) for name, root in query.roots.items()}
     target = folder / _index_name(query, tables)
     with _lock(folder / f"{target.name}.lock"):
-        if not (target / META).exists():
+        index = _open_kept(target, query)
+        if index is None:
             temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder))
             try:
                 _IndexBuilder(query, tables, temporary).build()
@@ -72,10 +73,20 @@ def open_index(query: Query, folder: Path | None = None) -> Index:
                 temporary.rename(target)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+            index = Index(target)
         os.utime(target / META)
-        index = Index(target)
     _remove_old(folder)
     return index
+
+
+def _open_kept(folder: Path, query: Query) -> Index | None:
+    """The index in `folder`; None when there is none, or torn or foreign files stand in its place."""
+    try:
+        index = Index(folder)
+        names = [*COLUMNS, *([] if index.meta.captions else TEXT_COLUMNS), *(["sha256"] if query.verify else [])]
+        return index if index.is_whole(names) else None
+    except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return None
 
 
 def choose_table(root: Root, table: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from curation.manifest import manifest as manifest_module
@@ -78,3 +80,34 @@ def test_without_a_cache_folder_every_file_is_asked(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
     uid = next(iter(many))
     assert Manifest(root).query("select status from manifest where uid = ?", [uid]).fetchall() == [("http_0",)]
+
+
+def _foreign_filter(path: Path) -> None:
+    with open(path, "wb") as f:
+        np.save(f, np.zeros((3, 1), np.int64))
+
+
+TORN: dict[str, Callable[[Path], object]] = {
+    "empty filter": lambda path: path.write_bytes(b""),
+    "half a filter": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "no filter": lambda path: path.write_bytes(b"\x80\x04junk"),
+    "a filter of something else": _foreign_filter,
+    "torn names": lambda path: path.with_suffix(".json").write_bytes(b'[["samples/'),
+    "other names": lambda path: path.with_suffix(".json").write_bytes(b'{"a": 1}'),
+    "names that are numbers": lambda path: path.with_suffix(".json").write_bytes(b"[[1, 2]]"),
+    "nested names": lambda path: path.with_suffix(".json").write_bytes(b"[" * 200_000),
+    "no names": lambda path: path.with_suffix(".json").unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("way", TORN)
+def test_torn_and_foreign_files_of_the_cache_are_made_again(
+    root: Root, many: dict[str, str], tmp_path: Path, way: str
+) -> None:
+    uid = next(iter(many))
+    ask = "select status from downloads where uid = ?"
+    Manifest(root).query(ask, [uid])
+    for path in sorted((tmp_path / "cache-home").rglob("uids/*/*.npy")):
+        TORN[way](path)
+    assert Manifest(root).query(ask, [uid]).fetchall() == [("http_0",)]

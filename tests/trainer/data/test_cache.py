@@ -86,3 +86,25 @@ def test_a_block_larger_than_the_limit_is_not_kept(tmp_path: Path) -> None:
 def test_a_cache_of_nothing(options: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="A cache needs positive"):
         Cache(folder=tmp_path, **options)
+
+
+@pytest.mark.parametrize("torn", [b"", b"\x04", b"\x04\0\0\0", b"\xff" * 400, b"\x02\0\0\0" + bytes(8)])
+def test_a_torn_block_is_fetched_again(tmp_path: Path, torn: bytes) -> None:
+    store, rows = Store(), np.arange(4)
+    _cache(tmp_path).read(rows, 4, store.fetch)
+    (block,) = tmp_path.rglob("*.block")
+    whole = block.read_bytes()
+    for content in (torn, whole[:-1], whole + b"x"):
+        block.write_bytes(content)
+        store.fetched.clear()
+        assert [bytes(item) for item in _cache(tmp_path).read(rows, 4, store.fetch)] == [*map(Store.content, range(4))]  # type: ignore[arg-type]
+        assert store.fetched == [0, 1, 2, 3] and block.read_bytes() == whole
+
+
+@pytest.mark.parametrize("torn", [b"\xff", b"-7", b"1e9", b"12 34"])
+def test_a_torn_account_is_counted_anew(tmp_path: Path, torn: bytes) -> None:
+    store = Store()
+    _cache(tmp_path).read(np.arange(4), 8, store.fetch)
+    (tmp_path / "usage").write_bytes(torn)
+    _cache(tmp_path).read(np.arange(4, 8), 8, store.fetch)
+    assert int((tmp_path / "usage").read_bytes()) == sum(path.stat().st_size for path in tmp_path.rglob("*.block"))

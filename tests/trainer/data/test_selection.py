@@ -68,6 +68,24 @@ def test_a_table_with_another_bit_is_named(tmp_path: Path, place: str, table: st
         Loader(root, where="source = 'coyo'", table=table, batch_size=4, transform=None, tokenizer=None)
 
 
+@pytest.mark.parametrize(("captions", "verify"), [((), False), ((), True), (("caption",), False)])
+def test_torn_and_foreign_files_of_an_index_are_made_again(
+    packed: Packed, tmp_path: Path, captions: tuple[str, ...], verify: bool
+) -> None:
+    query = Query(roots={"r": packed.root}, captions=captions, verify=verify)
+    folder = open_index(query, tmp_path).folder
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name, content in whole.items():
+        for torn in (b"", content[:-1], content + b"x", b"[1]", b'{"num_rows": "many"}', None):
+            if name != META and torn in (content, b"[1]"):
+                continue
+            (folder / name).unlink()
+            if torn is not None:
+                (folder / name).write_bytes(torn)
+            open_index(query, tmp_path)
+            assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole, (name, torn)
+
+
 def test_an_index_over_raw_shards_sees_a_later_round(tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
     root.create()
