@@ -31,7 +31,7 @@ from benchmarks import dedupe_hashes, dedupe_photographs
 from benchmarks.dedupe_spark import in_spark
 from benchmarks.semdedup import semdedup
 from benchmarks.table import RESULTS, write
-from curation.duplicates import blocks, clustering, inside
+from curation.duplicates import blocks, clustering
 from curation.duplicates.blocks import SearchSettings
 from curation.duplicates.clustering import Clustering, num_centroids_for
 from curation.duplicates.vectors import find_near_pairs
@@ -163,11 +163,11 @@ def _count_pairs() -> Iterator[list[int]]:
     """Collects the numbers of cosines that the search computes, training of the clusters included."""
     count: list[int] = []
     ivf: Any = faiss.cvar  # SWIG's, without types
-    alike, kmeans, assign = blocks.are_alike, clustering._kmeans, Clustering.assign
+    compute, kmeans, assign = blocks.compute_cosines, clustering._kmeans, Clustering.assign
 
-    def counting_alike(a: np.ndarray, b: np.ndarray, min_cosine: float) -> np.ndarray:
+    def counting_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         count.append(len(a) * len(b))
-        return alike(a, b, min_cosine)
+        return compute(a, b)
 
     def counting_kmeans(sample: np.ndarray, num_centroids: int, seed: int) -> np.ndarray:
         used = min(len(sample), clustering.MAX_SAMPLES_PER_CENTROID * num_centroids)
@@ -185,8 +185,7 @@ def _count_pairs() -> Iterator[list[int]]:
         return nearest
 
     with ExitStack() as patches:
-        for place in (blocks, inside):
-            patches.enter_context(patch.object(place, "are_alike", counting_alike))
+        patches.enter_context(patch.object(blocks, "compute_cosines", counting_cosines))
         patches.enter_context(patch.object(clustering, "_kmeans", counting_kmeans))
         patches.enter_context(patch.object(Clustering, "assign", counting_assign))
         yield count

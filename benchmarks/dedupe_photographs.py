@@ -90,7 +90,7 @@ def _tiers(pictures: Pictures, members: np.ndarray) -> Table:
     left, right, _ = find_near_pairs(pictures.vectors[members], SearchSettings(min_cosine=min_cosine))
     found = {
         "exact": _unique([_equal(values[members], members) for values in (pictures.sha256, pictures.pixel_sha256)]),
-        "perceptual": _near_hashes(pictures, members, config),
+        "perceptual": find_near_hashes(pictures, members, config),
         "embedding": np.stack([members[left], members[right]], axis=1),
     }
     found["together"] = _unique(list(found.values()))
@@ -127,8 +127,7 @@ def _removals(edges: Edges, truth: Truth) -> tuple[int, int]:
 
 def _thresholds(pictures: Pictures, members: np.ndarray) -> Table:
     truth = Truth(pictures.entries, members)
-    left, right, cosine = _cosines(pictures.vectors[members], COSINES[0])
-    edges = np.stack([members[left], members[right]], axis=1)
+    edges, cosine = find_similar(pictures, members, COSINES[0])
     rows = []
     for limit in COSINES:
         taken = edges[cosine >= limit]
@@ -178,7 +177,8 @@ def _telling(pictures: Pictures, config: DedupeConfig) -> np.ndarray:
     return np.asarray((np.bitwise_count(pictures.phash) == NUM_SET_BITS) & (pictures.entropy >= config.min_entropy))
 
 
-def _near_hashes(pictures: Pictures, members: np.ndarray, config: DedupeConfig) -> Edges:
+def find_near_hashes(pictures: Pictures, members: np.ndarray, config: DedupeConfig) -> Edges:
+    """Pairs of `members` that the perceptual tier links."""
     members = members[_telling(pictures, config)[members]]
     smaller, larger, _ = find_near_values(pictures.phash[members], config.max_hamming)
     near = np.unique(np.concatenate([smaller, larger]))
@@ -208,6 +208,12 @@ def _cosines(vectors: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray,
         found.append((a + start, b, cosine[a, b]))
     left, right, cosine = (np.concatenate(column) for column in zip(*found, strict=True))
     return left, right, cosine
+
+
+def find_similar(pictures: Pictures, members: np.ndarray, limit: float) -> tuple[Edges, np.ndarray]:
+    """Pairs of `members` whose cosine is at least `limit`, all compared, and their cosines."""
+    left, right, cosine = _cosines(pictures.vectors[members], limit)
+    return np.stack([members[left], members[right]], axis=1), cosine
 
 
 def _equal(values: np.ndarray, members: np.ndarray) -> Edges:

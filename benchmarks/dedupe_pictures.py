@@ -81,6 +81,18 @@ def load(photographs: Path, folder: Path) -> Pictures:
     return Pictures(wanted, *(np.concatenate([block[name] for block in blocks]) for name in names))
 
 
+def load_blocks(photographs: Path, folder: Path) -> tuple[Pictures, list[Path]]:
+    """As `load`, of the blocks that stand by now; and the file of each picture as it was fetched."""
+    wanted = entries(photographs)
+    starts = [start for start in range(0, len(wanted), BLOCK) if _path(folder, start).exists()]
+    blocks = [np.load(_path(folder, start)) for start in starts]
+    names = ("vectors", "phash", "entropy", "sha256", "pixel_sha256")
+    known = [entry for start in starts for entry in wanted[start : start + BLOCK]]
+    numbers = [number for start in starts for number in range(start, min(start + BLOCK, len(wanted)))]
+    files = [folder / "files" / f"{number:06d}.jpg" for number in numbers]
+    return Pictures(known, *(np.concatenate([block[name] for block in blocks]) for name in names)), files
+
+
 def _path(folder: Path, start: int) -> Path:
     return folder / f"block-{start:06d}.npz"
 

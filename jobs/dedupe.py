@@ -1,11 +1,12 @@
-"""Near-duplicates of three tiers as one graph, and which row of each group is kept.
+"""Near-duplicates of four tiers as one graph, and which row of each group is kept.
 
     curate dedupe --recipe R.toml --root ROOT
     spark-submit jobs/dedupe.py --recipe R.toml --root ROOT
 
 Rows are numbered in the order of the recipe's keep rule, so the better row is the one with the smaller number. Exact
 copies are folded into their best row first. Perceptual and embedding edges between these best rows are united over all
-units and sources. A row is removed only when it has an edge to a row that is kept (jobs/duplicates/graph.py).
+units and sources. A row is removed only when it has an edge to a row that is kept (jobs/duplicates/graph.py). Of kept
+rows whose embeddings leave doubt, the pictures are compared (jobs/duplicates/verified.py).
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ from jobs.duplicates import graph
 from jobs.duplicates.arrays import remove_stale_work
 from jobs.duplicates.decontaminate import match_evaluation_sets
 from jobs.duplicates.hashes import PerceptualSearch
-from jobs.duplicates.plan import TABLE, DedupePlan, check_dedupe, describe_config, plan_dedupe
+from jobs.duplicates.plan import TABLE, DedupePlan, check_dedupe, plan_dedupe
 from jobs.duplicates.vectors import EmbeddingSearch
+from jobs.duplicates.verified import PictureVerifier
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit, materialise
 
 ROWS_PER_FILE = 1_000_000
-TIERS = ("exact", "perceptual", "embedding")
+TIERS = ("exact", "perceptual", "embedding", "verified")
 """In the order of their evidence; of two edges between the same rows the earlier tier is recorded."""
 FROM_DOWNLOADS = ("width", "height", "num_bytes", "sha256", "pixel_sha256", "phash", "entropy")
 FROM_SAMPLES = ("caption", "source", "clip_similarity", "clip_similarity_l14", "aesthetic", "punsafe", "pwatermark")
@@ -68,14 +70,14 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     try:
         rows = fold_exact_copies(number_rows(spark, root, plan), plan.config).persist(StorageLevel.DISK_ONLY)
         contaminated, set_counts = match_evaluation_sets(spark, root, plan, rows)
-        removed, rounds = decide_removed(spark, root, plan, rows, contaminated)
+        removed, found = decide_removed(spark, root, plan, rows, contaminated)
         files = write_removed(removed, root, plan.fp)
         counts = count_rows(root, plan, rows, files)
-        statistics = {**counts, "against": set_counts, "rounds": rounds}
+        statistics = {**counts, "against": set_counts, **found}
         root.publish_json(f"{TABLE}/{plan.fp}/statistics.json", statistics)
     finally:
         spark.catalog.clearCache()
-    root.publish_current(TABLE, plan.fp, files, describe_config(plan.config, plan.min_cosine), plan.inputs)
+    root.publish_current(TABLE, plan.fp, files, plan.recorded, plan.inputs)
     root.remove(plan.work)
 
 
@@ -167,14 +169,28 @@ def prepare_searches(spark: SparkSession, root: Root, plan: DedupePlan, rows: Da
 
 def decide_removed(
     spark: SparkSession, root: Root, plan: DedupePlan, rows: DataFrame, contaminated: DataFrame
-) -> tuple[DataFrame, list[dict[str, int]]]:
-    """The removed rows as the table has them: uid, kept_uid, tier, similarity, component; and counts of each round."""
+) -> tuple[DataFrame, dict[str, Any]]:
+    """The removed rows as the table has them: uid, kept_uid, tier, similarity, component; and counts of the search."""
     best = materialise(rows.where("row = best").join(contaminated.select("row"), "row", "left_anti"))
-    searches = prepare_searches(spark, root, plan, best)
-    edges, labels, rounds = graph.find_removing_edges(spark, best.select("row"), searches, plan.config.max_local_edges)
+    searches, verifier = prepare_searches(spark, root, plan, best), prepare_verifier(spark, root, plan, best)
+    edges, labels, rounds = graph.find_removing_edges(
+        spark, best.select("row"), searches, plan.config.max_local_edges, verifier
+    )
     by_picture = name_contaminated(rows, contaminated)
     by_row = name_duplicates(rows, edges, labels).join(by_picture.select("row"), "row", "left_anti")
-    return by_row.unionByName(by_picture).drop("row"), rounds
+    counts: dict[str, Any] = {"rounds": rounds}
+    if verifier is not None:
+        counts["pairs_looked_at"] = verifier.num_looks
+    return by_row.unionByName(by_picture).drop("row"), counts
+
+
+def prepare_verifier(spark: SparkSession, root: Root, plan: DedupePlan, rows: DataFrame) -> PictureVerifier | None:
+    """The second look at pairs in doubt; None where none is in doubt."""
+    if plan.doubtful is None:
+        return None
+    stored, config = rows.select("row", "uid", "unit"), plan.config
+    tier = TIERS.index("verified")
+    return PictureVerifier(spark, root, plan.units, stored, tier, config.min_correlation, config.max_doubtful)
 
 
 def name_duplicates(rows: DataFrame, edges: DataFrame, labels: DataFrame) -> DataFrame:

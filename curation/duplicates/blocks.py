@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,17 +27,22 @@ ROUNDING = 1e-6
 NO_PAIRS = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""(left int64, right int64, cosine float32) `[pairs]` each, left < right; or left = right, a row that was cut short."""
+"""(left int64, right int64, cosine float32) `[pairs]` each, left < right; or left = right, a row that was cut short.
+`SearchSettings.in_doubt` says which of them are in doubt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
     """How pairs are searched. `min_cosine` is τ.
 
-    A row remembers its `max_neighbours` best neighbours by the keep rule, in each comparison of two sets of ranks.
+    A row remembers its `max_neighbours` best neighbours by the keep rule, in each comparison of two sets of ranks. With
+    `doubtful_from`, pairs from this cosine up to `min_cosine` are in doubt; of these a row remembers its nearest
+    `max_doubtful` better ones in each comparison of two blocks.
     """
 
     min_cosine: float
+    doubtful_from: float | None = None
+    max_doubtful: int = 4
     num_centroids: int | None = None
     num_probes: int = 12
     num_passes: int = 2
@@ -49,6 +54,12 @@ class SearchSettings:
     def near_rank(self) -> int:
         """Rank up to which all rows of a cluster are compared with each other, and that rows of a huge one have."""
         return math.isqrt(self.num_probes)
+
+    def in_doubt(self, cosine: np.ndarray) -> np.ndarray:
+        """Mask of the cosines of found pairs that are in doubt, not alike."""
+        if self.doubtful_from is None:
+            return np.zeros(cosine.shape, bool)
+        return np.asarray(cosine < self.min_cosine - ROUNDING)
 
     def passes(self, num_centroids: int) -> int:
         """How many clusterings are searched: one cluster needs no second look."""
@@ -117,8 +128,9 @@ def find_pairs_with_leaders(vectors: np.ndarray, members: np.ndarray, search: Se
     """Pairs of `members` with their leaders, which resemble no member before them; all other members are cut short.
 
     As long as the leaders are kept, the keep rule needs no other pairs. The cost is members × distinct pictures.
+    No pair is in doubt: whoever resembles no leader is compared elsewhere.
     """
-    leaders = members[:0]
+    leaders, search = members[:0], replace(search, doubtful_from=None)
     for start in range(0, len(members), BLOCK):
         rows = members[start : start + BLOCK]
         block = normalise(vectors[rows])
@@ -133,9 +145,14 @@ def find_pairs_with_leaders(vectors: np.ndarray, members: np.ndarray, search: Se
         leaders = np.concatenate([leaders, rows[fresh]])
 
 
+def compute_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosines `[len(a), len(b)]` of rows of length 1."""
+    return np.asarray(a @ b.T)
+
+
 def are_alike(a: np.ndarray, b: np.ndarray, min_cosine: float) -> np.ndarray:
     """Mask `[len(a), len(b)]` of the rows of length 1 whose cosine is at least `min_cosine`."""
-    return np.asarray(a @ b.T >= min_cosine - ROUNDING)
+    return np.asarray(compute_cosines(a, b) >= min_cosine - ROUNDING)
 
 
 def _find_close(
@@ -150,19 +167,61 @@ def _find_close(
 ) -> Pairs:
     """Pairs (one of `other_rows`, a later one of `rows`) that are alike, best-ranked first, up to `remaining`.
 
-    With `others_remaining` also those whose later row is one of `other_rows`.
+    With `others_remaining` also those whose later row is one of `other_rows`. Then the pairs in doubt.
     """
-    mine, theirs = np.nonzero(are_alike(block, others, search.min_cosine))
-    if not len(mine):
-        return NO_PAIRS
+    cosines = compute_cosines(block, others)
+    mine, theirs = np.nonzero(cosines >= search.min_cosine - ROUNDING)
     a, b = rows[mine], other_rows[theirs]
     wanted = np.ones(len(mine), bool) if labels is None else labels[a] == labels[b]
     taken = take_best(mine, wanted & (b < a), remaining)
     if others_remaining is not None:
         taken |= take_best(theirs, wanted & (a < b), others_remaining)
-    mine, theirs, a, b = mine[taken], theirs[taken], a[taken], b[taken]
+    mine, theirs = mine[taken], theirs[taken]
+    if search.doubtful_from is not None:
+        places = _find_doubtful(cosines, rows, other_rows, search, labels, others_remaining is not None)
+        mine, theirs = np.concatenate([mine, places[0]]), np.concatenate([theirs, places[1]])
+    if not len(mine):
+        return NO_PAIRS
+    a, b = rows[mine], other_rows[theirs]
     cosine = np.einsum("ij,ij->i", block[mine], others[theirs])
     return np.minimum(a, b).astype(np.int64), np.maximum(a, b).astype(np.int64), cosine.clip(max=1)
+
+
+def _find_doubtful(
+    cosines: np.ndarray,
+    rows: np.ndarray,
+    other_rows: np.ndarray,
+    search: SearchSettings,
+    labels: np.ndarray | None,
+    both_ways: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places in `rows` and in `other_rows` of the pairs in doubt, of each later row its nearest `max_doubtful`.
+
+    The later row is one of `rows`; with `both_ways` it may be one of `other_rows` too.
+    """
+    assert search.doubtful_from is not None
+    doubtful = search.in_doubt(cosines) & (cosines >= search.doubtful_from - ROUNDING)
+    if not doubtful.any():
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if labels is not None:
+        doubtful &= labels[rows][:, None] == labels[other_rows]
+    later = rows[:, None] > other_rows
+    mine, theirs = _take_nearest(np.where(doubtful & later, cosines, -np.inf), search.max_doubtful)
+    if both_ways:
+        earlier = np.where(doubtful & (rows[:, None] < other_rows), cosines, -np.inf)
+        more_theirs, more_mine = _take_nearest(earlier.T, search.max_doubtful)
+        mine, theirs = np.concatenate([mine, more_mine]), np.concatenate([theirs, more_theirs])
+    return mine, theirs
+
+
+def _take_nearest(cosines: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the `count` largest values of each row of `cosines` that are finite."""
+    if cosines.shape[1] > count:
+        columns = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+    else:
+        columns = np.broadcast_to(np.arange(cosines.shape[1]), cosines.shape)
+    row, place = np.nonzero(np.isfinite(np.take_along_axis(cosines, columns, axis=1)))
+    return row, columns[row, place]
 
 
 def _report_cut_short(rows: np.ndarray) -> Pairs:

@@ -47,15 +47,17 @@ class Bin:
     pairs: tuple[Pair, ...]
     is_removed: bool
     """Whether the current setting calls these duplicates."""
+    is_doubtful: bool = False
+    """Whether a second look at the pictures decides about each pair."""
 
 
 def render_page(title: str, note: str, bins: Iterable[Bin]) -> str:
-    """HTML that stands alone: thumbnails are inside it. A red line marks where the setting cuts."""
-    parts, above = [], True
+    """HTML that stands alone: thumbnails are inside it. Red lines show where the setting cuts and doubt begins."""
+    parts, above = [], "duplicates"
     for item in bins:
-        limit = ' class="limit"' if above and not item.is_removed else ""
-        above = item.is_removed
-        verdict = "duplicates" if item.is_removed else "kept"
+        verdict = "in doubt" if item.is_doubtful else "duplicates" if item.is_removed else "kept"
+        limit = ' class="limit"' if above != verdict != "duplicates" else ""
+        above = verdict
         count = "1 pair" if item.total == 1 else f"{item.total:,} pairs"
         parts.append(f"<h2{limit}>{html.escape(item.title)}: {count}, {verdict}</h2>")
         parts.append(f'<div class="pairs">{"".join(map(_figure, item.pairs))}</div>')

@@ -1,4 +1,4 @@
-"""The limit on the neighbours that each row remembers: it remembers its best ones, and whether there were more."""
+"""Limits on the neighbours that each row remembers: its best ones and whether there were more, or its nearest ones."""
 
 from __future__ import annotations
 
@@ -19,3 +19,14 @@ def take_best(later: np.ndarray, wanted: np.ndarray, remaining: np.ndarray) -> n
     taken[pairs[place < remaining[later[pairs]]]] = True
     remaining -= counts
     return taken
+
+
+def find_nearest(left: np.ndarray, right: np.ndarray, similarity: np.ndarray, count: int) -> np.ndarray:
+    """Places of the `count` most similar pairs of each `right` row, each pair once; all arguments `[pairs]`."""
+    order = np.lexsort((left, -similarity, right))
+    left, right = left[order], right[order]
+    repeated = np.zeros(len(order), bool)
+    repeated[1:] = (left[1:] == left[:-1]) & (right[1:] == right[:-1])
+    order, right = order[~repeated], right[~repeated]
+    starts = np.searchsorted(right, right)
+    return np.asarray(order[np.arange(len(order)) - starts < count])

@@ -207,6 +207,15 @@ class DedupeConfig:
     """Perceptual hashes of pictures with less entropy (bits) are ignored: plain pictures share them by accident. Of
     4,700 photographs one lies below 4, of openclipart's drawings nine in ten."""
     min_cosine: float | None = setting(None, content=True)
+    verify_from: float | None = setting(None, content=True)
+    """Cosine from which on a pair is in doubt: it is linked when its pictures agree. None means the embedder's own
+    value where min_cosine is the embedder's too; otherwise no pair is in doubt."""
+    verify_below: float | None = setting(None, content=True)
+    """Cosine below which a pair is in doubt. None means the embedder's own value, or min_cosine."""
+    min_correlation: float = setting(0.73, content=True, between=(0.0, 1.0))
+    """Correlation of their pixels from which on the pictures of a pair in doubt agree."""
+    max_doubtful: int = setting(4, content=True, between=(1, 1_000))
+    """Pairs in doubt that are looked at of each row in one round, the nearest ones."""
     same_caption: bool = setting(False, content=True)
     """Only pictures with the same caption replace each other, as in COYO's unique (image_phash, text)."""
     against: tuple[str, ...] = setting((), content=True)
@@ -231,8 +240,10 @@ class DedupeConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.min_cosine is not None and not 0 < self.min_cosine <= 1:
-            raise ValueError(f"min_cosine must lie in (0, 1], not {self.min_cosine}")
+        for name in ("min_cosine", "verify_from", "verify_below"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f"{name} must lie in (0, 1], not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,9 @@ short are searched again, among all kept rows, and the components and the remove
 edges. When such a round finds nothing, no kept row resembles another kept row, and every removed row has an edge to a
 better row that is kept: this is the result that all edges would have given. The set of edges only grows, so this ends.
 Where nothing crowds, nothing is searched twice.
+
+Pairs in doubt are looked at last, when the rest is decided: most of them concern rows that are removed by then, and a
+second look costs a thousand times what a cosine does.
 """
 
 from __future__ import annotations
@@ -22,50 +25,80 @@ from curation.duplicates import components as local
 from jobs.duplicates import components as spread
 from jobs.spark.tasks import materialise
 
-_EDGES_DDL = "left bigint, right bigint, similarity double, cluster bigint, tier int"
+_EDGES_DDL = "left bigint, right bigint, similarity double, cluster bigint, in_doubt boolean, tier int"
 
 
 class Search(Protocol):
     """The search of one tier: `left`, `right`, `similarity` of pairs that are alike, left being the better row.
 
-    left = right is a row that was cut short, in `cluster` where the tier has such a column. Given `kept` (`row`), it
-    searches among these rows only, and of their pairs may leave out those without a row in `cut` (`row`, `cluster`).
+    left = right is a row that was cut short, in `cluster` where the tier has such a column. Pairs that are `in_doubt`,
+    where it has that one, are no edges yet. Given `kept` (`row`), it searches among these rows only, and of their pairs
+    may leave out those without a row in `cut` (`row`, `cluster`).
     """
 
     def __call__(self, kept: DataFrame | None = None, cut: DataFrame | None = None) -> DataFrame: ...
 
 
+class Verifier(Protocol):
+    """The second look at pairs in doubt (`left`, `right`, `similarity`), given the edges that remove rows by now.
+
+    Gives new edges between kept rows: `left`, `right`, `tier`, `similarity`.
+    """
+
+    def __call__(self, doubtful: DataFrame, removing: DataFrame) -> DataFrame: ...
+
+
 def find_removing_edges(
-    spark: SparkSession, rows: DataFrame, searches: Mapping[int, Search], max_local_edges: int
+    spark: SparkSession,
+    rows: DataFrame,
+    searches: Mapping[int, Search],
+    max_local_edges: int,
+    verify: Verifier | None = None,
 ) -> tuple[DataFrame, DataFrame, list[dict[str, int]]]:
     """The edges that remove their right row (`left`, `right`, `tier`, `similarity`), then `row` and `component`.
 
     `rows` (`row`) is everything that was compared, `searches` has each tier's place in the order of evidence. Also
     counts of each round: the edges known after it, and the kept rows that were searched again because they had been
-    cut short.
+    cut short. With `verify`, pairs in doubt are looked at when no search finds more.
     """
-    results = _unite_results(spark, {tier: search() for tier, search in searches.items()})
-    edges, cut, rounds = _strongest_edges(results), results.where("left = right"), list[dict[str, int]]()
+    found = _unite_results(spark, {tier: search() for tier, search in searches.items()})
+    edges, rounds = _strongest_edges(found), list[dict[str, int]]()
     num_edges = edges.count()
     while True:
         labels = materialise(label_rows(spark, edges, num_edges, max_local_edges))
         removing = materialise(select_removing_edges(edges.join(labels.withColumnRenamed("row", "left"), "left")))
-        removed = removing.select(F.col("right").alias("row"))
-        num_cut = 0
-        if not cut.isEmpty():
-            still_cut = materialise(cut.selectExpr("left as row", "cluster", "tier").join(removed, "row", "left_anti"))
-            num_cut = still_cut.select("row").distinct().count()
+        cut = _find_cut_short(found, removing)
+        num_cut = 0 if cut is None else cut.select("row").distinct().count()
         rounds.append({"edges": num_edges, "searched_again": num_cut})
-        if not num_cut:
-            return removing, labels, rounds
-        kept = materialise(rows.join(removed, "row", "left_anti"))
-        tiers = sorted(row["tier"] for row in still_cut.select("tier").distinct().collect())
-        results = _unite_results(spark, {n: searches[n](kept, still_cut.where(F.col("tier") == n)) for n in tiers})
-        more = _strongest_edges(results)
-        if not (num_more := more.count()):
+        more, num_more = edges.limit(0), 0
+        if cut is not None and num_cut:
+            again = _search_again(spark, rows, searches, removing, cut)
+            found, more = found.unionByName(again), _strongest_edges(again)
+            num_more = more.count()
+        if not num_more and verify is not None:
+            more = materialise(verify(found.where("in_doubt"), removing))
+            num_more = more.count()
+        if not num_more:
             return removing, labels, rounds
         num_edges += num_more
-        edges, cut = edges.unionByName(more), cut.unionByName(results.where("left = right"))
+        edges = edges.unionByName(more)
+
+
+def _find_cut_short(found: DataFrame, removing: DataFrame) -> DataFrame | None:
+    """`row`, `cluster`, `tier` of the kept rows that a search has cut short; None when no row was."""
+    cut = found.where("left = right").selectExpr("left as row", "cluster", "tier")
+    if cut.isEmpty():
+        return None
+    return materialise(cut.join(removing.select(F.col("right").alias("row")), "row", "left_anti"))
+
+
+def _search_again(
+    spark: SparkSession, rows: DataFrame, searches: Mapping[int, Search], removing: DataFrame, cut: DataFrame
+) -> DataFrame:
+    """What the searches that have cut rows short find among the kept rows."""
+    kept = materialise(rows.join(removing.select(F.col("right").alias("row")), "row", "left_anti"))
+    tiers = sorted(row["tier"] for row in cut.select("tier").distinct().collect())
+    return _unite_results(spark, {n: searches[n](kept, cut.where(F.col("tier") == n)) for n in tiers})
 
 
 def _unite_results(spark: SparkSession, results: Mapping[int, DataFrame]) -> DataFrame:
@@ -77,7 +110,7 @@ def _unite_results(spark: SparkSession, results: Mapping[int, DataFrame]) -> Dat
 def _strongest_edges(results: DataFrame) -> DataFrame:
     """One edge a pair: of the earliest tier, and of its similarities the largest."""
     strongest = F.min(F.struct("tier", (-F.col("similarity")).alias("distance"))).alias("e")
-    united = results.where("left < right").groupBy("left", "right").agg(strongest)
+    united = results.where("left < right and in_doubt is not true").groupBy("left", "right").agg(strongest)
     return materialise(united.selectExpr("left", "right", "e.tier", "-e.distance as similarity"))
 
 

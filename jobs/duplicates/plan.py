@@ -22,6 +22,8 @@ from jobs.embed import check_same_model
 from jobs.embedders import find_embedder, resolve_model
 
 TABLE = DUPLICATES
+_OF_DOUBTFUL = ("verify_from", "verify_below", "min_correlation", "max_doubtful")
+"""Settings that mean nothing where no pair is in doubt; versions of such runs are called as by earlier releases."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,10 @@ class DedupePlan:
     batch_size: int
     """Pictures that are embedded at once."""
     min_cosine: float | None
-    """The cosine from which on two pictures are linked; None when embeddings are not compared."""
+    """The cosine from which on two pictures are linked unless they are in doubt; None when embeddings are not compared.
+    """
+    doubtful: tuple[float, float] | None
+    """The range of cosines in which a pair is in doubt: from the first, below the second. None for no such range."""
     dim: int | None
     """Dimension of the root's vectors; None when embeddings are not compared or there are none."""
     units: list[str]
@@ -59,8 +64,23 @@ class DedupePlan:
     def search(self) -> SearchSettings:
         """Settings of the embedding tier. Only for a plan with a `min_cosine`."""
         assert self.min_cosine is not None
-        names = ("num_centroids", "num_probes", "num_passes", "max_cluster_rows", "max_neighbours", "seed")
-        return SearchSettings(min_cosine=self.min_cosine, **{name: getattr(self.config, name) for name in names})
+        names = (
+            "num_centroids",
+            "num_probes",
+            "num_passes",
+            "max_cluster_rows",
+            "max_neighbours",
+            "max_doubtful",
+            "seed",
+        )
+        doubtful_from, min_cosine = self.doubtful or (None, self.min_cosine)
+        settings = {name: getattr(self.config, name) for name in names}
+        return SearchSettings(min_cosine=min_cosine, doubtful_from=doubtful_from, **settings)
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The settings that the version records."""
+        return describe_config(self.config, self.min_cosine, self.doubtful)
 
 
 def check_dedupe(recipe: Recipe, root: Root) -> None:
@@ -71,7 +91,7 @@ def check_dedupe(recipe: Recipe, root: Root) -> None:
         units = embedded_units(root)
         if units:
             check_same_model(root, model)
-        resolve_min_cosine(config, model)
+        resolve_doubtful(config, model)
         if config.against:
             dim = check_vectors(root, units[:1]) if units else find_embedder(model).check(model)
     sets = find_evaluation_sets(_resolve_sets(recipe), config.tiers, model, dim)
@@ -86,11 +106,11 @@ def plan_dedupe(recipe: Recipe, root: Root) -> DedupePlan:
     if not units or missing:
         raise UserError(f"{root.base} has {len(missing)} units left to download: run `curate download` first.")
     tables, inputs, known = ["samples", "downloads"], dict[str, Any](), Fingerprints(root)
-    min_cosine, dim = None, None
+    min_cosine, doubtful, dim = None, None, None
     if "embedding" in config.tiers:
         check_embedded(root, units)
         made = check_same_model(root, model)
-        min_cosine = resolve_min_cosine(config, model)
+        min_cosine, doubtful = resolve_min_cosine(config, model), resolve_doubtful(config, model)
         dim = check_vectors(root, units)
         inputs[VECTORS_INPUT] = known.of_vectors(made)
         tables.append(METADATA)
@@ -100,25 +120,42 @@ def plan_dedupe(recipe: Recipe, root: Root) -> DedupePlan:
     sets = find_evaluation_sets(_resolve_sets(recipe), config.tiers, model, dim)
     _check_picture_vectors(sets, config, model, dim)
     inputs["against"] = [item.fingerprint for item in sets]
+    recorded = describe_config(config, min_cosine, doubtful)
     return DedupePlan(
         config=config,
         download=recipe.download,
         model=model,
         batch_size=recipe.embed.batch_size,
         min_cosine=min_cosine,
+        doubtful=doubtful,
         dim=dim,
         units=units,
         opt_out=lists,
         sets=sets,
         inputs=inputs,
-        is_done=known.is_current(TABLE, describe_config(config, min_cosine), inputs),
-        fp=fingerprint({"config": content_settings(config), "min_cosine": min_cosine, "inputs": inputs}),
+        is_done=known.is_current(TABLE, recorded, inputs),
+        fp=_name_version(config, min_cosine, doubtful, inputs),
     )
 
 
-def describe_config(config: DedupeConfig, min_cosine: float | None) -> dict[str, Any]:
-    """The settings that a version records."""
-    return {**content_settings(config), "min_cosine": min_cosine}
+def describe_config(
+    config: DedupeConfig, min_cosine: float | None, doubtful: tuple[float, float] | None
+) -> dict[str, Any]:
+    """The settings that a version records. Those of pairs in doubt are left out where none is in doubt."""
+    settings = {**_settings_that_count(config, doubtful), "min_cosine": min_cosine}
+    return settings if doubtful is None else {**settings, "verify_from": doubtful[0], "verify_below": doubtful[1]}
+
+
+def _settings_that_count(config: DedupeConfig, doubtful: tuple[float, float] | None) -> dict[str, Any]:
+    settings = content_settings(config)
+    return {name: settings[name] for name in settings if doubtful is not None or name not in _OF_DOUBTFUL}
+
+
+def _name_version(
+    config: DedupeConfig, min_cosine: float | None, doubtful: tuple[float, float] | None, inputs: dict[str, Any]
+) -> str:
+    settings = {"config": _settings_that_count(config, doubtful), "min_cosine": min_cosine, "inputs": inputs}
+    return fingerprint(settings if doubtful is None else {**settings, "doubtful": list(doubtful)})
 
 
 def check_embedded(root: Root, units: Sequence[str]) -> None:
@@ -138,6 +175,27 @@ def resolve_min_cosine(config: DedupeConfig, model: str) -> float:
             f"No calibrated cosine is known for {model}: look at `curate dedupe --preview` and set dedupe.min_cosine."
         )
     return calibrated
+
+
+def resolve_doubtful(config: DedupeConfig, model: str) -> tuple[float, float] | None:
+    """The range of cosines in which a pair is in doubt, None for none. Raises UserError for an empty range.
+
+    That of `model` counts where the recipe gives no cosine at all. Raises UserError as `resolve_min_cosine`, too.
+    """
+    min_cosine = resolve_min_cosine(config, model)
+    own = None if config.min_cosine is not None else find_embedder(model).doubtful_cosines
+    start = config.verify_from if config.verify_from is not None else own and own[0]
+    end = config.verify_below if config.verify_below is not None else own and own[1]
+    if start is None:
+        if config.verify_below is not None:
+            raise UserError("dedupe.verify_below says where doubt ends: say in dedupe.verify_from where it begins.")
+        return None
+    end = min_cosine if end is None else end
+    if start >= end:
+        raise UserError(
+            f"dedupe.verify_from must be smaller than {end}, from which on no pair is in doubt, not {start}."
+        )
+    return start, end
 
 
 def _resolve_sets(recipe: Recipe) -> list[str]:

@@ -5,7 +5,7 @@ Compares all pairs of the rows of jobs/duplicates/preview_sample.py, well below 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from curation.duplicates.clustering import normalise, usable
 from curation.duplicates.contact_sheet import Bin, Pair, render_page
 from curation.duplicates.hamming import BITS
 from curation.duplicates.phash import NUM_SET_BITS
+from curation.duplicates.verification import correlate, make_fingerprint
 from curation.errors import UserError
 from curation.files import whole_file
 from curation.recipe.config import Recipe
@@ -24,7 +25,7 @@ from curation.report.safety import is_known_safe
 from curation.storage import Root
 from curation.tables import embedded_units
 from jobs.duplicates.checks import check_vectors
-from jobs.duplicates.plan import check_embedded
+from jobs.duplicates.plan import check_embedded, resolve_doubtful
 from jobs.duplicates.preview_sample import draw_sample
 from jobs.embed import check_same_model, read_stored_picture
 from jobs.embedders import find_embedder, resolve_model
@@ -43,6 +44,9 @@ class PreviewPlan:
     """Whether vectors are compared beside hashes."""
     min_cosine: float | None
     """None where no vectors are compared, or where nobody knows a cosine yet."""
+    doubtful: tuple[float, float] | None
+    """The range of cosines in which the pictures decide; None for none."""
+    min_correlation: float
     max_hamming: int
     min_entropy: float
 
@@ -54,7 +58,7 @@ def preview(spark: SparkSession, recipe: Recipe, root: Root, output: str) -> Non
         rows, vectors, how = draw_sample(spark, root, plan.embedded, plan.min_entropy)
         if len(rows) < 2:
             raise UserError(f"{root.base} has {len(rows)} pictures to compare: run `curate download` first.")
-        bins = [] if vectors is None else _fill_vector_bins(root, rows, vectors, plan.min_cosine)
+        bins = [] if vectors is None else _fill_vector_bins(root, rows, vectors, plan)
         bins += _fill_hash_bins(root, rows, plan.max_hamming, plan.min_entropy)
         note = (
             f"{len(rows):,} of the root's pictures ({how}), of exact copies one each, compared with each other. The "
@@ -68,15 +72,21 @@ def plan_preview(recipe: Recipe, root: Root) -> PreviewPlan:
     """What to compare: hashes always, vectors where there are any. Raises UserError for what the tier would refuse."""
     config = recipe.dedupe
     embedded = "embedding" in config.tiers and bool(embedded_units(root))
-    limit = config.min_cosine
+    limit, doubtful = config.min_cosine, None
     if embedded:
         model, units = resolve_model(recipe), root.units("downloads")
         check_embedded(root, units)
         check_vectors(root, units)
         check_same_model(root, model)
         limit = find_embedder(model).min_cosine if limit is None else limit
+        doubtful = None if limit is None else resolve_doubtful(config, model)
     return PreviewPlan(
-        embedded=embedded, min_cosine=limit, max_hamming=config.max_hamming, min_entropy=config.min_entropy
+        embedded=embedded,
+        min_cosine=limit,
+        doubtful=doubtful,
+        min_correlation=config.min_correlation,
+        max_hamming=config.max_hamming,
+        min_entropy=config.min_entropy,
     )
 
 
@@ -107,9 +117,10 @@ class PairSample:
         return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
 
-def _fill_vector_bins(root: Root, rows: pa.Table, vectors: np.ndarray, min_cosine: float | None) -> list[Bin]:
+def _fill_vector_bins(root: Root, rows: pa.Table, vectors: np.ndarray, plan: PreviewPlan) -> list[Bin]:
     known = np.flatnonzero(usable(vectors))
-    vectors, edges = normalise(vectors[known]), _place_bin_edges(min_cosine)
+    limits: tuple[float, ...] = plan.doubtful or ((plan.min_cosine,) if plan.min_cosine is not None else ())
+    vectors, edges = normalise(vectors[known]), _place_bin_edges(*limits)
     draw = PairSample(known, len(edges) - 1)
     for first in range(0, len(known), BLOCK):
         for second in range(first, len(known), BLOCK):
@@ -118,17 +129,32 @@ def _fill_vector_bins(root: Root, rows: pa.Table, vectors: np.ndarray, min_cosin
             draw.add(first, second, np.where(cosine >= edges[-1], bins, -1), cosine)
     bins = []
     for number, (high, low) in enumerate(zip(edges, edges[1:], strict=False)):
-        is_removed = min_cosine is not None and low >= min_cosine
         title = f"cosine {low:.3f} to {high:.3f}"
-        bins.append(_make_bin(root, rows, title, draw.totals[number], draw.pairs(number), is_removed))
+        is_removed = bool(limits) and low >= limits[-1]
+        made = _make_bin(root, rows, title, draw.totals[number], draw.pairs(number), is_removed)
+        is_doubtful = plan.doubtful is not None and plan.doubtful[0] <= low < plan.doubtful[1]
+        bins.append(_verify_pairs(made, plan.min_correlation) if is_doubtful else made)
     return bins
 
 
-def _place_bin_edges(min_cosine: float | None) -> np.ndarray:
-    """Falling limits of the bins from 1 to about LOWEST_COSINE, `min_cosine` among them."""
-    anchor = 1.0 if min_cosine is None else min_cosine
+def _verify_pairs(item: Bin, enough: float) -> Bin:
+    """`item` with what a second look says of each of its pairs."""
+
+    def verify(pair: Pair) -> Pair:
+        left, right = make_fingerprint(pair.left), make_fingerprint(pair.right)
+        agree = left is not None and right is not None and correlate(left, right, enough) >= enough
+        return replace(pair, label=f"{pair.label} {'verified' if agree else 'not verified'}")
+
+    return replace(item, pairs=tuple(map(verify, item.pairs)), is_doubtful=True)
+
+
+def _place_bin_edges(*limits: float) -> np.ndarray:
+    """Falling limits of the bins from 1 to about LOWEST_COSINE, `limits` among them."""
+    anchor = limits[-1] if limits else 1.0
     above, below = (int((end - anchor) / COSINE_BIN) for end in (1.0, LOWEST_COSINE))
     inner = anchor + np.arange(above, below - 1, -1) * COSINE_BIN
+    inner = inner[np.abs(inner[:, None] - np.array(limits[:-1])).min(axis=1, initial=1) > COSINE_BIN / 100]
+    inner = np.sort(np.r_[inner, limits[:-1]])[::-1]
     edges: np.ndarray = np.r_[1.0, inner[inner < 1 - COSINE_BIN / 100]]
     return edges
 

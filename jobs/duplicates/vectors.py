@@ -6,7 +6,8 @@
 3. Clusters are bundled into groups of bounded size. A vector is sent once to each group that has one of its clusters. A
    task writes a group to local disk and searches its clusters in blocks.
 
-The clusters are kept until the run ends, so that kept rows that were cut short can be searched again.
+With `doubtful_from`, a group also names the nearest pairs in doubt of each row. The clusters are kept until the run
+ends, so that kept rows that were cut short can be searched again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from curation.duplicates.blocks import SearchSettings
+from curation.duplicates.blocks import Pairs, SearchSettings
 from curation.duplicates.clustering import (
     ROWS_FOR_AXES,
     SAMPLES_PER_CENTROID,
@@ -36,6 +37,7 @@ from curation.duplicates.clustering import (
     usable,
 )
 from curation.duplicates.inside import search_cluster, split_by_cluster
+from curation.duplicates.limit import find_nearest
 from curation.storage import Root
 from curation.tables import vectors_file
 from jobs.duplicates.arrays import load_npy, save_npy
@@ -44,13 +46,16 @@ from jobs.spark.tasks import by_unit, materialise
 ROWS_PER_GROUP = 50_000
 """Vectors of one group: 128 MB on disk at 1280 dimensions in half precision."""
 ROWS_PER_BATCH = 2_048
+MAX_DOUBTFUL_PAIRS = 1_000_000
+"""Pairs in doubt that a task holds before it forgets all but the nearest ones of each row."""
 MIN_SAMPLES = 4_096
 """Rows to train on, at least: a smaller random sample could come out empty."""
 BatchTask = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
-EDGES_DDL = "left bigint, right bigint, similarity double, cluster bigint"
-"""Edges, with the better row left and no `cluster`; and rows that were cut short in `cluster`, as left and as right."""
+EDGES_DDL = "left bigint, right bigint, similarity double, cluster bigint, in_doubt boolean"
+"""Edges, with the better row left and no `cluster`; and rows that were cut short in `cluster`, as left and as right.
+Pairs `in_doubt` are edges only if a second look says so."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,6 @@ def bundle_clusters(counts: dict[int, int], num_clusters: int) -> np.ndarray:
     return group_of
 
 
-_COLUMNS = ["left", "right", "similarity", "cluster"]
 _MOVED_DDL = "group int, row bigint, text bigint, clusters array<int>, dim int, vector binary"
 
 
@@ -297,10 +301,32 @@ def write_groups(batches: Iterable[pa.RecordBatch], path: Path) -> Iterator[Grou
 
 def _search_group(group: Group, search: SearchSettings, number: int) -> Iterator[pa.RecordBatch]:
     labels = group.texts if group.texts.any() else None
+    doubtful = list[Pairs]()
     for members, ranks in split_by_cluster(group.clusters):
         cluster = number << 32 | int(group.clusters[members[0], ranks[0] - 1])
         for left, right, cosine in search_cluster(group.vectors, members, search, labels, ranks):
+            uncertain = search.in_doubt(cosine)
+            if uncertain.any():
+                doubtful.append((left[uncertain], right[uncertain], cosine[uncertain]))
+                left, right, cosine = left[~uncertain], right[~uncertain], cosine[~uncertain]
             if len(left):
-                columns = [group.rows[left], group.rows[right], cosine.astype(np.float64)]
-                places = pa.array(np.full(len(left), cluster), mask=left != right)
-                yield pa.RecordBatch.from_arrays([*(pa.array(c) for c in columns), places], _COLUMNS)
+                yield _make_batch(group, (left, right, cosine), cluster)
+        if sum(len(pairs[0]) for pairs in doubtful) > MAX_DOUBTFUL_PAIRS:
+            doubtful = [_keep_nearest(doubtful, search)]
+    if doubtful:
+        yield _make_batch(group, _keep_nearest(doubtful, search), None)
+
+
+def _keep_nearest(parts: list[Pairs], search: SearchSettings) -> Pairs:
+    left, right, cosine = (np.concatenate(column) for column in zip(*parts, strict=True))
+    nearest = find_nearest(left, right, cosine, search.max_doubtful)
+    return left[nearest], right[nearest], cosine[nearest]
+
+
+def _make_batch(group: Group, pairs: Pairs, cluster: int | None) -> pa.RecordBatch:
+    """A batch of EDGES_DDL; pairs without a `cluster` are in doubt."""
+    left, right, cosine = pairs
+    columns = {"left": group.rows[left], "right": group.rows[right], "similarity": cosine.astype(np.float64)}
+    columns["cluster"] = pa.array(np.full(len(left), cluster or 0), pa.int64(), mask=left != right)
+    columns["in_doubt"] = pa.array([cluster is None] * len(left), pa.bool_())
+    return pa.RecordBatch.from_pydict(columns)

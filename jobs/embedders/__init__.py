@@ -40,6 +40,8 @@ class Embedder(Protocol):
 
     min_cosine: float | None
     """Calibrated cosine from which two pictures are near-duplicates under this embedder; None when nobody knows."""
+    doubtful_cosines: tuple[float, float] | None
+    """Calibrated range of cosines in which a second look at the pictures decides; None when nobody knows."""
     dim: int
     reads_pictures: bool
     """False when it looks vectors up by uid: pictures of an evaluation set then have hashes only."""

@@ -28,6 +28,7 @@ class ClipCheckpoint(PictureEmbedder):
 
     reads_pictures = True
     min_cosine: float | None = None
+    doubtful_cosines: tuple[float, float] | None = None
 
     def __init__(self, model: str) -> None:
         import torch

@@ -35,6 +35,7 @@ class EfficientNetLite0(PictureEmbedder):
     dim = 1280
     reads_pictures = True
     min_cosine: float | None = 0.80
+    doubtful_cosines: tuple[float, float] | None = (0.70, 0.86)
 
     def __init__(self, model: str = "efficientnet-lite0") -> None:
         import torch

@@ -34,6 +34,7 @@ class Folder:
     """See `jobs.embedders.Embedder`."""
 
     min_cosine: float | None = None
+    doubtful_cosines: tuple[float, float] | None = None
     reads_pictures = False
 
     def __init__(self, model: str) -> None:

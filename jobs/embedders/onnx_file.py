@@ -21,6 +21,7 @@ class OnnxFile:
 
     reads_pictures = True
     min_cosine: float | None = None
+    doubtful_cosines: tuple[float, float] | None = None
 
     def __init__(self, model: str) -> None:
         try:

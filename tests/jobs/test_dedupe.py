@@ -17,6 +17,7 @@ from curation.schema import DUPLICATES
 from curation.storage import Root
 from jobs.dedupe import run
 from jobs.duplicates.preview import preview
+from jobs.spark.errors import unwrap_task_errors
 from tests.support.picture_root import DOWNLOAD, Fetched, fill, scene, set_vectors
 
 DIM = 16
@@ -193,6 +194,72 @@ def test_a_lost_file_is_made_again(spark: SparkSession, root: Root) -> None:
     root.remove((root.current("duplicates") or {})["files"][0])
     run(spark, recipe(tiers=("embedding",)), root)
     assert written(root) == before
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    return image.crop((0, image.height // 8, image.width * 7 // 8, image.height))
+
+
+def build_doubtful(root: Root, num_units: int = 2) -> None:
+    """A picture, a crop of it and another picture, whose vectors are all as near to each other; and a copy of the crop.
+
+    The copy of the crop is near the crop, and no nearer to the picture than the crop is.
+    """
+    pictures: list[Fetched] = [
+        ("picture", encoded(scene(1, 200)), {}),
+        ("crop", encoded(cropped(scene(1, 160))), {}),
+        ("another", encoded(scene(9, 120)), {}),
+        ("crop of the crop", encoded(scene(1, 160).crop((20, 20, 130, 150))), {}),
+        ("plain", encoded(Image.new("RGB", (110, 110), "grey")), {}),
+    ]
+    vectors = np.full((5, 5), 0.6) + 0.4 * np.eye(5)
+    vectors[1, 3] = vectors[3, 1] = 0.95
+    places = np.linalg.cholesky(vectors)
+    uids = fill(root, pictures, num_units=num_units)
+    set_vectors(root, dict(zip(uids, np.pad(places, ((0, 0), (0, DIM - 5))), strict=True)))
+
+
+IN_DOUBT = {"tiers": ("embedding",), "verify_from": 0.5, "keep": KEEP}
+
+
+def test_pairs_in_doubt_are_linked_when_their_pictures_agree(spark: SparkSession, root: Root) -> None:
+    build_doubtful(root)
+    run(spark, recipe(**IN_DOUBT), root)
+    assert removed(root) == {"crop": ("picture", "verified"), "crop of the crop": ("crop", "embedding")} or (
+        removed(root) == {"crop": ("picture", "verified"), "crop of the crop": ("picture", "verified")}
+    )
+    similarity = Manifest(root).query("select min(similarity) from duplicates where tier = 'verified'").fetchall()
+    assert similarity[0][0] >= DedupeConfig().min_correlation
+    fp = (root.current("duplicates") or {})["fingerprint"]
+    counts = root.read_json(f"duplicates/{fp}/statistics.json")
+    assert counts["removed"]["verified"] >= 1 and counts["pairs_looked_at"] >= 3
+
+
+def test_without_doubt_only_the_cosine_decides(spark: SparkSession, root: Root) -> None:
+    build_doubtful(root)
+    run(spark, recipe(tiers=("embedding",), keep=KEEP), root)
+    assert removed(root) == {"crop of the crop": ("crop", "embedding")}
+    run(spark, recipe(**{**IN_DOUBT, "min_correlation": 1.0}), root)
+    assert removed(root) == {"crop of the crop": ("crop", "embedding")}
+
+
+def test_second_looks_do_not_depend_on_units(spark: SparkSession, tmp_path: Path) -> None:
+    results = []
+    for num_units in (1, 3):
+        root = Root(tmp_path / str(num_units))
+        root.create()
+        build_doubtful(root, num_units)
+        run(spark, recipe(**IN_DOUBT), root)
+        results.append(written(root))
+    assert results[0] == results[1] and results[0]
+
+
+def test_a_lost_shard_is_one_sentence(spark: SparkSession, root: Root) -> None:
+    build_doubtful(root)
+    for shard in root.list("raw"):
+        root.remove(f"raw/{shard}")
+    with pytest.raises(UserError, match=r"raw/.*\.tar is gone"), unwrap_task_errors():
+        run(spark, recipe(**IN_DOUBT), root)
 
 
 def chain(root: Root, **more: Any) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from curation.duplicates import blocks
 from curation.duplicates.blocks import Pairs, SearchSettings, find_pairs, find_pairs_with_leaders
+from curation.duplicates.clustering import normalise
 from curation.duplicates.inside import split_by_cluster
 from tests.support.vectors import brute_force, planted, split_cut_short
 
@@ -72,6 +73,35 @@ def test_a_row_remembers_its_best_neighbours_and_is_cut_short_when_there_are_mor
     better = {row: sorted(a for a, b in alike if b == row) for row in range(100)}
     assert found == {(a, row) for row in range(100) for a in better[row][:limit]}
     assert cut == {row for row in range(100) if len(better[row]) > limit}
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 6), block=st.integers(3, 200), by_rank=st.booleans())
+def test_pairs_in_doubt_are_the_nearest_better_ones_of_each_row(
+    seed: int, count: int, block: int, by_rank: bool
+) -> None:
+    """With one block for all rows these are the nearest ones; with more blocks, these and others in doubt."""
+    rng = np.random.default_rng(seed)
+    vectors, labels = planted(120, dim=6, seed=seed), rng.integers(0, 2, 120)
+    search = SearchSettings(min_cosine=0.9, doubtful_from=0.6, max_doubtful=count, num_probes=4)
+    ranks = rng.integers(1, 3, 120) if by_rank else None
+    found = set[tuple[int, int]]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK", block)
+        for left, right, cosine in find_pairs(vectors, np.arange(120), search, labels, ranks):
+            doubtful = search.in_doubt(cosine)
+            assert (cosine[doubtful] >= 0.6 - blocks.ROUNDING).all()
+            found |= set(zip(left[doubtful].tolist(), right[doubtful].tolist(), strict=True))
+    cosines = normalise(vectors) @ normalise(vectors).T
+    doubtful = np.triu((cosines >= 0.6) & (cosines < 0.9) & (labels[:, None] == labels), 1)
+    if ranks is not None:
+        doubtful &= ranks[:, None] * ranks <= 4
+    assert found <= {(a, b) for a, b in zip(*(axis.tolist() for axis in np.nonzero(doubtful)), strict=True)}
+    for row in range(120):
+        better = sorted(np.flatnonzero(doubtful[:, row]), key=lambda other: -cosines[other, row])[:count]
+        assert {(int(other), row) for other in better} <= found
+    if block >= 120 and ranks is None:
+        assert len(found) == np.minimum(doubtful.sum(axis=0), count).sum()
 
 
 def test_rows_of_other_ranks_are_remembered_apart() -> None:

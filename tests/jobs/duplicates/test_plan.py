@@ -17,8 +17,9 @@ from curation.recipe.config import DedupeConfig, EmbedConfig, Recipe
 from curation.storage import Root
 from curation.tables import METADATA
 from jobs import dedupe, embed
-from jobs.duplicates.plan import plan_dedupe
+from jobs.duplicates.plan import describe_config, plan_dedupe, resolve_doubtful
 from jobs.embedders import identify_model
+from jobs.embedders.efficientnet_lite0 import EfficientNetLite0
 from tests.support.picture_root import fill, scene, set_vectors
 
 MODEL = "efficientnet-lite0"
@@ -60,6 +61,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tiers": ("exact",), "against": (" ",)}, "empty path"),
     ({"tiers": ("exact",), "against": ("val8",)}, "only the embedding tier compares"),
     ({"model": "own", "min_cosine": 0.9, "against": ("val9",)}, "vectors of 9 dimensions, the root of 8"),
+    ({"model": "own", "min_cosine": 0.9, "verify_from": 0.9}, "verify_from must be smaller than 0.9"),
+    ({"model": "own", "min_cosine": 0.9, "verify_below": 0.95}, "say in dedupe.verify_from where it begins"),
+    ({"verify_from": 0.95}, "verify_from must be smaller than"),
     ({"model": "own", "min_cosine": 0.9, "tiers": ("embedding",), "against": ("pictures",)}, "own cannot embed"),
 ]
 
@@ -85,6 +89,29 @@ def test_dedupe_accepts_what_it_can_compare_before_there_is_a_root(folder: Path,
     root = Root(folder / "no root yet")
     dedupe.check(recipe(folder, **options), root)
     assert not root.exists("")
+
+
+@pytest.mark.parametrize(
+    ("options", "doubtful"),
+    [
+        ({}, EfficientNetLite0.doubtful_cosines),
+        ({"min_cosine": 0.8}, None),
+        ({"min_cosine": 0.8, "verify_from": 0.7}, (0.7, 0.8)),
+        ({"verify_from": 0.7, "verify_below": 0.9}, (0.7, 0.9)),
+    ],
+    ids=["the embedder's own", "none with a cosine of one's own", "up to that cosine", "as given"],
+)
+def test_the_range_of_doubt_is_the_embedders_unless_the_recipe_has_a_cosine(
+    options: dict[str, Any], doubtful: tuple[float, float] | None
+) -> None:
+    assert resolve_doubtful(DedupeConfig(**options), MODEL) == doubtful
+
+
+def test_a_run_without_doubt_is_recorded_as_by_earlier_releases() -> None:
+    recorded = describe_config(DedupeConfig(min_cosine=0.8), 0.8, None)
+    assert not {"verify_from", "verify_below", "min_correlation", "max_doubtful"} & set(recorded)
+    recorded = describe_config(DedupeConfig(), 0.8, (0.7, 0.9))
+    assert (recorded["verify_from"], recorded["verify_below"], recorded["min_cosine"]) == (0.7, 0.9, 0.8)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,24 @@ def test_what_dedupe_refuses_the_preview_refuses(root: Root, tmp_path: Path, fau
 
 @pytest.mark.parametrize("limit", [0.765, 0.75, 0.999, 1.0, None, 0.3])
 def test_bins_of_the_preview_meet_at_the_limit(limit: float | None) -> None:
-    edges = _place_bin_edges(limit)
+    edges = _place_bin_edges(*([] if limit is None else [limit]))
     widths = -np.diff(edges)
     assert edges[0] == 1 and (widths > 0).all() and widths.max() <= 0.0251
     assert limit is None or limit < 0.5 or limit in edges
+
+
+def test_both_ends_of_the_range_of_doubt_are_edges_of_bins() -> None:
+    edges = _place_bin_edges(0.7, 0.86)
+    assert {0.7, 0.86} <= set(edges.tolist()) and (np.diff(edges) < 0).all()
+
+
+def test_the_page_says_of_pairs_in_doubt_what_a_second_look_says(
+    spark: SparkSession, root: Root, tmp_path: Path
+) -> None:
+    pictures = [("a", encoded(1, 96), {}), ("smaller", encoded(1, 80), {}), ("another", encoded(2, 96), {})]
+    uids = fill(root, pictures, num_units=1)
+    near = np.linalg.cholesky(np.full((3, 3), 0.7) + 0.3 * np.eye(3))
+    set_vectors(root, dict(zip(uids, np.pad(near, ((0, 0), (0, DIM - 3))), strict=True)))
+    preview(spark, recipe(verify_from=0.6), root, str(tmp_path / "sheet.html"))
+    text = (tmp_path / "sheet.html").read_text()
+    assert "in doubt" in text and text.count(" not verified<") == 2 and text.count(" verified<") == 3
