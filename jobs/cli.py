@@ -185,13 +185,16 @@ def _add_export(commands: Commands) -> None:
 
 
 def _what_if(arguments: argparse.Namespace) -> None:
-    from jobs.selection import preview_rules  # it imports pyspark
+    from jobs.selection import preview_rules
 
     if arguments.examples < 0:
         raise UserError(f"--examples must be 0 or more, not {arguments.examples}.")
     recipe = load_recipe(arguments.recipe)
     wanted = load_recipe(arguments.what_if, arguments.set)
-    write_out(preview_rules(recipe, wanted, open_root(arguments.root), arguments.examples))
+    root = open_root(arguments.root)
+    with hold_root(root):  # what another run is about to replace would be counted half old and half new
+        said = preview_rules(recipe, wanted, root, arguments.examples)
+    write_out(said)
 
 
 def _stage(arguments: argparse.Namespace) -> None:

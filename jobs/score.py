@@ -14,18 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 
-import filters
 from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.schema import DOWNLOADS, SAMPLES, Status, is_further_caption, name_captions
 from curation.shards import check_member
 from curation.storage import CONFIG, Root
-from curation.tables import SCORES, count_all_captions, downloads_file, read_samples, scores_table, unit_file
+from curation.tables import downloads_file, read_samples, scores_table, unit_file
 from curation.terminal import write_error
 from filters._gray import MAX_BATCH
 from filters.base import IMAGE, Filter
 from jobs.embedders import resolve_models
-from jobs.joined_scores import build_joined_schemas, join_scores, plan_joined_scores
+from jobs.joined_columns import plan_joined_scores
+from jobs.joined_scores import join_scores
+from jobs.score_columns import build_filters, check_owners, resolve_num_captions
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import map_units
 from jobs.vector_columns import (
@@ -42,17 +43,6 @@ ROWS_PER_BATCH = {True: MAX_BATCH // 4, False: 16_384}
 """Rows of one batch, with pictures (their bytes are held) and without."""
 
 
-def build_filters(recipe: Recipe) -> dict[str, Filter]:
-    """The recipe's filters by name. Raises UserError for bad options or two filters that write one column."""
-    built = {name: filters.build(name, options, recipe.resolve) for name, options in recipe.filters.items()}
-    owners: dict[str, str] = {}
-    for name, item in built.items():
-        for column in item.writes.names:
-            if owners.setdefault(column, name) != name:
-                raise UserError(f"Filters {owners[column]} and {name} both write {column}: keep one of them.")
-    return built
-
-
 def check(recipe: Recipe, root: Root) -> None:
     """Raise UserError for filters that are unknown, badly configured, or lack a file, a package or a model."""
     wanted = build_filters(recipe)
@@ -60,13 +50,8 @@ def check(recipe: Recipe, root: Root) -> None:
         item.config()
         item.check_ready()
     check_models(recipe, root, wanted)
-    _check_owners(recipe)
+    check_owners(recipe)
     _check_captions(wanted, resolve_num_captions(recipe, root))
-
-
-def resolve_num_captions(recipe: Recipe, root: Root) -> int:
-    """Columns of captions that samples have once the sources of `recipe` are in `root`."""
-    return count_all_captions(root, (source.num_captions for source in recipe.sources))
 
 
 def _check_captions(wanted: Mapping[str, Filter], num_captions: int) -> None:
@@ -78,23 +63,6 @@ def _check_captions(wanted: Mapping[str, Filter], num_captions: int) -> None:
                 f"Filter {name} reads {lacking[0]}, and samples have {', '.join(known)} alone: name more captions in "
                 f"columns of [[sources]], or leave the filter out."
             )
-
-
-def build_score_schemas(recipe: Recipe) -> dict[str, pa.Schema]:
-    """Score tables of the recipe's filters and `[scores.NAME]`, and the columns they add. Raises UserError."""
-    return {scores_table(name): item.writes for name, item in build_filters(recipe).items()} | _check_owners(recipe)
-
-
-def _check_owners(recipe: Recipe) -> dict[str, pa.Schema]:
-    """The joined tables. Raises UserError when one of their columns is a filter's too."""
-    joined = build_joined_schemas(recipe)
-    written = {column.lower(): name for name, item in build_filters(recipe).items() for column in item.writes.names}
-    for table, schema in joined.items():
-        for column in schema.names:
-            if column.lower() in written:
-                name = table.removeprefix(SCORES)
-                raise UserError(f"[scores.{name}] and filter {written[column.lower()]} both give {column}: rename one.")
-    return joined
 
 
 @seals("scores_", reads=("samples", "downloads"))

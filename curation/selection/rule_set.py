@@ -108,6 +108,15 @@ def check_complete(root: Root, tables: Mapping[str, Sequence[str]]) -> None:
             raise UserError(f"{table} lacks {len(missing)} units ({missing[0]} first): run `curate {stage}` first.")
 
 
+def check_inputs(root: Root, tables: Mapping[str, Sequence[str]]) -> Fingerprints:
+    """What `tables` hold now. Raises UserError unless they are complete, and duplicates those of what they hold now."""
+    check_complete(root, tables)
+    known = Fingerprints(root)
+    if DUPLICATES in tables:
+        check_fresh(known, DUPLICATES)
+    return known
+
+
 @dataclass(frozen=True, kw_only=True)
 class Version:
     """One version of the selection: `fp` names it, `inputs` are the fingerprints of what it is made from."""
@@ -128,11 +137,8 @@ class Version:
 
 
 def resolve_version(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]]) -> Version:
-    """The version that `rules` make of what `tables` hold now. Raises UserError when a table is not complete."""
-    check_complete(root, tables)
-    known = Fingerprints(root)
-    if DUPLICATES in tables:
-        check_fresh(known, DUPLICATES)
+    """The version that `rules` make of what `tables` hold now. Raises UserError as `check_inputs` does."""
+    known = check_inputs(root, tables)
     inputs = {table: known.of(table) for table in tables} | describe_opt_out(rules.opt_out, root)
     lists = _describe_lists(rules)
     fp = fingerprint({"rules": list(rules.texts.items()), "inputs": inputs} | lists)

@@ -13,7 +13,7 @@ from curation.recipe.config import SelectConfig
 from curation.recipe.rules import passes_sql
 from curation.selection.engine import PLACE_BITS, Tables, open_engine
 from curation.selection.rows import join_unit
-from curation.selection.rule_set import RuleSet, check_complete
+from curation.selection.rule_set import RuleSet, check_inputs
 from curation.storage import Root
 
 ALL = "all sources"
@@ -62,7 +62,7 @@ def count_drops(
     root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limits: SelectConfig, num_examples: int = 0
 ) -> WhatIf:
     """Ask every rule about every row, in one pass. Raises UserError; writes nothing into the root."""
-    check_complete(root, tables)
+    check_inputs(root, tables)
     samples = list(dict.fromkeys(["source", *tables["samples"]]))
     wanted: Tables = {**tables, "samples": samples}
     names = [rule.name for rule in rules.rules]

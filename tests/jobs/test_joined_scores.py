@@ -14,7 +14,7 @@ from curation.manifest.manifest import Manifest
 from curation.recipe.config import Recipe, ScoresConfig
 from curation.storage import Root
 from curation.verify import verify
-from jobs import joined_scores, score, selection
+from jobs import joined_columns, score, selection
 from tests.support import small_root
 from tests.support.rot import flip_in_pages
 from tests.support.small_root import SmallRoot
@@ -115,7 +115,7 @@ def test_a_key_with_two_scores_is_refused(spark: SparkSession, made: SmallRoot, 
 def test_what_cannot_be_joined_is_refused(tmp_path: Path, columns: dict[str, Any], words: str) -> None:
     _write(tmp_path, "mine-0.parquet", columns)
     with pytest.raises(UserError, match=words):
-        joined_scores.plan_joined_scores(_recipe(tmp_path))
+        joined_columns.plan_joined_scores(_recipe(tmp_path))
 
 
 def test_a_damaged_page_is_named(spark: SparkSession, made: SmallRoot, tmp_path: Path) -> None:
@@ -135,4 +135,4 @@ def test_a_filter_and_a_file_may_not_give_one_column(tmp_path: Path, root: Root)
         score.check(both, root)
     blur = Recipe(scores={"blur": recipe.scores["mine"]}, folder=recipe.folder)
     with pytest.raises(UserError, match="has the name of a filter"):
-        joined_scores.plan_joined_scores(blur)
+        joined_columns.plan_joined_scores(blur)

@@ -125,6 +125,31 @@ def test_there_are_recipes_with_each_kind_of_global_rule() -> None:
     assert all(word in text for word in ("count(*) over", "row_number() over", "quantile(", "duplicate_of", "file("))
 
 
+def test_select_and_what_if_run_where_there_is_no_pyspark(made: SmallRoot, tmp_path: Path) -> None:
+    made.root.remove("selection")
+    hidden = tmp_path / "sitecustomize.py"
+    hidden.write_text('import sys\nsys.modules["pyspark"] = None\nsys.modules["py4j"] = None\n')
+    call = [sys.executable, "-m", "jobs.cli", "select", "--recipe", "coyo-700m", "--root", made.root.path]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PATH": "/nowhere"}
+    for more in (["--what-if", "coyo-700m"], []):
+        ended = subprocess.run(
+            [*call, *more], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+    assert made.root.current("selection") is not None
+
+
+def test_what_if_refuses_duplicates_that_are_older_than_what_they_were_made_from(made: SmallRoot) -> None:
+    recipe = load_recipe("coyo-700m")
+    current = made.root.read_json("duplicates/current.json")
+    made.root.publish_json("duplicates/current.json", {**current, "inputs": {"downloads": "another"}})
+    try:
+        with pytest.raises(UserError, match="curate dedupe"):
+            selection.preview_rules(recipe, recipe, made.root)
+    finally:
+        made.root.publish_json("duplicates/current.json", current)
+
+
 def test_select_looks_for_no_java(made: SmallRoot, tmp_path: Path) -> None:
     made.root.remove("selection")
     asked = tmp_path / "asked"

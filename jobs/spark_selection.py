@@ -1,0 +1,119 @@
+"""The selection on a cluster: what `spark-submit jobs/selection.py` runs. DuckDB makes the same one on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
+
+from curation.recipe import rules as rule_language
+from curation.recipe.config import Recipe
+from curation.recipe.expressions import Quantile, QuantileValues
+from curation.recipe.rules import DUPLICATE_COLUMNS, Rule
+from curation.schema import SELECTION
+from curation.selection.rows import duplicates_files, join_unit, read_duplicates
+from curation.selection.rule_set import (
+    MAX_PARTITIONS,
+    decision_sql,
+    find_work,
+    name_quantile,
+    resolve_version,
+)
+from curation.storage import Root
+from curation.tables import SELECTION as SELECTION_TABLE
+from curation.tables import selection_file
+from jobs.score_columns import SELECTION_READS, plan_rules
+from jobs.spark.sealing import seals
+from jobs.spark.tasks import by_unit
+
+_DDL = {pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.bool_(): "boolean"}
+
+
+@seals(SELECTION_TABLE, reads=SELECTION_READS)
+def run_on_spark(spark: SparkSession, recipe: Recipe, root: Root) -> None:
+    """Write the selection, unless the current one has these rules and inputs. Raises UserError before writing."""
+    rules, wanted_tables = plan_rules(recipe, root)
+    version = resolve_version(root, rules, wanted_tables)
+    if version.is_current:
+        return
+    work = find_work(version)
+    manifest = join_tables(spark, root, work.units, wanted_tables, rules.columns, rules.opt_out)
+    values = {wanted: compute_quantile(spark, manifest, rules.columns, wanted) for wanted in rules.quantiles}
+    write_units(decide(spark, manifest, rules.with_quantiles(values)), root, version.fp, work.units, work.written)
+    version.publish(values)
+
+
+def join_tables(
+    spark: SparkSession,
+    root: Root,
+    units: list[str],
+    tables: Mapping[str, list[str]],
+    types: Mapping[str, pa.DataType],
+    opt_out: Sequence[str] = (),
+) -> DataFrame:
+    """The manifest's rows: `unit` (position in `units`), `uid`, and the columns of `tables`.
+
+    The status of rows that the lists `opt_out` name by now is WITHDRAWN in the place of ok.
+    """
+    aligned = {name: columns for name, columns in tables.items() if name != "duplicates"}
+    names = [column for columns in aligned.values() for column in columns]
+    ddl = ", ".join(["unit int", "uid string", *(f"`{name}` {_DDL[types[name]]}" for name in names)])
+
+    def scan(positions: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for position in (row for batch in positions for row in batch["id"].to_pylist()):
+            table = join_unit(root, units[position], aligned, opt_out)
+            yield from table.add_column(0, "unit", pa.array([position] * len(table), pa.int32())).to_batches()
+
+    manifest = spark.range(0, len(units), 1, max(1, len(units))).mapInArrow(scan, ddl)
+    if "duplicates" not in tables:
+        return manifest
+    return manifest.join(_read_duplicates(spark, root), "uid", "left")
+
+
+def _read_duplicates(spark: SparkSession, root: Root) -> DataFrame:
+    files = duplicates_files(root)
+
+    def read(positions: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for position in (row for batch in positions for row in batch["id"].to_pylist()):
+            yield from read_duplicates(root, files[position]).to_batches()
+
+    types = {"uid": pa.string(), **DUPLICATE_COLUMNS}
+    ddl = ", ".join(f"{name} {_DDL[dtype]}" for name, dtype in types.items())
+    return spark.range(0, len(files), 1, max(1, len(files))).mapInArrow(read, ddl)
+
+
+def compute_quantile(
+    spark: SparkSession, manifest: DataFrame, types: Mapping[str, pa.DataType], wanted: Quantile
+) -> QuantileValues:
+    """Exact quantile over the rows that came; None when no such row has the value.
+
+    Raises UserError when it goes by more than MAX_PARTITIONS combinations, which the SQL of a rule would have to name.
+    """
+    manifest.createOrReplaceTempView("m")
+    rows = spark.sql(rule_language.quantile_sql("m", wanted, types)).limit(MAX_PARTITIONS + 1).collect()
+    return name_quantile(wanted, rows)
+
+
+def decide(spark: SparkSession, manifest: DataFrame, rules: list[Rule]) -> DataFrame:
+    """`unit`, `uid` and `reason` (null when kept) of every row."""
+    manifest.createOrReplaceTempView("m")
+    return spark.sql(f"select m.unit, m.uid, {decision_sql(rules)} as reason from m")
+
+
+def write_units(decided: DataFrame, root: Root, fp: str, units: list[str], written: frozenset[str]) -> None:
+    """Publish the units of version `fp` that are not `written` yet, each sorted by uid."""
+    parallelism = decided.sparkSession.sparkContext.defaultParallelism
+    num_partitions = min(max(1, len(units)), max(parallelism * 4, len(units) // 64))
+    ordered = decided.repartition(num_partitions, "unit").sortWithinPartitions("unit", "uid")
+
+    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for position, table in by_unit(batches):
+            if units[position] not in written:
+                kept = pc.is_null(table["reason"])
+                columns = [table["uid"], kept, table["reason"]]
+                root.publish_parquet(selection_file(fp, units[position]), pa.table(columns, schema=SELECTION))
+            yield pa.RecordBatch.from_pydict({"rows": pa.array([len(table)], pa.int64())})
+
+    ordered.mapInArrow(write, "rows bigint").agg({"rows": "sum"}).collect()
