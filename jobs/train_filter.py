@@ -27,6 +27,7 @@ from curation.terminal import write_out
 from filters import KIND
 from filters._embeddings import EmbeddingFilter
 from jobs import embed, score
+from jobs.score_columns import build_filters
 from jobs.spark.stage import Stage, check_stages, run_loaded
 
 SUFFIX = ".safetensors"
@@ -108,7 +109,7 @@ def resolve_recipe(recipe: Recipe, name: str) -> Recipe:
     readers = {one: options for one, options in recipe.filters.items() if options.get("embeddings") == name}
     chosen = readers or {name: {KIND: "clip_cosine", "embeddings": name}}
     own = replace(recipe, filters=chosen, scores={})
-    for one, item in score.build_filters(own).items():
+    for one, item in build_filters(own).items():
         if not isinstance(item, EmbeddingFilter):
             raise UserError(f"[filters.{one}] reads no vectors: leave out its embeddings.")
     return own
