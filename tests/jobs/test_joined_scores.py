@@ -14,7 +14,7 @@ from curation.manifest.manifest import Manifest
 from curation.recipe.config import Recipe, ScoresConfig
 from curation.storage import Root
 from curation.verify import verify
-from jobs import joined_columns, score, selection
+from jobs import score, selection
 from tests.support import small_root
 from tests.support.rot import flip_in_pages
 from tests.support.small_root import SmallRoot
@@ -102,22 +102,6 @@ def test_a_key_with_two_scores_is_refused(spark: SparkSession, made: SmallRoot, 
     assert not made.root.exists("scores_mine")
 
 
-@pytest.mark.parametrize(
-    ("columns", "words"),
-    [
-        ({"uid": ["a"]}, "no column beside uid"),
-        ({"uid": ["a"], "Width": [1]}, "the manifest has a column 'Width'"),
-        ({"uid": ["a"], "my score": [1]}, "cannot be named in rules"),
-        ({"uid": ["a"], "list": [[1]]}, "is of type list"),
-        ({"mark": [1]}, "neither a column uid nor url"),
-    ],
-)
-def test_what_cannot_be_joined_is_refused(tmp_path: Path, columns: dict[str, Any], words: str) -> None:
-    _write(tmp_path, "mine-0.parquet", columns)
-    with pytest.raises(UserError, match=words):
-        joined_columns.plan_joined_scores(_recipe(tmp_path))
-
-
 def test_a_damaged_page_is_named(spark: SparkSession, made: SmallRoot, tmp_path: Path) -> None:
     path = tmp_path / "mine-0.parquet"
     table = pa.table({"uid": sorted(made.images), "mark": [_mark(uid) for uid in sorted(made.images)]})
@@ -133,6 +117,3 @@ def test_a_filter_and_a_file_may_not_give_one_column(tmp_path: Path, root: Root)
     both = Recipe(scores=recipe.scores, filters={"aspect_ratio": {}}, folder=recipe.folder)
     with pytest.raises(UserError, match="filter aspect_ratio both give aspect_ratio"):
         score.check(both, root)
-    blur = Recipe(scores={"blur": recipe.scores["mine"]}, folder=recipe.folder)
-    with pytest.raises(UserError, match="has the name of a filter"):
-        joined_columns.plan_joined_scores(blur)
