@@ -18,6 +18,7 @@ from curation.storage import Root
 from curation.verify import find_differences, verify
 from tests.curation.adopt.test_adopt import rejected, rows, statuses
 from tests.support.img2dataset_run import write_tar
+from tests.support.s3_server import options, s3
 from tests.support.small_root import picture
 
 
@@ -34,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def adopt_quietly(root: Root, folder: Path) -> None:
+def adopt_quietly(root: Root, folder: Path | str) -> None:
     adopt(root, [str(folder)])
     assert verify(root) is None
 
@@ -221,3 +222,16 @@ def test_the_url_of_a_file_is_pythons(tmp_path: Path) -> None:
     for name in ("a b.jpg", "ü#?%.jpg", "q\n.jpg"):
         assert file_url(str(tmp_path / name)) == (tmp_path / name).as_uri()
     assert file_url("s3://bucket/a b.jpg") == "s3://bucket/a b.jpg"
+
+
+@pytest.mark.slow
+def test_pictures_in_a_bucket(folder: Path) -> None:
+    with s3() as endpoint:
+        root = Root("s3://curation/root", **options(endpoint))
+        root.fs.put(str(folder), "curation/set", recursive=True)
+        adopt_quietly(root, "s3://curation/set/")
+        found = by_name(root)
+        assert statuses(root) == {"ok": 4} and set(found) == {"22.05.jpg", "b#1.png", "more/c.jpg", "more/d"}
+        assert {row["url"] for row in found.values()} == {row["shard"] for row in found.values()}
+        adopt_quietly(root, "s3://curation/set")
+        assert len(root.list("plans")) == 1
