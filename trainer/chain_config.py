@@ -110,10 +110,13 @@ class Stage:
     def content(self) -> str:
         """What decides the stage's weights, beside those it starts from, as a fingerprint."""
         values = {key: to_dict(getattr(self.settings, key)) for key in _CONTENT}
-        # Stages that were finished before a model could have other sizes stay so.
+        # Stages that were finished before a model could have other sizes, and a phase clips, stay so.
         values["model"] = {
             key: value for key, value in values["model"].items() if key not in SIZES or value is not None
         }
+        for phase in values["phases"]:
+            if not phase["clips"]:
+                del phase["clips"], phase["frames"]
         data = to_dict(self.settings.data) if self.settings else {}
         values["data"] = {key: value for key, value in data.items() if key not in _UNREAD_DATA}
         for path in self.inputs:

@@ -120,8 +120,14 @@ class PhaseConfig:
     """A change of resolution rebuilds the model from the last weights, with fresh optimizer moments."""
     where: str | None = None
     mix: dict[str, float] | None = None
+    clips: str = ""
+    """A folder of tars of videos by their frames (trainer.data.clips), to train on in place of [data]."""
+    frames: int = 8
+    """Of each clip; a sample is their mean embedding."""
 
     def __post_init__(self) -> None:
+        _require(self.frames > 0, f"frames must be positive, not {self.frames}")
+        _require(not self.clips or (self.where is None and self.mix is None), "where and mix choose rows, not clips")
         _require(self.samples > 0, f"samples must be positive, not {self.samples}")
         _require_share("patch_drop", self.patch_drop)
 
@@ -377,6 +383,10 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(bool(self.phases), "there is no [[phases]], so nothing to train")
+        _require(
+            self.distill is None or not any(phase.clips for phase in self.phases),
+            "masked image modelling knows no clips: remove them from [[phases]]",
+        )
         _require(
             not (self.model.compile and self.zero.stage == 3),
             "model.compile and zero.stage = 3 do not go together (torch would compile DeepSpeed's hooks again at every "

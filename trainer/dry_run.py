@@ -99,7 +99,7 @@ def train_flops(settings: Config, phase: PhaseConfig) -> int:
     config = clip_config(settings, phase)
     teacher = teacher_config(settings, config.vision.image_size)
     if teacher is None:
-        return flops.step_flops(config, phase.patch_drop)
+        return flops.step_flops(config, phase.patch_drop, num_frames=phase.frames if phase.clips else 1)
     # Of student and teacher every patch is wanted, so no block is cut short.
     return 3 * flops.image_flops(config, published=True) + flops.image_flops(teacher, published=True)
 

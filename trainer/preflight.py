@@ -17,8 +17,9 @@ from trainer.launch import Rank
 
 if TYPE_CHECKING:
     from trainer.data import Loader
+    from trainer.data.clips import ClipLoader
 
-    MakeLoader = Callable[[PhaseConfig], Loader]
+    MakeLoader = Callable[[PhaseConfig], Loader | ClipLoader]
 
 
 def check_settings(settings: Config, rank: Rank) -> Path | None:
@@ -58,17 +59,32 @@ def prepare_loaders(settings: Config, rank: Rank) -> MakeLoader:
     """
     # These import torch, which reads the environment that launch.prepare_environment sets.
     from trainer.data import Cache, Loader, TrainTransform
+    from trainer.data.clips import ClipLoader
     from trainer.data.tokenizer import tokenize
 
-    if not settings.data.root:
+    if not settings.data.root and not all(phase.clips for phase in settings.phases):
         raise UserError("There is nothing to train on: name the curated root, as in --set data.root=ROOT.")
 
-    def make_loader(phase: PhaseConfig) -> Loader:
+    def make_loader(phase: PhaseConfig) -> Loader | ClipLoader:
         data, train = settings.data, settings.train
         size = phase.image_size or settings.model.image_size
         image_size = models.config(settings.model.sized_name, image_size=size).vision.image_size
         where = data.where if phase.where is None else phase.where
         transform = TrainTransform(image_size)
+        if phase.clips:
+            clips = ClipLoader(
+                folder=Path(phase.clips),
+                frames=phase.frames,
+                batch_size=train.batch_size // (rank.world_size * train.num_micro_batches(rank.world_size)),
+                transform=transform,
+                tokenizer=tokenize,
+                seed=train.seed,
+                rank=rank.rank,
+                world_size=rank.world_size,
+                num_threads=data.num_workers,
+            )
+            _require_batch(len(clips.index), phase.clips, "every clip", train.batch_size)
+            return clips
         if settings.distill:
             transform = TrainTransform(image_size, scale=settings.distill.crop_scale)
         loader = Loader(
@@ -88,14 +104,19 @@ def prepare_loaders(settings: Config, rank: Rank) -> MakeLoader:
             num_workers=data.num_workers,
             pin_memory=launch.has_gpu(),
         )
-        if len(loader.index) < train.batch_size:
-            raise UserError(
-                f"Only {len(loader.index)} samples of {data.root} match {where or 'every row'!r}, less than "
-                f"one batch of {train.batch_size}, which a sample may be in once: lower train.batch_size."
-            )
+        _require_batch(len(loader.index), data.root, repr(where or "every row"), train.batch_size)
         return loader
 
     return make_loader
+
+
+def _require_batch(num_samples: int, place: str, where: str, batch_size: int) -> None:
+    """Raise UserError when a batch would have a sample twice."""
+    if num_samples < batch_size:
+        raise UserError(
+            f"Only {num_samples} samples of {place} match {where}, less than "
+            f"one batch of {batch_size}, which a sample may be in once: lower train.batch_size."
+        )
 
 
 def check_data(settings: Config, make_loader: MakeLoader, resume: Path | None) -> None:

@@ -49,6 +49,7 @@ def test_the_18b_recipe_has_three_phases_and_a_fixed_temperature() -> None:
     assert (optim.name, optim.betas, optim.eps) == ("lamb", (0.9, 0.95), 1e-6)
     assert (optim.image.weight_decay, optim.text.weight_decay, optim.final_lr_ratio) == (0.0, 0.0, 0.0)
     assert recipe.train.temperature == 0.01
+    assert [(bool(phase.clips), phase.frames) for phase in recipe.phases] == [(False, 8), (False, 8), (True, 8)]
     assert len({phase.where for phase in recipe.phases}) == 3
     mix = recipe.phases[1].mix
     assert mix is not None and mix["laion-coco"] / sum(mix.values()) * recipe.phases[1].samples == pytest.approx(20e6)

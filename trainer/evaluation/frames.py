@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from curation.errors import UserError
+from trainer.data.clips import choose_frames
 from trainer.data.readers import SampleError
 from trainer.data.transforms import MAX_PIXELS, decode
 from trainer.evaluation.encoder import FrameSource, Picture, Stretch
@@ -39,11 +40,6 @@ class FrameSet:
     def prompts(self) -> list[list[str]]:
         """Per class, its name in every template."""
         return [[template.replace("{}", name) for template in self.templates] for name in self.names]
-
-
-def choose_frames(num_frames: int, count: int) -> list[int]:
-    """Which `count` of `num_frames` frames are taken, in their order."""
-    return [(2 * i + 1) * num_frames // (2 * count) for i in range(count)]
 
 
 def choose_all(num_frames: int, counts: Sequence[int]) -> list[int]:

@@ -28,9 +28,9 @@ def text_flops(config: ClipConfig, num_tokens: int | None = None, *, published: 
     return blocks + 2 * text.width * config.embed_dim
 
 
-def step_flops(config: ClipConfig, patch_drop: float = 0.0, num_tokens: int | None = None) -> int:
-    """FLOPs to train on one pair: a forward and a backward, which costs two, of both towers."""
-    return 3 * (image_flops(config, patch_drop) + text_flops(config, num_tokens))
+def step_flops(config: ClipConfig, patch_drop: float = 0.0, num_tokens: int | None = None, num_frames: int = 1) -> int:
+    """FLOPs to train on one pair, or clip: a forward and a backward, which costs two, of both towers."""
+    return 3 * (num_frames * image_flops(config, patch_drop) + text_flops(config, num_tokens))
 
 
 def _blocks_flops(tower: VisionConfig | TextConfig, mlp_matrices: int, num_tokens: int, published: bool) -> int:

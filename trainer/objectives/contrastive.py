@@ -104,7 +104,9 @@ class Contrastive:
 
     def sample_flops(self, image_size: int | None, patch_drop: float, batch: Batch) -> float:
         """Of one pair, with captions as long as this batch's are after trimming."""
-        return flops.step_flops(self.clip_config(image_size), patch_drop, batch["tokens"].shape[1])
+        pixels = batch["pixels"]
+        frames = pixels.shape[1] if pixels.dim() == 5 else 1
+        return flops.step_flops(self.clip_config(image_size), patch_drop, batch["tokens"].shape[1], frames)
 
     def export(self, tensors: dict[str, Tensor], image_size: int | None, path: Path) -> None:
         """Write the CLIP, and SigLIP's bias beside it, in our own layout."""

@@ -64,6 +64,8 @@ class ContrastiveModel(nn.Module):
     def forward(self, pixels: Tensor | None, tokens: Tensor | None) -> Outputs:
         """`[b, 3, h, w]` and `[b, n]` to normalised float32 features, the inverse temperature and the bias.
 
+        Clips are `[b, frames, 3, h, w]`, and their features the mean of their frames' embeddings, normalised.
+
         Either input may be None, and its features are then `[0, d]`: evaluation must go through this forward too,
         since ZeRO-3 counts on every pass beginning at the root.
         """
@@ -73,7 +75,12 @@ class ContrastiveModel(nn.Module):
     def _encode_image(self, pixels: Tensor | None) -> Tensor:
         if pixels is None:
             return torch.empty(0, self.clip.config.embed_dim)
-        return F.normalize(self.clip.encode_image(pixels.to(self.clip.logit_scale.dtype)).float(), dim=-1)
+        pixels = pixels.to(self.clip.logit_scale.dtype)
+        if pixels.dim() == 4:
+            return F.normalize(self.clip.encode_image(pixels).float(), dim=-1)
+        # The projection is linear, so this is the projection of the mean CLS token.
+        frames = self.clip.encode_image(pixels.flatten(0, 1)).float().unflatten(0, pixels.shape[:2])
+        return F.normalize(frames.mean(1), dim=-1)
 
     def _encode_text(self, tokens: Tensor | None) -> Tensor:
         if tokens is None:

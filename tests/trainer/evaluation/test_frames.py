@@ -10,16 +10,17 @@ import pytest
 
 from curation.errors import UserError
 from tests.support.trainer import video_sets
+from trainer.data.clips import choose_frames
 from trainer.data.readers import SampleError
 from trainer.evaluation import frames
 from trainer.evaluation.encoder import Picture, Stretch
 
 
 def test_frames_are_uniform_and_one_is_the_middle() -> None:
-    assert frames.choose_frames(10, 1) == [5] and frames.choose_frames(11, 1) == [5]
-    assert frames.choose_frames(16, 8) == [1, 3, 5, 7, 9, 11, 13, 15]
-    assert frames.choose_frames(300, 8) == [18, 56, 93, 131, 168, 206, 243, 281]
-    assert frames.choose_frames(2, 4) == [0, 0, 1, 1] and frames.choose_frames(1, 3) == [0, 0, 0]
+    assert choose_frames(10, 1) == [5] and choose_frames(11, 1) == [5]
+    assert choose_frames(16, 8) == [1, 3, 5, 7, 9, 11, 13, 15]
+    assert choose_frames(300, 8) == [18, 56, 93, 131, 168, 206, 243, 281]
+    assert choose_frames(2, 4) == [0, 0, 1, 1] and choose_frames(1, 3) == [0, 0, 0]
     assert frames.choose_all(10, (1, 2)) == [5, 2, 7]
 
 

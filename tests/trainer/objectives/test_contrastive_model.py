@@ -28,6 +28,16 @@ def test_features_have_length_one_and_an_absent_side_has_no_rows() -> None:
     assert outputs.text.shape == (0, model.clip.config.embed_dim)
 
 
+def test_a_clip_is_the_mean_of_its_frames_and_of_their_cls() -> None:
+    model = _model().eval()
+    clips = torch.randn(2, 3, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    found = model(clips, None).image
+    frames = model.clip.encode_image(clips.flatten(0, 1)).unflatten(0, (2, 3))
+    torch.testing.assert_close(found, torch.nn.functional.normalize(frames.mean(1), dim=-1))
+    cls = model.clip.visual(clips.flatten(0, 1), output="tokens")[:, 0].unflatten(0, (2, 3)).mean(1)
+    torch.testing.assert_close(found, torch.nn.functional.normalize(model.clip.visual.head(cls), dim=-1))
+
+
 @pytest.mark.parametrize("temperature", [0.01, 0.5])
 def test_a_fixed_temperature_is_exact_in_any_precision_and_not_trained(temperature: float) -> None:
     model = _model(temperature=temperature).to(torch.bfloat16)
