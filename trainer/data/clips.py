@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from curation.adopt.tar import DamagedTarError, Member, walk
+from curation.adopt.tar import DamagedTarError, walk
 from curation.errors import UserError
+from curation.shards import Member
 from trainer.data.batches import BatchSchedule, Tokenizer
 from trainer.data.permutation import mix, permute, uniforms
 from trainer.data.readers import SampleError
