@@ -13,8 +13,10 @@ from torch import Tensor
 from trainer.evaluation.intervals import bootstrap_class_mean, bootstrap_interval, resample, with_interval
 
 RECALL_AT = (1, 5, 10)
-_ROWS = 1024
+_ROWS = 512
 """Rows of similarities held at once."""
+_TIE = 1e-6
+"""Similarities that differ by no more are level: float32 sums of equal vectors differ by their order."""
 
 
 def score_retrieval(image: Tensor, text: Tensor, image_of: Tensor, at: Sequence[int] = RECALL_AT) -> dict[str, float]:
@@ -33,7 +35,7 @@ def score_retrieval(image: Tensor, text: Tensor, image_of: Tensor, at: Sequence[
     """
     captions_of = torch.bincount(image_of, minlength=len(image))
     result = {"num_images": float(len(image)), "num_captions": float(len(text))}
-    to_text, to_image = _rank_image_to_text(image, text, image_of), _rank_text_to_image(image, text, image_of)
+    to_text, to_image = _rank_pairs(image, text, image_of)
     for k in at:
         if k <= len(text):
             others = (len(text) - captions_of, captions_of)
@@ -46,28 +48,44 @@ def score_retrieval(image: Tensor, text: Tensor, image_of: Tensor, at: Sequence[
     return result
 
 
-def _rank_image_to_text(image: Tensor, text: Tensor, image_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Foreign captions above an image's best own one, foreign ones level with it, and own ones level with it."""
-    parts = []
+class _Places(NamedTuple):
+    """Of each query: candidates above its own best, foreign ones level with it, own ones level with it; int64 `[n]`."""
+
+    above: Tensor
+    foreign: Tensor
+    own: Tensor
+
+
+def _rank_pairs(image: Tensor, text: Tensor, image_of: Tensor) -> tuple[_Places, _Places]:
+    """Places of images among texts and of texts among images, from one pass over all similarities.
+
+    NumPy counts a block's comparisons ten times as fast as torch does on a CPU.
+    """
+    image, text = image.float(), text.float()
+    own = torch.cat(
+        [(image[part] * rows).sum(1) for part, rows in zip(image_of.split(_ROWS), text.split(_ROWS), strict=True)]
+    )
+    best = torch.full((len(image),), -torch.inf).scatter_reduce(0, image_of, own, "amax")
+    own_level = torch.bincount(image_of[own >= best[image_of] - _TIE], minlength=len(image))
+    above_image, level_image = torch.zeros(2, len(image), dtype=torch.int64)
+    above_text, level_text = np.zeros((2, len(text)), np.int64)
+    over, under = (own + _TIE).numpy(), (own - _TIE).numpy()
     for start in range(0, len(image), _ROWS):
-        scores = image[start : start + _ROWS].float() @ text.float().T
-        own = image_of == torch.arange(start, start + len(scores))[:, None]
-        best = scores.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
-        above, level = scores > best, scores == best
-        parts.append(torch.stack(((above & ~own).sum(1), (level & ~own).sum(1), (level & own).sum(1))))
-    above, foreign, own_level = torch.cat(parts, dim=1)
-    return above, foreign, own_level
+        part = slice(start, start + _ROWS)
+        scores = (image[part] @ text.T).numpy()
+        bound = best[part, None].numpy()
+        above_image[part] = torch.from_numpy(np.count_nonzero(scores > bound + _TIE, axis=1))
+        level_image[part] = torch.from_numpy(np.count_nonzero(scores >= bound - _TIE, axis=1))
+        above_text += _count_columns(scores > over)
+        level_text += _count_columns(scores >= under)
+    to_text = _Places(above_image, level_image - above_image - own_level, own_level)
+    above, at_least = torch.from_numpy(above_text), torch.from_numpy(level_text)
+    return to_text, _Places(above, at_least - above - 1, torch.ones_like(above))
 
 
-def _rank_text_to_image(image: Tensor, text: Tensor, image_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Images above a caption's own, images level with it, and 1."""
-    parts = []
-    for start in range(0, len(text), _ROWS):
-        scores = text[start : start + _ROWS].float() @ image.float().T
-        own = scores.gather(1, image_of[start : start + _ROWS, None])
-        parts.append(torch.stack(((scores > own).sum(1), (scores == own).sum(1) - 1)))
-    above, level = torch.cat(parts, dim=1)
-    return above, level, torch.ones_like(above)
+def _count_columns(hits: np.ndarray) -> np.ndarray:
+    """How many of each column of bool `[n, m]`, n at most _ROWS."""
+    return np.asarray(hits.view(np.uint8).sum(0, dtype=np.uint16))
 
 
 def _describe_recall(name: str, hits: Tensor) -> dict[str, float]:
