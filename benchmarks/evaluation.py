@@ -69,7 +69,7 @@ def measure_encoding(name: str, num_pictures: int, batch_size: int) -> list[dict
     model = ContrastiveModel(models.build(name), TrainConfig(batch_size=1)).eval()
     size = model.clip.config.vision.image_size
     pictures = [Picture(str(number), _draw_jpeg(number)) for number in range(num_pictures)]
-    pixels = torch.stack([preprocess(picture.data(), EvalTransform(size, "crop")) for picture in pictures])
+    pixels = torch.stack([preprocess(bytes(picture.data()), EvalTransform(size, "crop")) for picture in pictures])
     encoder = Encoder(model, rank=Rank(), device=torch.device("cpu"), image_size=size, batch_size=batch_size)
 
     def forward() -> None:
