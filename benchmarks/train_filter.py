@@ -65,7 +65,7 @@ def main() -> None:
     row["of all"] = float(truth.mean())
     notes = [
         "One run of `curate train-filter` on one rank: training, and embedding and scoring the pool and trusted pairs. "
-        "`CPU s` is of all of its processes, Java's included.",
+        "`CPU s` is of the command and its training; Java and the Python of its tasks are not counted.",
         "The pool's photographs are none of the trusted ones. A wrong caption is one of another photograph.",
     ]
     sys.stdout.write(write("train_filter", [row], notes, ("torch", "deepspeed", "pyspark")))
