@@ -15,12 +15,24 @@ import pytest
 from curation import root_lock
 from curation.root_lock import LEASES, hold_root
 from curation.storage import Root
+from tests.support import s3_server
 
 HOLD = """
 import sys, time
 from curation.root_lock import hold_root
 from curation.storage import Root
 with hold_root(Root(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+HOLD_ON_STORE = """
+import sys, time
+from curation import root_lock
+from curation.storage import Root
+from tests.support import s3_server
+root_lock.LEASE_S = 8.0
+with root_lock.hold_root(Root("s3://curation/run", **s3_server.options(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -117,3 +129,24 @@ def test_a_folder_that_holds_a_lock_may_still_become_a_root() -> None:
         root.create()
     assert root.exists("root.json")
     fsspec.filesystem("memory").rm("/fresh", recursive=True)
+
+
+def test_on_a_real_store_the_second_driver_waits_until_a_killed_one_has_expired(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(root_lock, "POLL_S", 0.1)
+    with s3_server.s3() as endpoint:
+        options = s3_server.options(endpoint)
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLD_ON_STORE, endpoint], stdout=subprocess.PIPE, text=True
+        ) as holder:
+            assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+            root = Root("s3://curation/run", **options)
+            (lease,) = root.list(LEASES)
+            holder.send_signal(signal.SIGKILL)
+        until = root.read_json(f"{LEASES}/{lease}")["until"]
+        with hold_root(root) as waited:
+            assert waited and time.time() >= until
+            assert root.list(LEASES) != [lease]
+        assert root.list(LEASES) == []
+    assert f"process {holder.pid} on" in capsys.readouterr().err
