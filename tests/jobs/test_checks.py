@@ -66,12 +66,18 @@ WRONG: dict[str, str] = {
     "download.num_rows_per_unit": "0",
     "embed": "7",
     "embed.model": '"efficientnet_lite9"',
+    "embed.models": '{b = {model = "nowhere.onnx"}}',
     "embed.batch_size": "0",
+    "embed.num_decoders": "0",
     "dedupe": "7",
     "dedupe.tiers": '["exakt"]',
     "dedupe.max_hamming": "13",
     "dedupe.min_entropy": "9.0",
     "dedupe.min_cosine": "1.5",
+    "dedupe.verify_from": "1.5",
+    "dedupe.verify_below": "-1.5",
+    "dedupe.min_correlation": "1.5",
+    "dedupe.max_doubtful": "0",
     "dedupe.same_caption": "1",
     "dedupe.against": '["nowhere"]',
     "dedupe.keep": '["prettiness desc"]',
@@ -85,15 +91,22 @@ WRONG: dict[str, str] = {
     "dedupe.seed": "-1",
     "filters": "7",
     "filters.aesthetic_head.head": '"nowhere.npz"',
+    "filters.aesthetic_head.embeddings": '"vit_x"',
     "filters.blur.max_side": "0",
+    "filters.clip_cosine.embeddings": '"vit_x"',
     "filters.concept_match.entries": '"nowhere.txt"',
     "filters.entropy.max_side": "0",
     "filters.language.max_characters": "0",
     "filters.language.lower_shouting": '"yes"',
     "filters.nearest_centroid.centroids": '"nowhere.npy"',
     "filters.nearest_centroid.targets": '"nowhere.npy"',
+    "filters.nearest_centroid.embeddings": '"vit_x"',
     "filters.opennsfw.model": '"nowhere.onnx"',
     "filters.text_overlap.min_confidence": "2.0",
+    "filters.zero_shot.against": "[7]",
+    "filters.zero_shot.embeddings": '"vit_x"',
+    "filters.zero_shot.prompts": "[]",
+    "filters.zero_shot.scale": "-1.0",
     "scores": "7",
     "rules": "7",
     "rules.small": '"widht > 10"',
@@ -126,7 +139,16 @@ ALSO_WRONG = [
     ("dedupe.keep", '["resolution upwards"]', "upwards"),
     ("sources.0.columns", '{"caption" = "ALT"}', "ALT"),
 ]
-BESIDE = {"filters.nearest_centroid.targets": ['filters.nearest_centroid.centroids="centroids.npy"']}
+PROMPTS = ['filters.zero_shot.prompts=["a drawing"]', 'filters.zero_shot.against=["a photograph"]']
+BESIDE = {
+    "filters.aesthetic_head.embeddings": ['filters.aesthetic_head.head="head.npz"'],
+    "filters.nearest_centroid.embeddings": ['filters.nearest_centroid.centroids="centroids.npy"'],
+    "filters.nearest_centroid.targets": ['filters.nearest_centroid.centroids="centroids.npy"'],
+    "filters.zero_shot.against": PROMPTS[:1],
+    "filters.zero_shot.embeddings": PROMPTS,
+    "filters.zero_shot.prompts": PROMPTS[1:],
+    "filters.zero_shot.scale": PROMPTS,
+}
 """What else a key needs before it can be wrong by itself."""
 
 
@@ -161,6 +183,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "r.toml").write_text(RECIPE)
     rows = [{"URL": f"http://h.test/{i}.jpg", "TEXT": f"{i}", "similarity": 0.3} for i in range(10)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "part-0.parquet")
+    np.savez(tmp_path / "head.npz", weight=np.ones(8, dtype=np.float32), bias=np.zeros(1, dtype=np.float32))
     np.save(tmp_path / "centroids.npy", np.eye(8, dtype=np.float32))
     return tmp_path
 
