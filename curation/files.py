@@ -27,10 +27,12 @@ from curation.places import (
     check_scheme,
     folder_of,
     is_elsewhere,
+    is_web,
     lies_in,
     web_options,
 )
 from curation.private_folder import make_private_folder, private_folder_path
+from curation.web_range import read_web_range
 
 Names = list[str]
 """For signatures inside Files, where `list` is a method."""
@@ -195,6 +197,8 @@ class Files:
     def open(self, rel: str) -> BinaryIO:
         """A seekable binary reader. Raises UserError for a pipe or device, which would keep its reader waiting."""
         fs, path, is_local = self.at(rel)
+        if is_web(path):
+            read_web_range(fs, path, 1, 2)  # a server that knows no ranges is refused before anything relies on them
         return open_regular(path) if is_local else fs.open(path, "rb")
 
     def read_bytes(self, rel: str, offset: int = 0, size: int | None = None) -> bytes:
@@ -206,6 +210,8 @@ class Files:
                 f.seek(offset if left else 0, os.SEEK_SET if left else os.SEEK_END)
                 return f.read(left if size is None else min(left, size))
         end = None if size is None else offset + size
+        if is_web(path):
+            return read_web_range(fs, path, offset, end)
         return bytes(fs.cat_file(path, start=offset, end=end))
 
     def is_adopted(self, folder: str) -> bool:

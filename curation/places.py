@@ -60,6 +60,11 @@ def recorded_folder(item: Mapping[str, Any]) -> str:
     return path if item.get("format") == PICTURE_FOLDER else folder_of(path)
 
 
+def is_web(path: str) -> bool:
+    """Whether `path` is a URL of the web."""
+    return path.partition("://")[0] in WEB and "://" in path
+
+
 def lies_in(folder: str, folders: Container[str]) -> bool:
     """Whether `folder` is one of `folders` or below one of them."""
     while folder:

@@ -188,10 +188,22 @@ def write_tensors(tensors: Mapping[str, Tensor], config: ClipConfig, path: Path)
         temporary.touch()
         mode = temporary.stat().st_mode
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(temporary), metadata=header)
+        _order_header(temporary)
         temporary.chmod(mode)  # safetensors makes a file for its owner alone, whatever the umask says
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _order_header(path: Path) -> None:
+    """Sort the metadata of a safetensors file, which the library writes in another order each time."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        told = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(told.ljust(length))
 
 
 def write_outline(tensors: Mapping[str, Tensor], config: ClipConfig, path: Path) -> None:

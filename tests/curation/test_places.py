@@ -168,6 +168,23 @@ def test_a_folder_on_the_public_web_is_read_and_its_redirects_are_checked(
     is_public_host.cache_clear()
 
 
+def test_of_a_server_without_ranges_no_more_is_read_than_was_asked_for(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was read whole, and its first bytes were taken for those of the part."""
+    monkeypatch.setattr(places, "POLICY", AddressPolicy(["127.0.0.1/32"]))
+    is_public_host.cache_clear()
+    with Listener(b"secret" * 1_000_000, knows_ranges=False) as server:
+        path = f"{server.url}/0.tar"
+        root.publish_json("plans/0a1b2c3d.json", {"number": 0, "adopted": True, "inputs": [{"path": path}]})
+        assert root.read_bytes(path, 0, 3) == b"sec" and root.read_bytes(path, 3, 0) == b""
+        for read in (lambda: root.read_bytes(path, 1, 3), lambda: root.read_bytes(path, 1), lambda: root.open(path)):
+            with pytest.raises(UserError, match="by a server that knows ranges"):
+                read()
+        assert len(root.read_bytes(path)) == 6_000_000
+    is_public_host.cache_clear()
+
+
 def test_a_pipe_in_a_table_is_refused_and_not_waited_for(root: Root) -> None:
     Path(root.path, "raw").mkdir()
     os.mkfifo(Path(root.path, "raw", "x.tar"))

@@ -8,10 +8,13 @@ from typing import Any
 
 
 class Listener:
-    """`with Listener(data) as server:` → `server.url`, `server.requests` (paths), `server.redirect` (a URL or "")."""
+    """`with Listener(data) as server:` → `server.url`, `server.requests` (paths), `server.redirect` (a URL or "").
 
-    def __init__(self, data: bytes = b"") -> None:
-        self.data, self.redirect = data, ""
+    With `knows_ranges=False` every answer is the whole file.
+    """
+
+    def __init__(self, data: bytes = b"", knows_ranges: bool = True) -> None:
+        self.data, self.redirect, self.knows_ranges = data, "", knows_ranges
         self.requests: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.port = int(self._server.server_address[1])
@@ -36,7 +39,8 @@ class Listener:
                     self.send_header("Location", server.redirect)
                     self.end_headers()
                     return
-                wanted = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
+                header = self.headers.get("Range", "") if server.knows_ranges else ""
+                wanted = header.removeprefix("bytes=").partition("-")
                 start, stop = int(wanted[0] or 0), int(wanted[2] or len(server.data) - 1) + 1
                 self.send_response(206 if wanted[1] else 200)
                 self.send_header("Content-Length", str(len(server.data[start:stop])))

@@ -91,6 +91,15 @@ def test_image_tower_starts_from_masked_image_modelling(name: str, tmp_path: Pat
     assert {"mask_token", "lm_head.weight", "head.bias", "rope.freqs_cos"} <= set(report.ignored)
 
 
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
+    """Safetensors writes a header's metadata in the order of a hash map, which is another one at each call."""
+    model = random_model(models.config("debug"))
+    for number in range(12):
+        weights.save_model(model, tmp_path / f"{number}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert_same(models.load(tmp_path / "0.safetensors"), model)
+
+
 def test_student_saves_starts_a_clip_and_resumes(tmp_path: Path) -> None:
     config = models.config("debug")
     student = MaskedImageModel(config, teacher_dim=24)
