@@ -100,7 +100,7 @@ def test_both_ends_of_the_range_of_doubt_are_edges_of_bins() -> None:
 def test_the_page_says_of_pairs_in_doubt_what_a_second_look_says(
     spark: SparkSession, root: Root, tmp_path: Path
 ) -> None:
-    pictures = [("a", encoded(1, 96), {}), ("smaller", encoded(1, 80), {}), ("another", encoded(2, 96), {})]
+    pictures = [("a", encoded(1, 96), {}), ("smaller", encoded(1, 80), {}), ("another", encoded(5, 96), {})]
     uids = fill(root, pictures, num_units=1)
     near = np.linalg.cholesky(np.full((3, 3), 0.7) + 0.3 * np.eye(3))
     set_vectors(root, dict(zip(uids, np.pad(near, ((0, 0), (0, DIM - 3))), strict=True)))
