@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,6 +156,7 @@ def test_each_day_of_a_week_ends_as_a_run_from_nothing_or_changes_nothing(
         damage_units,
         opt_out,
         add_a_batch,
+        run_twice_at_once,
         ask_for_another_size,
         change_the_cosine,
         move_folders,
@@ -180,6 +183,20 @@ def opt_out(curator: Curator) -> None:
 def add_a_batch(curator: Curator) -> None:
     write_batch(curator.metadata, 1, range(24, 60))
     curator.run()
+    curator.agrees_with_a_run_from_nothing()
+
+
+def run_twice_at_once(curator: Curator) -> None:
+    """The second user waits for the first one's stages, or finds them done."""
+    write_batch(curator.metadata, 2, range(60, 80))
+    command = [sys.executable, "-m", "jobs.cli", *curator.words(curator.root)]
+    logs = [curator.folder / f"user-{number}.log" for number in range(2)]
+    users = []
+    for log in logs:
+        with log.open("w") as sink:
+            users.append(subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL))
+    assert [user.wait(900) for user in users] == [0, 0], [log.read_text()[-3_000:] for log in logs]
+    assert any("another run is at work on" in log.read_text() for log in logs)
     curator.agrees_with_a_run_from_nothing()
 
 
