@@ -21,8 +21,8 @@ from curation.recipe.config import load_recipe
 from curation.root_lock import hold_root
 from curation.storage import Root
 from curation.terminal import write_error, write_out
-from jobs.completion import render_completion
-from jobs.root_commands import collect_garbage, open_root, seal_root, show_status, verify_root, write_json
+from jobs.commands.completion import render_completion
+from jobs.commands.root_commands import collect_garbage, open_root, seal_root, show_status, verify_root, write_json
 from jobs.spark.stage import PREFIX, add_arguments, add_quiet, add_recipe_arguments, check_stages, run_stages
 from jobs.stages import STAGES, load_stages, plan_stages
 

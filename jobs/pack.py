@@ -46,7 +46,7 @@ from curation.tables import (
     unit_file,
 )
 from curation.terminal import write_error
-from jobs.score_columns import build_score_schemas, resolve_num_captions
+from jobs.scoring.score_columns import build_score_schemas, resolve_num_captions
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit
 

@@ -24,12 +24,10 @@ from curation.terminal import write_error
 from filters._gray import MAX_BATCH
 from filters.base import IMAGE, Filter
 from jobs.embedders import resolve_models
-from jobs.joined_columns import plan_joined_scores
-from jobs.joined_scores import join_scores
-from jobs.score_columns import build_filters, check_owners, resolve_num_captions
-from jobs.spark.sealing import seals
-from jobs.spark.tasks import map_units
-from jobs.vector_columns import (
+from jobs.scoring.joined_columns import plan_joined_scores
+from jobs.scoring.joined_scores import join_scores
+from jobs.scoring.score_columns import build_filters, check_owners, resolve_num_captions
+from jobs.scoring.vector_columns import (
     bind_prompts,
     check_models,
     check_texts_there,
@@ -38,6 +36,8 @@ from jobs.vector_columns import (
     list_columns,
     read_vectors,
 )
+from jobs.spark.sealing import seals
+from jobs.spark.tasks import map_units
 
 ROWS_PER_BATCH = {True: MAX_BATCH // 4, False: 16_384}
 """Rows of one batch, with pictures (their bytes are held) and without."""
@@ -110,7 +110,7 @@ def score_unit(root: Root, unit: str, wanted: Mapping[str, Filter]) -> int:
 def read_batches(root: Root, unit: str, reads: set[str]) -> Iterator[pa.RecordBatch]:
     """The unit's rows with status ok: `uid` and the columns `reads`, in the order of the pictures in their shard.
 
-    Columns of vectors are named as by `jobs.vector_columns.list_columns`.
+    Columns of vectors are named as by `jobs.scoring.vector_columns.list_columns`.
     """
     rows = _read_rows(root, unit, reads)
     for column in sorted(name for name in reads if "@" in name):

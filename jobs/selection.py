@@ -21,7 +21,7 @@ from curation.storage import Root
 from curation.sums.recorder import sealing
 from curation.sums.seal import check_own_tables, check_tables, is_sealed
 from curation.tables import SELECTION
-from jobs.score_columns import SELECTION_READS, build_score_schemas, plan_rules, resolve_num_captions
+from jobs.scoring.score_columns import SELECTION_READS, build_score_schemas, plan_rules, resolve_num_captions
 
 
 def check(recipe: Recipe, root: Root) -> None:

@@ -24,7 +24,7 @@ from curation.selection.rule_set import (
 from curation.storage import Root
 from curation.tables import SELECTION as SELECTION_TABLE
 from curation.tables import selection_file
-from jobs.score_columns import SELECTION_READS, plan_rules
+from jobs.scoring.score_columns import SELECTION_READS, plan_rules
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit
 

@@ -27,7 +27,7 @@ from curation.terminal import write_out
 from filters import KIND
 from filters._embeddings import EmbeddingFilter
 from jobs import embed, score
-from jobs.score_columns import build_filters
+from jobs.scoring.score_columns import build_filters
 from jobs.spark.stage import Stage, check_stages, run_loaded
 
 SUFFIX = ".safetensors"

@@ -12,7 +12,7 @@ from curation.selection.rule_set import RuleSet, find_tables, read_rules
 from curation.storage import Root
 from curation.tables import SCORES, count_all_captions, scores_table
 from filters.base import Filter
-from jobs.joined_columns import build_joined_schemas
+from jobs.scoring.joined_columns import build_joined_schemas
 
 SELECTION_READS = ("samples", "downloads", "duplicates")
 """Tables that a selection reads, those of scores apart."""

@@ -11,7 +11,7 @@ import pytest
 
 from curation.errors import UserError
 from curation.recipe.config import Recipe, ScoresConfig
-from jobs.joined_columns import build_joined_schemas, plan_joined_scores
+from jobs.scoring.joined_columns import build_joined_schemas, plan_joined_scores
 
 
 def _write(folder: Path, columns: dict[str, Any], name: str = "mine-0.parquet") -> None:

@@ -1,6 +1,6 @@
 """The sections `[scores.NAME]` of a recipe, resolved: which files they join and which columns they add.
 
-Nothing here needs Spark, which joins them (jobs/joined_scores.py).
+Nothing here needs Spark, which joins them (jobs/scoring/joined_scores.py).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from curation.paths import open_file
 from curation.schema import SAMPLES, Status
 from curation.storage import Root
 from curation.tables import downloads_file, samples_file, unit_file
-from jobs.joined_columns import JoinedScores, said_as_sentence
+from jobs.scoring.joined_columns import JoinedScores, said_as_sentence
 from jobs.spark.errors import unwrap_task_errors
 from jobs.spark.slices import read_slices
 from jobs.spark.tasks import by_unit

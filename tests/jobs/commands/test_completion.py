@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from curation.recipe.config import load_recipe
-from jobs.completion import list_settings
+from jobs.commands.completion import list_settings
 from jobs.stages import STAGES
 from tests.support.command import Command
 

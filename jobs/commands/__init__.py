@@ -1,0 +1,1 @@
+"""What `curate` does besides running stages."""
