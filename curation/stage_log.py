@@ -36,7 +36,10 @@ class RunningStage:
 
 @contextlib.contextmanager
 def log_stage(root: Root, name: str) -> Iterator[None]:
-    """Keep the log of stage `name` while the body runs: from INTERVAL_S on, and once there is a root to log in."""
+    """Keep the log of stage `name` while the body runs: from INTERVAL_S on, once there are a root and a step of work.
+
+    A stage that finds its work done takes no step, and touches no file of the root.
+    """
     ended, started = threading.Event(), time.time()
     logging = threading.Thread(target=_log_often, args=(root, name, started, ended), name="stage-log", daemon=True)
     logging.start()
@@ -50,7 +53,8 @@ def log_stage(root: Root, name: str) -> Iterator[None]:
 def _log_often(root: Root, name: str, started: float, ended: threading.Event) -> None:
     is_logged = False
     while not ended.wait(INTERVAL_S):
-        is_logged = _publish(root, name, started, running=True) or is_logged
+        if is_logged or list_steps():
+            is_logged = _publish(root, name, started, running=True) or is_logged
     if is_logged:
         _publish(root, name, started, running=False)
 

@@ -30,6 +30,8 @@ def map_units(
     `toLocalIterator` would show progress too, but runs two tasks at a time. Raises UserError or
     OSError when a task did, and what Spark raises for any other failed task.
     """
+    if not items:
+        return []
     finished = spark.sparkContext.accumulator(0)
 
     def counted(item: Item) -> Result:
@@ -51,6 +53,8 @@ def watch_tasks(
     watch: Callable[[], object],
 ) -> list[Result]:
     """As `map_units`; `watch` is called on the driver every POLL_S while the tasks run."""
+    if not items:  # Spark would start a Python process for a job without tasks
+        return []
     context = spark.sparkContext
     group = f"{desc}-{uuid.uuid4().hex}"
     refusals = context.accumulator(list[str](), _Lists())

@@ -52,6 +52,12 @@ def test_a_driver_that_was_killed_is_not_at_work(root: Root) -> None:
     assert render_stages(root) == ""
 
 
+def test_a_stage_without_work_touches_no_file(root: Root) -> None:
+    with log_stage(root, "embed"):
+        time.sleep(0.1)
+    assert not root.exists(FILE)
+
+
 @pytest.mark.parametrize("damage", [{"stage": 7}, {"steps": "none"}, {"at": "now"}, {"steps": [{"desc": "a"}, 5]}])
 def test_a_damaged_log_is_passed_over(root: Root, damage: dict[str, Any]) -> None:
     log = {"stage": "pack", "steps": [], "running": True, "seconds": 5, "at": time.time()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 def test_results_come_in_the_order_of_the_items(spark: SparkSession) -> None:
     assert map_units(spark, "square", list(range(7)), lambda n: n * n) == [n * n for n in range(7)]
-    assert map_units(spark, "nothing", [], lambda n: n) == []
+
+
+def test_of_nothing_to_do_spark_does_not_hear() -> None:
+    """A job without tasks starts a Python process all the same, which takes seconds, and shows a bar of no steps."""
+    no_spark: Any = None
+    assert map_units(no_spark, "nothing", [], lambda n: n) == []
 
 
 def test_as_many_tasks_run_at_once_as_there_are_cores(spark: SparkSession, tmp_path: Path) -> None:
