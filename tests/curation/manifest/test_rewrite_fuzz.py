@@ -102,5 +102,6 @@ def test_random_queries(made: SmallRoot, many_files: None) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_ten_thousand_random_queries(made: SmallRoot, many_files: None) -> None:
     assert compare(made, range(1_000, 11_000)) > 5_000
