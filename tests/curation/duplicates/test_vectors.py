@@ -70,18 +70,19 @@ def test_a_row_remembers_its_best_ranked_neighbours() -> None:
 
 
 HALF_IS_ONE_PICTURE = """
-import resource, sys
+import sys
 import numpy as np
 from curation.duplicates.blocks import SearchSettings
 from curation.duplicates.vectors import find_near_pairs
+from tests.support.memory import memory_bytes
 
 vectors = np.load(sys.argv[1], mmap_mode="r")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = memory_bytes("VmHWM")
 limits = {"max_cluster_rows": int(sys.argv[2]), "max_neighbours": 8}
 search = SearchSettings(min_cosine=0.98, num_probes=2, num_centroids=40, **limits)
 _, right, _ = find_near_pairs(vectors, search)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-sys.stdout.write(f"{peak // 1024} {len(np.unique(right[right % 2 == 0]))}")
+peak = memory_bytes("VmHWM") - before
+sys.stdout.write(f"{peak >> 20} {len(np.unique(right[right % 2 == 0]))}")
 """
 
 

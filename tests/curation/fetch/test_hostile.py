@@ -28,6 +28,7 @@ from tests.support import moved_clock
 from tests.support.hostile_behaviours import BEHAVIOURS, FAKE_NAMES, MAX_BYTES, OPTED_OUT, TIMEOUT_S, Behaviour
 from tests.support.hostile_pictures import jpeg
 from tests.support.hostile_server import DOMAIN, HostileServer
+from tests.support.memory import memory_bytes
 
 BEHAVES = list(BEHAVIOURS.values())
 PROMPT, LATE = "00000000-000000", "00000000-000001"
@@ -228,12 +229,12 @@ def main(folder: Path) -> None:
     for number in range(3):
         with serving() as server:
             one_pass(folder / str(number), server)
-        after.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
+        after.append(memory_bytes("VmRSS"))
     from curation.images.decoder import end_idle
 
     end_idle()
-    largest = [resource.getrusage(who).ru_maxrss << 10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    sys.stdout.write(json.dumps({"after": after, "largest": largest[0], "largest_decoder": largest[1]}))
+    decoders = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
+    sys.stdout.write(json.dumps({"after": after, "largest": memory_bytes("VmHWM"), "largest_decoder": decoders}))
 
 
 if __name__ == "__main__":

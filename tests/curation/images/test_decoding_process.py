@@ -24,6 +24,7 @@ from curation.images.process import process
 from curation.recipe.config import DownloadConfig
 from curation.schema import Status
 from tests.support.hostile_pictures import jpeg, png_bomb
+from tests.support.memory import memory_bytes
 
 CONFIG = DownloadConfig(image_size=32)
 
@@ -65,9 +66,9 @@ def test_the_largest_picture_that_is_let_in_takes_half_a_gigabyte(color: int, de
         for _ in range(2):
             stored = await decoder.decode(png_bomb(9_990, color, depth, channels))
             assert (stored.width, stored.stored_width) == (9_990, 224)
-        lines = Path(f"/proc/{decoder.pid}/status").read_text().splitlines()
+        largest = memory_bytes("VmHWM", decoder.pid)
         await decoder.close()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) << 10
+        return largest
 
     assert asyncio.run(main()) < 640 << 20
 
