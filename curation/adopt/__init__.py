@@ -64,6 +64,8 @@ def adopt(
         with sealing(root, ("plans", "samples", "rejects", "listings", "downloads")) as recording:
             if keys:
                 write_error(describe_spread(_publish_plan(recording, keys)))
+            elif not refusals:
+                write_error(f"Nothing is new since the last adoption: {root.base} has it all.\n")
             refusals += _end_units(recording)
     _tell([*(note for each in listings for note in each.notes), *news.notes, *notes])
     if refusals:

@@ -40,6 +40,12 @@ def raise_sentence(path: str) -> Iterator[None]:
     """Raise UserError in place of what reading and decompressing raise."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise UserError(f"There is no file {path}: name one that is there.") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise UserError(
+            f"{path} cannot be opened ({error.strerror or error}): name a file that you may read."
+        ) from error
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(

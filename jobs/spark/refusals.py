@@ -26,7 +26,7 @@ def end_at_refusal(spark: SparkSession) -> Iterator[None]:
     watching.start()
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # the jobs that were cancelled end in whatever Spark or Java raises for it
         if refusals and not isinstance(error, UserError):
             raise UserError(refusals[0]) from error
         raise

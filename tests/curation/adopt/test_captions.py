@@ -113,8 +113,11 @@ def test_a_file_without_the_columns_is_refused_before_anything(
 
 
 def test_a_file_that_is_not_there_is_one_sentence(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing.csv"):
+    with pytest.raises(UserError, match=r"There is no file .*nothing\.csv"):
         read_captions(str(tmp_path / "nothing.csv"), {})
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(UserError, match=r"folder\.csv cannot be opened \(Is a directory\)"):
+        read_captions(str(tmp_path / "folder.csv"), {})
 
 
 @pytest.mark.parametrize("text", ["image", "picture=x", "image=", "image=a,,"])

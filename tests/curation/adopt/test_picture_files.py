@@ -79,7 +79,9 @@ def test_a_second_adoption_takes_new_pictures_and_names_changed_ones(
 ) -> None:
     adopt_quietly(root, folder)
     before = rows(root)
+    capsys.readouterr()
     adopt_quietly(root, folder)
+    assert capsys.readouterr().err == f"Nothing is new since the last adoption: {root.base} has it all.\n"
     assert len(root.list("plans")) == 1
     (folder / "more" / "new.webp").write_bytes(picture(30))
     whole = (folder / "more" / "c.jpg").read_bytes()
