@@ -54,7 +54,7 @@ def test_bad_input_that_a_task_of_a_frame_finds_is_said_at_once(tmp_path: Path) 
     done = run(tmp_path, "frame")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "curate: This slice is bad: mend it.\n"
-    assert attempts(tmp_path, 1) <= 2  # the second has begun when the first is known; Spark makes four
+    assert attempts(tmp_path, 1) <= 2  # the second has begun when the first is known, and is not waited for
 
 
 def test_a_command_that_ends_well_leaves_the_terminal_and_the_logs_clean(tmp_path: Path) -> None:
