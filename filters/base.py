@@ -10,7 +10,6 @@ from __future__ import annotations
 import abc
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -98,6 +97,7 @@ def _as_array(values: pa.Array | list[Any], dtype: pa.DataType) -> pa.Array:
 
 def _sha256(path: str) -> str:
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"The filter file {path} cannot be read ({error.strerror}): name an existing file.") from error

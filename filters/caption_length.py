@@ -8,24 +8,18 @@ Burmese need a dictionary to be split, so their runs count as one word each.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from filters._words import UNSPACED
 from filters.base import Filter
-
-# Hiragana, katakana, their extensions and half-width forms, and the blocks of Han ideographs.
-_UNSPACED = re.compile(
-    "[\u3041-\u3096\u30a1-\u30fa\u31f0-\u31ff\uff66-\uff9d\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-    "\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
-)
 
 
 def num_words(caption: str) -> int:
     """Words in `caption`: white-space runs, Han and kana characters one each."""
-    spaced, num_characters = _UNSPACED.subn(" ", caption)
+    spaced, num_characters = UNSPACED.subn(" ", caption)
     return len(spaced.split()) + num_characters
 
 

@@ -19,7 +19,7 @@ from curation.recipe import rules
 from curation.recipe.config import SHIPPED, load_recipe
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.schema import DOWNLOADS, SAMPLES
-from filters import opennsfw, text_overlap
+from filters import caption_nouns, caption_perplexity, opennsfw, text_overlap
 from filters._embeddings import EmbeddingFilter
 from filters.base import IMAGE, IMAGE_EMBEDDING, READABLE, TEXT_EMBEDDING
 from tests.support.fake_onnx import FakeSession
@@ -88,10 +88,25 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str, 
     return {
         "concept_match": {"entries": str(folder / "entries.txt")},
         "aesthetic_head": {"head": str(folder / "head.npz")},
+        "caption_perplexity": {"model": "replaced.arpa"},
         "opennsfw": {"model": "replaced.onnx"},
         "zero_shot": {"prompts": ("a dog",), "against": ("a cat", "a photo")},
         "nearest_centroid": {name: str(folder / f"{name}.npy") for name in ("centroids", "targets")},
     }
+
+
+class FakeTagger:
+    """Takes every word for a noun."""
+
+    def tag_sent(self, tokens: list[str], taglevel: int) -> list[str]:
+        return ["NN"] * len(tokens)
+
+
+class FakeModel:
+    """Takes a sentence for the less likely the longer it is."""
+
+    def perplexity(self, sentence: str) -> float:
+        return 1.0 + len(sentence)
 
 
 def _value(field: pa.Field, random_: random.Random, row: int) -> Any:
@@ -118,6 +133,8 @@ def manifest(options: Mapping[str, dict[str, Any]]) -> pa.Table:
     batch = pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opennsfw, "_session", lambda path: FakeSession())
+        patch.setattr(caption_nouns, "_tagger", lambda language: FakeTagger())
+        patch.setattr(caption_perplexity, "_model", lambda path: FakeModel())
         patch.setattr(text_overlap, "read_lines", lambda pixels, sure: [(np.eye(4)[:, :2] * pixels.shape[0], "a dog")])
         for name in filters.names():
             item = filters.build(name, options.get(name, {}))

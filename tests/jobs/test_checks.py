@@ -93,6 +93,11 @@ WRONG: dict[str, str] = {
     "filters.aesthetic_head.head": '"nowhere.npz"',
     "filters.aesthetic_head.embeddings": '"vit_x"',
     "filters.blur.max_side": "0",
+    "filters.caption_nouns.language": '"fr"',
+    "filters.caption_nouns.max_words": "0",
+    "filters.caption_perplexity.max_words": "0",
+    "filters.caption_perplexity.model": '"nowhere.arpa"',
+    "filters.caption_web.phrases": '"nowhere.txt"',
     "filters.clip_cosine.embeddings": '"vit_x"',
     "filters.concept_match.entries": '"nowhere.txt"',
     "filters.entropy.max_side": "0",
@@ -142,6 +147,7 @@ ALSO_WRONG = [
 PROMPTS = ['filters.zero_shot.prompts=["a drawing"]', 'filters.zero_shot.against=["a photograph"]']
 BESIDE = {
     "filters.aesthetic_head.embeddings": ['filters.aesthetic_head.head="head.npz"'],
+    "filters.caption_perplexity.max_words": ['filters.caption_perplexity.model="model.arpa"'],
     "filters.nearest_centroid.embeddings": ['filters.nearest_centroid.centroids="centroids.npy"'],
     "filters.nearest_centroid.targets": ['filters.nearest_centroid.centroids="centroids.npy"'],
     "filters.zero_shot.against": PROMPTS[:1],
