@@ -24,6 +24,7 @@ from curation.terminal import write_error
 from filters._gray import MAX_BATCH
 from filters.base import IMAGE, Filter
 from jobs.embedders import resolve_models
+from jobs.scoring.coverage import check_joined_scores
 from jobs.scoring.joined_columns import plan_joined_scores
 from jobs.scoring.joined_scores import join_scores
 from jobs.scoring.score_columns import build_filters, check_owners, resolve_num_captions
@@ -44,7 +45,9 @@ ROWS_PER_BATCH = {True: MAX_BATCH // 4, False: 16_384}
 
 
 def check(recipe: Recipe, root: Root) -> None:
-    """Raise UserError for filters that are unknown, badly configured, or lack a file, a package or a model."""
+    """Raise UserError for filters that are unknown, badly configured, or lack a file, a package or a model,
+    and for scores of one's own that are of other rows than those of `root`.
+    """
     wanted = build_filters(recipe)
     for item in wanted.values():
         item.config()
@@ -52,6 +55,7 @@ def check(recipe: Recipe, root: Root) -> None:
     check_models(recipe, root, wanted)
     check_owners(recipe)
     _check_captions(wanted, resolve_num_captions(recipe, root))
+    check_joined_scores(recipe, root)
 
 
 def _check_captions(wanted: Mapping[str, Filter], num_captions: int) -> None:

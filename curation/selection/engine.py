@@ -134,16 +134,23 @@ def open_engine(
 
     `name` is what its progress is called.
     """
+    with open_connection(limits, scratch) as connection:
+        # The stream has no known number of rows, and must not be what a join keeps in memory.
+        connection.execute("set disabled_optimizers = 'join_order,build_side_probe_side'")
+        connection.execute("set lock_configuration = true")
+        yield Engine(root, rules, units, connection, name)
+
+
+@contextlib.contextmanager
+def open_connection(limits: SelectConfig, scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB that reads no file and takes what `limits` allow; what it spills lies in a folder below `scratch`."""
     with tempfile.TemporaryDirectory(prefix="select-", dir=scratch) as folder, duckdb.connect() as connection:
         forbid_extensions(connection)
         connection.execute(f"set temp_directory = {quote_text(folder)}")
         connection.execute(f"set memory_limit = '{round(limits.memory_gb * 1e9)}B'")
         connection.execute(f"set threads = {limits.threads or len(os.sched_getaffinity(0))}")
-        # The stream has no known number of rows, and must not be what a join keeps in memory.
-        connection.execute("set disabled_optimizers = 'join_order,build_side_probe_side'")
         connection.execute("set enable_external_access = false")
-        connection.execute("set lock_configuration = true")
-        yield Engine(root, rules, units, connection, name)
+        yield connection
 
 
 def _drop_unused(tables: Tables) -> Tables:

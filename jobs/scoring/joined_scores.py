@@ -20,6 +20,7 @@ from curation.paths import open_file
 from curation.schema import SAMPLES, Status
 from curation.storage import Root
 from curation.tables import downloads_file, samples_file, unit_file
+from jobs.scoring.coverage import check_covered, check_known
 from jobs.scoring.joined_columns import JoinedScores, said_as_sentence
 from jobs.spark.errors import unwrap_task_errors
 from jobs.spark.slices import read_slices
@@ -115,12 +116,8 @@ def _check_known(scores: DataFrame, keys: DataFrame, item: JoinedScores) -> str:
     marked = scores.join(keys.withColumn("known", F.lit(True)), item.key, "left")
     num_scores, num_known = marked.selectExpr("count(*)", "count(known)").collect()[0]
     num_unknown = num_scores - num_known
-    if num_scores and not num_known:
-        example = scores.agg(F.min(item.key)).collect()[0][0]
-        raise UserError(
-            f"[scores.{item.name}]: none of its {num_scores:,} {item.key}s is that of a sample of this root, such as "
-            f"{example}: they may be of another root, or other identifiers; uid is the md5 of URL, line feed, caption."
-        )
+    example = None if num_known else scores.agg(F.min(item.key)).collect()[0][0]
+    check_known(item, num_scores, num_unknown, example)
     if not num_unknown:
         return ""
     return f"scores.{item.name} has {num_unknown:,} of {num_scores:,} {item.key}s that are of no sample of this root\n"
@@ -128,12 +125,7 @@ def _check_known(scores: DataFrame, keys: DataFrame, item: JoinedScores) -> str:
 
 def _check_coverage(joined: DataFrame, item: JoinedScores) -> str:
     (num_pictures, num_found) = joined.selectExpr("count(*)", "count(found)").collect()[0]
-    share = num_found / num_pictures if num_pictures else 1.0
-    if share < item.config.min_coverage:
-        raise UserError(
-            f"[scores.{item.name}] covers {num_found:,} of {num_pictures:,} pictures ({100 * share:.2f} %): score the "
-            f"others too, or allow it by scores.{item.name}.min_coverage."
-        )
+    check_covered(item, num_found, num_pictures)
     return f"scores.{item.name} covers {num_found:,} of {num_pictures:,} pictures\n"
 
 
