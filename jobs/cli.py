@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     add_arguments(whole)
     whole.set_defaults(action=_run)
     _add_check(commands)
+    _add_plan(commands)
     for name, text, action in (
         ("status", "the funnel: a count and share per reason", show_status),
         ("verify", "re-read everything and prove that every row is accounted for", verify_root),
@@ -99,6 +100,16 @@ def _add_check(commands: Commands) -> None:
     check.add_argument("--root", metavar="ROOT", help="the root of the run; without one, a new one")
     _add_json(check)
     check.set_defaults(action=_check)
+
+
+def _add_plan(commands: Commands) -> None:
+    text = "days, storage, requests, GPU hours and money of a run before it begins, with the reason of each"
+    plan = commands.add_parser("plan", help=text, description=text)
+    plan.add_argument("--rows", required=True, metavar="N", help="rows of metadata, such as 2.3e9")
+    add_recipe_arguments(plan)
+    plan.add_argument("--cluster", required=True, metavar="FILE", help="TOML: machines, GPUs and storage with prices")
+    _add_json(plan)
+    plan.set_defaults(action=_plan)
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:
@@ -228,6 +239,12 @@ def _check(arguments: argparse.Namespace) -> None:
         return
     found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     write_out(f"The recipe is right: {found}, model {recipe.embed.model}. Nothing was written.\n")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from jobs.commands.costs import plan_costs  # it imports the trainer
+
+    plan_costs(arguments)
 
 
 def _report(arguments: argparse.Namespace) -> None:

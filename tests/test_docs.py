@@ -18,6 +18,7 @@ import pytest
 
 import filters
 from curation import Manifest
+from curation.costs.cluster import load_cluster
 from curation.recipe import rules
 from curation.recipe.config import Recipe
 from curation.settings import from_dict
@@ -137,7 +138,7 @@ def block_file(folder: Path, text: str) -> Path:
     return file
 
 
-def test_toml_blocks_are_recipes_configurations_or_chains_and_their_rules_parse(tmp_path: Path) -> None:
+def test_toml_blocks_are_recipes_configurations_chains_or_clusters_and_their_rules_parse(tmp_path: Path) -> None:
     blocks = [(name, block) for name in PAGES for block in page(name).blocks if block.language == "toml"]
     assert len(blocks) >= 4
     recipe_keys = {field.name for field in fields(Recipe)}
@@ -145,6 +146,9 @@ def test_toml_blocks_are_recipes_configurations_or_chains_and_their_rules_parse(
         data = tomllib.loads(block.text)
         if "stages" in data:
             load_chain(block_file(tmp_path, block.text))
+            continue
+        if "machines" in data:
+            load_cluster(block_file(tmp_path, block.text))
             continue
         if not set(data) <= recipe_keys:
             from_dict(Config, data, name)

@@ -25,6 +25,7 @@ COMMANDS = (
     *STAGES,
     "run",
     "check",
+    "plan",
     "status",
     "verify",
     "seal",

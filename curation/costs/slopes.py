@@ -1,0 +1,91 @@
+"""Measured slopes: what one row costs a stage, each with its source.
+
+The figures are those of benchmarks/results, measured on two cores; a test compares them. CPU seconds are of one core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from curation.recipe.config import DownloadConfig
+
+SMALL_MEGAPIXELS, PHOTO_MEGAPIXELS = 0.083, 2.5
+"""Mean sizes of the two sets of benchmarks/results/download.md."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slope:
+    """`value` is CPU seconds of one row unless its `unit` says otherwise."""
+
+    name: str
+    value: float
+    source: str
+    unit: str = "CPU s a row"
+
+
+INGEST = Slope(name="ingest", value=3.03e-5, source="benchmarks/results/plan.md, from 1 M to 4 M rows on two cores")
+SPARK_SHARE = 1.24
+"""CPU of `curate download` in Spark, of that of its tasks alone (benchmarks/results/download.md, small at 224)."""
+DOWNLOADS_MS = {
+    # (resized, measured): CPU ms of one picture of each set, two processes.
+    (True, True): (1.12, 10.0),
+    (True, False): (0.944, 9.85),
+    (False, True): (0.97, 7.35),
+    (False, False): (0.171, 1.56),
+}
+EMBED_CPU = Slope(
+    name="embed, efficientnet_lite0",
+    value=0.049,
+    source="benchmarks/results/flickr8k.md: 246 CPU s for 4,700 pictures, 15 of them before the first",
+)
+CPU_GFLOPS = Slope(
+    name="embed, other models on cores",
+    value=75.0,
+    source="benchmarks/results/trainer.md: eva02-b-16 at 0.15 TFLOP/s on two cores, float32",
+    unit="GFLOP/s a core",
+)
+HASH_TABLE = Slope(
+    name="dedupe, hashes",
+    value=1.726e-7,
+    source="benchmarks/results/dedupe_hashes.md: 10 M hashes and 84 tables in 72.5 s on two cores",
+    unit="CPU s a hash and table",
+)
+VECTORS = Slope(
+    name="dedupe, vectors",
+    value=441e-6,
+    source="benchmarks/results/dedupe_vectors.md: 1 M vectors of 512 dimensions in Spark, 441 CPU s; "
+    "grows with exponent 1.1 (measured 0.1 to 1 M rows)",
+    unit="CPU s a vector at 1 M",
+)
+VECTOR_ROWS, VECTOR_DIMS, VECTOR_EXPONENT = 1e6, 512, 1.1
+SCORE = Slope(
+    name="score",
+    value=0.0029,
+    source="benchmarks/results/flickr8k.md: 13.8 CPU s for 4,700 pictures, the start of Spark included; an upper bound",
+)
+SELECT = Slope(
+    name="select", value=2.46e-6, source="benchmarks/results/decisions.md: plain rules at 10 M rows, on one machine"
+)
+SELECT_WINDOWS = Slope(
+    name="select, rules over all rows",
+    value=4.74e-6,
+    source="benchmarks/results/decisions.md: windows at 10 M rows, on one machine",
+)
+PACK = Slope(
+    name="pack",
+    value=0.0052,
+    source="benchmarks/results/flickr8k.md: 23.8 CPU s for 4,579 pictures, the start of Spark included; an upper bound",
+)
+
+
+def download_slope(config: DownloadConfig, megapixels: float, tls_ms: float) -> Slope:
+    """CPU of one row of a download, by the line through the two measured sizes of pictures."""
+    small, photo = DOWNLOADS_MS[config.resize_mode != "no", config.measure]
+    each = (photo - small) / (PHOTO_MEGAPIXELS - SMALL_MEGAPIXELS)
+    milliseconds = SPARK_SHARE * max(0.0, small + each * (megapixels - SMALL_MEGAPIXELS)) + tls_ms
+    return Slope(
+        name="download",
+        value=milliseconds / 1e3,
+        source=f"benchmarks/results/download.md: the line through pictures of {SMALL_MEGAPIXELS} and "
+        f"{PHOTO_MEGAPIXELS} megapixels at {megapixels:g}, in Spark; {tls_ms:g} ms of it assumed for TLS and DNS",
+    )
