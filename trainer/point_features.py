@@ -10,6 +10,8 @@ and of its text. Each set gets a folder:
     OUT/NAME/text_features.npy     float32 [classes, d], normalised means over the templates
     OUT/NAME/objects.tsv           object, tab, class; row i is that of image_features
     OUT/NAME/classes.txt           a class a line; line i is row i of text_features
+
+With --layout uni3d the folder has what Uni3D's own training reads beside them (`trainer.uni3d_files`).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 from torch import Tensor
 
 from curation.errors import UserError
-from trainer import evaluate, launch
+from trainer import evaluate, launch, uni3d_files
 from trainer.command import add_shared_arguments, log_to_stderr, run_checked
 from trainer.config import Config
 from trainer.evaluation.encoder import Encoder
@@ -37,7 +39,9 @@ RESIZE = "squash"
 """The views are square, so that both ways of resizing are one."""
 
 
-def write_features(engine: Any, settings: Config, rank: Rank, device: Any, out: Path) -> None:
+def write_features(
+    engine: Any, settings: Config, rank: Rank, device: Any, out: Path, *, for_uni3d: bool = False
+) -> None:
     """Encode every set of eval.points on all ranks, and write its folder on the first one.
 
     Raises:
@@ -49,6 +53,8 @@ def write_features(engine: Any, settings: Config, rank: Rank, device: Any, out: 
         image = _encode_views(encoder, clouds, settings.eval.views, name)
         if rank.is_first:
             _write_set(out / name, clouds, image, text)
+            if for_uni3d:
+                uni3d_files.write_uni3d(out / name, clouds, image, text)
             logger.info("wrote %s: %d objects, %d views each", out / name, len(image), image.shape[1])
 
 
@@ -77,11 +83,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         log_to_stderr(rank)
         if not settings.eval.points:
             raise UserError("There are no point clouds: name a set, as in --set eval.points.NAME=DIR.")
+        for_uni3d = options.layout == "uni3d"
+        if for_uni3d:
+            uni3d_files.check_views(settings.eval.views)
         for _ in evaluate.read_cloud_sets(settings):
             pass
         WeightFile(Path(settings.model.weights))
         with launch.process_group(rank) as device:
-            write_features(evaluate.load_frozen_model(settings, device), settings, rank, device, Path(options.out))
+            engine = evaluate.load_frozen_model(settings, device)
+            write_features(engine, settings, rank, device, Path(options.out), for_uni3d=for_uni3d)
 
     return run_checked(rank, work)
 
@@ -92,6 +102,8 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint in any layout")
     add_shared_arguments(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
+    text = "arrays alone, or the files that Uni3D trains on beside them"
+    parser.add_argument("--layout", choices=("arrays", "uni3d"), default="arrays", help=text)
     return parser.parse_args(argv)
 
 
