@@ -132,7 +132,12 @@ def train_and_measure(folder: Path, run: Run) -> dict[str, Any]:
         starts = [f"model.image_weights={run.folder / 'distill' / 'model.safetensors'}"]
     train(folder, run, "train", run.arm.samples, starts)
     places = find_places(run.folder / "train" / "model.safetensors", folder / HELD)
-    np.savez(run.folder / PLACES, **places)
+    np.savez(
+        run.folder / PLACES,
+        text_to_image=places["text_to_image"],
+        image_to_text=places["image_to_text"],
+        image_of=places["image_of"],
+    )
     row = {"arm": run.arm.name, "number": run.number, "seed": run.seed, "where": run.arm.where}
     row |= {"samples": run.arm.samples, "pretrained": run.arm.pretrained}
     row["recall@10"] = float(score_photographs(**places)[:, -1].mean())

@@ -42,7 +42,7 @@ NOTES = (
 HARM_NOTES = (
     "Rows of the pool that the rule alone removes. precision: the share of them that is harm; recall: the share of all "
     "harm among them; then the share of each kind. What it removes of `right` is lost.",
-    "`duplicates`, `pictures` and `captions` look for one kind of harm each: only `dfn` could find a wrong caption. "
+    "`duplicates`, `sharpness` and `captions` look for one kind of harm each: only `dfn` could find a wrong caption. "
     "text_overlap, which reads text in pictures, was left out: it takes 0.2 CPU seconds a picture.",
 )
 SCALE = 2
@@ -167,7 +167,7 @@ def draw_plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     most = max(row["@10 high"] for row in rows) * 1.02
 
     def place(recall: float) -> float:
-        return (LEFT + (RIGHT_EDGE - LEFT) * recall / most) * SCALE
+        return float(LEFT + (RIGHT_EDGE - LEFT) * recall / most) * SCALE
 
     def write_text(x: float, y: float, text: str, anchor: str = "lm", size: int = 15) -> None:
         draw.text((x, y), text, "black", ImageFont.load_default(size * SCALE), anchor)
