@@ -59,7 +59,8 @@ class _Places(NamedTuple):
 def _rank_pairs(image: Tensor, text: Tensor, image_of: Tensor) -> tuple[_Places, _Places]:
     """Places of images among texts and of texts among images, from one pass over all similarities.
 
-    NumPy counts a block's comparisons ten times as fast as torch does on a CPU.
+    NumPy counts a block's comparisons ten times as fast as torch does on a CPU. All blocks share two buffers: fresh
+    ones would cost a seventh of the time in pages that the kernel clears.
     """
     image, text = image.float(), text.float()
     own = torch.cat(
@@ -70,17 +71,24 @@ def _rank_pairs(image: Tensor, text: Tensor, image_of: Tensor) -> tuple[_Places,
     above_image, level_image = torch.zeros(2, len(image), dtype=torch.int64)
     above_text, level_text = np.zeros((2, len(text)), np.int64)
     over, under = (own + _TIE).numpy(), (own - _TIE).numpy()
+    buffer = torch.empty(min(_ROWS, len(image)), len(text))
+    hit_buffer = np.empty(buffer.shape, bool)
     for start in range(0, len(image), _ROWS):
         part = slice(start, start + _ROWS)
-        scores = (image[part] @ text.T).numpy()
         bound = best[part, None].numpy()
-        above_image[part] = torch.from_numpy(np.count_nonzero(scores > bound + _TIE, axis=1))
-        level_image[part] = torch.from_numpy(np.count_nonzero(scores >= bound - _TIE, axis=1))
-        above_text += _count_columns(scores > over)
-        level_text += _count_columns(scores >= under)
+        scores, hits = torch.matmul(image[part], text.T, out=buffer[: len(bound)]).numpy(), hit_buffer[: len(bound)]
+        above_image[part] = torch.from_numpy(_count_rows(np.greater(scores, bound + _TIE, out=hits)))
+        level_image[part] = torch.from_numpy(_count_rows(np.greater_equal(scores, bound - _TIE, out=hits)))
+        above_text += _count_columns(np.greater(scores, over, out=hits))
+        level_text += _count_columns(np.greater_equal(scores, under, out=hits))
     to_text = _Places(above_image, level_image - above_image - own_level, own_level)
     above, at_least = torch.from_numpy(above_text), torch.from_numpy(level_text)
     return to_text, _Places(above, at_least - above - 1, torch.ones_like(above))
+
+
+def _count_rows(hits: np.ndarray) -> np.ndarray:
+    """How many of each row of bool `[n, m]`."""
+    return np.asarray(np.count_nonzero(hits, axis=1))
 
 
 def _count_columns(hits: np.ndarray) -> np.ndarray:
