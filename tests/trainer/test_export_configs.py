@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.support.trainer.evaclip_forward import FolderModel
+from tests.support.trainer.layout_states import assert_same
 from tests.support.trainer.small_models import pixels
 from tests.support.trainer.torchvision_stub import oracle
 from tests.support.trainer.tower_styles import randomise, shrunk
@@ -63,6 +66,21 @@ def test_timm_builds_the_image_tower_of_a_folder(name: str, tmp_path: Path) -> N
     images = pixels(ours)
     with torch.no_grad():
         torch.testing.assert_close(theirs(images), ours.encode_image(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["eva-clip-8b", "eva-clip-18b"])
+def test_baais_code_computes_our_features_from_a_folder(name: str, tmp_path: Path) -> None:
+    ours = saved(shrunk(name), tmp_path / "c.safetensors")
+    assert export.main([str(tmp_path / "c.safetensors"), str(tmp_path / "out"), "--layout", "huggingface"]) == 0
+    theirs = FolderModel(tmp_path / "out")
+    images, tokens = pixels(ours), tokenizer.tokenize(["a dog on the beach", "ein rotes Fahrrad"])
+    with torch.no_grad():
+        torch.testing.assert_close(theirs.encode_image(images), ours.encode_image(images), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(theirs.encode_text(tokens), ours.encode_text(tokens), atol=1e-5, rtol=1e-5)
+    assert not theirs.unused
+    assert theirs.config["projection_dim"] == ours.config.embed_dim
+    assert theirs.config["logit_scale_init_value"] == pytest.approx(-math.log(ours.config.temperature))
+    assert_same(models.load(tmp_path / "out"), ours)
 
 
 def test_baais_code_is_told_the_sizes_and_only_of_models_that_it_is_for(tmp_path: Path) -> None:
