@@ -99,7 +99,7 @@ class Fingerprints:
             return not _is_other_version(self.root, name, recorded)
         if name == VECTORS_INPUT:
             return self._holds_vectors(recorded)
-        if name not in (SAMPLES, DOWNLOADS, METADATA) and not name.startswith(SCORES):
+        if not _is_table(name):
             return True
         if recorded == self.of(name):
             return True
@@ -123,13 +123,18 @@ class Fingerprints:
         if any(current["config"].get(key) != value for key, value in wanted.items()):
             return False
         return recorded.keys() == inputs.keys() and all(
-            recorded[name] == value or (_is_of_sizes(recorded[name]) and self.holds(name, recorded[name]))
+            recorded[name] == value or (_is_of_sizes(name, recorded[name]) and self.holds(name, recorded[name]))
             for name, value in inputs.items()
         )
 
 
-def _is_of_sizes(recorded: Any) -> bool:
-    return isinstance(recorded, str) and not recorded.startswith(BY_CONTENT)
+def _is_of_sizes(name: str, recorded: Any) -> bool:
+    """Whether `recorded` may be what earlier versions recorded of the table `name`; lists and folders are no tables."""
+    return _is_table(name) and isinstance(recorded, str) and not recorded.startswith(BY_CONTENT)
+
+
+def _is_table(name: str) -> bool:
+    return name in (*MADE_BY, VECTORS_INPUT, SAMPLES, DOWNLOADS, METADATA) or name.startswith(SCORES)
 
 
 def _recorded_inputs(root: Root, table: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ rows whose embeddings leave doubt, the pictures are compared (jobs/duplicates/ve
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from curation.download.withdrawn import find_withdrawn
+from curation.download.withdrawn import NO_LISTS, Lists, find_withdrawn
 from curation.duplicates.clustering import usable
 from curation.duplicates.keep import order_sql
 from curation.duplicates.phash import NUM_SET_BITS
@@ -83,7 +83,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
 
 def number_rows(spark: SparkSession, root: Root, plan: DedupePlan) -> DataFrame:
     """Every downloaded row with `row`, its place in the order of the keep rule, 0 first."""
-    units, embedded, lists = plan.units, plan.min_cosine is not None, plan.opt_out
+    units, embedded, lists = plan.units, plan.min_cosine is not None, plan.lists
 
     def scan(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in (n for batch in batches for n in batch["id"].to_pylist()):
@@ -101,8 +101,8 @@ def number_rows(spark: SparkSession, root: Root, plan: DedupePlan) -> DataFrame:
     return ordered.withColumn("row", first + F.expr(f"id & {(1 << 33) - 1}L")).withColumn("text", F.expr(text))
 
 
-def scan_unit(root: Root, unit: str, number: int, embedded: bool, lists: Sequence[str] = ()) -> pa.Table:
-    """The pictures of one unit that came and are on none of the opt-out `lists`.
+def scan_unit(root: Root, unit: str, number: int, embedded: bool, lists: Lists = NO_LISTS) -> pa.Table:
+    """The pictures of one unit that came and are on none of the `lists`.
 
     `place` is the row of its .npy, null where there is none.
 
@@ -111,7 +111,7 @@ def scan_unit(root: Root, unit: str, number: int, embedded: bool, lists: Sequenc
     """
     rows = root.read_parquet(downloads_file(unit), ["uid", "status", *FROM_DOWNLOADS])
     rows = rows.filter(pc.equal(rows["status"], Status.OK.value)).drop_columns("status")
-    rows = rows.filter(pc.invert(pc.is_in(rows["uid"], find_withdrawn(root, unit, lists))))
+    rows = rows.filter(pc.invert(pc.is_in(rows["uid"], find_withdrawn(root, unit, lists)["uid"].combine_chunks())))
     rows = rows.join(root.read_parquet(samples_file(unit), ["uid", *FROM_SAMPLES]), "uid")
     rows = rows.join(_locate_vectors(root, unit, embedded), "uid")
     hashes = [None if h is None else int(h, 16) - (int(h, 16) >> 63 << 64) for h in rows["phash"].to_pylist()]

@@ -26,8 +26,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from curation.download.unit import resolve_opt_out_paths
-from curation.download.withdrawn import OPT_OUT, describe_opt_out
+from curation.download.withdrawn import describe_lists, resolve_lists
 from curation.errors import UserError
 from curation.freshness import Fingerprints, check_fresh
 from curation.recipe.config import PackConfig, Recipe
@@ -105,9 +104,11 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
         raise UserError(f"{root.base} has no selection: run `curate select` first.")
     known = Fingerprints(root)
     check_fresh(known, "selection")
-    opt_out = describe_opt_out(resolve_opt_out_paths(recipe).opt_out, root)
-    if opt_out.get(OPT_OUT, "") not in ("", selection["inputs"].get(OPT_OUT)):
-        raise UserError("selection was made with other opt-out lists than the recipe names now: run `curate select`.")
+    lists = describe_lists(resolve_lists(recipe), root)
+    if any(selection["inputs"].get(name) != value for name, value in lists.items()):
+        raise UserError(
+            "selection was made with other opt-out lists or blocklists than the recipe names now: run `curate select`."
+        )
     units = root.units("samples")
     scores = read_score_schemas(root, units)
     inputs = {name: known.of(name) for name in ("samples", "downloads", *scores)}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from curation.download.unit import resolve_opt_out_paths
+from curation.download.withdrawn import check_blocklists, resolve_lists
 from curation.recipe.config import Recipe
 from curation.selection import decide as local
 from curation.selection.rule_set import find_tables, read_rules
@@ -25,7 +25,8 @@ from jobs.scoring.score_columns import SELECTION_READS, build_score_schemas, pla
 
 
 def check(recipe: Recipe, root: Root) -> None:
-    """Raise UserError for a filter or rule that is wrong."""
+    """Raise UserError for a filter, rule or blocklist that is wrong."""
+    check_blocklists(recipe, root)
     num_captions = resolve_num_captions(recipe, root)
     read_rules(recipe.rules, build_score_schemas(recipe), recipe.resolve, num_captions=num_captions)
 
@@ -47,8 +48,8 @@ def preview_rules(recipe: Recipe, wanted: Recipe, root: Root, num_examples: int 
     older than what they were made from; writes nothing.
     """
     scores = build_score_schemas(wanted if wanted.filters or wanted.scores else recipe)
-    opt_out, num_captions = resolve_opt_out_paths(recipe).opt_out, resolve_num_captions(recipe, root)
-    rules = read_rules(wanted.rules, scores, wanted.resolve, opt_out, num_captions)
+    refused, num_captions = resolve_lists(recipe), resolve_num_captions(recipe, root)
+    rules = read_rules(wanted.rules, scores, wanted.resolve, refused, num_captions)
     tables = find_tables(rules, scores)
     if is_sealed(root):
         check_tables(root, SELECTION_READS)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
+from curation.download.withdrawn import NO_LISTS, Lists
 from curation.recipe import rules as rule_language
 from curation.recipe.config import Recipe
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS, Rule
 from curation.schema import SELECTION
 from curation.selection.rows import duplicates_files, join_unit, read_duplicates
-from curation.selection.rule_set import (
-    MAX_PARTITIONS,
-    decision_sql,
-    find_work,
-    name_quantile,
-    resolve_version,
-)
+from curation.selection.rule_set import MAX_PARTITIONS, decision_sql, find_work, name_quantile, resolve_version
 from curation.storage import Root
 from curation.tables import SELECTION as SELECTION_TABLE
 from curation.tables import selection_file
@@ -39,7 +34,7 @@ def run_on_spark(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     if version.is_current:
         return
     work = find_work(version)
-    manifest = join_tables(spark, root, work.units, wanted_tables, rules.columns, rules.opt_out)
+    manifest = join_tables(spark, root, work.units, wanted_tables, rules.columns, rules.refused)
     values = {wanted: compute_quantile(spark, manifest, rules.columns, wanted) for wanted in rules.quantiles}
     write_units(decide(spark, manifest, rules.with_quantiles(values)), root, version.fp, work.units, work.written)
     version.publish(values)
@@ -51,11 +46,11 @@ def join_tables(
     units: list[str],
     tables: Mapping[str, list[str]],
     types: Mapping[str, pa.DataType],
-    opt_out: Sequence[str] = (),
+    lists: Lists = NO_LISTS,
 ) -> DataFrame:
     """The manifest's rows: `unit` (position in `units`), `uid`, and the columns of `tables`.
 
-    The status of rows that the lists `opt_out` name by now is WITHDRAWN in the place of ok.
+    The status of rows that `lists` name by now says so in the place of ok.
     """
     aligned = {name: columns for name, columns in tables.items() if name != "duplicates"}
     names = [column for columns in aligned.values() for column in columns]
@@ -63,7 +58,7 @@ def join_tables(
 
     def scan(positions: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for position in (row for batch in positions for row in batch["id"].to_pylist()):
-            table = join_unit(root, units[position], aligned, opt_out)
+            table = join_unit(root, units[position], aligned, lists)
             yield from table.add_column(0, "unit", pa.array([position] * len(table), pa.int32())).to_batches()
 
     manifest = spark.range(0, len(units), 1, max(1, len(units))).mapInArrow(scan, ddl)

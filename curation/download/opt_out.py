@@ -17,7 +17,7 @@ import itertools
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -36,6 +36,8 @@ from curation.storage import fingerprint
 from curation.version import __version__
 
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+ParseEntry = Callable[[str], str | None]
+"""The key of an entry, None for one that can match nothing ever fetched. Raises ValueError or BadUrlError."""
 COMMENT = re.compile(r"(?:^|\s)#.*", re.DOTALL)
 MAX_LABELS = 127
 """A host name has no more (RFC 1035 2.3.4)."""
@@ -71,7 +73,16 @@ class OptOut:
 
     def refuses_sha256(self, sha256: str | None) -> bool:
         """Whether the picture with this sha256 (hexadecimal) is listed."""
-        return self.file is not None and sha256 is not None and self._lists_any([_sha256_key(sha256)])
+        return sha256 is not None and self.has_key(_sha256_key(sha256))
+
+    def has_key(self, key: str) -> bool:
+        """Whether an entry has this key."""
+        return self.file is not None and self._lists_any([key])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no entry."""
+        return self.file is None or len(self._hashes) == 1
 
     def _lists_any(self, keys: list[str]) -> bool:
         wanted = np.frombuffer(b"".join(map(_hash_key, keys)), HASH)
@@ -90,29 +101,42 @@ def load_opt_out(paths: Sequence[str], folder: Path) -> OptOut:
     file = _hashes_file(paths, folder)
     if file is None:
         return OptOut()
-    if not file.exists():
-        with open(file.with_suffix(".lock"), "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the tasks of a node start together: one reads the lists, the others wait
-            if not file.exists():
-                _write_hashes(file, paths)
+    make_once(file, lambda: write_hashes(file, _read_all(paths)))
     return OptOut(file)
+
+
+def make_once(file: Path, make: Callable[[], None]) -> None:
+    """Call `make` unless `file` stands, which it writes; one process of this machine at a time."""
+    if file.exists():
+        return
+    with open(file.with_suffix(".lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the tasks of a node start together: one reads the lists, the others wait
+        if not file.exists():
+            make()
 
 
 def check_opt_out(paths: Sequence[str], folder: Path) -> None:
     """Raise UserError for lists that `load_opt_out` would refuse; does not write or read again what that has kept."""
     file = _hashes_file(paths, folder)
     if file is not None and not file.exists():
-        for path in paths:
-            collections.deque(_read_hashes(path), maxlen=0)
+        collections.deque(_read_all(paths), maxlen=0)
 
 
 def _hashes_file(paths: Sequence[str], folder: Path) -> Path | None:
     """Where the hashes of the lists' entries stand once they have been read; None for no lists."""
-    lists = [(path, _describe_state(path)) for path in paths]
-    return folder / f"opt-out-{fingerprint([__version__, os.getuid(), lists])}.npy" if lists else None
+    return folder / f"opt-out-{name_state(paths, _WHAT)}.npy" if paths else None
 
 
-def _describe_state(path: str) -> str:
+_WHAT = "opt-out list"
+
+
+def name_state(paths: Sequence[str], what: str) -> str:
+    """A name for the lists as they are now, for this user and version. Raises UserError when one cannot be read."""
+    lists = [(path, _describe_state(path, what)) for path in paths]
+    return fingerprint([__version__, os.getuid(), lists])
+
+
+def _describe_state(path: str, what: str) -> str:
     """What recognises an unchanged list: what its file system says of it, where that has a date or a tag, and else the
     sha256 of its content, for which it is read.
     """
@@ -124,37 +148,44 @@ def _describe_state(path: str) -> str:
         with fsspec.open(path, "rb") as f:
             return hashlib.file_digest(f, "sha256").hexdigest()
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"The opt-out list {path} cannot be read: {error}.") from error
+        raise UserError(f"The {what} {path} cannot be read: {error}.") from error
 
 
-def _write_hashes(file: Path, paths: Iterable[str]) -> None:
+def write_hashes(file: Path, keys: Iterable[str]) -> None:
+    """Write the sorted hashes of `keys`, in one step."""
     # The greatest number is the last entry, so that every search finds an index inside the array.
-    hashes = np.fromiter(itertools.chain(*map(_read_hashes, paths), [2**64 - 1]), HASH)
-    hashes.sort()
+    hashes = (int.from_bytes(_hash_key(key), "little") for key in keys)
+    write_sorted(file, np.fromiter(itertools.chain(hashes, [2**64 - 1]), HASH))
+
+
+def write_sorted(file: Path, values: np.ndarray) -> None:
+    """Write `values`, sorted, in one step."""
     with whole_file(file) as f:
-        np.save(f, hashes)
+        np.save(f, np.sort(values))
 
 
-def _read_hashes(path: str) -> Iterator[int]:
-    """Yield the hash of each entry of the list. Raises UserError."""
+def _read_all(paths: Iterable[str]) -> Iterator[str]:
+    return (key for path in paths for key in read_keys(path, _WHAT, parse_entry))
+
+
+def read_keys(path: str, what: str, parse: ParseEntry) -> Iterator[str]:
+    """Yield the key of each entry of the list at `path`; `what` it is called in a UserError, which names the line."""
     try:
         with fsspec.open(path, "rt", encoding="utf-8-sig") as f:
             for number, line in enumerate(f, 1):
                 entry = (COMMENT.sub("", line) if "#" in line else line).strip()
                 try:
-                    key = _parse_entry(entry) if entry else None
+                    key = parse(entry) if entry else None
                 except (BadUrlError, ValueError) as error:
                     reason = error.detail if isinstance(error, BadUrlError) else error
-                    raise UserError(
-                        f"The opt-out list {path} has {entry[:100]!r} in line {number}: {reason}."
-                    ) from error
+                    raise UserError(f"The {what} {path} has {entry[:100]!r} in line {number}: {reason}.") from error
                 if key is not None:
-                    yield int.from_bytes(_hash_key(key), "little")
+                    yield key
     except (OSError, UnicodeError) as error:
-        raise UserError(f"The opt-out list {path} cannot be read: {error}.") from error
+        raise UserError(f"The {what} {path} cannot be read: {error}.") from error
 
 
-def _parse_entry(entry: str) -> str | None:
+def parse_entry(entry: str) -> str | None:
     """The key of `entry`, None for a URL that is never fetched. Raises ValueError or BadUrlError for a wrong entry."""
     if len(entry) == 64 and SHA256.fullmatch(entry):
         return _sha256_key(entry)

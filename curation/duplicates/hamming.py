@@ -127,7 +127,11 @@ def make_tables(num_hashes: int, max_distance: int) -> list[Table]:
         accidental = num_hashes**2 / 2 ** (BITS * agreeing / num_blocks + 1)
         return math.comb(num_blocks, agreeing) * (num_hashes * SORT_COST + accidental * PAIR_COST)
 
-    num_blocks = min(choices, key=cost)
+    return make_tables_of(min(choices, key=cost), max_distance)
+
+
+def make_tables_of(num_blocks: int, max_distance: int) -> list[Table]:
+    """The tables of `num_blocks` blocks that together find every pair at most `max_distance` apart."""
     return [Table(num_blocks, equal) for equal in itertools.combinations(range(num_blocks), num_blocks - max_distance)]
 
 

@@ -263,6 +263,20 @@ class ScoresConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlocklistConfig:
+    """Lists of what must not be kept: URLs, hosts, sha256, md5 and perceptual hashes, one a line."""
+
+    paths: tuple[str, ...] = required_setting(content=True)
+    max_hamming: int = setting(0, content=True, between=(0, 12))
+    """Bits in which a perceptual hash may differ from a listed one."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if not self.paths:
+            raise ValueError("a blocklist names no paths")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SelectConfig:
     """What DuckDB may take where `curate select` and `--what-if` run on one machine."""
 
@@ -302,6 +316,8 @@ class Recipe:
     dedupe: DedupeConfig = field(default_factory=DedupeConfig)
     filters: dict[str, dict[str, Any]] = setting({}, content=True)
     scores: dict[str, ScoresConfig] = setting({}, content=True)
+    blocklists: dict[str, BlocklistConfig] = setting({}, content=True)
+    """Name → lists; what they name is not kept, for the reason `blocklist:NAME`."""
     rules: dict[str, str] = setting({}, content=True)
     select: SelectConfig = field(default_factory=SelectConfig)
     pack: PackConfig = field(default_factory=PackConfig)
@@ -313,6 +329,9 @@ class Recipe:
         repeated = sorted({n for n in names if names.count(n) > 1})
         if repeated:
             raise ValueError(f"two sources are called {repeated[0]!r}; each needs its own name")
+        for name in self.blocklists:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"a blocklist's name has small letters, digits and _ only, and {name!r} has others")
 
     def resolve(self, path: str) -> str:
         """`path` from the recipe as a full path or URL."""

@@ -92,7 +92,7 @@ class Engine:
         schema = pa.schema([*fields, *(pa.field(name, self._rules.columns[name]) for name in names)])
 
         def read(number: int) -> pa.Table:
-            rows = join_unit(self._root, self._units[number], tables, self._rules.opt_out)
+            rows = join_unit(self._root, self._units[number], tables, self._rules.refused)
             start = number << PLACE_BITS
             places = pa.array(range(start, start + len(rows)), pa.int64())
             return rows.add_column(0, "place", places).select(schema.names).cast(schema)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.download.withdrawn import find_withdrawn
+from curation.download.withdrawn import NO_LISTS, REASON, Lists, find_withdrawn
 from curation.recipe.rules import DUPLICATE_COLUMNS
 from curation.schema import DUPLICATES
 from curation.storage import Root
@@ -18,31 +18,31 @@ from curation.tables import read_samples, unit_file
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-WITHDRAWN = "withdrawn"
-"""Stands for ok in the status of a row whose picture came before it was put on an opt-out list."""
+IN_PLACE_OF_OK = {REASON: "withdrawn"}
+"""Status of a row whose picture came before a list named it; that of a blocklist is its reason."""
 UNITS_AHEAD = 2
 """Units that are read ahead for each thread."""
 _STORED = ["uid", "kept_uid", "tier", "similarity"]
 _AS_IN_MANIFEST = ["uid", *DUPLICATE_COLUMNS]
 
 
-def join_unit(root: Root, unit: str, tables: Mapping[str, Sequence[str]], opt_out: Sequence[str] = ()) -> pa.Table:
+def join_unit(root: Root, unit: str, tables: Mapping[str, Sequence[str]], lists: Lists = NO_LISTS) -> pa.Table:
     """Samples of one unit with the wanted columns of its other tables, in the order of samples; null where one lacks.
 
     Columns: `uid`, then those of `tables` in their order. Duplicates are of no unit and are left out.
-    The status of rows that the lists `opt_out` name by now is WITHDRAWN in the place of ok.
+    The status of rows that `lists` name by now says so in the place of ok.
     """
     rows = read_samples(root, unit, ["uid", *tables["samples"]])
     for table, columns in tables.items():
         if table not in ("samples", "duplicates"):
             rows = _add_columns(rows, root.read_parquet(unit_file(table, unit), ["uid", *columns]), columns)
-    return _mark_withdrawn(rows, find_withdrawn(root, unit, opt_out)) if opt_out else rows
+    return rows if lists == NO_LISTS else _mark_withdrawn(rows, find_withdrawn(root, unit, lists))
 
 
-def _mark_withdrawn(rows: pa.Table, uids: pa.Array) -> pa.Table:
-    place = rows.column_names.index("status")
-    status = pc.if_else(pc.is_in(rows["uid"], uids), WITHDRAWN, rows["status"])
-    return rows.set_column(place, "status", status)
+def _mark_withdrawn(rows: pa.Table, withdrawn: pa.Table) -> pa.Table:
+    statuses = pa.array([IN_PLACE_OF_OK.get(reason, reason) for reason in withdrawn["reason"].to_pylist()], pa.string())
+    found = statuses.take(pc.index_in(rows["uid"], withdrawn["uid"].combine_chunks()))
+    return rows.set_column(rows.column_names.index("status"), "status", pc.coalesce(found, rows["status"]))
 
 
 def _add_columns(rows: pa.Table, others: pa.Table, names: Sequence[str]) -> pa.Table:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.download.withdrawn import REASON, describe_opt_out
+from curation.download.withdrawn import BLOCKLIST, NO_LISTS, REASON, Lists, describe_lists
 from curation.errors import UserError
 from curation.freshness import Fingerprints, check_fresh
 from curation.recipe import rules as rule_language
@@ -16,7 +16,7 @@ from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS, Rule, reason_sql
 from curation.recipe.sql import string_sql
 from curation.schema import DOWNLOADS, count_captions, samples_schema
-from curation.selection.rows import WITHDRAWN
+from curation.selection.rows import IN_PLACE_OF_OK
 from curation.storage import Root, fingerprint
 from curation.sums.seal import is_whole
 from curation.tables import DUPLICATES, SCORES, SELECTION, selection_file
@@ -35,8 +35,8 @@ class RuleSet:
     """The rules, whose quantiles are null as long as nobody has computed them."""
     resolve: Callable[[str], str]
     """Gives the full path of a file that a rule names."""
-    opt_out: tuple[str, ...] = ()
-    """Full paths of lists: what they name is not kept, whatever the rules say."""
+    refused: Lists = NO_LISTS
+    """Opt-out lists and blocklists: what they name is not kept, whatever the rules say."""
 
     @property
     def quantiles(self) -> list[Quantile]:
@@ -61,7 +61,7 @@ def read_rules(
     texts: Mapping[str, str],
     scores: Mapping[str, pa.Schema],
     resolve: Callable[[str], str] = str,
-    opt_out: Sequence[str] = (),
+    refused: Lists = NO_LISTS,
     num_captions: int = 1,
 ) -> RuleSet:
     """Check `texts` against the manifest's columns, with so many captions, and those of the tables `scores`.
@@ -70,12 +70,18 @@ def read_rules(
     """
     columns = rule_language.manifest_columns(scores.values(), num_captions)
     rules = rule_language.parse(texts, columns, resolve=resolve)
-    return RuleSet(texts=dict(texts), columns=columns, rules=tuple(rules), resolve=resolve, opt_out=tuple(opt_out))
+    return RuleSet(texts=dict(texts), columns=columns, rules=tuple(rules), resolve=resolve, refused=refused)
 
 
 def decision_sql(rules: Iterable[Rule]) -> str:
     """SQL over `m`: why a row is not kept, null when it is. A picture that was withdrawn reaches no rule."""
-    return f"case when m.status = {string_sql(WITHDRAWN)} then {string_sql(REASON)} else {reason_sql(rules)} end"
+    return f"coalesce({withdrawn_sql()}, {reason_sql(rules)})"
+
+
+def withdrawn_sql() -> str:
+    """SQL over `m`: the reason of a row that a list names, null for the others."""
+    opted_out = f"when m.status = {string_sql(IN_PLACE_OF_OK[REASON])} then {string_sql(REASON)}"
+    return f"(case {opted_out} when m.status like {string_sql(f'{BLOCKLIST}%')} then m.status end)"
 
 
 def find_tables(rules: RuleSet, scores: Mapping[str, pa.Schema]) -> dict[str, list[str]]:
@@ -139,7 +145,7 @@ class Version:
 def resolve_version(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]]) -> Version:
     """The version that `rules` make of what `tables` hold now. Raises UserError as `check_inputs` does."""
     known = check_inputs(root, tables)
-    inputs = {table: known.of(table) for table in tables} | describe_opt_out(rules.opt_out, root)
+    inputs = {table: known.of(table) for table in tables} | describe_lists(rules.refused, root)
     lists = _describe_lists(rules)
     fp = fingerprint({"rules": list(rules.texts.items()), "inputs": inputs} | lists)
     wanted = _describe_rules(rules) | {"lists": lists.get("lists")}

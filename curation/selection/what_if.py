@@ -13,7 +13,7 @@ from curation.recipe.config import SelectConfig
 from curation.recipe.rules import passes_sql
 from curation.selection.engine import PLACE_BITS, Tables, open_engine
 from curation.selection.rows import join_unit
-from curation.selection.rule_set import RuleSet, check_inputs
+from curation.selection.rule_set import RuleSet, check_inputs, withdrawn_sql
 from curation.storage import Root
 
 ALL = "all sources"
@@ -33,10 +33,14 @@ class Drops:
     """Pictures of which it is the first rule to say no: what `curate select` records as their reason."""
     only: Counter[str] = field(default_factory=Counter)
     """Pictures that no other rule drops."""
+    listed: Counter[str] = field(default_factory=Counter)
+    """Pictures that opt-out lists and blocklists name, by reason; no rule is asked about them."""
 
-    def add(self, count: int, came: bool, refused: Sequence[str]) -> None:
-        """Count `count` rows of which the rules `refused`, in order, say no."""
+    def add(self, count: int, came: bool, refused: Sequence[str], listed: str | None = None) -> None:
+        """Count `count` rows of which the rules `refused`, in order, say no, or that are `listed` for this reason."""
         self.num_rows += count
+        if listed is not None:
+            self.listed[listed] += count
         if not came:
             return
         self.num_pictures += count
@@ -74,14 +78,15 @@ def count_drops(
             f", m.status = 'ok' and not {passes_sql(rule)} as r{number}"
             for number, rule in enumerate(rules.with_quantiles(values))
         )
-        each = f"select m.source, m.place, coalesce(m.status = 'ok', false) as came{refusals} from {rows} as m"
-        keys = ", ".join(["source", "came", *(f"r{number}" for number in range(len(names)))])
+        came = "coalesce(m.status = 'ok', false) as came"
+        each = f"select m.source, m.place, {came}, {withdrawn_sql()} as listed{refusals} from {rows} as m"
+        keys = ", ".join(["source", "came", "listed", *(f"r{number}" for number in range(len(names)))])
         some = f", min(place, {num_examples}) as places" if num_examples else ""
         for batch in engine.query(f"select {keys}, count(*) as n{some} from ({each}) as e group by {keys}"):
             for row in batch.to_pylist():
                 refused = [name for number, name in enumerate(names) if row[f"r{number}"]]
                 for source in (ALL, f"source {row['source']}"):
-                    drops.setdefault(source, Drops()).add(row["n"], row["came"], refused)
+                    drops.setdefault(source, Drops()).add(row["n"], row["came"], refused, row["listed"])
                 if refused and num_examples:
                     places.setdefault(refused[0], []).extend(row["places"])
     ordered = {name: drops[name] for name in [ALL, *sorted(set(drops) - {ALL})]}
@@ -100,8 +105,11 @@ def _render_drops(source: str, rules: RuleSet, drops: Drops) -> str:
     head = f"{source}: {drops.num_rows:,} rows, {drops.num_pictures:,} pictures, {drops.num_kept:,} kept"
     cells = [("rule", "alone", "in order", "only it")]
     cells += [(n, f"{drops.alone[n]:,}", f"{drops.in_order[n]:,}", f"{drops.only[n]:,}") for n in names]
+    cells += [(reason, "", f"{count:,}", "") for reason, count in sorted(drops.listed.items())]
     widths = [max(len(cell[k]) for cell in cells) for k in range(4)]
-    lines = (f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in cells)
+    lines = (
+        f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}".rstrip() for a, b, c, d in cells
+    )
     return "\n".join([head, *lines]) + "\n"
 
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curation.download.unit import resolve_opt_out_paths
-from curation.download.withdrawn import describe_opt_out
+from curation.download.withdrawn import Lists, describe_lists, resolve_lists
 from curation.duplicates.blocks import SearchSettings
 from curation.duplicates.keep import order_sql
 from curation.errors import UserError
@@ -45,8 +44,8 @@ class DedupePlan:
     dim: int | None
     """Dimension of the root's vectors; None when embeddings are not compared or there are none."""
     units: list[str]
-    opt_out: tuple[str, ...]
-    """Full paths of the opt-out lists: pictures that they name by now are not compared."""
+    lists: Lists
+    """Opt-out lists and blocklists: pictures that they name by now are not compared."""
     sets: list[EvaluationSet]
     """The entries of `dedupe.against`."""
     inputs: dict[str, Any]
@@ -115,8 +114,8 @@ def plan_dedupe(recipe: Recipe, root: Root) -> DedupePlan:
         inputs[VECTORS_INPUT] = known.of_vectors(made)
         tables.append(METADATA)
     inputs |= {table: known.of(table) for table in tables}
-    lists = resolve_opt_out_paths(recipe).opt_out
-    inputs |= describe_opt_out(lists, root)
+    lists = resolve_lists(recipe)
+    inputs |= describe_lists(lists, root)
     sets = find_evaluation_sets(_resolve_sets(recipe), config.tiers, model, dim)
     _check_picture_vectors(sets, config, model, dim)
     inputs["against"] = [item.fingerprint for item in sets]
@@ -130,7 +129,7 @@ def plan_dedupe(recipe: Recipe, root: Root) -> DedupePlan:
         doubtful=doubtful,
         dim=dim,
         units=units,
-        opt_out=lists,
+        lists=lists,
         sets=sets,
         inputs=inputs,
         is_done=known.is_current(TABLE, recorded, inputs),

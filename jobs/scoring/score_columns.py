@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 import filters
-from curation.download.unit import resolve_opt_out_paths
+from curation.download.withdrawn import resolve_lists
 from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.selection.rule_set import RuleSet, find_tables, read_rules
@@ -54,6 +54,6 @@ def check_owners(recipe: Recipe) -> dict[str, pa.Schema]:
 def plan_rules(recipe: Recipe, root: Root) -> tuple[RuleSet, dict[str, list[str]]]:
     """The rules, and the tables with the columns that they need."""
     scores = build_score_schemas(recipe)
-    opt_out, num_captions = resolve_opt_out_paths(recipe).opt_out, resolve_num_captions(recipe, root)
-    rules = read_rules(recipe.rules, scores, recipe.resolve, opt_out, num_captions)
+    refused, num_captions = resolve_lists(recipe), resolve_num_captions(recipe, root)
+    rules = read_rules(recipe.rules, scores, recipe.resolve, refused, num_captions)
     return rules, find_tables(rules, scores)

@@ -106,6 +106,16 @@ def test_what_earlier_versions_recorded_is_compared_as_it_was_recorded(made: Sma
     assert not Fingerprints(made.root).is_current("selection", config, wanted)
 
 
+def test_a_version_made_with_a_list_that_held_something_else_is_not_current(made: SmallRoot) -> None:
+    lists = {"opt_out": "0123456789ab", "blocklist:bad": "ba9876543210"}
+    record(made.root, "selection", **lists)
+    config = {"rules": {"wide": "width / height >= 1.2"}}
+    known = Fingerprints(made.root)
+    assert known.is_current("selection", config, lists)
+    for name in lists:
+        assert not known.is_current("selection", config, lists | {name: "f" * 12})
+
+
 def test_vectors_count_with_the_model_that_made_them(made: SmallRoot) -> None:
     root = made.root
     root.publish(vectors_file(UNITS[0]), b"vectors")

@@ -113,6 +113,7 @@ WRONG: dict[str, str] = {
     "filters.zero_shot.prompts": "[]",
     "filters.zero_shot.scale": "-1.0",
     "scores": "7",
+    "blocklists": "7",
     "rules": "7",
     "rules.small": '"widht > 10"',
     "select": "7",
@@ -134,6 +135,13 @@ ALSO_WRONG = [
     ("scores.mine", '{paths = ["part-0.parquet"], min_coverage = 2.0}', "min_coverage"),
     ("scores.mine", '{paths = ["part-0.parquet"], colums = ["a"]}', "did you mean columns"),
     ("scores.mine", '{paths = ["r.toml"]}', "not readable as parquet"),
+    ("blocklists.bad", '{paths = ["nowhere.txt"]}', "nowhere.txt"),
+    ("blocklists.bad", '{paths = ["nowhere-*.txt"]}', "nowhere-"),
+    ("blocklists.bad", "{paths = []}", "names no paths"),
+    ("blocklists.bad", '{paths = ["r.toml"]}', "line 2"),
+    ("blocklists.bad", '{paths = ["hosts.txt"], max_hamming = 13}', "max_hamming"),
+    ("blocklists.bad", '{paths = ["hosts.txt"], bits = 3}', "bits"),
+    ("blocklists.Bad", '{paths = ["hosts.txt"]}', "small letters"),
     ("filters.blur.max_sides", "3", "max_sides"),
     ("rules.rare", '"quantile(aesthetick, 0.5) < aesthetic"', "aesthetick"),
     ("rules.bad name", '"width > 1"', "bad name"),
@@ -189,6 +197,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "r.toml").write_text(RECIPE)
     rows = [{"URL": f"http://h.test/{i}.jpg", "TEXT": f"{i}", "similarity": 0.3} for i in range(10)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "part-0.parquet")
+    (tmp_path / "hosts.txt").write_text("host.test\n")
     np.savez(tmp_path / "head.npz", weight=np.ones(8, dtype=np.float32), bias=np.zeros(1, dtype=np.float32))
     np.save(tmp_path / "centroids.npy", np.eye(8, dtype=np.float32))
     return tmp_path

@@ -223,7 +223,9 @@ def test_a_selection_of_other_duplicates_or_opt_outs_is_not_packed(
     made.root.publish_current("selection", VERSION, current["files"], current["config"], {"duplicates": VERSION})
     (tmp_path / "list.txt").write_text("host1.test\n")
     listed = replace(_recipe(), download=DownloadConfig(opt_out=(str(tmp_path / "list.txt"),)))
-    with pytest.raises(UserError, match="other opt-out lists than the recipe names now: run `curate select`"):
+    with pytest.raises(
+        UserError, match="other opt-out lists or blocklists than the recipe names now: run `curate select`"
+    ):
         pack.run(spark, listed, made.root)
     assert made.root.current("train") is None
 

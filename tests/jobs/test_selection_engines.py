@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from curation.errors import UserError
-from curation.recipe.config import DownloadConfig, Recipe, load_recipe
+from curation.recipe.config import BlocklistConfig, DownloadConfig, Recipe, load_recipe
 from curation.storage import Root
 from jobs import selection
 from tests.support import small_root
@@ -70,6 +71,45 @@ def test_pictures_of_an_opt_out_list_are_withdrawn_by_both(
     whole = _recipes()["whole"]
     recipe = replace(whole, download=DownloadConfig(opt_out=(str(tmp_path / "gone.txt"),)))
     assert {None, "opted_out", "wide", "deduplicated"} < _select_by_both(spark, made.root, recipe)
+
+
+def test_pictures_of_blocklists_carry_the_name_of_their_list_in_both(
+    spark: SparkSession, made: SmallRoot, tmp_path: Path
+) -> None:
+    uid = min(made.images)
+    (tmp_path / "hosts.txt").write_text("host1.test\n")
+    (tmp_path / "hashes.txt").write_text(f"{int(made.downloads[uid]['phash'], 16) ^ 3:016x}\n")
+    lists = {
+        "hosts": BlocklistConfig(paths=(str(tmp_path / "host*.txt"),)),
+        "close": BlocklistConfig(paths=(str(tmp_path / "hashes.txt"),), max_hamming=2),
+    }
+    recipe = replace(_recipes()["whole"], blocklists=lists)
+    assert {None, "blocklist:hosts", "blocklist:close", "wide"} < _select_by_both(spark, made.root, recipe)
+    by_uid = {row["uid"]: row["reason"] for unit in UNITS for row in _read_selection(made.root, unit)}
+    assert by_uid[uid] == "blocklist:close"
+    version = (made.root.current("selection") or {})["fingerprint"]
+    table = selection.preview_rules(recipe, recipe, made.root).split("\n\n")[0]
+    listed = [line.split() for line in table.splitlines() if "blocklist:" in line]
+    counts = Counter(reason for reason in by_uid.values() if reason and reason.startswith("blocklist:"))
+    assert listed == [[reason, str(count)] for reason, count in sorted(counts.items())]
+    selection.run_here(recipe, made.root)
+    assert (made.root.current("selection") or {})["fingerprint"] == version
+    (tmp_path / "hosts.txt").write_text("host1.test # another comment\nhost2.test\n")
+    selection.run_here(recipe, made.root)
+    assert (made.root.current("selection") or {})["fingerprint"] != version
+
+
+def test_a_selection_that_was_killed_is_ended_with_the_same_bytes(made: SmallRoot, tmp_path: Path) -> None:
+    (tmp_path / "hosts.txt").write_text("host1.test\n")
+    lists = {"hosts": BlocklistConfig(paths=(str(tmp_path / "hosts.txt"),))}
+    recipe = Recipe(rules={"likely": "clip_similarity >= 0.3"}, blocklists=lists)
+    made.root.remove("selection")
+    selection.run_here(recipe, made.root)
+    whole, files = contents(Path(made.root.full("selection"))), (made.root.current("selection") or {})["files"]
+    made.root.remove("selection/current.json")
+    made.root.remove(files[-1])
+    selection.run_here(recipe, made.root)
+    assert contents(Path(made.root.full("selection"))) == whole
 
 
 def test_a_rule_reads_a_further_caption_that_some_batches_have(spark: SparkSession, root: Root) -> None:

@@ -182,8 +182,8 @@ def test_no_list_refuses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_list_is_read_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, reads = opt_out._read_hashes, []
-    monkeypatch.setattr(opt_out, "_read_hashes", lambda path: reads.append(path) or read(path))
+    read, reads = opt_out.read_keys, []
+    monkeypatch.setattr(opt_out, "read_keys", lambda path, *more: reads.append(path) or read(path, *more))
     file = tmp_path / "list.txt"
     file.write_text("a.example")
     threads = [threading.Thread(target=load_opt_out, args=([str(file)], tmp_path)) for _ in range(8)]

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from curation.download.withdrawn import NO_LISTS
 from curation.errors import UserError
 from curation.recipe.config import DedupeConfig, DownloadConfig, EmbedConfig, Recipe
 from curation.storage import Root
@@ -120,7 +121,7 @@ def test_pictures_that_an_opt_out_list_names_are_not_compared(embedded: Root, tm
     assert plan.fp != before.fp
     rows = [
         scan_unit(embedded, unit, number, True, lists).num_rows
-        for lists in ((), plan.opt_out)
+        for lists in (NO_LISTS, plan.lists)
         for number, unit in enumerate(plan.units)
     ]
     assert (sum(rows[:2]), sum(rows[2:])) == (6, 4)
