@@ -3,8 +3,9 @@
     .venv/bin/python -m benchmarks.dedupe_verifiers --photographs 400
 
 Uses the pictures that `python -m benchmarks.dedupe prepare` made, as many as stand. Thresholds are chosen on the
-calibration photographs, figures are of the test photographs. Writes benchmarks/results/dedupe_verifiers.{json,md}, and
-dedupe_verified.{json,md} for what the chosen one finds of each kind of copy.
+calibration photographs, figures are of the test photographs. Writes benchmarks/results/dedupe_verifiers.{json,md},
+dedupe_correlations.{json,md} from which `min_correlation` was chosen, and dedupe_verified.{json,md} for what it finds
+of each kind of copy.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ SAMPLE = 200
 MAX_WRONG = 0.002
 """Share of the wrong pairs of the calibration photographs that a threshold may let pass."""
 COPIES_PER_PHOTOGRAPH = 10
+CORRELATIONS = (0.50, 0.54, 0.58, 0.60, 0.62, 0.64, 0.66, 0.68, 0.70, 0.73, 0.76, 0.80, 0.85)
 SMALL = 32
 MIN_MATCHES = 5
 RATIO = 0.8
@@ -64,6 +66,7 @@ def main() -> None:
     test = np.array([i for i, entry in enumerate(pictures.entries) if entry.group == "test"])
     test = test[: arguments.photographs * COPIES_PER_PHOTOGRAPH]
     sys.stdout.write(_compare_verifiers(pictures, files, calibration, test))
+    sys.stdout.write(_list_correlations(pictures, files, {"calibration": calibration, "test": test}))
     sys.stdout.write(_find_copies(pictures, files, test))
 
 
@@ -124,6 +127,29 @@ def _measure(
     }
 
 
+def _list_correlations(pictures: Pictures, files: list[Path], groups: dict[str, np.ndarray]) -> str:
+    """What each threshold of the correlation finds of all pairs in doubt."""
+    rows: list[dict[str, Any]] = [{"correlation": limit} for limit in CORRELATIONS]
+    notes = [f"All pairs of cosine {_band()[0]} to {_band()[1]} under {MODEL}, both pictures looked for in the other."]
+    for name, members in groups.items():
+        edges, cosine = find_similar(pictures, members, _band()[0])
+        edges = edges[cosine < _band()[1]]
+        right = Truth(pictures.entries, members).right(edges)
+        seen = {int(i): make_fingerprint(_read_stored(files[i])) for i in np.unique(edges)}
+        scores = np.array([_correlate(seen[a], seen[b], None) for a, b in edges.tolist()])
+        for row in rows:
+            passed = scores >= row["correlation"]
+            row |= {
+                f"right of {name} %": 100 * float(passed[right].mean()),
+                f"wrong of {name}": int(passed[~right].sum()),
+            }
+        highest = ", ".join(f"{score:.3f}" for score in np.sort(scores[~right])[::-1][:5])
+        notes.append(
+            f"{name}: {int(right.sum()):,} right and {int((~right).sum()):,} wrong pairs; highest wrong {highest}."
+        )
+    return write("dedupe_correlations", rows, notes, PACKAGES)
+
+
 def _read_stored(file: Path) -> bytes:
     return process(file.read_bytes(), DownloadConfig(), measured=False).data
 
@@ -169,7 +195,7 @@ def _find_copies(pictures: Pictures, files: list[Path], members: np.ndarray) -> 
     return write("dedupe_verified", rows, notes, PACKAGES)
 
 
-def _correlate(left: np.ndarray | None, right: np.ndarray | None, enough: float) -> float:
+def _correlate(left: np.ndarray | None, right: np.ndarray | None, enough: float | None) -> float:
     return 0.0 if left is None or right is None else correlate(left, right, enough)
 
 
@@ -230,7 +256,7 @@ def _make_sift() -> Any:
 
 
 VERIFIERS = (
-    Verifier(name="correlation of the middle", describe=make_fingerprint, compare=partial(correlate, enough=2.0)),
+    Verifier(name="correlation of the middle", describe=make_fingerprint, compare=correlate),
     Verifier(name="correlation without alignment", describe=_shrink, compare=_compare_unaligned),
     Verifier(
         name="ORB, RANSAC",

@@ -1,7 +1,7 @@
 """A second look at two pictures whose embeddings are neither near enough nor far enough: is one a copy of the other?
 
 The look knows nothing of embeddings. Each picture is reduced to SIDE × SIDE grey pixels with even contrast, a
-fingerprint that brightness, colour, size and compression hardly change. The middle of one picture, at several scales
+fingerprint that brightness, colour, size and compression hardly change. The middle of each picture, at several scales
 and mirrored too, is laid over every place of the other (normalised cross-correlation). Copies agree at the place where
 they were cut from, and a frame or a line of text outside of the middle does not matter. Pictures of like things agree
 nowhere. benchmarks/results/dedupe_verifiers.md has what this was chosen from.
@@ -9,7 +9,6 @@ nowhere. benchmarks/results/dedupe_verifiers.md has what this was chosen from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import cv2
@@ -45,26 +44,31 @@ def make_fingerprint(data: bytes) -> np.ndarray | None:
     return np.asarray((GREY + LEVELS * apart / contrast).round().clip(0, 255).astype(np.uint8))
 
 
-def correlate(left: np.ndarray, right: np.ndarray, enough: float) -> float:
-    """How well the middle of `right` agrees with its best place in `left`, both fingerprints: -1 to 1.
+def correlate(left: np.ndarray, right: np.ndarray, enough: float | None = None) -> float:
+    """How well two fingerprints agree, the same in both orders: -1 to 1.
 
-    Ends with the first place of at least `enough`. Plain pictures agree with nothing: 0.
+    The middle of each is looked for in the other, and the lower agreement counts: the middle of a very smooth picture
+    may be like some place of a picture that it has nothing to do with. With `enough` a search ends with the first place
+    that reaches it, and where one search finds none the other is left out. Plain pictures agree with nothing: 0.
     """
-    best = 0.0
     if min(_middle(left).std(), _middle(right).std()) < MIN_DETAIL:
-        return best
-    for seen in (right, right[:, ::-1]):
+        return 0.0
+    first, second = sorted((left, right), key=np.ndarray.tobytes)
+    found = _find_middle(first, second, enough)
+    if enough is not None and found < enough:
+        return found
+    return min(found, _find_middle(second, first, enough))
+
+
+def _find_middle(whole: np.ndarray, other: np.ndarray, enough: float | None) -> float:
+    """How well the middle of `other`, in all sizes and mirrored too, agrees with its best place in `whole`."""
+    best = 0.0
+    for seen in (other, other[:, ::-1]):
         for template in _scaled_middles(seen.tobytes()):
-            best = max(best, float(cv2.matchTemplate(left, template, cv2.TM_CCOEFF_NORMED).max()))
-            if best >= enough:
+            best = max(best, float(cv2.matchTemplate(whole, template, cv2.TM_CCOEFF_NORMED).max()))
+            if enough is not None and best >= enough:
                 return min(best, 1.0)
-    return best
-
-
-def correlate_pairs(fingerprints: np.ndarray, left: np.ndarray, right: np.ndarray, enough: float) -> Iterator[float]:
-    """`correlate` of each pair of positions `left`, `right` of `fingerprints` uint8 `[n, SIDE, SIDE]`."""
-    for a, b in zip(left.tolist(), right.tolist(), strict=True):
-        yield correlate(fingerprints[a], fingerprints[b], enough)
+    return min(best, 1.0)
 
 
 def _middle(fingerprint: np.ndarray) -> np.ndarray:
