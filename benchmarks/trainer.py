@@ -6,6 +6,7 @@
     quiet .venv/bin/python -m benchmarks.trainer wait
     .venv/bin/python -m benchmarks.trainer gpu                 # on an H100 or H200, in at most eight minutes
     .venv/bin/python -m benchmarks.trainer trace               # what a step asks of a GPU, counted without one
+    .venv/bin/python -m benchmarks.trainer fusing              # what compiling small functions saves of it
 
 Each call adds its rows to benchmarks/results/trainer.{json,md}, `gpu` to trainer_gpu.{json,md}; for a GPU's machine
 without a network see scripts/gpu_benchmark.sh. Every measurement is a process of its own, the two
@@ -32,7 +33,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import trainer_trace
+from benchmarks import trainer_fusing, trainer_trace
 from benchmarks.table import RESULTS, write
 from benchmarks.trainer_steps import KERNELS, OURS, PEER, TINY, WHOLE, Case, work
 from trainer import launch
@@ -69,7 +70,7 @@ GPU_NOTES = [
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("step", "memory", "wait", "gpu", "trace", "worker"))
+    parser.add_argument("part", choices=("step", "memory", "wait", "gpu", "trace", "fusing", "worker"))
     parser.add_argument("case", nargs="?", help="of a worker, as JSON")
     parser.add_argument("--model", default=TINY)
     parser.add_argument("--batch", type=int, default=4)
@@ -84,6 +85,10 @@ def main() -> None:
         sys.stdout.write(write("trainer_trace", rows, trainer_trace.NOTES, PACKAGES[:1]))
         stages = trainer_trace.trace_stages()
         sys.stdout.write(write("trainer_trace_stages", stages, trainer_trace.STAGE_NOTES, PACKAGES[:2]))
+        return
+    if arguments.part == "fusing":
+        rows = [row for name in trainer_fusing.MODELS for row in trainer_fusing.trace_model(name)]
+        sys.stdout.write(write("trainer_fusing", rows, trainer_fusing.NOTES, PACKAGES[:1]))
         return
     if arguments.part == "gpu":
         on_gpu()

@@ -1,4 +1,4 @@
-"""Compile the blocks of the towers."""
+"""Compile the blocks of the towers, and how many graphs the compiler keeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ LEAST_CACHE_SIZE = 64
 
 def compile_blocks(*towers: nn.Module) -> None:
     """Compile every transformer block by itself: all of one tower share one graph, and ZeRO's hooks stay outside."""
-    torch._dynamo.config.cache_size_limit = max(LEAST_CACHE_SIZE, torch._dynamo.config.cache_size_limit)
+    keep_many_graphs()
     for tower in towers:
         for block in tower.get_submodule("blocks").children():
             block.compile()
+
+
+def keep_many_graphs() -> None:
+    """Let the compiler keep `LEAST_CACHE_SIZE` graphs of a function; beyond its limit a function runs uncompiled."""
+    torch._dynamo.config.cache_size_limit = max(LEAST_CACHE_SIZE, torch._dynamo.config.cache_size_limit)

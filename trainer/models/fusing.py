@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainer.models.compiling import keep_many_graphs
 from trainer.models.padding import append_zeros
 
 logger = logging.getLogger("trainer")
 
 Mode = Literal["auto", "on", "off"]
 _mode: Mode = "auto"
+_compile: Callable[[Any], Any] | None = None
+"""What compiles in the place of torch.compile."""
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def set_mode(mode: Mode) -> None:
@@ -29,17 +35,34 @@ def set_mode(mode: Mode) -> None:
     _mode = mode
 
 
-def fuse(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+@contextmanager
+def compiled_by(compiler: Callable[[Any], Any]) -> Iterator[None]:
+    """Give every small function to `compiler` and call what it returns, on any device: for tests and traces."""
+    global _mode, _compile
+    before, _mode, _compile = _mode, "on", compiler
+    try:
+        yield
+    finally:
+        _mode, _compile = before, None
+
+
+def fuse(function: Callable[Concatenate[Tensor, P], R]) -> Callable[Concatenate[Tensor, P], R]:
     """The function, compiled where `set_mode` says so. Its first argument is a tensor on the device that computes."""
-    compiled = functools.cache(lambda: torch.compile(function))
+
+    @functools.cache
+    def compile_once(compiler: Callable[[Any], Any] | None) -> Callable[Concatenate[Tensor, P], R]:
+        if compiler is None:
+            keep_many_graphs()
+            compiler = torch.compile
+        compiled: Callable[Concatenate[Tensor, P], R] = compiler(function)
+        return compiled
 
     @functools.wraps(function)
-    def call(x: Tensor, *rest: Any) -> Tensor:
+    def call(x: Tensor, /, *rest: P.args, **named: P.kwargs) -> R:
         # Inside a compiled block the compiler sees the function itself.
         if torch.compiler.is_compiling() or not _is_compiled_on(x.device.type):
-            return function(x, *rest)
-        result: Tensor = compiled()(x, *rest)
-        return result
+            return function(x, *rest, **named)
+        return compile_once(_compile)(x, *rest, **named)
 
     return call
 
@@ -71,11 +94,8 @@ def gate(product: Tensor, width: int, padded: int) -> Tensor:
 def gate_and_normalise(
     product: Tensor, width: int, padded: int, weight: Tensor, bias: Tensor | None, eps: float
 ) -> Tensor:
-    """As `gate`, with a norm over the `width` real columns between: LayerNorm with a bias, and RMSNorm without."""
-    hidden = _gate(product, width)
-    if bias is None:
-        return append_zeros(F.rms_norm(hidden, (width,), weight, eps), padded)
-    return append_zeros(F.layer_norm(hidden, (width,), weight, bias, eps), padded)
+    """As `gate`, with `normalise` over the `width` real columns between."""
+    return append_zeros(normalise(_gate(product, width), weight, bias, eps), padded)
 
 
 def _gate(product: Tensor, width: int) -> Tensor:
@@ -100,6 +120,12 @@ def rotate_pairs(x: Tensor, table: Tensor) -> Tensor:
     return turned.flatten(-2).to(x.dtype)
 
 
+def normalise(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """LayerNorm with a bias, and RMSNorm without, of the last axis of `x`; torch has one kernel for either."""
+    width = (weight.shape[0],)
+    return F.rms_norm(x, width, weight, eps) if bias is None else F.layer_norm(x, width, weight, bias, eps)
+
+
 def add_branch(x: Tensor, branch: Tensor, drop_path: float) -> Tensor:
     """A residual branch under stochastic depth (arXiv 1603.09382): a sample's whole branch is zero with `drop_path`.
 
@@ -107,7 +133,52 @@ def add_branch(x: Tensor, branch: Tensor, drop_path: float) -> Tensor:
         x, branch: `[b, n, width]`.
         drop_path: in [0, 1); 0 outside training.
     """
+    keep = _draw_kept(branch, drop_path)
+    return x + branch if keep is None else _add_kept(x, branch, keep)
+
+
+def add_and_normalise(
+    x: Tensor, branch: Tensor, drop_path: float, weight: Tensor, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """As `add_branch`, and `normalise` of the sum."""
+    return _add_and_normalise(x, branch, _draw_kept(branch, drop_path), weight, bias, eps)
+
+
+def normalise_and_add(
+    x: Tensor, branch: Tensor, drop_path: float, weight: Tensor, bias: Tensor | None, eps: float
+) -> Tensor:
+    """As `add_branch`, of `normalise` of the branch."""
+    return _normalise_and_add(x, branch, _draw_kept(branch, drop_path), weight, bias, eps)
+
+
+def _draw_kept(branch: Tensor, drop_path: float) -> Tensor | None:
+    """Of every sample 0, or what makes up for the zeros of others: `[b, 1, 1]`, float32 or wider; None keeps all."""
     if not drop_path:
-        return x + branch
-    keep = branch.new_empty(branch.shape[0], 1, 1).bernoulli_(1 - drop_path)
-    return torch.addcmul(x, branch, keep, value=1 / (1 - drop_path))
+        return None
+    wide = torch.promote_types(branch.dtype, torch.float32)
+    # Drawn outside of what is compiled, whose random numbers would be others.
+    return branch.new_empty(branch.shape[0], 1, 1, dtype=wide).bernoulli_(1 - drop_path).div_(1 - drop_path)
+
+
+@fuse
+def _add_kept(x: Tensor, branch: Tensor, keep: Tensor) -> Tensor:
+    return _add(x, branch, keep)
+
+
+@fuse
+def _add_and_normalise(
+    x: Tensor, branch: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    total = _add(x, branch, keep)
+    return total, normalise(total, weight, bias, eps)
+
+
+@fuse
+def _normalise_and_add(
+    x: Tensor, branch: Tensor, keep: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float
+) -> Tensor:
+    return _add(x, normalise(branch, weight, bias, eps), keep)
+
+
+def _add(x: Tensor, branch: Tensor, keep: Tensor | None) -> Tensor:
+    return x + branch if keep is None else torch.addcmul(x, branch, keep).to(x.dtype)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from trainer.models.fusing import add_branch, gate, gate_and_normalise
+from trainer.models.fusing import add_branch, gate
+from trainer.models.norms import GatedNorm
 from trainer.models.padding import append_zeros, pad_width
 from trainer.models.rope import rotate
 
@@ -45,49 +46,6 @@ class Linear(nn.Linear):
             weight = append_zeros(weight, padded, axis=0)
             bias = None if bias is None else append_zeros(bias, padded)
         return F.linear(x, weight, bias)
-
-
-class LayerNorm(nn.LayerNorm):
-    """LayerNorm whose gain starts at `gain`; 0 makes a residual branch that ends in it start as nothing."""
-
-    def __init__(self, width: int, eps: float, gain: float = 1.0) -> None:
-        self.gain = gain
-        super().__init__(width, eps=eps)
-
-    def reset_parameters(self) -> None:
-        """Set the gain and a bias of zero; called once by the constructor of `nn.LayerNorm`."""
-        nn.init.constant_(self.weight, self.gain)
-        nn.init.zeros_(self.bias)
-
-
-class RmsNorm(nn.RMSNorm):
-    """RMSNorm (arXiv 1910.07467) whose gain starts at `gain`."""
-
-    def __init__(self, width: int, eps: float, gain: float = 1.0) -> None:
-        self.gain = gain
-        super().__init__(width, eps=eps)
-
-    def reset_parameters(self) -> None:
-        """Set the gain; called once by the constructor of `nn.RMSNorm`."""
-        nn.init.constant_(self.weight, self.gain)
-
-
-class GatedLayerNorm(LayerNorm):
-    """The gate of a `SwiGlu` with its inner LayerNorm."""
-
-    def forward(self, product: Tensor, padded: int | None = None) -> Tensor:
-        """`[…, ≥ 2 · width]`, gates before values, to `[…, padded]`."""
-        width = self.weight.shape[0]
-        return gate_and_normalise(product, width, padded or width, self.weight, self.bias, self.eps)
-
-
-class GatedRmsNorm(RmsNorm):
-    """The gate of a `SwiGlu` with its inner RMSNorm."""
-
-    def forward(self, product: Tensor, padded: int | None = None) -> Tensor:
-        """`[…, ≥ 2 · width]`, gates before values, to `[…, padded]`."""
-        width = self.weight.shape[0]
-        return gate_and_normalise(product, width, padded or width, self.weight, None, self.eps)
 
 
 class Qkv(nn.Module):
@@ -216,9 +174,7 @@ class Mlp(nn.Module):
 class SwiGlu(nn.Module):
     """SiLU-gated MLP (arXiv 2002.05202) with gate and value in one product and an optional inner norm (sub-LN)."""
 
-    def __init__(
-        self, width: int, hidden_width: int, *, norm: GatedLayerNorm | GatedRmsNorm | None, out_std: float = 0.02
-    ) -> None:
+    def __init__(self, width: int, hidden_width: int, *, norm: GatedNorm | None, out_std: float = 0.02) -> None:
         super().__init__()
         self.hidden_width = hidden_width
         self.w12 = Linear(width, 2 * hidden_width)
@@ -235,7 +191,11 @@ class SwiGlu(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each on a residual branch with a norm at its entry or, post-norm, at its exit."""
+    """Attention and MLP, each on a residual branch with a norm at its entry or, post-norm, at its exit.
+
+    Each norm that stands beside an addition does it too: `norms` are a plain one and a norm of a sum, or, post-norm,
+    two norms of branches (`trainer.models.norms`).
+    """
 
     def __init__(
         self,
@@ -260,10 +220,11 @@ class Block(nn.Module):
         wanted = x if pooled is None else take_token(x, pooled)
         drop_path = self.drop_path if self.training else 0.0
         if self.post_norm:
-            wanted = add_branch(wanted, self.norm1(self.attn(x, rotation, pooled)), drop_path)
-            return add_branch(wanted, self.norm2(self.mlp(wanted)), drop_path)
-        wanted = add_branch(wanted, self.attn(self.norm1(x), rotation, pooled), drop_path)
-        return add_branch(wanted, self.mlp(self.norm2(wanted)), drop_path)
+            wanted = self.norm1(wanted, self.attn(x, rotation, pooled), drop_path)
+            output: Tensor = self.norm2(wanted, self.mlp(wanted), drop_path)
+            return output
+        wanted, normed = self.norm2(wanted, self.attn(self.norm1(x), rotation, pooled), drop_path)
+        return add_branch(wanted, self.mlp(normed), drop_path)
 
 
 class Blocks(nn.ModuleList):

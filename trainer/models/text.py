@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.models.config import TextConfig
-from trainer.models.layers import Attention, Block, Blocks, LayerNorm, Linear, Mlp
+from trainer.models.layers import Attention, Block, Blocks, Linear, Mlp
+from trainer.models.norms import Norm, NormOfSum
 
 
 class TextTower(nn.Module):
@@ -17,7 +18,7 @@ class TextTower(nn.Module):
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
         nn.init.normal_(self.positional_embedding, std=0.01)
         self.blocks = Blocks(_make_block(config) for _ in range(config.layers))
-        self.norm = LayerNorm(config.width, config.norm_eps)
+        self.norm = Norm(config.width, config.norm_eps)
         self.head = Linear(config.width, embed_dim, bias=False, std=config.width**-0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -46,4 +47,4 @@ def _make_block(config: TextConfig) -> Block:
     out_std = (2 * config.layers * width) ** -0.5
     attention = Attention(width, width // config.heads, bias="qkv", causal=True, qkv_std=width**-0.5, proj_std=out_std)
     mlp = Mlp(width, config.hidden_width, in_std=(2 * width) ** -0.5, out_std=out_std)
-    return Block(attention, mlp, (LayerNorm(width, config.norm_eps), LayerNorm(width, config.norm_eps)))
+    return Block(attention, mlp, (Norm(width, config.norm_eps), NormOfSum(width, config.norm_eps)))

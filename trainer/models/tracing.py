@@ -43,6 +43,8 @@ class OperatorCounter(TorchDispatchMode):
         self.products: list[Product] = []
         self.largest = 0
         """Elements of the largest tensor that any operator returned, views left out."""
+        self.bytes_moved = 0
+        """Bytes that operators read and wrote, each tensor once an operator."""
 
     @property
     def total(self) -> int:
@@ -69,7 +71,15 @@ class OperatorCounter(TorchDispatchMode):
             self.operators[name] += 1
             sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
             self.largest = max(self.largest, *sizes, 0)
+            self.bytes_moved += sum(map(_size, tree_leaves((args, kwargs)))) + sum(map(_size, tree_leaves(result)))
             if name in _PRODUCTS:
                 left, right = args[_PRODUCTS[name] : _PRODUCTS[name] + 2]
                 self.products.append(Product(left.shape[0], left.shape[1], right.shape[1]))
         return result
+
+
+def _size(leaf: Any) -> int:
+    """Bytes of a tensor that lie in memory: an expanded one is read once."""
+    if not isinstance(leaf, Tensor):
+        return 0
+    return min(leaf.numel() * leaf.element_size(), leaf.untyped_storage().nbytes())

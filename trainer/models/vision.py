@@ -7,18 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.models.config import VisionConfig
-from trainer.models.layers import (
-    Attention,
-    Block,
-    Blocks,
-    GatedLayerNorm,
-    GatedRmsNorm,
-    LayerNorm,
-    Linear,
-    Mlp,
-    RmsNorm,
-    SwiGlu,
-)
+from trainer.models.layers import Attention, Block, Blocks, Linear, Mlp, SwiGlu
+from trainer.models.norms import GatedNorm, Norm, NormOfBranch, NormOfSum
 from trainer.models.padding import append_zeros, pad_width
 from trainer.models.rope import rotation_table
 
@@ -65,7 +55,7 @@ class VisionTower(nn.Module):
         nn.init.normal_(self.cls_token, std=0.02)
         nn.init.normal_(self.pos_embed, std=0.02)
         self.blocks = Blocks(_make_block(config, index) for index in range(config.layers))
-        self.norm = _make_norm(config, config.width)
+        self.norm = Norm(config.width, config.norm_eps, config.norm)
         self.head = Linear(config.width, embed_dim, bias=config.bias) if embed_dim else nn.Identity()
         self._rotation: Tensor | None = None
 
@@ -135,28 +125,27 @@ class VisionTower(nn.Module):
         return self._rotation[F.pad(keep + 1, (1, 0))]
 
 
-def _make_norm(config: VisionConfig, width: int, gain: float = 1.0) -> nn.Module:
-    kind = RmsNorm if config.norm == "rms" else LayerNorm
-    return kind(width, config.norm_eps, gain)
-
-
 def _make_block(config: VisionConfig, index: int) -> Block:
     out_std = 0.02 / (2 * (index + 1)) ** 0.5
     attention = Attention(
         config.width,
         config.head_width,
         bias="qv" if config.bias else "none",
-        norm=_make_norm(config, config.width) if config.sub_norm else None,
+        norm=Norm(config.width, config.norm_eps, config.norm) if config.sub_norm else None,
         proj_std=out_std,
     )
     mlp: nn.Module
     if config.swiglu:
-        gated = GatedRmsNorm if config.norm == "rms" else GatedLayerNorm
-        inner = gated(config.hidden_width, config.norm_eps) if config.sub_norm else None
+        inner = GatedNorm(config.hidden_width, config.norm_eps, config.norm) if config.sub_norm else None
         mlp = SwiGlu(config.width, config.hidden_width, norm=inner, out_std=out_std)
     else:
         mlp = Mlp(config.width, config.hidden_width, out_std=out_std)
-    gain = 0.0 if config.post_norm else 1.0
-    norms = (_make_norm(config, config.width, gain), _make_norm(config, config.width, gain))
     drop_path = config.drop_path * index / max(1, config.layers - 1)
-    return Block(attention, mlp, norms, post_norm=config.post_norm, drop_path=drop_path)
+    return Block(attention, mlp, _make_block_norms(config), post_norm=config.post_norm, drop_path=drop_path)
+
+
+def _make_block_norms(config: VisionConfig) -> tuple[nn.Module, nn.Module]:
+    width, eps, kind = config.width, config.norm_eps, config.norm
+    if config.post_norm:
+        return NormOfBranch(width, eps, kind, gain=0.0), NormOfBranch(width, eps, kind, gain=0.0)
+    return Norm(width, eps, kind), NormOfSum(width, eps, kind)

@@ -151,7 +151,7 @@ class _Layout:
         self.real = [number for number, owner in enumerate(owners) if owner < padding]
         self.owners = torch.tensor(owners, device=device)
         self.real_owners = self.owners[self.real]
-        self.lengths = torch.tensor([size for cuts in self.cuts for size in cuts], device=device)
+        self.lengths = [size for cuts in self.cuts for size in cuts]
         self.sizes = [partition.numel() for partition in partitions]
         self.partition_of = torch.arange(len(partitions)).repeat_interleave(torch.tensor(self.counts)).to(device)
 
@@ -175,7 +175,9 @@ class _Layout:
     def spread(self, rates: Tensor) -> list[Tensor]:
         """The rate of every element's tensor, as flat as the partitions; 0 for padding."""
         by_piece = torch.cat((rates, rates.new_zeros(1)))[self.owners]
-        return list(by_piece.repeat_interleave(self.lengths, output_size=sum(self.sizes)).split(self.sizes))
+        # repeat_interleave would make an int64 index of every element, twice as large as the result.
+        spread = torch.cat([rate.expand(n) for rate, n in zip(by_piece.unbind(), self.lengths, strict=True)])
+        return list(spread.split(self.sizes))
 
 
 def sum_over(values: Tensor, process_group: Any) -> Tensor:

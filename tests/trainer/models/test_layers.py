@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.support.trainer.small_models import debug_model, pixels
 from tests.support.trainer.tower_styles import SHRUNK, randomise, shrunk
 from trainer.data import tokenizer
 from trainer.models.clip import Clip
 from trainer.models.layers import Attention, Block, Mlp
+from trainer.models.norms import Norm, NormOfSum
 
 
 @pytest.mark.parametrize("name", SHRUNK)
@@ -30,7 +31,7 @@ def test_last_block_for_one_token_is_the_whole_block(name: str) -> None:
 
 def test_drop_path_drops_whole_branches_of_samples() -> None:
     attention = Attention(8, 4, bias="qkv", proj_std=1.0)
-    block = Block(attention, Mlp(8, 8, out_std=1.0), (nn.LayerNorm(8), nn.LayerNorm(8)), drop_path=0.5)
+    block = Block(attention, Mlp(8, 8, out_std=1.0), (Norm(8, 1e-5), NormOfSum(8, 1e-5)), drop_path=0.5)
     x = torch.randn(1, 3, 8).expand(4000, -1, -1)
     untouched = (block(x) == x).all(dim=2).all(dim=1).float().mean()
     assert 0.2 < untouched < 0.3  # both branches dropped: a quarter
