@@ -37,6 +37,8 @@ from trainer.launch import Rank
 BIN = Path(sys.executable).parent
 RECIPE = Path(__file__).with_suffix(".toml")
 FILTER_SAMPLES = 32_000
+NUM_FIRST = 4
+"""Arms that are compared with each other: all of their seeds come before the other arms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ def main() -> None:
         for number, arm in enumerate(arms)
     ]
     if not arguments.collect:
-        run_all(folder, runs, arguments.processes)
+        run_all(folder, sorted(runs, key=lambda run: run.number >= NUM_FIRST), arguments.processes)
     sys.stdout.write(write_results(folder))
 
 

@@ -190,6 +190,32 @@ def test_each_run_is_a_configuration_that_the_trainer_takes(tmp_path: Path, monk
     assert all(one.data.where == arm.where and one.train.seed == 7 for one in settings.values())
 
 
+def test_what_is_compared_is_trained_first_and_what_has_ended_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["raw", "all", "all after MIM", "all for longer", "known right"]
+    arms = [Arm(name=name, where="true", samples=8) for name in names]
+    order: list[str] = []
+
+    def train_one(folder: Path, run: curation_value.Run) -> dict[str, Any]:
+        order.append(f"{run.arm.name}-{run.seed}")
+        run.folder.mkdir(parents=True)
+        (run.folder / "row.json").write_text("{}")
+        return {"arm": run.arm.name, "seed": run.seed, "recall@10": 0.25}
+
+    monkeypatch.setattr(curation_value, "prepare", lambda *_: None)
+    monkeypatch.setattr(curation_value, "list_arms", lambda *_: arms)
+    monkeypatch.setattr(curation_value, "train_and_measure", train_one)
+    monkeypatch.setattr(curation_value, "write_results", lambda folder: "the table")
+    line = ["--photographs", str(tmp_path), "--folder", str(tmp_path), "--seeds", "2", "--processes", "1"]
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["curation_value", *line])
+        curation_value.main()
+    assert order == [f"{name}-{seed}" for part in (names[:4], names[4:]) for seed in range(2) for name in part]
+    told = capsys.readouterr()
+    assert "raw, seed 0: recall@10 0.2500; 1 of 10, " in told.err and told.out == "the table" * 2
+
+
 def test_a_quantile_becomes_the_number_of_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "recipe.toml").write_text(curation_value.RECIPE.read_text())
     entries = [

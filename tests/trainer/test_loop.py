@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from curation.errors import UserError
 from tests.support.trainer.ranks import launch, run_ranks
 from trainer import loop, models, weights
+from trainer.config import load_config
 from trainer.loop import set_position
 
 
@@ -83,6 +85,22 @@ def test_another_order_starts_anew_unless_the_position_is_required() -> None:
     assert loader.position == 0
     with pytest.raises(UserError, match="another order"):
         set_position(loader, {"order": "laion", "position": 7}, required=True)
+
+
+def test_measuring_on_the_way_is_due_at_samples_phase_ends_and_a_sigterm_but_not_at_the_end() -> None:
+    phases = "phases=[{samples=80}, {samples=80}]"
+    settings = load_config("debug", ["train.batch_size=16", phases, "eval.every_samples=48"])
+    at = SimpleNamespace(config=settings, measure=print, stopping=False, step=0)
+
+    def due(step: int) -> bool:
+        at.step = step
+        return loop.Loop._should_measure(at, 5 if step <= 5 else 10)  # type: ignore[arg-type]
+
+    assert [step for step in range(1, 11) if due(step)] == [3, 5, 6, 9]
+    at.stopping = True
+    assert due(4) and not due(10)
+    at.measure = None
+    assert not due(3)
 
 
 def test_a_sigterm_is_told_and_the_handler_before_it_comes_back() -> None:
