@@ -21,6 +21,7 @@ from curation.recipe.config import load_recipe
 from curation.root_lock import hold_root
 from curation.storage import Root
 from curation.terminal import write_error, write_out
+from jobs.commands.browse_command import browse_root
 from jobs.commands.completion import render_completion
 from jobs.commands.root_commands import collect_garbage, open_root, seal_root, show_status, verify_root, write_json
 from jobs.spark.stage import PREFIX, add_arguments, add_quiet, add_recipe_arguments, check_stages, run_stages
@@ -74,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--quick", action="store_true", help="sizes, what is missing, and small files alone")
             command.add_argument("--all", action="store_true", help="say every difference, not the first one alone")
     _add_report(commands)
+    _add_browse(commands)
     _add_query(commands)
     _add_adopt(commands)
     _add_train_filter(commands)
@@ -137,6 +139,15 @@ def _add_report(commands: Commands) -> None:
     report.add_argument("--output", default="report.html", metavar="FILE.html", help="the page (report.html)")
     add_quiet(report)
     report.set_defaults(action=_report)
+
+
+def _add_browse(commands: Commands) -> None:
+    text = "a page on this machine that searches the pictures and says why each is kept or not; reads only"
+    browse = commands.add_parser("browse", help=text, description=text)
+    browse.add_argument("root", metavar="ROOT", help=ROOT_HELP)
+    browse.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (a free one)")
+    browse.add_argument("--seconds", type=float, default=20.0, metavar="S", help="that one question may take (20)")
+    browse.set_defaults(action=browse_root)
 
 
 def _add_query(commands: Commands) -> None:

@@ -10,7 +10,7 @@ while a job writes.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +41,8 @@ VERSIONED_TABLES = {
     "selection": schema.SELECTION,
     "train_index": schema.TRAIN_INDEX,
 }
+UNIT_ROWS = "unit_rows"
+"""In the SQL of `Manifest.query_units`: the rows of the view manifest that are in the wanted units."""
 Check = Literal["sums", "sizes", "nothing"]
 """What is compared with the ledgers of a sealed root before rows are read: whole files, their sizes, or nothing."""
 
@@ -106,6 +108,37 @@ class Manifest:
         self._check_files(sql)
         return relation
 
+    def query_units(self, sql: str, units: Sequence[str]) -> duckdb.DuckDBPyRelation:
+        """The relation of `sql`, in which the table `unit_rows` is the rows of the view manifest in `units`.
+
+        The other tables of a unit have the same rows, so nothing but the unit's own files is read, however many units
+        the root has. Raises UserError as `query` does.
+        """
+        files = {f"{unit}.parquet" for unit in units}
+        self._pruned.clear()
+
+        def narrow(use: Use) -> str | None:
+            return self._narrow_view(use) if use.view != UNIT_ROWS else self._narrow_units(use, files)
+
+        text = rewrite_query(self._parser, sql, None, self._views | {UNIT_ROWS}, narrow)
+        if text is None:
+            raise UserError("DuckDB refuses the query: it counts columns by their place; name them instead.")
+        try:
+            relation = self.connection.sql(text)
+        except duckdb.Error as error:
+            raise UserError(f"DuckDB refuses the query: {explain_error(error)}") from error
+        self._check_files(text, self._pruned)
+        return relation
+
+    def _narrow_units(self, use: Use, names: Container[str]) -> str:
+        """The part of the view manifest that is in the unit files called `names`."""
+        scans = {}
+        for table in self._wide.needed_tables(use.names):
+            if table not in ("duplicates", "train_index"):  # those are of all units at once
+                found = [file for file in self._files[table] if file.rpartition("/")[2] in names]
+                scans[table] = self._scan_some(table, found)
+        return self._wide.sql(use.names, scans)
+
     def _check_files(self, sql: str, pruned: Sequence[str] = ()) -> None:
         """Compare the files of the views that `sql` names, and the files `pruned`, with their sums."""
         if self.check == "sums":
@@ -129,6 +162,14 @@ class Manifest:
         """Close DuckDB's connections and end their threads, before this process forks, for example."""
         self.connection.close()
         self._parser.close()
+
+    def views(self) -> frozenset[str]:
+        """Names of all views, in lower case."""
+        return frozenset(name.lower() for name in (*self._views, "scores"))
+
+    def columns_by_table(self) -> dict[str, list[str]]:
+        """Table → the columns of the view manifest that are its."""
+        return {table: list(columns) for table, columns in self._wide.columns.items()}
 
     def columns(self, view: str) -> list[str]:
         """Names of the columns of `view`, in order."""
@@ -222,8 +263,14 @@ class Manifest:
             # A uid is in the same unit in every unit table.
             units = {f.rpartition("/")[2] for f in self._index_of("samples").files_with(uids)}
             pruned = [f for f in files if f.rpartition("/")[2] in units]
-        self._pruned += pruned
-        return self._scan(table, pruned) if pruned else f"select * from ({self._scan(table, files[:1])}) where false"
+        return self._scan_some(table, pruned)
+
+    def _scan_some(self, table: str, files: Sequence[str]) -> str:
+        """A scan of `files`, which are some of `table`; without any, its columns and no row."""
+        self._pruned += files
+        if files or not self._files[table]:
+            return self._scan(table, files) if files else f"from {quote_identifier(table)}"
+        return f"select * from ({self._scan(table, self._files[table][:1])}) where false"
 
     def _index_of(self, table: str) -> UidIndex:
         if table not in self._indexes:

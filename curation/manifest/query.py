@@ -108,7 +108,7 @@ def _has_no_csv_form(dtype: pa.DataType) -> bool:
 
 
 def _as_text(column: pa.Array) -> pa.Array:
-    values = (_to_json_types(value) for value in column.to_pylist())
+    values = (to_json_types(value) for value in column.to_pylist())
     texts = [value if value is None or isinstance(value, str) else _to_json(value) for value in values]
     return pa.array(texts, pa.string())
 
@@ -116,19 +116,19 @@ def _as_text(column: pa.Array) -> pa.Array:
 def _write_json(reader: pa.RecordBatchReader, sink: IO[bytes]) -> None:
     for batch in reader:
         for row in batch.to_pylist():
-            sink.write(_to_json(_to_json_types(row)).encode() + b"\n")
+            sink.write(_to_json(to_json_types(row)).encode() + b"\n")
 
 
 def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _to_json_types(value: Any) -> Any:
+def to_json_types(value: Any) -> Any:
     """`value` in JSON's types: whole decimals (DuckDB's sums) as int, bytes in hex, NaN and infinity as null."""
     if isinstance(value, dict):
-        return {str(key): _to_json_types(item) for key, item in value.items()}
+        return {str(key): to_json_types(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_json_types(item) for item in value]
+        return [to_json_types(item) for item in value]
     if isinstance(value, decimal.Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, bytes):

@@ -248,3 +248,31 @@ def test_a_manifest_is_closed_behind_its_context(made: SmallRoot) -> None:
         assert manifest.query("select count(*) from samples").fetchall() == [(40,)]
     with pytest.raises(duckdb.ConnectionException):
         manifest.connection.execute("select 1")
+
+
+def test_a_query_on_units_reads_the_files_of_those_units_alone(root: Root) -> None:
+    made = small_root.finish(root)
+    with Manifest(root) as manifest:
+        for table in ("samples", "downloads", "selection/" + small_root.VERSION):
+            root.remove(f"{table}/{small_root.UNITS[1]}.parquet")
+        sql = "select uid, width, reason, duplicate_of from unit_rows as manifest where status = 'ok' order by uid"
+        rows = manifest.query_units(sql, small_root.UNITS[:1]).fetchall()
+        assert [row[0] for row in rows] == sorted(u for u in made.images if made.units[u] == small_root.UNITS[0])
+        assert manifest.query_units("select count(*) from unit_rows", []).fetchall() == [(0,)]
+
+
+def test_a_subquery_of_a_query_on_units_sees_all_rows(root: Root) -> None:
+    made = small_root.finish(root)
+    with Manifest(root) as manifest:
+        sql = "select count(*), (select count(*) from manifest) from unit_rows where uid in (select uid from manifest)"
+        num_rows = sum(name == small_root.UNITS[0] for name in made.units.values())
+        assert manifest.query_units(sql, small_root.UNITS[:1]).fetchall() == [(num_rows, len(made.units))]
+
+
+@pytest.mark.parametrize(
+    "sql", ["select nothing from unit_rows", "select 1 from unit_rows order by #1", "drop table x"]
+)
+def test_a_wrong_query_on_units_is_one_sentence(root: Root, sql: str) -> None:
+    small_root.build(root)
+    with Manifest(root) as manifest, pytest.raises(UserError, match="DuckDB refuses the query"):
+        manifest.query_units(sql, small_root.UNITS)

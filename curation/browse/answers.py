@@ -1,0 +1,137 @@
+"""What the page asks, and the answers: a summary of the root, pages of the wall, one picture, counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from curation.browse.conditions import Condition, find_words, parse_condition
+from curation.browse.desk import Desk, StoppedError
+from curation.browse.details import describe_picture
+from curation.browse.pictures import Pictures, Shown, draw_placeholder
+from curation.browse.summary import describe_root, describe_start
+from curation.browse.wall import PAGE_ROWS, PLACE_COLUMNS, Row, find_rows, is_known, read_page
+from curation.errors import UserError
+from curation.manifest.manifest import Manifest
+from curation.report.safety import is_known_safe
+from curation.storage import Root
+from curation.tables import SAMPLES
+
+Asked = Mapping[str, Any]
+Answer = TypeVar("Answer")
+MAX_TEXT = 20_000
+MAX_CAPTION = 400
+PAGE_SHARE = 0.4
+"""Of the time of a question: after it a page is sent as far as it has come, and the page asks for more."""
+
+
+class Answers:
+    """Answers questions about one root. Pictures and counts do not wait for each other."""
+
+    def __init__(self, wall: Desk, counts: Desk, pictures: Pictures, seconds: float) -> None:
+        self._wall, self._counts, self._pictures, self._seconds = wall, counts, pictures, seconds
+        self._views = wall.manifest.views()
+        self._captions = [name for name in wall.manifest.columns(SAMPLES) if name.startswith("caption")]
+        self._questions: dict[str, Callable[[Asked], Awaitable[Any]]] = {
+            "start": self._describe_start,
+            "summary": self._describe_root,
+            "wall": self._read_wall,
+            "count": self._count,
+            "picture": self._describe_picture,
+        }
+
+    @classmethod
+    def open(cls, root: Root, seconds: float) -> Answers:
+        """Answers about `root`, given by the running event loop. Raises UserError for what is none or is damaged."""
+        return cls(Desk(Manifest(root)), Desk(Manifest(root)), Pictures(root), seconds)
+
+    async def close(self) -> None:
+        """End the processes that decode, and close the manifests."""
+        await self._pictures.close()
+        self._wall.close()
+        self._counts.close()
+
+    async def answer(self, question: str, asked: Asked, *, is_change: bool = False) -> Any:
+        """The answer to `question`. Raises UserError, in one sentence, for what cannot be answered."""
+        if question not in self._questions or is_change:
+            raise UserError(f"There is no question {question[:40]!r}.")
+        return await self._questions[question](asked)
+
+    async def show(self, uid: str, *, large: bool) -> Shown:
+        """The picture of `uid`, or a drawing that says why there is none."""
+        if not self._pictures.knows(uid):
+            try:
+                rows = await self._ask(self._wall, lambda desk: find_rows(desk, [uid]))
+            except UserError:
+                rows = []
+            if not rows:
+                return draw_placeholder("unknown")
+            self._pictures.remember(rows)
+        return await self._pictures.show(uid, large=large)
+
+    async def _ask(self, desk: Desk, work: Callable[[Desk], Answer]) -> Answer:
+        try:
+            return await desk.ask(work, self._seconds)
+        except StoppedError as error:
+            raise UserError(
+                f"This took longer than {self._seconds:g} seconds and was stopped: narrow the condition, leave ORDER "
+                f"BY out, or start `curate browse` with more --seconds."
+            ) from error
+
+    async def _describe_start(self, _: Asked) -> Any:
+        return describe_start(self._wall.manifest)
+
+    async def _describe_root(self, _: Asked) -> Any:
+        return await self._ask(self._counts, describe_root)
+
+    def _read_condition(self, asked: Asked) -> Condition:
+        text = str(asked.get("where", ""))
+        if len(text) > MAX_TEXT:
+            raise UserError(f"A condition may have {MAX_TEXT:,} characters, and this one has {len(text):,}.")
+        if asked.get("words"):
+            return find_words(str(asked["words"]), self._captions)
+        return parse_condition(text, self._views)
+
+    async def _read_wall(self, asked: Asked) -> Any:
+        condition, began = self._read_condition(asked), time.monotonic()
+        cursor, seconds = str(asked.get("cursor") or "") or None, self._seconds * PAGE_SHARE
+        page = await self._ask(self._wall, lambda desk: read_page(desk, condition, cursor, seconds))
+        return {
+            "rows": self.shown(page.rows, condition.names),
+            "cursor": page.cursor,
+            "num_units": page.num_units,
+            "seconds": round(time.monotonic() - began, 3),
+            "is_full": len(page.rows) >= PAGE_ROWS,
+        }
+
+    async def _count(self, asked: Asked) -> Any:
+        condition = self._read_condition(asked)
+        known = f" and {is_known(condition.order)}" if condition.order else ""
+        sql = f"select count(*) as num_rows from manifest where {condition.sql}{known}"
+        found = await self._ask(self._counts, lambda desk: desk.fetch(desk.manifest.query(sql)))
+        return found[0]
+
+    async def _describe_picture(self, asked: Asked) -> Any:
+        uid = str(asked.get("uid", ""))
+        found = await self._ask(self._wall, lambda desk: describe_picture(desk, uid))
+        row = {name: value for columns in found["columns"].values() for name, value in columns.items()}
+        self._pictures.remember([row])
+        return found | {"group": self.shown(found["group"], ("tier", "similarity")), "is_safe": is_known_safe(row)}
+
+    def shown(self, rows: list[Row], names: tuple[str, ...] = ()) -> list[Row]:
+        """`rows` as the page needs them: without places, with whether each picture is safe, and the columns `names`."""
+        self._pictures.remember(rows)
+        return [_show(row, names) for row in rows]
+
+
+def _show(row: Row, names: tuple[str, ...]) -> Row:
+    kept = {name: row.get(name) for name in ("uid", "source", "status", "kept", "reason")}
+    lowered = {name.lower() for name in names} - {*kept, "caption", *PLACE_COLUMNS}
+    return kept | {
+        "caption": (row.get("caption") or "")[:MAX_CAPTION],
+        "width": row.get("stored_width") or row.get("width"),
+        "height": row.get("stored_height") or row.get("height"),
+        "is_safe": is_known_safe(row),
+        "values": {name: value for name, value in row.items() if name.lower() in lowered},
+    }

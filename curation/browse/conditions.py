@@ -1,0 +1,148 @@
+"""What a person types after WHERE, checked by its syntax tree: it filters and orders, and reads the root's views alone.
+
+The manifest's connection can neither write nor read outside of the root. What is refused here besides is refused so
+that the page can say it in one sentence, and so that no function reads files of the root past the views.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from curation.errors import UserError
+from curation.manifest.manifest import explain_error
+from curation.manifest.quoting import quote_text
+
+TABLE_FUNCTIONS = ("generate_series", "range", "unnest")
+"""Functions that may stand in the place of a table: those that read nothing."""
+STATEMENTS = re.compile(
+    r"\s*(alter|attach|call|checkpoint|copy|create|delete|detach|drop|export|import|insert|install|load|merge|pragma|"
+    r"reset|set|truncate|update|use|vacuum)\b",
+    re.IGNORECASE,
+)
+WHERE = re.compile(r"\s*where\b", re.IGNORECASE)
+ORDER = re.compile(r"\s*order\s+by\b", re.IGNORECASE)
+QUERY = re.compile(r"\s*(describe|explain|from|select|show|summarize|table|values|with)\b", re.IGNORECASE)
+FORM = "Write a condition, as it stands after WHERE, with at most ORDER BY and one expression behind it"
+MAX_WORDS = 16
+Node = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """Which rows are wanted, as SQL over the view manifest, and the expression by which they are ordered, if any.
+
+    `names` are the words of both that may be columns, in the order in which they stand.
+    """
+
+    sql: str
+    order: str = ""
+    is_descending: bool = False
+    names: tuple[str, ...] = ()
+
+
+EVERYTHING = Condition(sql="true")
+
+
+def parse_condition(text: str, views: Collection[str]) -> Condition:
+    """`text` as a condition. Raises UserError, in one sentence, for what is none and for what reads anything but
+    `views`.
+    """
+    text = WHERE.sub("", text, count=1).strip()
+    if not text:
+        return EVERYTHING
+    if STATEMENTS.match(text):
+        raise UserError(f"This page only reads, and {text.split()[0].upper()} does not: {_lower(FORM)}.")
+    if QUERY.match(text):
+        raise UserError(f"This is a whole query, for which there is `curate query`. {FORM}.")
+    try:
+        with duckdb.connect() as parser:
+            return _read_condition(parser, f"true {text}" if ORDER.match(text) else text, views)
+    except RecursionError as error:
+        raise UserError("The condition is nested too deeply: split it.") from error
+
+
+def _read_condition(parser: duckdb.DuckDBPyConnection, text: str, views: Collection[str]) -> Condition:
+    node = _parse_select(parser, text)
+    condition, order = node["where_clause"], _find_order(node)
+    _check_reads([condition, order or {}], views)
+    names = [one["column_names"][-1] for one in _walk([condition, order or {}]) if "column_names" in one]
+    return Condition(
+        sql=_write_expression(parser, condition),
+        order=_write_expression(parser, order["expression"]) if order else "",
+        is_descending=order is not None and order["type"] == "DESCENDING",
+        names=tuple(dict.fromkeys(names)),
+    )
+
+
+def find_words(text: str, columns: Collection[str]) -> Condition:
+    """Rows one of whose `columns` has every word of `text`, in whatever case."""
+    words = text.lower().split()[:MAX_WORDS]
+    every = (
+        "(" + " or ".join(f"contains(lower({name}), {quote_text(word)})" for name in columns) + ")" for word in words
+    )
+    return Condition(sql=" and ".join(every) or "true")
+
+
+def _lower(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:]
+
+
+def _parse_select(parser: duckdb.DuckDBPyConnection, text: str) -> Node:
+    """The syntax tree of a SELECT with `text` after WHERE, which adds nothing to it but conditions and an order."""
+    sql = f"select uid from manifest where {text}"
+    try:
+        kinds = [statement.type for statement in parser.extract_statements(sql)]
+        if kinds != [duckdb.StatementType.SELECT]:
+            raise UserError(f"One condition at a time, and no statement behind it: {_lower(FORM)}.")
+        tree = json.loads(parser.execute("select json_serialize_sql(?::varchar)", [sql]).fetchall()[0][0])
+    except duckdb.Error as error:
+        raise UserError(f"DuckDB does not understand the condition: {explain_error(error)}") from error
+    node: Node = {} if tree["error"] else tree["statements"][0]["node"]
+    has_more = node.get("type") != "SELECT_NODE" or any(
+        node[key] for key in ("group_expressions", "having", "qualify", "sample")
+    )
+    if has_more or not node["where_clause"] or any(one["type"] != "ORDER_MODIFIER" for one in node["modifiers"]):
+        raise UserError(f"{FORM}: no UNION, GROUP BY or LIMIT; more rows come as you scroll.")
+    return node
+
+
+def _find_order(node: Node) -> Node | None:
+    orders = [order for modifier in node["modifiers"] for order in modifier["orders"]]
+    if len(orders) > 1:
+        raise UserError("ORDER BY takes one expression here: pictures of the same value are ordered by their uid.")
+    return orders[0] if orders else None
+
+
+def _walk(value: Any) -> Iterator[Node]:
+    if isinstance(value, dict):
+        yield value
+        for child in value.values():
+            yield from _walk(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _walk(child)
+
+
+def _check_reads(trees: list[Node], views: Collection[str]) -> None:
+    nodes = [*_walk(trees)]
+    own = {entry["key"].lower() for node in nodes for entry in (node.get("cte_map") or {"map": []})["map"]}
+    for node in nodes:
+        if node.get("type") == "BASE_TABLE" and node["table_name"].lower() not in {*views, *own}:
+            raise UserError(f"There is no view {node['table_name']!r}; this page reads {', '.join(sorted(views))}.")
+        if node.get("type") == "TABLE_FUNCTION" and node["function"]["function_name"] not in TABLE_FUNCTIONS:
+            name = node["function"]["function_name"]
+            raise UserError(f"This page reads the views of the root and no files, so {name}() is refused.")
+
+
+def _write_expression(parser: duckdb.DuckDBPyConnection, expression: Node) -> str:
+    """`expression` as SQL that stands alone."""
+    tree = json.loads(parser.execute("select json_serialize_sql('select 1')").fetchall()[0][0])
+    tree["statements"][0]["node"]["select_list"] = [{**expression, "alias": ""}]
+    (sql,) = parser.execute("select json_deserialize_sql(?::json)", [json.dumps(tree)]).fetchall()[0]
+    return f"({str(sql).removeprefix('SELECT ')})"
