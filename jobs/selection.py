@@ -49,7 +49,9 @@ def preview_rules(recipe: Recipe, wanted: Recipe, root: Root, num_examples: int 
     """
     scores = build_score_schemas(wanted if wanted.filters or wanted.scores else recipe)
     refused, num_captions = resolve_lists(recipe), resolve_num_captions(recipe, root)
-    rules = read_rules(wanted.rules, scores, wanted.resolve, refused, num_captions)
+    rules = read_rules(
+        wanted.rules, scores, wanted.resolve, refused, num_captions, wanted.select.mix or recipe.select.mix
+    )
     tables = find_tables(rules, scores)
     if is_sealed(root):
         check_tables(root, SELECTION_READS)

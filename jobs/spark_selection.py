@@ -8,12 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 
-from curation.download.withdrawn import NO_LISTS, Lists
+from curation.download.withdrawn import Lists
 from curation.recipe import rules as rule_language
 from curation.recipe.config import Recipe
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS, Rule
+from curation.recipe.select_config import MixConfig
 from curation.schema import SELECTION
+from curation.selection.mix import allot_rows, count_passed_sql, mixed_sql
 from curation.selection.rows import duplicates_files, join_unit, read_duplicates
 from curation.selection.rule_set import MAX_PARTITIONS, decision_sql, find_work, name_quantile, resolve_version
 from curation.storage import Root
@@ -23,6 +25,7 @@ from jobs.scoring.score_columns import SELECTION_READS, plan_rules
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import by_unit
 
+Types = Mapping[str, pa.DataType]
 _DDL = {pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.bool_(): "boolean"}
 
 
@@ -36,17 +39,14 @@ def run_on_spark(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     work = find_work(version)
     manifest = join_tables(spark, root, work.units, wanted_tables, rules.columns, rules.refused)
     values = {wanted: compute_quantile(spark, manifest, rules.columns, wanted) for wanted in rules.quantiles}
-    write_units(decide(spark, manifest, rules.with_quantiles(values)), root, version.fp, work.units, work.written)
+    write_units(
+        decide(spark, manifest, rules.with_quantiles(values), rules.mix), root, version.fp, work.units, work.written
+    )
     version.publish(values)
 
 
 def join_tables(
-    spark: SparkSession,
-    root: Root,
-    units: list[str],
-    tables: Mapping[str, list[str]],
-    types: Mapping[str, pa.DataType],
-    lists: Lists = NO_LISTS,
+    spark: SparkSession, root: Root, units: list[str], tables: Mapping[str, list[str]], types: Types, lists: Lists
 ) -> DataFrame:
     """The manifest's rows: `unit` (position in `units`), `uid`, and the columns of `tables`.
 
@@ -91,10 +91,14 @@ def compute_quantile(
     return name_quantile(wanted, rows)
 
 
-def decide(spark: SparkSession, manifest: DataFrame, rules: list[Rule]) -> DataFrame:
-    """`unit`, `uid` and `reason` (null when kept) of every row."""
+def decide(spark: SparkSession, manifest: DataFrame, rules: list[Rule], mix: MixConfig | None = None) -> DataFrame:
+    """`unit`, `uid` and `reason` (null when kept) of every row. Raises UserError for a mix that cannot be made."""
     manifest.createOrReplaceTempView("m")
-    return spark.sql(f"select m.unit, m.uid, {decision_sql(rules)} as reason from m")
+    reason = decision_sql(rules)
+    if mix is None:
+        return spark.sql(f"select m.unit, m.uid, {reason} as reason from m")
+    allotted = allot_rows(mix, {row["source"]: row["n"] for row in spark.sql(count_passed_sql("m", reason)).collect()})
+    return spark.sql(mixed_sql("m", ["unit", "uid"], reason, mix, allotted))
 
 
 def write_units(decided: DataFrame, root: Root, fp: str, units: list[str], written: frozenset[str]) -> None:

@@ -17,7 +17,8 @@ from curation.download.opt_out import OptOut, load_opt_out
 from curation.download.unit import resolve_opt_out_paths
 from curation.errors import UserError
 from curation.paths import find_listed
-from curation.recipe.config import BlocklistConfig, Recipe
+from curation.recipe.config import Recipe
+from curation.recipe.select_config import BlocklistConfig
 from curation.schema import Status
 from curation.shards import read_member
 from curation.storage import Root

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from curation.errors import UserError
+from curation.recipe.select_config import BlocklistConfig, SelectConfig
 from curation.recipe.user_agent import product_token
 from curation.schema import SAMPLES
 from curation.settings import (
@@ -263,33 +264,6 @@ class ScoresConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlocklistConfig:
-    """Lists of what must not be kept: URLs, hosts, sha256, md5 and perceptual hashes, one a line."""
-
-    paths: tuple[str, ...] = required_setting(content=True)
-    max_hamming: int = setting(0, content=True, between=(0, 12))
-    """Bits in which a perceptual hash may differ from a listed one."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        if not self.paths:
-            raise ValueError("a blocklist names no paths")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelectConfig:
-    """What DuckDB may take where `curate select` and `--what-if` run on one machine."""
-
-    memory_gb: float = setting(2.0, content=False, between=(0.1, 65_536.0))
-    """Rows, sorts and joins beyond it go to disk: to ROOT/.scratch, or for a question to the private folder."""
-    threads: int | None = setting(None, content=False, between=(1, 4_096))
-    """None means one for each core that this process may use."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
-
-@dataclass(frozen=True, kw_only=True)
 class PackConfig:
     """Train shards, cut by count, or by bytes where `num_bytes_per_shard` is given."""
 
@@ -329,6 +303,10 @@ class Recipe:
         repeated = sorted({n for n in names if names.count(n) > 1})
         if repeated:
             raise ValueError(f"two sources are called {repeated[0]!r}; each needs its own name")
+        weighted = self.select.mix.weights if self.select.mix else None
+        unweighted = sorted(set(names) - set(weighted)) if weighted is not None else []
+        if unweighted:
+            raise ValueError(f"select.mix has no weight for source {unweighted[0]!r}: give it one, 0 to leave it out")
         for name in self.blocklists:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(f"a blocklist's name has small letters, digits and _ only, and {name!r} has others")

@@ -7,7 +7,7 @@ columns and types, and rendered with every such point made explicit. Table alias
 
 Grammar: and, or, not, = <> < <= > >=, between, in (…), in file('…'), like, is null, + - * / %, literals, columns,
 `case when … then … else … end`, `least`, `greatest`, `abs`, `length`, `lower`, `trim`, `contains`,
-`regexp_matches(text, 'pattern')`, `coalesce`, `nullif`, `count(*) over (partition by …)`,
+`regexp_matches(text, 'pattern')`, `draw('seed')`, `coalesce`, `nullif`, `count(*) over (partition by …)`,
 `row_number() over (partition by … order by …)`, `quantile(column, q)` and `quantile(column, q) over (partition by …)`.
 """
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from curation.recipe.grammar import Grammar
 from curation.recipe.patterns import match_sql
-from curation.recipe.sql import FUNCTIONS, ExpressionError, Term, column_sql, number_sql, string_sql
+from curation.recipe.sql import FUNCTIONS, ExpressionError, Term, column_sql, draw_sql, number_sql, string_sql
 
 
 class Quantile(NamedTuple):
@@ -36,7 +36,7 @@ class Quantile(NamedTuple):
 QuantileValues = Mapping[tuple[str | None, ...], float | None]
 """Values of the columns `by` → the quantile; the only key is () where there are none."""
 
-_SPECIAL = ("coalesce", "count", "nullif", "quantile", "regexp_matches", "row_number")
+_SPECIAL = ("coalesce", "count", "draw", "nullif", "quantile", "regexp_matches", "row_number")
 _NAMES = tuple(sorted((*FUNCTIONS, *_SPECIAL)))
 
 
@@ -113,6 +113,12 @@ class Parser(Grammar):
             yield f"{term.sql} {direction} nulls last"
             if not self._words.accept(","):
                 return
+
+    def _call_draw(self) -> Term:
+        seed = self._words.take_string("a seed, any word,")
+        self._words.expect(")")
+        self.used.add("uid")
+        return Term(draw_sql(seed), "number")
 
     def _call_regexp_matches(self) -> Term:
         text = self._of(self._sum(), "string")

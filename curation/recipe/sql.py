@@ -87,6 +87,18 @@ def string_sql(text: str) -> str:
     return pieces[0] if len(pieces) == 1 else f"concat({', '.join(pieces)})" if pieces else "''"
 
 
+def shuffle_sql(seed: str) -> str:
+    """A text that orders rows by chance, the same in every run: the md5 of `seed` and the uid."""
+    return f"md5(concat({string_sql(f'{seed} ')}, m.uid))"
+
+
+def draw_sql(seed: str) -> str:
+    """A number in [0, 1) by chance, the same in every run: behind the point stand the first 15 decimal digits among the
+    hexadecimal ones of `shuffle_sql`, each of which is any of the ten with equal probability.
+    """
+    return f"cast(concat('0.', substr(translate({shuffle_sql(seed)}, 'abcdef', ''), 1, 15), '0') as double)"
+
+
 def kind_of(dtype: pa.DataType) -> Kind | None:
     """What conditions take a column of type `dtype` for, None when they cannot use it."""
     if pa.types.is_boolean(dtype):

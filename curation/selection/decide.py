@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.progress import track
-from curation.recipe.config import SelectConfig
+from curation.recipe.expressions import Quantile, QuantileValues
+from curation.recipe.select_config import SelectConfig
 from curation.schema import SELECTION
-from curation.selection.engine import PLACE_BITS, open_engine
+from curation.selection.engine import PLACE_BITS, Engine, open_engine
+from curation.selection.mix import allot_rows, count_passed_sql, mixed_sql
 from curation.selection.rows import read_ahead
 from curation.selection.rule_set import RuleSet, decision_sql, find_work, resolve_version
 from curation.storage import Root
@@ -28,9 +30,7 @@ def select(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limi
     work = find_work(version)
     with open_engine(root, rules, work.units, limits, root.scratch()) as engine:
         values = engine.compute_quantiles(tables)
-        asks_uid = any("uid" in rule.columns for rule in rules.rules)
-        rows, reason = engine.rows_sql(tables, with_uid=asks_uid), decision_sql(rules.with_quantiles(values))
-        batches = engine.query(f"select m.place, {reason} as reason from {rows} as m order by m.place")
+        batches = engine.query(f"{_decided_sql(engine, rules, tables, values)} order by m.place")
 
         def write(decided: tuple[int, pa.Array]) -> None:
             unit = work.units[decided[0]]
@@ -42,6 +42,19 @@ def select(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limi
         ):
             pass
     version.publish(values)
+
+
+def _decided_sql(
+    engine: Engine, rules: RuleSet, tables: Mapping[str, Sequence[str]], values: Mapping[Quantile, QuantileValues]
+) -> str:
+    """A query for `place` and `reason` of every row."""
+    reason, asks_uid = decision_sql(rules.with_quantiles(values)), rules.asks_uid
+    if rules.mix is None:
+        return f"select m.place, {reason} as reason from {engine.rows_sql(tables, with_uid=asks_uid)} as m"
+    counting = count_passed_sql(engine.rows_sql(tables, with_uid=asks_uid, step="mix"), reason)
+    passed = {row["source"]: row["n"] for batch in engine.query(counting) for row in batch.to_pylist()}
+    allotted = allot_rows(rules.mix, passed)
+    return mixed_sql(engine.rows_sql(tables, with_uid=True), ["place"], reason, rules.mix, allotted)
 
 
 def decide_unit(root: Root, unit: str, reasons: pa.Array) -> pa.Table:

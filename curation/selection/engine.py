@@ -20,9 +20,9 @@ from curation.manifest.manifest import explain_error
 from curation.manifest.quoting import forbid_extensions, quote_text
 from curation.progress import track
 from curation.recipe import rules as rule_language
-from curation.recipe.config import SelectConfig
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS
+from curation.recipe.select_config import SelectConfig
 from curation.selection.rows import duplicates_files, join_unit, read_ahead, read_duplicates
 from curation.selection.rule_set import MAX_PARTITIONS, RuleSet, Values, name_quantile
 from curation.storage import Root

@@ -14,9 +14,11 @@ from curation.freshness import Fingerprints, check_fresh
 from curation.recipe import rules as rule_language
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS, Rule, reason_sql
+from curation.recipe.select_config import MixConfig
 from curation.recipe.sql import string_sql
 from curation.schema import DOWNLOADS, count_captions, samples_schema
 from curation.selection.rows import IN_PLACE_OF_OK
+from curation.settings import content_settings
 from curation.storage import Root, fingerprint
 from curation.sums.seal import is_whole
 from curation.tables import DUPLICATES, SCORES, SELECTION, selection_file
@@ -35,6 +37,7 @@ class RuleSet:
     """The rules, whose quantiles are null as long as nobody has computed them."""
     resolve: Callable[[str], str]
     """Gives the full path of a file that a rule names."""
+    mix: MixConfig | None = None
     refused: Lists = NO_LISTS
     """Opt-out lists and blocklists: what they name is not kept, whatever the rules say."""
 
@@ -44,8 +47,13 @@ class RuleSet:
 
     @property
     def is_global(self) -> bool:
-        """Whether the answer of some rule depends on other rows."""
-        return any(rule.is_global for rule in self.rules)
+        """Whether the answer of some rule, or the mix, depends on other rows."""
+        return self.mix is not None or any(rule.is_global for rule in self.rules)
+
+    @property
+    def asks_uid(self) -> bool:
+        """Whether a rule asks for the uid."""
+        return any("uid" in rule.columns for rule in self.rules)
 
     @property
     def lists(self) -> dict[str, tuple[str, ...]]:
@@ -63,6 +71,7 @@ def read_rules(
     resolve: Callable[[str], str] = str,
     refused: Lists = NO_LISTS,
     num_captions: int = 1,
+    mix: MixConfig | None = None,
 ) -> RuleSet:
     """Check `texts` against the manifest's columns, with so many captions, and those of the tables `scores`.
 
@@ -70,7 +79,7 @@ def read_rules(
     """
     columns = rule_language.manifest_columns(scores.values(), num_captions)
     rules = rule_language.parse(texts, columns, resolve=resolve)
-    return RuleSet(texts=dict(texts), columns=columns, rules=tuple(rules), resolve=resolve, refused=refused)
+    return RuleSet(texts=dict(texts), columns=columns, rules=tuple(rules), resolve=resolve, mix=mix, refused=refused)
 
 
 def decision_sql(rules: Iterable[Rule]) -> str:
@@ -89,7 +98,7 @@ def find_tables(rules: RuleSet, scores: Mapping[str, pa.Schema]) -> dict[str, li
 
     The columns of duplicates are called as in the manifest.
     """
-    used = frozenset[str]().union(*(rule.columns for rule in rules.rules))
+    used = frozenset[str]().union(*(rule.columns for rule in rules.rules), ["source"] if rules.mix else [])
     samples = samples_schema(count_captions(rules.columns))
     tables = {"samples": [f.name for f in samples if f.name != "uid" and f.name in used]}
     tables["downloads"] = [f.name for f in DOWNLOADS if f.name == "status" or (f.name != "uid" and f.name in used)]
@@ -138,6 +147,7 @@ class Version:
         """Make it the current version; `values` are those of the quantiles."""
         known = [entry for wanted in sorted(values) for entry in _describe_quantile(wanted, values[wanted])]
         config = _describe_rules(self.rules) | {"quantiles": known} | _describe_lists(self.rules)
+        config |= _describe_mix(self.rules)
         files = [selection_file(self.fp, unit) for unit in self.root.units("samples")]
         self.root.publish_current(SELECTION, self.fp, files, config, self.inputs)
 
@@ -147,8 +157,9 @@ def resolve_version(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[st
     known = check_inputs(root, tables)
     inputs = {table: known.of(table) for table in tables} | describe_lists(rules.refused, root)
     lists = _describe_lists(rules)
-    fp = fingerprint({"rules": list(rules.texts.items()), "inputs": inputs} | lists)
-    wanted = _describe_rules(rules) | {"lists": lists.get("lists")}
+    mix = _describe_mix(rules)
+    fp = fingerprint({"rules": list(rules.texts.items()), "inputs": inputs} | lists | mix)
+    wanted = _describe_rules(rules) | {"lists": lists.get("lists"), "mix": mix.get("mix")}
     is_current = known.is_current(SELECTION, wanted, inputs) and is_whole(root, SELECTION)
     return Version(root=root, rules=rules, inputs=inputs, fp=fp, is_current=is_current)
 
@@ -189,6 +200,11 @@ def _describe_quantile(wanted: Quantile, values: QuantileValues) -> Iterator[dic
 
 def _describe_rules(rules: RuleSet) -> dict[str, Any]:
     return {"rules": dict(rules.texts), "order": list(rules.texts)}
+
+
+def _describe_mix(rules: RuleSet) -> dict[str, Any]:
+    """What is recorded of the mix; nothing without one, as for lists."""
+    return {} if rules.mix is None else {"mix": content_settings(rules.mix)}
 
 
 def _describe_lists(rules: RuleSet) -> dict[str, dict[str, str]]:

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from curation.private_folder import make_private_folder
-from curation.recipe.config import SelectConfig
 from curation.recipe.rules import passes_sql
+from curation.recipe.select_config import MixConfig, SelectConfig
 from curation.selection.engine import PLACE_BITS, Tables, open_engine
+from curation.selection.mix import MIX, allot_rows
 from curation.selection.rows import join_unit
 from curation.selection.rule_set import RuleSet, check_inputs, withdrawn_sql
 from curation.storage import Root
 
-ALL = "all sources"
+ALL, SOURCE = "all sources", "source "
 ROWS_MASK = (1 << PLACE_BITS) - 1
 
 
@@ -34,7 +35,7 @@ class Drops:
     only: Counter[str] = field(default_factory=Counter)
     """Pictures that no other rule drops."""
     listed: Counter[str] = field(default_factory=Counter)
-    """Pictures that opt-out lists and blocklists name, by reason; no rule is asked about them."""
+    """Pictures that no rule drops and that are left out all the same, by reason: by lists or by the mix."""
 
     def add(self, count: int, came: bool, refused: Sequence[str], listed: str | None = None) -> None:
         """Count `count` rows of which the rules `refused`, in order, say no, or that are `listed` for this reason."""
@@ -73,7 +74,7 @@ def count_drops(
     drops, places = {ALL: Drops()}, dict[str, list[int]]()
     with open_engine(root, rules, root.units("samples"), limits, make_private_folder(), name="what-if") as engine:
         values = engine.compute_quantiles(tables)
-        rows = engine.rows_sql(wanted, with_uid=any("uid" in rule.columns for rule in rules.rules))
+        rows = engine.rows_sql(wanted, with_uid=rules.asks_uid)
         refusals = "".join(
             f", m.status = 'ok' and not {passes_sql(rule)} as r{number}"
             for number, rule in enumerate(rules.with_quantiles(values))
@@ -85,12 +86,23 @@ def count_drops(
         for batch in engine.query(f"select {keys}, count(*) as n{some} from ({each}) as e group by {keys}"):
             for row in batch.to_pylist():
                 refused = [name for number, name in enumerate(names) if row[f"r{number}"]]
-                for source in (ALL, f"source {row['source']}"):
+                for source in (ALL, f"{SOURCE}{row['source']}"):
                     drops.setdefault(source, Drops()).add(row["n"], row["came"], refused, row["listed"])
                 if refused and num_examples:
                     places.setdefault(refused[0], []).extend(row["places"])
+    if rules.mix is not None:
+        _draw_mix(rules.mix, drops)
     ordered = {name: drops[name] for name in [ALL, *sorted(set(drops) - {ALL})]}
     return WhatIf(drops=ordered, examples={name: sorted(found)[:num_examples] for name, found in places.items()})
+
+
+def _draw_mix(mix: MixConfig, drops: Mapping[str, Drops]) -> None:
+    """Count what the mix leaves out of the pictures that the rules keep. Raises UserError as `allot_rows` does."""
+    passed = {name.removeprefix(SOURCE): counts.num_kept for name, counts in drops.items() if name != ALL}
+    for source, count in allot_rows(mix, passed).items():
+        for name in (ALL, f"{SOURCE}{source}") if source in passed else ():
+            drops[name].listed[f"{MIX}{source}"] += passed[source] - count
+            drops[name].num_kept -= passed[source] - count
 
 
 def render_what_if(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], found: WhatIf) -> str:

@@ -19,7 +19,8 @@ from curation.metadata.inputs import Input, find_inputs
 from curation.paths import open_file
 from curation.plan import read_plans, select_new_inputs
 from curation.private_folder import make_private_folder
-from curation.recipe.config import Recipe, SelectConfig
+from curation.recipe.config import Recipe
+from curation.recipe.select_config import SelectConfig
 from curation.schema import Status
 from curation.selection.engine import open_connection
 from curation.selection.rows import join_unit, read_ahead

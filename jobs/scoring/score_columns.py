@@ -55,5 +55,5 @@ def plan_rules(recipe: Recipe, root: Root) -> tuple[RuleSet, dict[str, list[str]
     """The rules, and the tables with the columns that they need."""
     scores = build_score_schemas(recipe)
     refused, num_captions = resolve_lists(recipe), resolve_num_captions(recipe, root)
-    rules = read_rules(recipe.rules, scores, recipe.resolve, refused, num_captions)
+    rules = read_rules(recipe.rules, scores, recipe.resolve, refused, num_captions, recipe.select.mix)
     return rules, find_tables(rules, scores)

@@ -10,7 +10,7 @@ import pytest
 
 from curation import progress
 from curation.export import export
-from curation.recipe.config import SelectConfig
+from curation.recipe.select_config import SelectConfig
 from curation.selection.decide import select
 from curation.selection.rule_set import find_tables, read_rules
 from curation.selection.what_if import count_drops

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from curation.errors import UserError
-from curation.recipe.config import BlocklistConfig, DownloadConfig, Recipe, load_recipe
+from curation.recipe.config import DownloadConfig, Recipe, load_recipe
+from curation.recipe.select_config import BlocklistConfig, MixConfig, SelectConfig
 from curation.storage import Root
 from jobs import selection
 from tests.support import small_root
@@ -97,6 +98,43 @@ def test_pictures_of_blocklists_carry_the_name_of_their_list_in_both(
     (tmp_path / "hosts.txt").write_text("host1.test # another comment\nhost2.test\n")
     selection.run_here(recipe, made.root)
     assert (made.root.current("selection") or {})["fingerprint"] != version
+
+
+def test_a_mix_keeps_the_same_rows_in_both_and_what_if_knows_it(spark: SparkSession, made: SmallRoot) -> None:
+    whole = _recipes()["whole"]
+    mix = MixConfig(weights={"laion": 3.0, "coyo": 1.0}, rows=16)
+    recipe = replace(whole, rules={"likely": "clip_similarity > 0.2"}, select=SelectConfig(mix=mix))
+    assert {None, "likely", "mix:laion", "mix:coyo"} < _select_by_both(spark, made.root, recipe)
+    reasons = [row["reason"] for unit in UNITS for row in _read_selection(made.root, unit)]
+    kept = Counter(made.samples[uid]["source"] for uid in _kept(made.root))
+    assert kept == {"laion": 12, "coyo": 4}
+    table = selection.preview_rules(recipe, recipe, made.root).split("\n\n")[0].splitlines()
+    assert table[0].endswith(" 16 kept")
+    listed = {line.split()[0]: int(line.split()[1]) for line in table if "mix:" in line}
+    assert listed == {name: reasons.count(name) for name in ("mix:coyo", "mix:laion")}
+    version = (made.root.current("selection") or {})["fingerprint"]
+    fewer = replace(recipe, select=SelectConfig(mix=replace(mix, rows=8)))
+    before = _kept(made.root)
+    selection.run_here(fewer, made.root)
+    assert _kept(made.root) < before and (made.root.current("selection") or {})["fingerprint"] != version
+    selection.run_here(replace(recipe, select=SelectConfig()), made.root)
+    assert _kept(made.root) > before
+
+
+def test_a_mix_that_cannot_be_made_is_refused_before_anything_is_written(spark: SparkSession, made: SmallRoot) -> None:
+    made.root.remove("selection")
+    mix = MixConfig(weights={"laion": 3.0})
+    for run in (
+        lambda recipe: selection.run_here(recipe, made.root),
+        lambda recipe: selection.run(spark, recipe, made.root),
+    ):
+        with pytest.raises(UserError, match="no weight for source 'coyo'"):
+            run(Recipe(rules={"any": "width > 0"}, select=SelectConfig(mix=mix)))
+    assert made.root.current("selection") is None
+
+
+def _kept(root: Root) -> set[str]:
+    return {row["uid"] for unit in UNITS for row in _read_selection(root, unit) if row["kept"]}
 
 
 def test_a_selection_that_was_killed_is_ended_with_the_same_bytes(made: SmallRoot, tmp_path: Path) -> None:

@@ -15,12 +15,14 @@ from curation.recipe.config import (
     PackConfig,
     Recipe,
     ScoresConfig,
-    SelectConfig,
     SourceConfig,
 )
+from curation.recipe.select_config import BlocklistConfig, MixConfig, SelectConfig
 from curation.settings import check_ranges, content_settings, setting
 
-SECTIONS = (SourceConfig, DownloadConfig, EmbedConfig, DedupeConfig, ScoresConfig, SelectConfig, PackConfig)
+SECTIONS = (
+    SourceConfig, DownloadConfig, EmbedConfig, DedupeConfig, ScoresConfig, BlocklistConfig, SelectConfig, PackConfig
+)  # fmt: skip
 
 
 def silent(section: type) -> list[str]:
@@ -37,7 +39,7 @@ def types_in(hint: object) -> list[object]:
     return [hint, *(found for argument in typing.get_args(hint) for found in types_in(argument))]
 
 
-@pytest.mark.parametrize("section", [*SECTIONS, Recipe])
+@pytest.mark.parametrize("section", [*SECTIONS, MixConfig, Recipe])
 def test_every_setting_says_whether_it_decides_content(section: type) -> None:
     assert silent(section) == []
 

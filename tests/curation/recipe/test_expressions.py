@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import duckdb
 import pyarrow as pa
 import pytest
@@ -18,6 +20,31 @@ ROWS = pa.table(
         "f": pa.array([True, False, None, True]),
     }
 )
+
+
+def _draw(seed: str, uids: list[str]) -> list[float]:
+    uid = pa.table({"uid": uids})
+    sql = Parser(f"draw('{seed}') is not null", {"uid": pa.string()}).condition().removesuffix(" is not null)")[1:]
+    with duckdb.connect() as connection:
+        connection.register("m", uid)
+        return [row[0] for row in connection.sql(f"select {sql} from m").fetchall()]
+
+
+def test_a_draw_is_made_of_the_decimal_digits_of_an_md5_of_seed_and_uid() -> None:
+    uids = [f"{number:032x}" for number in range(1_000)]
+    drawn = _draw("it", uids)
+    sums = [hashlib.md5(f"it {uid}".encode()).hexdigest() for uid in uids]
+    assert drawn == [float("0." + "".join(filter(str.isdecimal, text))[:15]) for text in sums]
+    assert all(abs(sum(value < share for value in drawn) / 1_000 - share) < 0.05 for share in (0.1, 0.5, 0.9))
+
+
+def test_draws_of_two_seeds_have_nothing_to_do_with_each_other_or_with_the_order_of_uids() -> None:
+    uids = [hashlib.md5(str(number).encode()).hexdigest() for number in range(4_000)]
+    one, other = _draw("a", uids), _draw("b", uids)
+    below = sorted(range(4_000), key=lambda row: uids[row])[:1_000]
+    assert abs(sum(one[row] < 0.5 for row in below) / 1_000 - 0.5) < 0.06
+    both = sum(a < 0.5 and b < 0.5 for a, b in zip(one, other, strict=True))
+    assert abs(both / 4_000 - 0.25) < 0.03
 
 
 def _evaluate(text: str) -> list[bool | None]:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from curation.errors import UserError
-from curation.recipe.config import SelectConfig
+from curation.recipe.select_config import SelectConfig
 from curation.selection.decide import select, split_units
 from curation.selection.engine import PLACE_BITS
 from curation.selection.rows import join_unit, read_ahead

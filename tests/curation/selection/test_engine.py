@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from curation.errors import UserError
-from curation.recipe.config import SelectConfig
+from curation.recipe.select_config import SelectConfig
 from curation.selection.engine import open_engine
 from curation.selection.rule_set import read_rules
 from curation.storage import Root
