@@ -39,6 +39,19 @@ def find_old_versions(root: Root) -> list[OldVersion]:
     ]
 
 
+def list_other_versions(root: Root) -> list[str]:
+    """Folders of every version that no current.json names, also of tables that have none yet."""
+    used = {table: _list_used(root, table) for table in VERSIONED}
+    used[TRAIN] = used[TRAIN_INDEX] = used[TRAIN] | used[TRAIN_INDEX]
+    standing = (table for table in VERSIONED if root.exists(table))
+    return [
+        f"{table}/{name}"
+        for table in standing
+        for name in _list_folders(root, table)
+        if _VERSION.fullmatch(name) and name not in used[table]
+    ]
+
+
 def _list_used(root: Root, table: str) -> set[str]:
     """The versions that current.json of `table` names, by their fingerprint or by a file in them."""
     current = root.current(table) or {"fingerprint": "", "files": []}

@@ -43,6 +43,8 @@ def _remedy_elsewhere(rel: str) -> str:
         return f"delete downloads/{unit}.parquet and run `curate download` again, which fetches its pictures again"
     if rel.startswith("sums/") or rel == "root.json":
         return "restore it from a copy, or run `curate seal`, which reads the whole root and sums it anew"
+    if rel.startswith("forget/"):
+        return "delete it and run the same `curate forget` again"
     if rel.startswith("logs/"):
         return "delete it, nothing depends on it"
     return "restore it from a copy"

@@ -68,6 +68,8 @@ class RejectReason(StrEnum):
     """A sample of an adopted tar, or a file of an adopted folder, without a picture."""
     LOST_BY_ENGINE = "lost_by_engine"
     """An adopted folder counts the row and holds neither its URL nor its picture."""
+    FORGOTTEN = "forgotten"
+    """Somebody asked for its removal. Its file, row and uid are null: nothing here leads back to it."""
 
 
 def uid(url: str | None, caption: str | None) -> str:
@@ -140,6 +142,9 @@ REJECTS = _schema(source=_S, file=_S, row=_I64, uid=_S, reason=_S)
 
 LISTINGS = _schema(file=_S, fingerprint=_S)
 """What an adopted folder of pictures held: the path of each file in it, and a fingerprint of its size."""
+
+TOMBSTONES = _schema(kind=_S, sha256=_S, reason=_S, date=_S)
+"""What was asked to be forgotten: the sha256 of the key of a uid, URL, host or picture, since when and why."""
 
 DOWNLOADS = _schema(
     uid=_S,

@@ -26,6 +26,8 @@ from curation.version import __version__
 
 ROW_GROUP_ROWS = 65_536
 CONFIG = "_config.json"
+PENDING_REMOVAL = "forget/pending.json"
+"""Stands while `curate forget` takes rows out of the tables (curation/forget/pending.py)."""
 _NO_RECORD = RootRecord(format=ROOT_FORMAT, version="")
 
 
@@ -268,6 +270,15 @@ class Root(Files):
         self._record = record
 
     def check_format(self) -> None:
+        """Raise UserError unless this is a root that this version can read, and no removal of rows is half done."""
+        self.check_layout()
+        if self.exists(PENDING_REMOVAL):
+            raise UserError(
+                f"{self.base} is between two states, as `curate forget` was interrupted: "
+                f"run `curate forget {self.base}`."
+            )
+
+    def check_layout(self) -> None:
         """Raise UserError unless this is a root that this version can read."""
         if not self.exists("root.json"):
             raise UserError(f"{self.base} is no root (it has no root.json): run `curate ingest` first.")

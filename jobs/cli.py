@@ -23,6 +23,7 @@ from curation.storage import Root
 from curation.terminal import write_error, write_out
 from jobs.commands.browse_command import browse_root
 from jobs.commands.completion import render_completion
+from jobs.commands.forget_arguments import add_forget_arguments
 from jobs.commands.root_commands import collect_garbage, open_root, seal_root, show_status, verify_root, write_json
 from jobs.spark.stage import PREFIX, add_arguments, add_quiet, add_recipe_arguments, check_stages, run_stages
 from jobs.stages import STAGES, load_stages, plan_stages
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     _add_train_filter(commands)
     _add_export(commands)
     _add_gc(commands)
+    _add_forget(commands)
     text = "the whole way on a small web on loopback, then a trained step"
     demo = commands.add_parser("demo", help=text, description=text)
     demo.add_argument("--root", default="demo-run", metavar="ROOT", help="folder that the demo fills (demo-run)")
@@ -130,6 +132,16 @@ def _add_gc(commands: Commands) -> None:
     gc.add_argument("root", metavar="ROOT", help=ROOT_HELP)
     gc.add_argument("--yes", action="store_true", help="delete them; without it they are only listed")
     gc.set_defaults(action=collect_garbage)
+
+
+def _add_forget(commands: Commands) -> None:
+    text = "removal requests: take rows out of every file of a root, keep them out, and prove that nothing is left"
+    command = commands.add_parser("forget", help=text, description=text)
+    command.add_argument("root", metavar="ROOT", help=ROOT_HELP)
+    add_forget_arguments(command)
+    _add_json(command)
+    add_quiet(command)
+    command.set_defaults(action=_forget)
 
 
 def _add_report(commands: Commands) -> None:
@@ -286,6 +298,12 @@ def _adopt(arguments: argparse.Namespace) -> None:
     folders = [folder for pattern in arguments.folders for folder in find_folders(pattern)]
     with hold_root(root):
         adopt(root, folders, arguments.captions or "", columns)
+
+
+def _forget(arguments: argparse.Namespace) -> int:
+    from jobs.commands.forget_command import forget_rows
+
+    return forget_rows(arguments)
 
 
 def _train_filter(arguments: argparse.Namespace) -> None:

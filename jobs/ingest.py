@@ -22,6 +22,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from curation.download.tombstones import Tombstones, append_forgotten, find_forgotten, read_tombstones
 from curation.errors import UserError
 from curation.metadata.inputs import Input, find_inputs
 from curation.metadata.known import describe_input, sum_inputs
@@ -62,9 +63,10 @@ REASONS = (
     RejectReason.REPEATED,
     RejectReason.NOT_TEXT,
     RejectReason.MALFORMED,
+    RejectReason.FORGOTTEN,
 )
 """Why ingest refuses a row; an adopted folder knows two more."""
-UNCOMMON = (RejectReason.NOT_TEXT, RejectReason.MALFORMED)
+UNCOMMON = (RejectReason.NOT_TEXT, RejectReason.MALFORMED, RejectReason.FORGOTTEN)
 """Reasons that a plan names only where they occur."""
 WRITTEN = "unit long, samples long, num_others long, hosts string, " + ", ".join(
     f"`{reason}` long" for reason in REASONS
@@ -262,7 +264,7 @@ def write_units(
     Returns the counts of each unit, in order. Samples are counted by domain for the domains in `named`, which are all
     that lie in more than one unit.
     """
-    known = samples_schema(count_captions(tagged.columns)).names
+    known, tombstones = samples_schema(count_captions(tagged.columns)).names, read_tombstones(root)
     columns = [*known, "unit", "reason", "file", "row"]
     placed = place_rows(spark, tagged, planned).select(*columns)
     if only is not None:
@@ -272,7 +274,7 @@ def write_units(
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for unit, table in by_unit(batches):
-            yield pa.RecordBatch.from_pylist([write_unit(root, batch, unit, table, named)])
+            yield pa.RecordBatch.from_pylist([write_unit(root, batch, unit, table, named, tombstones)])
 
     return sorted((r.asDict() for r in sorted_rows.mapInArrow(write, WRITTEN).collect()), key=lambda r: r["unit"])
 
@@ -288,14 +290,23 @@ def place_rows(spark: SparkSession, rows: DataFrame, planned: Spread) -> DataFra
     return rows.join(table, "domain", "left").withColumn("unit", F.coalesce(piece, shared))
 
 
-def write_unit(root: Root, batch: str, unit: int, table: pa.Table, named: frozenset[str]) -> dict[str, Any]:
-    """Publish the rejects, then the samples of one unit; their counts, those of domains in `named` as JSON."""
+def write_unit(
+    root: Root, batch: str, unit: int, table: pa.Table, named: frozenset[str], tombstones: Tombstones
+) -> dict[str, Any]:
+    """Publish the rejects, then the samples of one unit; their counts, those of domains in `named` as JSON.
+
+    What `tombstones` name is rejected whatever else is wrong with it, so that its uid is written nowhere.
+    """
     reasons = table.column("reason").to_pylist()
-    accepted = pa.array([r is None for r in reasons])
-    rejected = table.filter(pa.array([r is not None for r in reasons]))
+    forgotten = find_forgotten(tombstones, table, reasons)
+    accepted = pa.array([r is None and not f for r, f in zip(reasons, forgotten, strict=True)])
+    rejected = table.filter(pa.array([r is not None and not f for r, f in zip(reasons, forgotten, strict=True)]))
+    sources = table.filter(pa.array(forgotten, pa.bool_()))["source"].to_pylist()
+    reasons = [RejectReason.FORGOTTEN.value if f else r for r, f in zip(reasons, forgotten, strict=True)]
     name = f"{batch}-{unit:06d}"
-    if rejected.num_rows:
-        root.publish_parquet(rejects_file(name), rejected.select(REJECTS.names).cast(REJECTS))
+    if rejected.num_rows or sources:
+        rejects = rejected.select(REJECTS.names).cast(REJECTS)
+        root.publish_parquet(rejects_file(name), append_forgotten(rejects, sources))
     schema = samples_schema(count_captions(table.column_names))
     samples = table.filter(accepted).select(schema.names).cast(schema)
     if pc.count_distinct(samples["uid"]).as_py() != samples.num_rows:

@@ -11,6 +11,7 @@ from curation.adopt.listing import Listing
 from curation.adopt.picture_files import PictureFiles, name_stray, split_into_units
 from curation.adopt.picture_table import PictureTable
 from curation.adopt.shard import Shard
+from curation.download.tombstones import hide_name
 from curation.places import PICTURE_FOLDER
 from curation.plan import ADOPTED, read_plans
 from curation.storage import Root, fingerprint
@@ -74,6 +75,7 @@ def _find_new_files(
     strays: Iterable[CaptionLine],
 ) -> list[PictureFiles]:
     """Units of the pictures that are new. Other files and rows without a picture are accounted for with the first."""
+    known = {**known, **{n: known[hide_name(n)] for n in listing.pictures if hide_name(n) in known}}
     pictures = []
     for name, one in listing.pictures.items():
         if name not in known:

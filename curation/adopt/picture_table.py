@@ -24,6 +24,7 @@ from curation.adopt.pictures import (
     describe_failure,
     describe_picture,
     has_original,
+    refuse_forgotten,
 )
 from curation.adopt.rows import SUCCESS, AdoptedRow, InputRows, add_origins, add_places
 from curation.download.journal import Journal
@@ -198,7 +199,8 @@ async def _measure_rows(root: Root, item: PictureTable, rows: list[AdoptedRow], 
     try:
         for first, pictures in _read_pictures(root, item) if waiting else ():
             batch = [(waiting[number], data) for number, data in enumerate(pictures, first) if number in waiting]
-            described = await asyncio.gather(*(_describe(row, data, decoder) for row, data in batch))
+            measured = await asyncio.gather(*(_describe(row, data, decoder) for row, data in batch))
+            described = list(refuse_forgotten(root, measured))
             for (_, data), one in zip(batch, described, strict=True):
                 journal.add(one, data or b"" if one["status"] == Status.OK else b"")
     finally:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from curation.adopt.messages import classify_message
 from curation.adopt.rows import SUCCESS, AdoptedRow
 from curation.download.rows import failed_row
+from curation.download.tombstones import read_tombstones
 from curation.errors import UserError
 from curation.images.decoder import MAX_IN_FLIGHT, Decoder
 from curation.images.probe import PictureError
@@ -34,7 +35,16 @@ def end_unit(root: Root, unit: str, rows: Iterable[AdoptedRow]) -> None:
     """
     uids = set(root.read_parquet(samples_file(unit), ["uid"])["uid"].to_pylist())
     chosen = choose_rows(row for row in rows if row["uid"] in uids)
-    root.publish_parquet(downloads_file(unit), _to_table(asyncio.run(_measure_rows(root, chosen))))
+    measured = refuse_forgotten(root, asyncio.run(_measure_rows(root, chosen)))
+    root.publish_parquet(downloads_file(unit), _to_table(measured))
+
+
+def refuse_forgotten(root: Root, rows: Iterable[DownloadRow]) -> Iterator[DownloadRow]:
+    """`rows`, in which a picture that the root was asked to forget is as one on an opt-out list."""
+    tombstones = read_tombstones(root)
+    for row in rows:
+        is_forgotten = tombstones.name_picture(row["sha256"], row["stored_sha256"])
+        yield failed_row(row["uid"], Status.OPTED_OUT, "its sha256 was forgotten") if is_forgotten else row
 
 
 def _to_table(rows: Iterable[DownloadRow]) -> pa.Table:

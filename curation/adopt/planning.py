@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from curation.adopt.columns import REFUSED
 from curation.adopt.inputs import Input, describe_input, list_files
 from curation.adopt.rows import SUCCESS, InputRows
+from curation.download.tombstones import append_forgotten, find_forgotten, read_tombstones
 from curation.fetch.domains import registered_domain
 from curation.plan import ADOPTED, ALL_HOSTS
 from curation.schema import LISTINGS, REJECTS, RejectReason, count_captions, samples_schema
@@ -19,7 +20,8 @@ from curation.storage import Root
 from curation.tables import listings_file, rejects_file, samples_file
 
 NUM_LARGEST = 20
-_UNCOMMON = (RejectReason.NOT_TEXT, RejectReason.MALFORMED, RejectReason.NO_PICTURE)
+FORGOTTEN = RejectReason.FORGOTTEN.value
+_UNCOMMON = (RejectReason.NOT_TEXT, RejectReason.MALFORMED, RejectReason.NO_PICTURE, RejectReason.FORGOTTEN)
 """Reasons that a plan names only where they occur."""
 
 
@@ -79,6 +81,8 @@ def write_unit(
     table = rows.table
     reasons = np.array([reason or "" for reason in table[REFUSED].to_pylist()], object)
     reasons[np.flatnonzero(reasons == "")[~kept]] = RejectReason.REPEATED.value
+    named = find_forgotten(read_tombstones(root), table, [reason or None for reason in reasons])
+    reasons[np.array(named, bool)] = FORGOTTEN
     accepted = table.filter(pa.array(reasons == ""))
     domains = [registered_domain(url) for url in accepted["url"].to_pylist()]
     added = {"source": pa.array([item.source] * len(accepted), pa.string()), "domain": pa.array(domains, pa.string())}
@@ -108,6 +112,8 @@ def write_unit(
 
 def _make_rejects(item: Input, rows: InputRows, reasons: np.ndarray) -> pa.Table:
     """The rejects of one input, in the order of its rows, then the rows that are lost."""
+    forgotten = [item.source] * int(np.count_nonzero(reasons == FORGOTTEN))
+    reasons = np.where(reasons == FORGOTTEN, "", reasons)
     refused = pa.array(np.flatnonzero(reasons != ""))
     uids, files, numbers = (rows.table[name].take(refused).to_pylist() for name in ("uid", "file", "row"))
     number = len(refused) + len(rows.lost)
@@ -120,7 +126,7 @@ def _make_rejects(item: Input, rows: InputRows, reasons: np.ndarray) -> pa.Table
             [*reasons[reasons != ""], *[RejectReason.LOST_BY_ENGINE.value] * len(rows.lost)], pa.string()
         ),
     }
-    return pa.table(columns, schema=REJECTS)
+    return append_forgotten(pa.table(columns, schema=REJECTS), forgotten)
 
 
 def describe_plan(fresh: Sequence[Input], written: Sequence[dict[str, Any]]) -> dict[str, Any]:

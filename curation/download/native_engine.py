@@ -139,8 +139,9 @@ class _Fetcher:
 
     async def _process(self, sample: SampleRow, body: bytes, sha256: str) -> tuple[DownloadRow, bytes]:
         """The row and the stored bytes of the picture `body`. Raises PictureError."""
-        if self._rows.opt_out.refuses_sha256(sha256):
-            raise PictureError(Status.OPTED_OUT, "its sha256 is on an opt-out list")
+        refusal = self._rows.opt_out.explain_sha256(sha256)
+        if refusal is not None:
+            raise PictureError(Status.OPTED_OUT, refusal)
         claimed = sample["claimed_sha256"]
         if claimed and claimed.lower() != sha256:
             raise PictureError(Status.HASH_MISMATCH, f"fetched {sha256}")

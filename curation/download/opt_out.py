@@ -49,12 +49,16 @@ HASH = np.dtype("<u8")
 
 @dataclass(frozen=True)
 class OptOut:
-    """The entries of all lists, hashed and sorted in `file`; None for no lists."""
+    """The entries of all lists, hashed and sorted in `file`; None for no lists.
+
+    `forgotten` are the digests of what a root was asked to forget (curation/download/tombstones.py), which no list has.
+    """
 
     file: Path | None = None
+    forgotten: frozenset[bytes] = frozenset()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OptOut, (self.file,)
+        return OptOut, (self.file, self.forgotten)
 
     @functools.cached_property
     def _hashes(self) -> NDArray[np.uint64]:
@@ -63,28 +67,41 @@ class OptOut:
 
     def refuses_url(self, url: str) -> bool:
         """Whether `url`, in the form in which it would be fetched, its host, or a domain above that host is listed."""
-        if self.file is None:
+        if self.file is None and not self.forgotten:
             return False
         try:
             target = parse_url(url)
         except BadUrlError:
             return False
-        return self._lists_any([_url_key(target), *_list_host_keys(target.host)])
+        return self._lists_any(list_target_keys(target))
 
     def refuses_sha256(self, sha256: str | None) -> bool:
         """Whether the picture with this sha256 (hexadecimal) is listed."""
-        return sha256 is not None and self.has_key(_sha256_key(sha256))
+        return sha256 is not None and self._lists_any([sha256_key(sha256)])
 
     def has_key(self, key: str) -> bool:
         """Whether an entry has this key."""
-        return self.file is not None and self._lists_any([key])
+        return self._lists_any([key])
 
     @property
     def is_empty(self) -> bool:
         """Whether there is no entry."""
         return self.file is None or len(self._hashes) == 1
 
+    def explain_sha256(self, sha256: str | None) -> str | None:
+        """Why the picture with this sha256 (hexadecimal) may not be kept; None when it may."""
+        if sha256 is not None and self._forgets_any([sha256_key(sha256)]):
+            return "its sha256 was forgotten"
+        return "its sha256 is on an opt-out list" if self.refuses_sha256(sha256) else None
+
+    def _forgets_any(self, keys: list[str]) -> bool:
+        return bool(self.forgotten) and any(digest_key(key) in self.forgotten for key in keys)
+
     def _lists_any(self, keys: list[str]) -> bool:
+        if self._forgets_any(keys):
+            return True
+        if self.file is None:
+            return False
         wanted = np.frombuffer(b"".join(map(_hash_key, keys)), HASH)
         hashes = self._hashes
         return bool((hashes[np.searchsorted(hashes, wanted)] == wanted).any())
@@ -188,9 +205,9 @@ def read_keys(path: str, what: str, parse: ParseEntry) -> Iterator[str]:
 def parse_entry(entry: str) -> str | None:
     """The key of `entry`, None for a URL that is never fetched. Raises ValueError or BadUrlError for a wrong entry."""
     if len(entry) == 64 and SHA256.fullmatch(entry):
-        return _sha256_key(entry)
+        return sha256_key(entry)
     if "://" not in entry:
-        return _host_key(_parse_host(entry))
+        return parse_host(entry)
     try:
         target = parse_url(entry)
     except BadUrlError as error:
@@ -199,27 +216,33 @@ def parse_entry(entry: str) -> str | None:
         raise
     if "*" in target.host or target.path.endswith("/*"):
         raise ValueError("a URL stands for itself alone, so name the host")
-    return _url_key(target) if target.path != "/" else _host_key(target.host)
+    return url_key(target) if target.path != "/" else _host_key(target.host)
 
 
-def _parse_host(entry: str) -> str:
-    """The host that `entry` names."""
+def parse_host(entry: str) -> str:
+    """The key of the host that `entry` names, also as `*.host`. Raises ValueError or BadUrlError for what is none."""
     name = entry.removeprefix("*").removeprefix(".")
     target = parse_url(f"http://{name}/")
     if "@" in name or "*" in target.host or target.path not in ("/", "//"):
         raise ValueError("no URL, host or sha256")
     if name == entry and not set(target.host.rstrip(".")) & {".", ":"}:
         raise ValueError(f"a single word, so write *.{name} if it is a host")
-    return target.host
+    return _host_key(target.host)
 
 
-def _url_key(target: Target) -> str:
+def url_key(target: Target) -> str:
+    """The key of one URL, the same for all its spellings."""
     host = _canonicalise_host(target.host)
     return f"url {target.scheme} {host} {target.port} {canonicalise_path(target.path)}"
 
 
 def _host_key(host: str) -> str:
     return f"host {_canonicalise_host(host)}"
+
+
+def list_target_keys(target: Target) -> list[str]:
+    """Every key under which a list, or a request to forget, can name `target`: its URL, its host, the hosts above."""
+    return [url_key(target), *_list_host_keys(target.host)]
 
 
 def _list_host_keys(host: str) -> list[str]:
@@ -251,8 +274,14 @@ def _read_address(host: str) -> Address | None:
     return None
 
 
-def _sha256_key(sha256: str) -> str:
+def sha256_key(sha256: str) -> str:
+    """The key of a picture by the sha256 (hexadecimal) of its bytes."""
     return f"sha256 {sha256.lower()}"
+
+
+def digest_key(key: str) -> bytes:
+    """What a tombstone keeps of a key: its sha256, from which nobody reads it back."""
+    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
 
 
 def _hash_key(key: str) -> bytes:

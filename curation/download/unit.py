@@ -19,6 +19,7 @@ from curation.download.log import UnitLog
 from curation.download.native_engine import fetch_rows
 from curation.download.opt_out import load_opt_out
 from curation.download.publish import publish_unit
+from curation.download.tombstones import read_tombstones
 from curation.download.unit_rows import Engine, UnitRows
 from curation.paths import find_listed
 from curation.recipe.config import DownloadConfig, Recipe
@@ -73,8 +74,9 @@ def download_unit(
     tried = [sample for sample in samples if sample["uid"] in due] if earlier else samples
     kept = [row for row in earlier if row["uid"] not in due]
     key = fingerprint([root.base, content_settings(config), fetch_round])
+    opt_out = replace(load_opt_out(config.opt_out, root.scratch()), forgotten=read_tombstones(root).digests)
     with _open_journal(root, f"{unit}-{key}.journal") as journal, UnitLog(root, unit, fetch_round, len(tried)) as log:
-        engine(UnitRows(tried, journal, config, load_opt_out(config.opt_out, root.scratch()), log, due))
+        engine(UnitRows(tried, journal, config, opt_out, log, due))
         publish_unit(root, unit, tried, journal, kept, fetch_round)
         journal.delete()
 

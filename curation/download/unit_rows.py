@@ -42,9 +42,7 @@ class UnitRows:
         """Why `sample` may not be fetched, or its picture with this `sha256` not be kept; None when it may."""
         if self.opt_out.refuses_url(sample["url"]):
             return "on an opt-out list"
-        if self.opt_out.refuses_sha256(sample["claimed_sha256"]) or self.opt_out.refuses_sha256(sha256):
-            return "its sha256 is on an opt-out list"
-        return None
+        return self.opt_out.explain_sha256(sample["claimed_sha256"]) or self.opt_out.explain_sha256(sha256)
 
     def waiting_samples(self) -> list[SampleRow]:
         """Samples whose rows the journal does not hold yet."""

@@ -18,6 +18,7 @@ from curation.tables import (
 )
 
 UNIT_TABLES = ("samples", "rejects", "listings", "downloads")
+FORGOTTEN = "forgotten"
 VERSIONED = ("duplicates", "selection", "train", "train_index")
 CURRENT = "current.json"
 EVERY_EMBEDDING = "embeddings_"
@@ -27,7 +28,7 @@ _SUFFIXES = {"plans": ".json", METADATA: ".parquet", VECTORS: ".npy"}
 
 def summed_tables(root: Root) -> list[str]:
     """Every table that has files, in the order of the stages."""
-    names = ("plans", *UNIT_TABLES, *embedding_tables(root), *score_tables(root), *VERSIONED)
+    names = ("plans", FORGOTTEN, *UNIT_TABLES, *embedding_tables(root), *score_tables(root), *VERSIONED)
     return [name for name in names if list_standing(root, name)]
 
 
@@ -59,7 +60,7 @@ def list_standing(root: Root, table: str) -> dict[str, int]:
 
 def belonging(root: Root, table: str) -> Callable[[str], bool]:
     """Whether a stage can have made a file of `table`: of a table of units, only files of planned batches."""
-    if table == "plans" or table in VERSIONED:
+    if table in ("plans", FORGOTTEN) or table in VERSIONED:
         return lambda rel: True
     batches = {name.removesuffix(".json") for name in root.list("plans", ".json")}
 

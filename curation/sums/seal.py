@@ -109,6 +109,17 @@ def forget_deleted(root: Root, tables: Iterable[str], units: Iterable[str]) -> N
     _write_ledgers(root, changed)
 
 
+def drop_entries(root: Root, rels: Iterable[str]) -> None:
+    """Drop the entries of the files `rels` that do not stand any more: they were deleted on purpose."""
+    changed: dict[str, Ledger] = {}
+    named = set(rels)
+    for table in sorted({table for rel in named if (table := table_of(rel)) is not None}) if is_sealed(root) else ():
+        gone = named.intersection(lost_files(root, table))
+        if gone:
+            changed[table] = {rel: entry for rel, entry in root.ledger(table).items() if rel not in gone}
+    _write_ledgers(root, changed)
+
+
 def check_tables(root: Root, tables: Iterable[str]) -> None:
     """Raise UserError when a file of `tables`, which a stage is about to read, is missing or has another size.
 

@@ -26,7 +26,8 @@ _DUPLICATES = [
     (
         "select d.uid, d.kept_uid from duplicates d left join downloads o on o.uid = d.kept_uid and o.status = 'ok' "
         "left join duplicates r on r.uid = d.kept_uid "
-        "where d.tier not like 'decontamination:%' and (o.uid is null or r.uid is not null or d.uid = d.kept_uid) "
+        "where d.tier not like 'decontamination:%' and d.tier not like 'forgotten:%' "
+        "and (o.uid is null or r.uid is not null or d.uid = d.kept_uid) "
         "order by d.uid limit 1",
         "duplicates removes uid {0} for uid {1}, which is not kept itself.",
     ),

@@ -82,8 +82,9 @@ class WebGuard:
     def _fetch_picture(self, url: str) -> bytes:
         body = self._follow(url)
         sha256 = hashlib.sha256(body).hexdigest()
-        if self._opt_out.refuses_sha256(sha256):
-            raise RefusedError(Status.OPTED_OUT, "its sha256 is on an opt-out list")
+        refusal = self._opt_out.explain_sha256(sha256)
+        if refusal is not None:
+            raise RefusedError(Status.OPTED_OUT, refusal)
         claimed = self.claims.get(url)
         if claimed and sha256 not in claimed:
             raise RefusedError(Status.HASH_MISMATCH, f"fetched {sha256}")

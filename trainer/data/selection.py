@@ -119,7 +119,9 @@ def _list_named_files(where: str) -> list[str]:
 def _table_version(root: Root, table: str) -> Any:
     """What changes when the table does. A later round replaces row files under their names, so their state counts."""
     if table == "train_index":
-        return (root.current(table) or {})["fingerprint"]
+        current = root.current(table) or {}
+        # `curate forget` takes rows out of a version that keeps its fingerprint.
+        return [current["fingerprint"], current["forgotten"]] if "forgotten" in current else current["fingerprint"]
     folders = [f for f in root.folders() if f in ("samples", "downloads") or f.startswith("scores_")]
     units = {folder: _list_states(root, folder) for folder in folders}
     configs = [root.read_record(f"{f}/_config.json", STAGE_CONFIG) for f in folders if "_config.json" in units[f]]

@@ -1,0 +1,36 @@
+"""What lies beside the tables and may hold forgotten rows: old versions, logs, and files that nobody published."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+
+from curation.forget.pending import Pending
+from curation.forget.proof import list_root_files, make_wanted, scan_file
+from curation.storage import Root
+
+
+def clean_up(root: Root, pending: Pending) -> None:
+    """Delete old versions with such rows, logs in which something of them stands, and unpublished files."""
+    for rel in pending.old_versions:
+        root.remove(rel)
+    _clean_scratch(root, pending)
+    wanted = make_wanted(pending.looked)
+    for rel in list_root_files(root):
+        if rel.startswith("logs/") and scan_file(root, rel, wanted):
+            root.remove(rel)
+
+
+def _clean_scratch(root: Root, pending: Pending) -> None:
+    """Delete what stands in the scratch folder; journals of units that are not done are begun anew.
+
+    The folder beside a store is shared by all roots of this user: only what names a unit of this removal goes.
+    """
+    folder = root.scratch_path
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name == "leases" or (not root.is_local and not path.name.startswith(tuple(pending.units))):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
