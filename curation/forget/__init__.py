@@ -37,6 +37,7 @@ from curation.sums.cover import summed_tables
 from curation.sums.ledger import table_of
 from curation.sums.recorder import sealing
 from curation.sums.seal import drop_entries, open_files
+from curation.tables import FORGOTTEN, REJECTS
 
 MAX_REASON = 200
 
@@ -98,9 +99,8 @@ def finish(root: Root, pending: Pending) -> Proof:
 
 def rewrite(root: Root, pending: Pending) -> None:
     """Take the rows out of every file; each step finds what is done already."""
-    tables = sorted(
-        {*summed_tables(root), *(table for rel in pending.files if (table := table_of(rel)))} | {"forgotten"}
-    )
+    made = {FORGOTTEN, REJECTS}  # they may have no file yet
+    tables = sorted({*summed_tables(root), *filter(None, map(table_of, pending.files)), *made})
     open_files(root, pending.files)
     with sealing(root, tables) as recording:
         write_tombstones(recording, pending)
