@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
@@ -30,7 +30,7 @@ from curation.download.withdrawn import describe_lists, resolve_lists
 from curation.errors import UserError
 from curation.freshness import Fingerprints, check_fresh
 from curation.recipe.config import PackConfig, Recipe
-from curation.schema import DOWNLOADS, TRAIN_INDEX, samples_schema
+from curation.schema import DOWNLOADS, SELECTION, TRAIN_INDEX, samples_schema
 from curation.settings import content_settings
 from curation.shards import BLOCK, ShardWriter, file_sha256, picture_extension, read_member
 from curation.storage import Root, fingerprint
@@ -44,9 +44,10 @@ from curation.tables import (
     train_summary_file,
     unit_file,
 )
-from curation.terminal import write_error
+from jobs.packing.difference import report_difference
 from jobs.scoring.score_columns import build_score_schemas, resolve_num_captions
 from jobs.spark.sealing import seals
+from jobs.spark.slices import read_files
 from jobs.spark.tasks import by_unit
 
 ROWS_PER_BUCKET = 100_000
@@ -122,12 +123,12 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     columns = build_index_schema(scores, recipe.pack.captions, num_captions)
     version = Version(root=root, fp=fp, pack=recipe.pack, columns=columns)
     kept = find_kept_rows(spark, selection["files"], scores, version)
-    buckets = count_buckets(kept, recipe.pack.seed, count_selection_rows(root, selection["files"]))
+    buckets = count_buckets(kept, recipe.pack.seed, count_selection_rows(spark, root, selection["files"]))
     if not any(bucket.num_rows for bucket in buckets):
         raise UserError("The selection keeps no row: relax the rules (`curate status ROOT` shows which one says no).")
     shards = write_shards(kept, buckets, version)
     publish_version(version, shards, config, inputs)
-    _report_difference(root, previous)
+    report_difference(spark, root, previous)
 
 
 def is_packed(root: Root) -> bool:
@@ -235,9 +236,9 @@ def _count_packed_bytes(picture_bytes: int, record: Mapping[str, Any]) -> int:
     return sum(BLOCK + size + -size % BLOCK for size in sizes)
 
 
-def count_selection_rows(root: Root, files: list[str]) -> int:
-    """An upper bound of the kept rows, for choosing the number of buckets."""
-    return sum(root.read_parquet(name, ["uid"]).num_rows for name in files)
+def count_selection_rows(spark: SparkSession, root: Root, files: Sequence[str]) -> int:
+    """An upper bound of the kept rows, for choosing the number of buckets; the files are read by tasks."""
+    return read_files(spark, root, files, pa.schema([SELECTION.field("uid")])).count()
 
 
 def order_key(seed: int) -> Any:
@@ -355,31 +356,6 @@ def publish_version(version: Version, shards: list[dict[str, Any]], config: Any,
     tars = [version.shard(row["shard"]) for row in shards]
     root.publish_current("train", fp, [sizes, summary, *tars], config, inputs)
     root.publish_current("train_index", fp, [version.part(row["shard"]) for row in shards], config, inputs)
-
-
-def _report_difference(root: Root, previous: dict[str, Any] | None) -> None:
-    """Say how the new train shards differ from the version before, on standard error and in logs/pack-FP.json."""
-    current = root.current("train_index")
-    if previous is None or current is None or previous["fingerprint"] == current["fingerprint"]:
-        return
-    before, after = (_read_uids(root, version["files"]) for version in (previous, current))
-    counts = {
-        "num_samples": len(after),
-        "num_added": len(np.setdiff1d(after, before)),
-        "num_removed": len(np.setdiff1d(before, after)),
-    }
-    old, new = previous["fingerprint"], current["fingerprint"]
-    root.publish_json(f"logs/pack-{new}.json", {"fingerprint": new, "previous": old, **counts})
-    write_error(
-        f"pack: {counts['num_samples']:,} samples; {counts['num_added']:,} added, {counts['num_removed']:,} removed "
-        f"since {old}, whose shards stay in train/{old} until you delete them\n"
-    )
-
-
-def _read_uids(root: Root, files: Iterable[str]) -> np.ndarray:
-    """Sorted 16-byte keys of all uids in `files`."""
-    parts = [root.read_parquet(name, ["uid"])["uid"].to_pylist() for name in files if root.exists(name)]
-    return np.sort(np.array([bytes.fromhex(uid) for part in parts for uid in part], dtype="S16"))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from curation.storage import Root
+
 Slice = TypeVar("Slice")
+FILES_PER_TASK = 16
 
 
 def read_slices(
@@ -30,3 +33,18 @@ def read_slices(
 
     numbers = spark.range(0, len(slices), 1, max(1, len(slices)))
     return numbers.mapInArrow(read_numbered, from_arrow_schema(schema))
+
+
+def read_files(spark: SparkSession, root: Root, files: Sequence[str], schema: pa.Schema) -> DataFrame:
+    """The columns of `schema` of the parquet `files` of `root`, read by tasks: no row passes through the driver.
+
+    A file that is not there has no rows; whoever needs it looks before.
+    """
+
+    def read(share: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for name in share:
+            if root.exists(name):
+                yield from root.read_parquet(name, schema.names).to_batches()
+
+    slices = [list(files[i : i + FILES_PER_TASK]) for i in range(0, len(files), FILES_PER_TASK)]
+    return read_slices(spark, slices, read, schema)

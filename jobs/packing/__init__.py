@@ -1,0 +1,1 @@
+"""What `curate pack` says of the shards that it has written."""
