@@ -124,8 +124,11 @@ class PhaseConfig:
     """A folder of tars of videos by their frames (trainer.data.clips), to train on in place of [data]."""
     frames: int = 8
     """Of each clip; a sample is their mean embedding."""
+    micro_batch_size: int | None = None
+    """In place of that of [train], where a sample of this phase takes more memory, as a clip does."""
 
     def __post_init__(self) -> None:
+        _require(self.micro_batch_size is None or self.micro_batch_size > 0, "micro_batch_size must be positive")
         _require(self.frames > 0, f"frames must be positive, not {self.frames}")
         _require(not self.clips or (self.where is None and self.mix is None), "where and mix choose rows, not clips")
         _require(self.samples > 0, f"samples must be positive, not {self.samples}")
@@ -173,9 +176,9 @@ class TrainConfig:
         _require_share("ema_decay", self.ema_decay)
         _require(self.max_skipped_steps > 0, "max_skipped_steps must be positive")
 
-    def num_micro_batches(self, world_size: int) -> int:
+    def num_micro_batches(self, world_size: int, micro_batch_size: int | None = None) -> int:
         """Micro-batches of one step on each of `world_size` ranks. Raises UserError when the batch does not divide."""
-        micro = self.micro_batch_size or self.batch_size // world_size or 1
+        micro = micro_batch_size or self.micro_batch_size or self.batch_size // world_size or 1
         if self.batch_size % (world_size * micro):
             raise UserError(
                 f"A batch of {self.batch_size} does not divide into {world_size} ranks × micro-batches of {micro}: "
@@ -402,6 +405,10 @@ class Config:
     def warmup_steps(self) -> int:
         """Steps of the warm-up, however it was given."""
         return self.optim.warmup_steps or math.ceil(self.optim.warmup_samples / self.train.batch_size)
+
+    def num_micro_batches(self, world_size: int, phase: PhaseConfig) -> int:
+        """Micro-batches of a step of the phase on each rank. Raises UserError when the batch does not divide."""
+        return self.train.num_micro_batches(world_size, phase.micro_batch_size)
 
     def phase_steps(self) -> list[int]:
         """Steps of each phase, at least one."""

@@ -44,12 +44,15 @@ class Memory:
     optimizer: float
     buffers: float
     activations: float
+    update: float
+    """What the optimizer's step takes when the activations are gone."""
     host: float = 0.0
 
     @property
     def total(self) -> float:
-        """All bytes on the GPU."""
-        return self.weights + self.gradients + self.optimizer + self.buffers + self.activations
+        """All bytes on the GPU at the highest point of a step."""
+        kept = self.weights + self.gradients + self.optimizer + self.buffers
+        return kept + max(self.activations, self.update)
 
 
 def describe_run(settings: Config, num_gpus: int, gpu: str = "H100") -> str:
@@ -128,12 +131,13 @@ def fits(settings: Config, num_gpus: int, gpu: str) -> bool:
 
 
 def find_micro_batch(settings: Config, num_gpus: int, gpu: str) -> int | None:
-    """The largest micro-batch that fits and divides a GPU's share of the batch, or None when not even 1 does."""
+    """The largest micro-batch for all phases that fits and divides a GPU's share of the batch; None when not even 1."""
     share = settings.train.batch_size // num_gpus
+    phases = tuple(replace(phase, micro_batch_size=None) for phase in settings.phases)
     for micro in range(share, 0, -1):
         if share % micro == 0:
-            smaller = replace(settings, train=replace(settings.train, micro_batch_size=micro))
-            if fits(smaller, num_gpus, gpu):
+            train = replace(settings.train, micro_batch_size=micro)
+            if fits(replace(settings, train=train, phases=phases), num_gpus, gpu):
                 return micro
     return None
 
@@ -168,27 +172,47 @@ def estimate_memory(settings: Config, num_gpus: int, stage: int) -> Memory:
         optimizer=optimizer,
         buffers=buffers,
         activations=estimate_activations(settings, num_gpus),
+        update=_estimate_update(settings, num_gpus, stage),
         host=host,
     )
 
 
+def _estimate_update(settings: Config, num_gpus: int, stage: int) -> float:
+    """Bytes that the optimizer's step takes on the GPU for as long as it lasts."""
+    zero, optim, train = settings.zero, settings.optim, settings.train
+    if zero.offload_optimizer and stage > 0:
+        return 0.0
+    count = num_parameters(settings)
+    decays = bool(optim.image.weight_decay or optim.text.weight_decay)
+    each = sizes.update_bytes(train.precision, optim.name, decays=decays, gradients=zero.gradients)
+    together = count if stage == 0 else min(sizes.ELEMENTS_AT_ONCE, count / num_gpus)
+    # Stage 1 without overlapping joins all gradients before it scatters them.
+    scattered = count * sizes.bytes_per_parameter(train.precision, optim.name, zero.gradients).gradients
+    return max(each * together, scattered if stage == 1 and not zero.overlap_comm else 0.0)
+
+
 def estimate_activations(settings: Config, num_gpus: int) -> float:
-    """Bytes that one micro-batch keeps for its backward pass, in the phase that keeps most, and the loss's logits."""
+    """Bytes that one micro-batch keeps for its backward pass, in the phase that keeps most, and the loss's logits.
+
+    A clip keeps what as many pictures keep as it has frames.
+    """
     train = settings.train
     share = train.batch_size // num_gpus
-    micro = share // train.num_micro_batches(num_gpus)
     num_bytes = 4 if train.precision == "fp32" else 2
     recompute = settings.model.grad_checkpointing
     most = 0
     for phase in settings.phases:
         config = clip_config(settings, phase)
         one = sizes.image_activations(config, phase.patch_drop, recompute=recompute, num_bytes=num_bytes)
+        if phase.clips:
+            one *= phase.frames
         if settings.distill is None:
             one += sizes.text_activations(config, recompute=recompute, num_bytes=num_bytes)
-        most = max(most, one)
+        padded = sizes.padded_weights(config, recompute=recompute, num_bytes=num_bytes)
+        most = max(most, share // settings.num_micro_batches(num_gpus, phase) * one + padded)
     # Similarities, logits and a temporary of them in float32: some of this rank's rows against the whole batch.
     logits = 0 if settings.distill else 3 * 4 * min(share, train.loss_chunk_rows) * train.batch_size
-    return micro * most + logits
+    return most + logits
 
 
 def _describe_model(settings: Config, config: ClipConfig) -> list[str]:
@@ -216,17 +240,21 @@ def _describe_model(settings: Config, config: ClipConfig) -> list[str]:
 
 
 def _describe_memory(settings: Config, num_gpus: int) -> list[str]:
-    train = settings.train
-    parts = train.num_micro_batches(num_gpus)
-    micro = train.batch_size // (num_gpus * parts)
     stages = [estimate_memory(settings, num_gpus, stage) for stage in range(4)]
-    names = ["weights", "gradients", "optimizer", "buffers", "activations", "total"]
+    names = ["weights", "gradients", "optimizer", "buffers", "activations", "update", "total"]
     rows = [[name, *(f"{getattr(stage, name) / 1e9:,.2f}" for stage in stages)] for name in names]
+    rows[names.index("update")][0] = "or update"
     if any(stage.host for stage in stages):
         rows.append(["host memory", *(f"{stage.host / 1e9:,.2f}" for stage in stages)])
     head = ["GB a GPU, estimate", *(f"ZeRO {i}" + "*" * (i == settings.zero.stage) for i in range(4))]
-    batch = f"batch           {train.batch_size:,} = {num_gpus} GPUs × {parts} micro-batches × {micro}"
-    return [batch, *align([head, *rows])]
+    return [f"batch           {_describe_batch(settings, num_gpus)}", *align([head, *rows])]
+
+
+def _describe_batch(settings: Config, num_gpus: int) -> str:
+    size = settings.train.batch_size
+    counts = {settings.num_micro_batches(num_gpus, phase): None for phase in settings.phases}
+    splits = [f"{num_gpus} GPUs × {parts} micro-batches × {size // (num_gpus * parts)}" for parts in counts]
+    return f"{size:,} = {', in other phases '.join(splits)}"
 
 
 def _describe_fit(settings: Config, num_gpus: int, gpu: str) -> str:
@@ -237,7 +265,8 @@ def _describe_fit(settings: Config, num_gpus: int, gpu: str) -> str:
         return f"fits            {told}"
     micro = find_micro_batch(settings, num_gpus, gpu)
     if micro is not None:
-        return f"does not fit    {told}; train.micro_batch_size={micro} would"
+        own = ", without micro_batch_size in [[phases]]" if any(p.micro_batch_size for p in settings.phases) else ""
+        return f"does not fit    {told}; train.micro_batch_size={micro}{own} would"
     return f"does not fit    {told}, whatever the batch: more GPUs, a higher stage, recomputation or offload may"
 
 

@@ -82,7 +82,6 @@ class Loop:
         self.measure = measure
         self.rank, self.device = rank, device
         self.folder = Path(config.folder)
-        self.num_micro_batches = config.train.num_micro_batches(rank.world_size)
         self.checkpoints = Checkpoints(
             self.folder / "checkpoints", config.checkpoint, rank=rank.rank, local_rank=rank.local_rank
         )
@@ -252,7 +251,7 @@ class Loop:
             final_ratio=self.config.optim.final_lr_ratio,
         )
         rate = optim.set_learning_rate(self.engine.optimizer, factor)
-        batches = feed.take(self.num_micro_batches)
+        batches = feed.take(self.config.num_micro_batches(self.rank.world_size, phase))
         told: dict[str, float] = {}
 
         def is_sound(loss: Tensor) -> bool:

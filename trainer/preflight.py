@@ -29,7 +29,8 @@ def check_settings(settings: Config, rank: Rank) -> Path | None:
         UserError: for the first thing that is wrong.
     """
     models.config(settings.model.sized_name, image_size=settings.model.image_size)
-    settings.train.num_micro_batches(rank.world_size)
+    for phase in settings.phases:
+        settings.num_micro_batches(rank.world_size, phase)
     require_gpu_for_fp16(settings)
     _require_log_packages(settings)
     resume = checkpoint.choose_checkpoint(settings.checkpoint, Path(settings.folder) / "checkpoints")
@@ -67,6 +68,7 @@ def prepare_loaders(settings: Config, rank: Rank) -> MakeLoader:
 
     def make_loader(phase: PhaseConfig) -> Loader | ClipLoader:
         data, train = settings.data, settings.train
+        batch_size = train.batch_size // (rank.world_size * settings.num_micro_batches(rank.world_size, phase))
         size = phase.image_size or settings.model.image_size
         image_size = models.config(settings.model.sized_name, image_size=size).vision.image_size
         where = data.where if phase.where is None else phase.where
@@ -75,7 +77,7 @@ def prepare_loaders(settings: Config, rank: Rank) -> MakeLoader:
             clips = ClipLoader(
                 folder=Path(phase.clips),
                 frames=phase.frames,
-                batch_size=train.batch_size // (rank.world_size * train.num_micro_batches(rank.world_size)),
+                batch_size=batch_size,
                 transform=transform,
                 tokenizer=tokenize,
                 seed=train.seed,
@@ -95,7 +97,7 @@ def prepare_loaders(settings: Config, rank: Rank) -> MakeLoader:
             captions=data.captions or None,
             verify=data.verify,
             cache=Cache(folder=Path(data.cache), max_bytes=data.cache_bytes) if data.cache else None,
-            batch_size=train.batch_size // (rank.world_size * train.num_micro_batches(rank.world_size)),
+            batch_size=batch_size,
             transform=transform,
             tokenizer=None if settings.distill else tokenize,
             seed=train.seed,

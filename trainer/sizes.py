@@ -1,6 +1,6 @@
 """How large a model is, counted from its numbers alone: parameters exactly, training memory as an estimate.
 
-Nothing here imports torch, so that a dry run answers anywhere. `tests/trainer/test_dry_run.py` holds the counts against
+Nothing here imports torch, so that a dry run answers anywhere. `tests/trainer/test_sizes.py` holds them against
 modules that were really built.
 """
 
@@ -9,6 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainer.models.config import ClipConfig, TextConfig, VisionConfig
+from trainer.models.widths import fast_width
+
+ELEMENTS_AT_ONCE = 2**28
+"""Elements that are updated together at stages 1 to 3 (`trainer.optim.whole_step`)."""
+UPDATE_BYTES = {"adamw": 0, "lion": 4, "lamb": 8, "lamb-eva": 8}
+"""What an optimizer computes of an element's gradient beside its moments, at the highest point of its step."""
+DECAY_BYTES = {"lamb": 4, "lamb-eva": 4}
+"""The same for weight decay, where there is any."""
 
 
 def image_parameters(config: ClipConfig, *, with_head: bool = True) -> int:
@@ -73,6 +81,30 @@ def bytes_per_parameter(precision: str, optimizer: str, gradients: str = "model"
     if precision == "fp32":
         return BytesPerParameter(4, 4, moments)
     return BytesPerParameter(2, 4 if gradients == "fp32" else 2, 4 + moments)
+
+
+def update_bytes(precision: str, optimizer: str, *, decays: bool, gradients: str = "model") -> int:
+    """Bytes of an element that is updated which only the optimizer's step takes, beside its gradient.
+
+    First the gradients are joined into one tensor. Then that one stands in their place, and beside it its float32 copy,
+    unless it is float32, and what the optimizer computes.
+    """
+    joined = bytes_per_parameter(precision, optimizer, gradients).gradients
+    computed = UPDATE_BYTES[optimizer] + (DECAY_BYTES.get(optimizer, 0) if decays else 0)
+    return max(joined, (4 if joined < 4 else 0) + computed)
+
+
+def padded_weights(config: ClipConfig, *, recompute: bool, num_bytes: int) -> int:
+    """Bytes of weights with zeros appended (`trainer.models.padding`) that the backward pass keeps."""
+    vision = config.vision
+    if not vision.swiglu:
+        return 0
+    padded = [fast_width(width) if fast_width(width) != width else 0 for width in _gated_widths(vision)]
+    return sum(padded) * vision.width * num_bytes * (1 if recompute else vision.layers)
+
+
+def _gated_widths(vision: VisionConfig) -> tuple[int, int]:
+    return 2 * vision.hidden_width, vision.hidden_width
 
 
 def image_activations(config: ClipConfig, patch_drop: float, *, recompute: bool, num_bytes: int) -> int:

@@ -21,7 +21,7 @@ def make_zero_config(config: Config, world_size: int, *, on_gpu: bool) -> dict[s
 
     Accumulation is ours (`trainer.objectives.contrastive`), so DeepSpeed sees micro-batches and one boundary a step.
     """
-    micro = config.train.batch_size // (world_size * config.train.num_micro_batches(world_size))
+    micro = config.train.batch_size // (world_size * config.num_micro_batches(world_size, config.phases[0]))
     precision = config.train.precision
     result: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro,

@@ -1,4 +1,4 @@
-"""The dry run: counts equal modules that were built, and figures equal the arithmetic of the papers."""
+"""The dry run: figures equal the arithmetic of the papers, and what does not fit is told."""
 
 from __future__ import annotations
 
@@ -6,22 +6,9 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 from curation.errors import UserError
-from trainer import config, dry_run, metrics, models, sizes
-from trainer.models.mim import MaskedImageModel
-
-
-@pytest.mark.parametrize("name", models.names())
-def test_parameters_by_formula_are_those_of_the_module(name: str) -> None:
-    with torch.device("meta"):
-        built = models.build(name)
-        student = MaskedImageModel(models.config(name), teacher_dim=768)
-    count = sum(parameter.numel() for parameter in built.parameters())
-    assert sizes.clip_parameters(models.config(name)) == count
-    expected = sum(parameter.numel() for parameter in student.parameters())
-    assert sizes.masked_image_parameters(models.config(name), 768) == expected
+from trainer import config, dry_run, metrics, sizes
 
 
 def test_18b_takes_what_the_arithmetic_says() -> None:
@@ -42,6 +29,29 @@ def test_each_stage_shards_one_thing_more() -> None:
     assert [s.gradients < stages[0].gradients for s in stages] == [False, False, True, True]
     assert [s.weights < stages[0].weights for s in stages] == [False, False, False, True]
     assert stages[1].optimizer == pytest.approx(stages[0].optimizer / 128)
+
+
+def test_the_total_is_the_higher_of_activations_and_update() -> None:
+    """An optimizer's step begins when the activations are gone; sharded it is in parts."""
+    recipe = config.load_config("eva02-l-14", ["train.batch_size=8", "train.micro_batch_size=1"])
+    for stage in range(4):
+        memory = dry_run.estimate_memory(recipe, 8, stage)
+        kept = memory.weights + memory.gradients + memory.optimizer + memory.buffers
+        assert memory.total == kept + max(memory.activations, memory.update)
+    lone, sharded = (dry_run.estimate_memory(recipe, 1, stage).update for stage in (0, 1))
+    assert lone > dry_run.estimate_memory(recipe, 1, 0).activations
+    assert lone / sharded == pytest.approx(dry_run.num_parameters(recipe) / sizes.ELEMENTS_AT_ONCE)
+
+
+def test_a_phase_of_clips_has_micro_batches_of_its_own() -> None:
+    """EVA-CLIP-18B's last phase: eight frames of each clip would take eight times the memory of pictures."""
+    recipe = config.load_config("eva-clip-18b")
+    assert dry_run.fits(recipe, 360, "H200")
+    alike = config.load_config("eva-clip-18b", ["phases.2.micro_batch_size=300"])
+    assert not dry_run.fits(alike, 360, "H200")
+    text = dry_run.describe_run(alike, 360, "H200")
+    assert "train.micro_batch_size=" in text and "without micro_batch_size in [[phases]] would" in text
+    assert "in other phases 360 GPUs × 5 micro-batches × 60" in dry_run.describe_run(recipe, 360, "H200")
 
 
 def test_offload_moves_the_optimizer_to_the_host() -> None:

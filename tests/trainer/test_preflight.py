@@ -46,9 +46,16 @@ def test_fewer_clips_than_a_batch_and_no_clips_are_one_sentence(tmp_path: Path) 
     [
         ("phases=[{samples = 8, clips = 'x', where = 'true'}]", "where and mix choose rows, not clips"),
         ("phases=[{samples = 8, clips = 'x', frames = 0}]", "frames must be positive"),
+        ("phases=[{samples = 8, micro_batch_size = 0}]", "micro_batch_size must be positive"),
         ("model.depth=0", "depth must be positive"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(override: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         load_config("debug", [override])
+
+
+def test_a_micro_batch_of_a_phase_that_does_not_divide_is_refused(tmp_path: Path) -> None:
+    settings = clip_settings(tmp_path, "phases.0.micro_batch_size=3", f"folder={tmp_path}")
+    with pytest.raises(UserError, match="does not divide into 1 ranks × micro-batches of 3"):
+        preflight.check_settings(settings, Rank())

@@ -123,6 +123,16 @@ def test_checkpoints_by_time_are_of_the_same_step_on_every_rank(tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_a_phase_with_smaller_micro_batches_trains_on_the_same_batches(tmp_path: Path) -> None:
+    phases = "phases=[{{samples = 48}}, {{samples = 48, {}}}]"
+    for name, micro in (("whole", "patch_drop = 0.0"), ("parts", "micro_batch_size = 4")):
+        run(1, tmp_path / name, [phases.format(micro), "zero.stage=0"])
+    wanted, found = losses(tmp_path / "whole"), losses(tmp_path / "parts")
+    assert sorted(found) == [1, 2, 3, 4, 5, 6]
+    assert max(abs(found[step] - wanted[step]) for step in wanted) < 1e-4
+
+
+@pytest.mark.slow
 def test_offload_and_siglip_and_staged_saves(tmp_path: Path) -> None:
     settings = [
         "zero.stage=2", "zero.offload_optimizer=true", "train.loss=siglip", "optim.name=lion",

@@ -14,12 +14,7 @@ from contextlib import contextmanager
 import torch.nn.functional as F
 from torch import Tensor
 
-FULL = 64
-"""Width that fills the tiles of matrix units."""
-LEAST = 8
-"""Width below which bf16 rows are not aligned to 16 bytes, and products fall back to slow kernels."""
-MOST_EXTRA = 0.02
-"""Share of zeros that a full width may cost; above it, the least one is taken."""
+from trainer.models.widths import fast_width
 
 _forced: bool | None = None
 
@@ -28,8 +23,7 @@ def pad_width(width: int, like: Tensor) -> int:
     """The width to compute with in place of `width`, on the device of `like`: the same on a CPU."""
     if not (like.is_cuda if _forced is None else _forced):
         return width
-    full = _round_up(width, FULL)
-    return full if full - width <= MOST_EXTRA * width else _round_up(width, LEAST)
+    return fast_width(width)
 
 
 def append_zeros(x: Tensor, width: int, axis: int = -1) -> Tensor:
@@ -49,7 +43,3 @@ def forced(padded: bool) -> Iterator[None]:
         yield
     finally:
         _forced = before
-
-
-def _round_up(width: int, multiple: int) -> int:
-    return width + -width % multiple

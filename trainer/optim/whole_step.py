@@ -21,14 +21,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainer.optim.lamb import sum_over
+from trainer.sizes import ELEMENTS_AT_ONCE
 
 ALIGNMENT = 64
 """Elements to a multiple of which each group's gradients begin, as vectorised kernels want it."""
-MAX_ELEMENTS = 2**28
-"""Elements that are updated together: gradients and what LAMB computes of them take five times 1 GB meanwhile."""
 
 
-def step_at_once(engine: Any, max_elements: int = MAX_ELEMENTS) -> None:
+def step_at_once(engine: Any, max_elements: int = ELEMENTS_AT_ONCE) -> None:
     """Replace the step of the engine's ZeRO optimizer; where states are offloaded DeepSpeed's own remains."""
     wrapper = engine.optimizer
     kinds: dict[str, type[_WholeStep]] = {

@@ -96,7 +96,8 @@ def prepare_loaders(settings: Config, rank: Rank, poisoned: Sequence[int] = ()) 
     """As `trainer.preflight.prepare_loaders`."""
 
     def make(phase: PhaseConfig) -> ToyLoader:
-        micro = settings.train.batch_size // (rank.world_size * settings.train.num_micro_batches(rank.world_size))
+        parts = settings.num_micro_batches(rank.world_size, phase)
+        micro = settings.train.batch_size // (rank.world_size * parts)
         size = phase.image_size or settings.model.image_size or 64
         return ToyLoader(batch_size=micro, image_size=size, seed=settings.train.seed, rank=rank, poisoned=poisoned)
 
