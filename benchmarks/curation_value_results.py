@@ -59,7 +59,9 @@ def write_results(folder: Path) -> str:
     kept = {name: _select(folder, f"{POOL} and {condition}") for name, condition in conditions.items()}
     harm = write("curation_harm", [describe_rule(kinds, name, uids) for name, uids in kept.items()], HARM_NOTES)
     draws = draw_recalls({name: values for name, (_, values) in found.items()})
-    rows = [describe_arm(folder, kinds, name, *found[name], draws) for name in found]
+    rows = [describe_arm(folder, kinds, name, *found[name], draws[name]) for name in found]
+    raw, drawn = next(row["recall@10"] for row in rows if row["arm"] == "raw"), {n: d[:, -1] for n, d in draws.items()}
+    rows = [row | describe_gain(row["recall@10"], raw, drawn[row["arm"]], drawn["raw"]) for row in rows]
     count = found["raw"][1].shape[1]
     notes = [note.format(count=count, chance=max(AT) / count, draws=NUM_DRAWS) for note in NOTES]
     told = [sentence for pair in COMPARED if (sentence := compare(draws, found, *pair))]
@@ -127,21 +129,22 @@ def describe_arm(
     name: str,
     runs: Sequence[Mapping[str, Any]],
     values: np.ndarray,
-    draws: Mapping[str, np.ndarray],
+    draws: np.ndarray,
 ) -> dict[str, Any]:
-    """A row of the table."""
+    """A row of the table; `draws` are the arm's."""
     selected = _select(folder, runs[0]["where"])
     right = sum(kinds[uid] == RIGHT for uid in selected) / len(selected)
     row = {"arm": name, "seeds": len(runs), "rows": len(selected), "right": right, "pairs seen": runs[0]["samples"]}
     for place, k in enumerate(AT):
-        low, high = interval(draws[name][:, place])
+        low, high = interval(draws[:, place])
         row |= {f"recall@{k}": float(values[..., place].mean()), f"@{k} low": low, f"@{k} high": high}
-    low, high = interval(draws[name][:, -1] / draws["raw"][:, -1] - 1)
-    return row | {
-        "gain @10": row["recall@10"] / float(draws["raw"][:, -1].mean()) - 1,
-        "gain low": low,
-        "gain high": high,
-    }
+    return row | {f"@{AT[-1]} by seed": " ".join(f"{recall:.4f}" for recall in values[..., -1].mean(1))}
+
+
+def describe_gain(recall: float, raw: float, drawn: np.ndarray, drawn_raw: np.ndarray) -> dict[str, Any]:
+    """The relative gain of a recall over that of raw, with its interval; none of raw over itself."""
+    low, high = (None, None) if drawn is drawn_raw else interval(drawn / drawn_raw - 1)
+    return {"gain @10": None if drawn is drawn_raw else recall / raw - 1, "gain low": low, "gain high": high}
 
 
 def _select(folder: Path, where: str) -> set[str]:
