@@ -118,17 +118,18 @@ def test_the_table_tells_the_last_record_of_each_step(tmp_path: Path, packed: Pa
     assert second.split()[:3] == ["mim", "debug", "64"]
 
 
-def command(folder: Path, root: Path) -> list[str]:
-    load(folder, root)
-    sets = [*SMALL, f"data.root={root}", "checkpoint.every_steps=1", "eval.where=score < 16"]
+def command(config: str | Path, root: Path, *more: str) -> list[str]:
+    sets = [*SMALL, f"data.root={root}", *more]
     told = [part for override in sets for part in ("--set", override)]
-    return [sys.executable, "-m", "trainer.chain", "--config", str(folder / "chain.toml"), *told]
+    return [sys.executable, "-m", "trainer.chain", "--config", str(config), *told]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_chain_that_is_killed_goes_on_where_it_was(tmp_path: Path, packed: Path) -> None:
-    order, run = command(tmp_path, packed), tmp_path / "run"
+    load(tmp_path, packed)
+    order = command(tmp_path / "chain.toml", packed, "checkpoint.every_steps=1", "eval.where=score < 16")
+    run = tmp_path / "run"
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(order, env=environment, start_new_session=True)
     while not list((run / "mim" / "checkpoints").glob("*/trainer.json")):
@@ -149,7 +150,9 @@ def test_a_chain_that_is_killed_goes_on_where_it_was(tmp_path: Path, packed: Pat
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_two_ranks_run_every_stage(tmp_path: Path, packed: Path) -> None:
-    told = launch(2, command(tmp_path, packed))
-    assert "clip" in told.splitlines()[-1]
-    assert sorted(path.parent.name for path in (tmp_path / "run").glob("*/stage.json")) == ["clip", "mim", "teacher"]
+def test_two_ranks_run_every_stage_of_the_shipped_debug_chain(tmp_path: Path, packed: Path) -> None:
+    told = launch(2, command("chain-debug", packed, f"folder={tmp_path / 'run'}"))
+    stages = ["clip", "clip-96", "mim", "teacher"]
+    assert sorted(path.parent.name for path in (tmp_path / "run").glob("*/stage.json")) == stages
+    last = told.splitlines()[-1].split()
+    assert last[0] == "clip-96" and last[2:4] == ["96", "960"]
