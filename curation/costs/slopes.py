@@ -5,9 +5,10 @@ The figures are those of benchmarks/results, measured on two cores; a test compa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from curation.recipe.config import DownloadConfig
+from curation.recipe.config import DedupeConfig, DownloadConfig
 
 SMALL_MEGAPIXELS, PHOTO_MEGAPIXELS = 0.083, 2.5
 """Mean sizes of the two sets of benchmarks/results/download.md."""
@@ -58,6 +59,10 @@ VECTORS = Slope(
     unit="CPU s a vector at 1 M",
 )
 VECTOR_ROWS, VECTOR_DIMS, VECTOR_EXPONENT = 1e6, 512, 1.1
+INSIDE_SHARE = 0.39
+"""Of the cosines at 1 M rows, those inside clusters: 1.4e9 in each of two clusterings (docs/dedupe.md), of 7.15e9."""
+ROWS_PER_CENTROID, SAMPLES_PER_CENTROID = 50, 16
+"""Those of curation/duplicates/clustering.py, which imports faiss."""
 SCORE = Slope(
     name="score",
     value=0.0029,
@@ -89,3 +94,21 @@ def download_slope(config: DownloadConfig, megapixels: float, tls_ms: float) -> 
         source=f"benchmarks/results/download.md: the line through pictures of {SMALL_MEGAPIXELS} and "
         f"{PHOTO_MEGAPIXELS} megapixels at {megapixels:g}, in Spark; {tls_ms:g} ms of it assumed for TLS and DNS",
     )
+
+
+def count_clusters(num_rows: float, config: DedupeConfig) -> float:
+    """Clusters that `num_rows` vectors get: as many as are wanted, and no more than the sample trains."""
+    wanted = config.num_centroids or max(1.0, num_rows / ROWS_PER_CENTROID)
+    return min(wanted, max(1.0, config.max_training_rows / SAMPLES_PER_CENTROID))
+
+
+def estimate_vector_seconds(num_rows: float, dim: int, config: DedupeConfig) -> float:
+    """CPU seconds to search `num_rows` vectors of `dim` numbers for near pairs.
+
+    Where the sample trains fewer clusters than are wanted, each is larger, up to `max_cluster_rows`, and the cosines
+    inside grow with it: an upper bound, since larger clusters are clustered again.
+    """
+    growth = math.pow(num_rows / VECTOR_ROWS, VECTOR_EXPONENT) * VECTOR_ROWS
+    per_cluster = min(num_rows / count_clusters(num_rows, config), config.max_cluster_rows)
+    larger = max(1.0, per_cluster / ROWS_PER_CENTROID)
+    return growth * VECTORS.value * dim / VECTOR_DIMS * (1 - INSIDE_SHARE + INSIDE_SHARE * larger)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from curation.costs import slopes
@@ -148,8 +149,7 @@ class _Stages:
             seconds += came * num_tables * slopes.HASH_TABLE.value
             used.append(slopes.HASH_TABLE)
         if "embedding" in config.tiers:
-            growth = (came / slopes.VECTOR_ROWS) ** slopes.VECTOR_EXPONENT * slopes.VECTOR_ROWS
-            seconds += growth * slopes.VECTORS.value * amounts.dim / slopes.VECTOR_DIMS
+            seconds += slopes.estimate_vector_seconds(came, amounts.dim, config)
             moved += came * config.num_probes * 2 * amounts.dim
             used.append(slopes.VECTORS)
         return StageCost(
@@ -253,18 +253,35 @@ def price_stage(cost: StageCost, cluster: Cluster) -> float:
     return hours + requests + cost.num_bytes / GB * storage.price_per_gb_month * storage.months
 
 
-def find_warnings(costs: list[StageCost], cluster: Cluster) -> list[str]:
-    """A sentence for each stage that needs more disk than all nodes have, or waits for one host."""
+def find_warnings(costs: list[StageCost], recipe: Recipe, cluster: Cluster) -> list[str]:
+    """A sentence for each stage that needs more disk than there is, waits for one host, or grows as nobody measured."""
+    return [*_find_shortages(costs, cluster), *_find_waits(costs), *_find_large_clusters(costs, recipe)]
+
+
+def _find_shortages(costs: list[StageCost], cluster: Cluster) -> Iterator[str]:
     there = cluster.machines.nodes * cluster.machines.disk_gb * GB
-    said = [
-        f"{cost.stage} needs {cost.scratch_bytes / GB:,.0f} GB on the disks of the nodes, which have {there / GB:,.0f}."
-        for cost in costs
-        if cost.scratch_bytes > there
-    ]
+    for cost in (cost for cost in costs if cost.scratch_bytes > there):
+        needed = f"{cost.stage} needs {cost.scratch_bytes / GB:,.0f} GB"
+        yield f"{needed} on the disks of the nodes, which have {there / GB:,.0f}."
+
+
+def _find_waits(costs: list[StageCost]) -> Iterator[str]:
     for cost in (cost for cost in costs if cost.bound_by == LARGEST_HOST):
         others = max(hours for name, hours in cost.limits.items() if name != LARGEST_HOST)
-        said.append(
+        yield (
             f"{cost.stage} waits for one host: all others take {others / 24:,.2f} days. Fewer machines would do, or "
             "leave out a part of that host's rows by `where`; download.max_per_host is what it is asked to bear."
         )
-    return said
+
+
+def _find_large_clusters(costs: list[StageCost], recipe: Recipe) -> Iterator[str]:
+    limit = recipe.dedupe.max_training_rows
+    for cost in (cost for cost in costs if slopes.VECTORS in cost.slopes):
+        clusters = slopes.count_clusters(cost.rows, recipe.dedupe)
+        if (per_cluster := cost.rows / clusters) > 2 * slopes.ROWS_PER_CENTROID:
+            yield (
+                f"{cost.stage} clusters {cost.rows:,.0f} vectors into {clusters:,.0f} clusters, as many as "
+                f"dedupe.max_training_rows = {limit:,} trains: {per_cluster:,.0f} rows each where "
+                f"{slopes.ROWS_PER_CENTROID} were measured. Its time is an upper bound, what it finds unknown; "
+                "more training rows take 512 bytes each on the driver."
+            )

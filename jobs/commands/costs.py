@@ -51,7 +51,7 @@ def plan_run(rows: float, recipe: Recipe, cluster: Cluster) -> tuple[list[StageC
     gpus = cluster.gpus
     tflops = _find_tflops(gpus) if gpus else 0.0
     stages = estimate_stages(rows, recipe, cluster, tflops)
-    notes = find_warnings(stages, cluster)
+    notes = find_warnings(stages, recipe, cluster)
     if cluster.training.config and gpus:
         training, does_not_fit = estimate_training(cluster, gpus)
         stages.append(training)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from curation.costs import slopes
+from curation.duplicates import clustering
 from curation.duplicates.hamming import make_tables
-from curation.recipe.config import DownloadConfig
+from curation.recipe.config import DedupeConfig, DownloadConfig
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
 
@@ -54,7 +55,11 @@ def test_the_other_slopes_are_those_of_their_rows() -> None:
     each = 2 * hashes["seconds"] / hashes["tables"] / 10_000_000
     assert slopes.HASH_TABLE.value == pytest.approx(each, rel=0.01)
     (vectors,) = rows_of("dedupe_vectors", rows=1_000_000, method="ours, in Spark")
-    assert slopes.VECTORS.value * slopes.VECTOR_ROWS == pytest.approx(vectors["CPU s"], rel=0.01)
+    config = DedupeConfig()
+    assert slopes.estimate_vector_seconds(1_000_000, 512, config) == pytest.approx(vectors["CPU s"], rel=0.01)
+    assert slopes.ROWS_PER_CENTROID == clustering.ROWS_PER_CENTROID
+    assert slopes.SAMPLES_PER_CENTROID == clustering.SAMPLES_PER_CENTROID
+    assert slopes.count_clusters(1_000_000, config) == clustering.num_centroids_for(1_000_000)
     for slope, rules in ((slopes.SELECT, "plain"), (slopes.SELECT_WINDOWS, "windows")):
         (row,) = rows_of("decisions", rules=rules, call="select", rows=10_000_000)
         assert slope.value == pytest.approx(row["CPU s"] / 10_000_000, rel=0.01)

@@ -51,7 +51,7 @@ def test_a_large_host_at_a_polite_rate_sets_the_time_whatever_the_cluster() -> N
     )
     assert ten.bound_by == thousand.bound_by == "largest host" and ten.hours == thousand.hours
     assert ten.hours == pytest.approx(1e9 * 0.067 * 0.1 / 3_600)
-    (said,) = find_warnings([ten], CLUSTER)
+    (said,) = find_warnings([ten], polite, CLUSTER)
     assert "waits for one host" in said and "0.89 days" in said
 
 
@@ -70,6 +70,17 @@ def test_dedupe_grows_faster_than_its_rows_and_a_tier_less_costs_less() -> None:
     assert large.cpu_hours > 10.5 * small.cpu_hours
     hashes = estimate(Recipe(dedupe=DedupeConfig(tiers=("exact", "perceptual"))), rows=1e9)["dedupe"]
     assert hashes.cpu_hours < large.cpu_hours and hashes.scratch_bytes < large.scratch_bytes / 10
+
+
+def test_clusters_that_the_sample_cannot_train_are_said_and_make_dedupe_dearer() -> None:
+    few, many = Recipe(), Recipe(dedupe=DedupeConfig(max_training_rows=400_000_000))
+    capped, trained = (estimate(recipe, rows=1e9)["dedupe"] for recipe in (few, many))
+    assert capped.cpu_hours > 10 * trained.cpu_hours
+    (said,) = find_warnings([capped], few, replace(CLUSTER, machines=replace(WORKERS, disk_gb=1e6)))
+    assert "into 125,000 clusters" in said and "6,000 rows" in said
+    small = estimate(few, rows=5e6)["dedupe"]
+    assert small.cpu_hours == estimate(many, rows=5e6)["dedupe"].cpu_hours
+    assert find_warnings([small], few, CLUSTER) == []
 
 
 def test_gpus_embed_what_a_clip_is_and_cores_what_they_have_a_slope_of() -> None:
@@ -99,12 +110,12 @@ def test_money_is_hours_requests_and_storage_and_select_pays_for_one_machine() -
 
 
 def test_disks_that_are_too_small_for_a_shuffle_are_said() -> None:
-    unhurried = Recipe(download=DownloadConfig(max_per_host=IMPOLITE))
-    costs = list(estimate(unhurried, rows=1e9).values())
-    (said,) = find_warnings(costs, CLUSTER)
+    recipe = Recipe(download=DownloadConfig(max_per_host=IMPOLITE), dedupe=DedupeConfig(max_training_rows=400_000_000))
+    costs = list(estimate(recipe, rows=1e9).values())
+    (said,) = find_warnings(costs, recipe, CLUSTER)
     assert said.startswith("dedupe needs") and "10,000" in said
     large = replace(CLUSTER, machines=replace(WORKERS, disk_gb=1e6))
-    assert find_warnings(costs, large) == []
+    assert find_warnings(costs, recipe, large) == []
 
 
 def test_amounts_follow_the_recipe() -> None:
