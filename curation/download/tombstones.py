@@ -15,7 +15,9 @@ from functools import cached_property
 import pyarrow as pa
 
 from curation.download.opt_out import digest_key, list_target_keys, sha256_key
+from curation.errors import UserError
 from curation.fetch.urls import BadUrlError, parse_url
+from curation.remedies import remedy
 from curation.schema import REJECTS, TOMBSTONES, RejectReason
 from curation.storage import Root
 from curation.tables import TOMBSTONES as TOMBSTONES_FILE
@@ -79,8 +81,10 @@ class Tombstones:
 
 
 def read_tombstones(root: Root) -> Tombstones:
-    """The tombstones of `root`; none where nothing was forgotten. Raises UserError when the table is damaged."""
+    """The tombstones of `root`; none where nothing was forgotten. Raises UserError when they are damaged or lost."""
     if not root.exists(TOMBSTONES_FILE):
+        if root.expected(TOMBSTONES_FILE) is not None:  # without them, what was forgotten would come back
+            raise UserError(f"{root.url(TOMBSTONES_FILE)} is missing: {remedy(TOMBSTONES_FILE, is_there=False)}.")
         return Tombstones()
     columns = root.read_parquet(TOMBSTONES_FILE, TOMBSTONES.names).to_pydict()
     return Tombstones(tuple(sorted(zip(*(columns[name] for name in TOMBSTONES.names), strict=True))))

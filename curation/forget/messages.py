@@ -73,10 +73,10 @@ def count_removal(pending: Pending) -> dict[str, Any]:
 def describe_removal(pending: Pending, unknown: Sequence[str], *, is_done: bool) -> str:
     """What was, or would be, taken out, in lines for people."""
     counts = count_removal(pending)
-    verb = "are forgotten" if is_done else "would be forgotten"
+    verb = "forgotten" if is_done else "to be forgotten"
     lines = [
-        f"{counts['num_rows']:,} rows in {counts['num_units']:,} units {verb}, {counts['num_train_shards']:,} train "
-        f"shards are written anew; {len(pending.tombstones):,} tombstones keep them out.",
+        f"{_count(counts['num_rows'], 'row')} in {_count(counts['num_units'], 'unit')} {verb}; train shards with them: "
+        f"{counts['num_train_shards']:,}; tombstones that keep them out: {len(pending.tombstones):,}.",
         *_name("matches no row now, and is kept out from now on", unknown),
         *_name(
             "was removed as a duplicate of a forgotten row and stays removed (--with-copies forgets it)", pending.follow
@@ -85,6 +85,10 @@ def describe_removal(pending: Pending, unknown: Sequence[str], *, is_done: bool)
         *_name("is a file of an adopted folder with such pictures: this command does not touch it", pending.outside),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def _name(sentence: str, names: Sequence[str]) -> list[str]:

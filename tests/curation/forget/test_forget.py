@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from curation.download.tombstones import read_tombstones
 from curation.errors import UserError
 from curation.forget import Removal, forget, resume
 from curation.forget.requests import Requests, parse_requests
 from curation.storage import PENDING_REMOVAL, Root
+from curation.sums.cover import summed_tables
+from curation.sums.seal import seal_root
 from curation.verify import find_differences
-from tests.support import removal
+from tests.support import removal, s3_server, small_root
 from tests.support.removal import DATE, KilledError, Killing
 from tests.support.small_root import SmallRoot
 
@@ -73,8 +76,8 @@ def forget_with_kill(folder: Path, uids: list[str], killing: Killing) -> bool:
 @pytest.mark.parametrize(
     ("after", "step"),
     [
-        (True, 13),
-        (False, 17),
+        (True, 23),
+        (False, 29),
         pytest.param(True, 1, marks=pytest.mark.slow),
         pytest.param(False, 1, marks=pytest.mark.slow),
     ],
@@ -116,3 +119,26 @@ def test_the_record_holds_hashes_alone_and_says_what_was_read(made: SmallRoot, t
     assert said["num_rows"] == 3 and said["num_unknown_requests"] == 1 and said["reason"] == "request"
     assert said["proof"]["holds"] and said["proof"]["num_files"] > 20 and len(said["tombstones"]) == 4
     assert "nowhere" not in log.read_text() and not any(uid in log.read_text() for uid in uids)
+
+
+@pytest.mark.slow
+def test_a_root_on_an_object_store_forgets_as_a_folder_does() -> None:
+    with s3_server.s3() as endpoint:
+        root = Root("s3://curation/run", **s3_server.options(endpoint))
+        root.create(sealed=True)
+        made = small_root.finish(root)
+        seal_root(root, summed_tables(root))
+        uids = sorted(made.images)[:4]
+        done = ask(root, parse_requests(uids=uids))
+        assert done is not None and done.proof is not None and not done.proof.found and done.proof.num_files > 20
+        again = Root("s3://curation/run", **s3_server.options(endpoint))
+        assert list(find_differences(again)) == []
+        stored = [again.fs.cat_file(path) for path in again.fs.find("curation/run")]
+        assert not [uid for uid in uids for data in stored if made.images[uid] in data or uid.encode() in data]
+
+
+def test_tombstones_that_were_deleted_are_missed_before_anything_comes_back(made: SmallRoot, tmp_path: Path) -> None:
+    ask(made.root, parse_requests(uids=sorted(made.samples)[:1]))
+    (tmp_path / "root" / "forgotten" / "tombstones.parquet").unlink()
+    with pytest.raises(UserError, match=r"tombstones.parquet is missing: restore it from a copy"):
+        read_tombstones(Root(tmp_path / "root"))

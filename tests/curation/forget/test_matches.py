@@ -11,7 +11,7 @@ from curation.errors import UserError
 from curation.forget.matches import find_answered, find_matches
 from curation.forget.requests import describe_unknown, parse_requests
 from tests.support import removal
-from tests.support.small_root import SmallRoot
+from tests.support.small_root import VERSION, SmallRoot
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_a_sha256_names_the_rows_whose_picture_has_it(made: SmallRoot) -> None:
 
 
 def test_copies_are_the_rows_that_duplicates_name_together(made: SmallRoot) -> None:
-    (row,) = made.root.read_parquet(f"duplicates/{removal.small_root.VERSION}/part-00000.parquet").to_pylist()
+    (row,) = made.root.read_parquet(f"duplicates/{VERSION}/part-00000.parquet").to_pylist()
     pair = {row["uid"], row["kept_uid"]}
     assert named(made, True, uids=[row["uid"]]) == pair == named(made, True, uids=[row["kept_uid"]])
     assert named(made, uids=[row["kept_uid"]]) == {row["kept_uid"]}

@@ -14,6 +14,7 @@ import pytest
 
 from curation.forget import Removal, forget, resume
 from curation.forget.requests import parse_requests
+from curation.schema import SAMPLES
 from curation.storage import Root
 from tests.support import removal, small_root
 from tests.support.small_root import SmallRoot
@@ -85,7 +86,7 @@ def test_a_caption_that_a_row_which_stays_has_too_is_counted_and_not_found(tmp_p
     one, other = sorted(made.samples)[:2]
     rows = [row for row in made.samples.values() if made.units[row["uid"]] == made.units[other]]
     same = [{**row, "caption": made.samples[one]["caption"]} if row["uid"] == other else row for row in rows]
-    table = pa.Table.from_pylist(sorted(same, key=lambda row: row["uid"]), small_root.schema.SAMPLES)
+    table = pa.Table.from_pylist(sorted(same, key=lambda row: row["uid"]), SAMPLES)
     root.publish_parquet(f"samples/{made.units[other]}.parquet", table)
     done = forget(root, parse_requests(uids=[one]), reason="request", date=removal.DATE)
     assert done is not None and done.proof is not None and not done.proof.found
