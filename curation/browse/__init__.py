@@ -4,6 +4,7 @@ The server listens on 127.0.0.1 alone, reads the root as `curate query` does, an
 Preact without a build step (`static/`), so that it works without a network.
 """
 
+from curation.browse.answers import TextSearch
 from curation.browse.server import Settings, serve
 
-__all__ = ["Settings", "serve"]
+__all__ = ["Settings", "TextSearch", "serve"]

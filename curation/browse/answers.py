@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from curation.browse.conditions import Condition, find_words, parse_condition
 from curation.browse.desk import Desk, StoppedError
 from curation.browse.details import describe_picture
+from curation.browse.neighbours import Neighbours, find_by_hash, find_by_vector, find_vector
 from curation.browse.pictures import Pictures, Shown, draw_placeholder
 from curation.browse.summary import describe_root, describe_start
 from curation.browse.wall import PAGE_ROWS, PLACE_COLUMNS, Row, find_rows, is_known, read_page
@@ -16,22 +19,40 @@ from curation.errors import UserError
 from curation.manifest.manifest import Manifest
 from curation.report.safety import is_known_safe
 from curation.storage import Root
-from curation.tables import SAMPLES
+from curation.tables import SAMPLES, embedded_units, embedding_tables
 
 Asked = Mapping[str, Any]
 Answer = TypeVar("Answer")
 MAX_TEXT = 20_000
+NO_VECTORS = "This root has no vectors of pictures: run `curate embed`."
 MAX_CAPTION = 400
 PAGE_SHARE = 0.4
 """Of the time of a question: after it a page is sent as far as it has come, and the page asks for more."""
 
 
+class TextSearch(Protocol):
+    """What turns texts into vectors of the space in which the pictures of `table` are."""
+
+    @property
+    def table(self) -> str: ...
+
+    def embed(self, text: str) -> np.ndarray:
+        """float32 `[d]`. Raises UserError for a text without a vector."""
+        ...
+
+
 class Answers:
     """Answers questions about one root. Pictures and counts do not wait for each other."""
 
-    def __init__(self, wall: Desk, counts: Desk, pictures: Pictures, seconds: float) -> None:
+    def __init__(
+        self, wall: Desk, counts: Desk, pictures: Pictures, seconds: float, texts: TextSearch | None = None
+    ) -> None:
         self._wall, self._counts, self._pictures, self._seconds = wall, counts, pictures, seconds
+        self._texts = texts
         self._views = wall.manifest.views()
+        self._tables = [
+            table for table in embedding_tables(wall.manifest.root) if embedded_units(wall.manifest.root, table)
+        ]
         self._captions = [name for name in wall.manifest.columns(SAMPLES) if name.startswith("caption")]
         self._questions: dict[str, Callable[[Asked], Awaitable[Any]]] = {
             "start": self._describe_start,
@@ -39,12 +60,13 @@ class Answers:
             "wall": self._read_wall,
             "count": self._count,
             "picture": self._describe_picture,
+            "near": self._find_near,
         }
 
     @classmethod
-    def open(cls, root: Root, seconds: float) -> Answers:
+    def open(cls, root: Root, seconds: float, texts: TextSearch | None = None) -> Answers:
         """Answers about `root`, given by the running event loop. Raises UserError for what is none or is damaged."""
-        return cls(Desk(Manifest(root)), Desk(Manifest(root)), Pictures(root), seconds)
+        return cls(Desk(Manifest(root)), Desk(Manifest(root)), Pictures(root), seconds, texts)
 
     async def close(self) -> None:
         """End the processes that decode, and close the manifests."""
@@ -80,7 +102,10 @@ class Answers:
             ) from error
 
     async def _describe_start(self, _: Asked) -> Any:
-        return describe_start(self._wall.manifest)
+        return describe_start(self._wall.manifest) | {
+            "embeddings": self._tables,
+            "understands": self._texts is not None,
+        }
 
     async def _describe_root(self, _: Asked) -> Any:
         return await self._ask(self._counts, describe_root)
@@ -104,6 +129,32 @@ class Answers:
             "seconds": round(time.monotonic() - began, 3),
             "is_full": len(page.rows) >= PAGE_ROWS,
         }
+
+    async def _find_near(self, asked: Asked) -> Any:
+        """Pictures near to that of `like` in `by` (a table of vectors, or hash), or to the text `meaning`."""
+        began = time.monotonic()
+        found = await self._ask(self._wall, lambda desk: self._search(desk, asked, self._seconds * PAGE_SHARE))
+        return {
+            "rows": self.shown(found.rows, ("cosine", "bits")),
+            "cursor": None,
+            "num_units": found.num_units,
+            "num_all": found.num_all,
+            "seconds": round(time.monotonic() - began, 3),
+        }
+
+    def _search(self, desk: Desk, asked: Asked, seconds: float) -> Neighbours:
+        if asked.get("meaning"):
+            if self._texts is None:
+                raise UserError("Searching by meaning needs the CLIP that embedded this root: name it by --model.")
+            vector = self._texts.embed(str(asked["meaning"])[:MAX_TEXT])
+            return find_by_vector(desk, self._texts.table, vector, seconds)
+        uid, by = str(asked.get("like", "")), str(asked.get("by") or "")
+        if by == "hash":
+            return find_by_hash(desk, uid)
+        if not self._tables or by and by not in self._tables:
+            raise UserError(f"This root has no vectors {by!r}: run `curate embed`." if by else NO_VECTORS)
+        table = by or self._tables[0]
+        return find_by_vector(desk, table, find_vector(desk, table, uid), seconds)
 
     async def _count(self, asked: Asked) -> Any:
         condition = self._read_condition(asked)

@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from curation.browse.answers import Answers
+from curation.browse.answers import Answers, TextSearch
 from curation.browse.guard import make_guard
 from curation.errors import UserError
 from curation.manifest.query import to_json_types
@@ -40,20 +40,22 @@ class Settings:
             raise UserError(f"--seconds must be between 0.1 and 3600, not {self.seconds:g}.")
 
 
-def serve(root: Root, settings: Settings, tell: Callable[[str], object]) -> None:
+def serve(root: Root, settings: Settings, tell: Callable[[str], object], texts: TextSearch | None = None) -> None:
     """Serve the page of `root` until the process is interrupted; `tell` gets its address once it can be opened.
+
+    `texts` embeds what is searched for by meaning, where a model for it is at hand.
 
     Raises UserError for a root that cannot be read, and a port that is taken; KeyboardInterrupt when it is interrupted.
     """
     with asyncio.Runner() as runner:
-        if runner.run(_serve(root, settings, tell)) == signal.SIGINT:
+        if runner.run(_serve(root, settings, tell, texts)) == signal.SIGINT:
             raise KeyboardInterrupt
 
 
-async def _serve(root: Root, settings: Settings, tell: Callable[[str], object]) -> int:
+async def _serve(root: Root, settings: Settings, tell: Callable[[str], object], texts: TextSearch | None) -> int:
     """Serve until a signal ends it, whose number is returned."""
     token, ended = secrets.token_urlsafe(24), asyncio.get_running_loop().create_future()
-    answers = Answers.open(root, settings.seconds)
+    answers = Answers.open(root, settings.seconds, texts)
     # A reader that goes away ends its question.
     app = make_app(answers, token)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, handler_cancellation=True)

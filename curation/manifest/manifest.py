@@ -28,7 +28,7 @@ from curation.manifest.quoting import (
     quote_identifier,
     quote_path,
 )
-from curation.manifest.rewrite import Use, list_tables, rewrite_query
+from curation.manifest.rewrite import Use, is_uid, list_tables, rewrite_query
 from curation.manifest.uid_index import MIN_FILES, UidIndex
 from curation.storage import Root
 from curation.sums.reading import check_sums
@@ -181,6 +181,13 @@ class Manifest:
             current = self.root.current(table)
             return [f for f in current["files"] if f.endswith(".parquet")] if current else []
         return [f"{table}/{unit}.parquet" for unit in self.root.units(table)]
+
+    def units_with(self, uids: Sequence[str]) -> list[str]:
+        """The units whose samples can hold one of `uids` (32 hex digits each): few of many, all of few."""
+        files = self._files[SAMPLES]
+        if len(files) >= MIN_FILES and all(map(is_uid, uids)):
+            files = self._index_of(SAMPLES).files_with(uids)
+        return [Path(file).stem for file in files]
 
     def score_tables(self) -> list[str]:
         """Names of the tables that filters have written."""

@@ -19,6 +19,11 @@ _UID = re.compile(r"[0-9a-f]{32}")
 Node = dict[str, Any]
 
 
+def is_uid(text: str) -> bool:
+    """Whether `text` has the form of a uid."""
+    return _UID.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Use:
     """What a query needs of one view: words that may be its columns (None: all columns), and uids (None: all rows)."""
@@ -142,7 +147,7 @@ def _find_uids(select: Node, parameters: Sequence[Any] | None) -> tuple[str, ...
             sides = sorted([node["left"], node["right"]], key=lambda side: side["class"] != "COLUMN_REF")
         if sides and sides[0]["class"] == "COLUMN_REF" and _names_uid(sides[0]["column_names"], table):
             values = [_constant_value(side, parameters) for side in sides[1:]]
-            if all(isinstance(text, str) and _UID.fullmatch(text) for text in values):
+            if all(isinstance(text, str) and is_uid(text) for text in values):
                 return tuple(str(text) for text in values)
     return None
 

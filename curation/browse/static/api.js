@@ -33,7 +33,7 @@ export function showValue(value) {
 // What is asked stands in the part of the address behind #, so that going back, reloading and bookmarks work.
 export function readAddress() {
   const found = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  return { where: found.where ?? "", words: found.words ?? "", like: found.like ?? "", by: found.by ?? "", other: found.other };
+  return { where: found.where ?? "", words: found.words ?? "", meaning: found.meaning ?? "", like: found.like ?? "", by: found.by ?? "" };
 }
 
 export function writeAddress(asked) {

@@ -7,6 +7,7 @@ import { Wall } from "./wall.js";
 
 const KEYS = [
   ["j k or ← →", "next and previous picture"], ["↑ ↓", "picture above and below"], ["space", "open and close"],
+  ["n h", "nearest by embedding, by perceptual hash"],
   ["b", "show a blurred picture"], ["/", "search"], ["Esc", "close"], ["?", "these keys"],
 ];
 const isTyping = (target) => target.matches("input, textarea, select");
@@ -15,12 +16,21 @@ function useCount(asked) {
   const [said, setSaid] = useState("");
   useEffect(() => {
     const abort = new AbortController();
-    setSaid("…");
+    setSaid(asked.like || asked.meaning ? "" : "…");
+    if (asked.like || asked.meaning) return undefined;
     ask("count", { where: asked.where, words: asked.words }, abort.signal).then(
       (found) => setSaid(found.error ? "" : `${count(found.num_rows)} rows`), () => {});
     return () => abort.abort();
-  }, [asked.where, asked.words]);
+  }, [asked.where, asked.words, asked.like, asked.meaning]);
   return said;
+}
+
+function Nearest({ asked, root, onAsk }) {
+  const ways = [...root.embeddings, "hash"], by = asked.by || root.embeddings[0];
+  return html`<p class="nearest">Nearest to
+    <code>${asked.like.slice(0, 8)}</code> by ${ways.map((way) => html`<button type="button" class="chip" aria-pressed=${way === by}
+      onClick=${() => onAsk({ like: asked.like, by: way })}>${way === "hash" ? "perceptual hash" : way}</button> `)}
+    <button type="button" class="plain" onClick=${() => history.back()}>back</button></p>`;
 }
 
 function App({ root, first }) {
@@ -39,10 +49,13 @@ function App({ root, first }) {
     return () => removeEventListener("popstate", back);
   }, []);
   const onAsk = useCallback((wanted) => {
-    const next = { where: "", words: "", like: "", by: "", ...wanted };
+    const next = { where: "", words: "", meaning: "", like: "", by: "", ...wanted };
     writeAddress(next);
     setAsked(next);
     setOpen("");
+  }, []);
+  const onLike = useCallback((uid, by) => {
+    if (by === "hash" || root.embeddings.length) onAsk({ like: uid, by });
   }, []);
   const reveal = useCallback((uid) => setRevealed((old) => new Set(old).add(uid)), []);
 
@@ -57,6 +70,7 @@ function App({ root, first }) {
         j: () => here.move(1), ArrowRight: () => here.move(1), k: () => here.move(-1), ArrowLeft: () => here.move(-1),
         ArrowDown: () => here.moveRow(1), ArrowUp: () => here.moveRow(-1),
         " ": () => row && setOpen((old) => (old === row.uid ? "" : row.uid)),
+        n: () => row && onLike(row.uid, ""), h: () => row && onLike(row.uid, "hash"),
         b: () => row && reveal(row.uid),
         "/": () => document.getElementById("search").select(),
         "?": () => setHelp((old) => !old),
@@ -71,15 +85,17 @@ function App({ root, first }) {
   return html`
     <header class="top">
       <span class="name" title=${root.base}>${root.name}</span>
-      <${Search} asked=${asked} total=${total} onAsk=${onAsk} summary=${summary} />
+      <${Search} asked=${asked} total=${total} onAsk=${onAsk} summary=${summary} understands=${root.understands} />
       <button type="button" class="plain" aria-label="Keys" title="Keys (?)" onClick=${() => setHelp(!help)}>?</button>
     </header>
     <${Chips} summary=${summary} where=${asked.where} onAsk=${onAsk} />
+    ${asked.like && html`<${Nearest} asked=${asked} root=${root} onAsk=${onAsk} />`}
     <main class=${open ? "with-detail" : ""}>
-      <${Wall} asked=${{ where: asked.where, words: asked.words }} numUnits=${root.num_units} revealed=${revealed}
+      <${Wall} asked=${asked} numUnits=${root.num_units} revealed=${revealed}
         onReveal=${reveal} onOpen=${setOpen} controls=${controls}
         onSelect=${(row) => setOpen((old) => (old ? row.uid : old))} />
-      ${open && html`<${Detail} uid=${open} revealed=${revealed} onReveal=${reveal} onClose=${() => setOpen("")} onOpen=${setOpen} />`}
+      ${open && html`<${Detail} uid=${open} revealed=${revealed} onReveal=${reveal} onClose=${() => setOpen("")} onOpen=${setOpen}
+        onLike=${onLike} tables=${root.embeddings} />`}
     </main>
     ${help && html`<div class="help" role="dialog" aria-label="Keys"><table><tbody>${KEYS.map(([key, text]) => html`<tr><th>${key}</th><td>${text}</td></tr>`)}</tbody></table></div>`}`;
 }

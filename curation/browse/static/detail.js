@@ -4,7 +4,7 @@ import { ask, pictureAddress, showValue } from "./api.js";
 
 const TITLES = { samples: "Metadata", downloads: "Download", duplicates: "Duplicates", selection: "Selection", train_index: "Train shards" };
 
-export function Detail({ uid, revealed, isMarked, onReveal, onClose, onOpen, onLike, onMark, canLike }) {
+export function Detail({ uid, revealed, isMarked, onReveal, onClose, onOpen, onLike, onMark, tables }) {
   const [found, setFound] = useState({});
   useEffect(() => {
     const abort = new AbortController();
@@ -18,12 +18,12 @@ export function Detail({ uid, revealed, isMarked, onReveal, onClose, onOpen, onL
       <button type="button" class="plain" title="Close (Esc)" aria-label="Close" onClick=${onClose}>✕</button>
     </header>
     ${found.error && html`<p class="error" role="alert">${found.error}</p>`}
-    ${found.columns ? html`<${Facts} ...${{ found, revealed, isMarked, onReveal, onOpen, onLike, onMark, canLike }} />`
+    ${found.columns ? html`<${Facts} ...${{ found, revealed, isMarked, onReveal, onOpen, onLike, onMark, tables }} />`
       : !found.error && html`<div class="ghost large" />`}
   </aside>`;
 }
 
-function Facts({ found, revealed, isMarked, onReveal, onOpen, onLike, onMark, canLike }) {
+function Facts({ found, revealed, isMarked, onReveal, onOpen, onLike, onMark, tables }) {
   const { uid, columns, decisions, group } = found;
   const row = Object.assign({}, ...Object.values(columns));
   const isVeiled = !found.is_safe && row.status === "ok" && !revealed.has(uid);
@@ -35,8 +35,9 @@ function Facts({ found, revealed, isMarked, onReveal, onOpen, onLike, onMark, ca
     </button>
     <p class="text">${row.caption || html`<em>no caption</em>`}</p>
     <p class="actions">
-      ${canLike && html`<button type="button" onClick=${() => onLike(uid, "embedding")} title="Nearest by embedding (n)">Similar pictures</button>`}
-      ${row.phash && canLike !== undefined && html`<button type="button" onClick=${() => onLike(uid, "hash")} title="Nearest by perceptual hash (h)">Same hash</button>`}
+      ${row.status === "ok" && tables.map((table, place) => html`<button type="button" onClick=${() => onLike(uid, table)}
+        title=${`Nearest by the vectors of ${table}${place ? "" : " (n)"}`}>Similar${place ? ` by ${table.replace("embeddings_", "")}` : ""}</button>`)}
+      ${row.phash && html`<button type="button" onClick=${() => onLike(uid, "hash")} title="Nearest by perceptual hash (h)">Same hash</button>`}
       ${onMark && html`<button type="button" aria-pressed=${isMarked} onClick=${() => onMark(uid)} title="Mark (x)">${isMarked ? "Marked ✓" : "Mark"}</button>`}
     </p>
     <h2>Decisions</h2>

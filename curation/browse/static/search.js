@@ -2,14 +2,21 @@
 import { html, useEffect, useRef, useState } from "./preact.js";
 import { count } from "./api.js";
 
-export function Search({ asked, total, onAsk, summary, children }) {
-  const [mode, setMode] = useState(asked.words ? "words" : "where");
-  const [text, setText] = useState(asked.words || asked.where);
+const MODES = {
+  where: ["SQL", "WHERE", "Condition, as after WHERE", "kept and aesthetic > 5 order by aesthetic desc"],
+  words: ["Words", "caption", "Words of the caption", "words of the caption"],
+  meaning: ["Meaning", "shows", "What the picture shows", "a red bicycle against a wall"],
+};
+const modeOf = (asked) => (asked.meaning ? "meaning" : asked.words ? "words" : "where");
+
+export function Search({ asked, total, onAsk, summary, understands, children }) {
+  const [mode, setMode] = useState(modeOf(asked));
+  const [text, setText] = useState(asked[modeOf(asked)]);
   const field = useRef(null);
   useEffect(() => {
-    setMode(asked.words ? "words" : "where");
-    setText(asked.words || asked.where);
-  }, [asked.words, asked.where]);
+    setMode(modeOf(asked));
+    setText(asked[modeOf(asked)]);
+  }, [asked.words, asked.where, asked.meaning]);
   const submit = (event) => {
     event.preventDefault();
     field.current.blur(); // so that keys move on the wall
@@ -25,13 +32,12 @@ export function Search({ asked, total, onAsk, summary, children }) {
   };
   return html`<form class="search" role="search" onSubmit=${submit}>
     <div class="modes" role="radiogroup" aria-label="How to search">
-      ${[["where", "SQL"], ["words", "Words"]].map(([value, name]) => html`<button type="button" role="radio"
+      ${Object.entries(MODES).filter(([value]) => value !== "meaning" || understands).map(([value, [name]]) => html`<button type="button" role="radio"
         aria-checked=${mode === value} onClick=${() => { setMode(value); field.current.select(); }}>${name}</button>`)}
     </div>
-    <label class="field"><span class="prefix">${mode === "where" ? "WHERE" : "caption"}</span>
+    <label class="field"><span class="prefix">${MODES[mode][1]}</span>
       <input id="search" ref=${field} value=${text} onInput=${(event) => setText(event.target.value)} autocomplete="off" autocapitalize="off"
-        spellcheck=${false} class=${mode} aria-label=${mode === "where" ? "Condition, as after WHERE" : "Words of the caption"}
-        placeholder=${mode === "where" ? "kept and aesthetic > 5 order by aesthetic desc" : "words of the caption"} />
+        spellcheck=${false} class=${mode} aria-label=${MODES[mode][2]} placeholder=${MODES[mode][3]} />
     </label>
     <button type="submit" class="go">Search</button>
     <${Columns} summary=${summary} onPick=${insert} />

@@ -71,7 +71,7 @@ export function Wall({ asked, numUnits, revealed, marks, onReveal, onOpen, onSel
     setState((old) => ({ ...old, busy: true, error: "", paused: false }));
     let page;
     try {
-      page = await ask("wall", { ...asked, cursor }, abort.signal);
+      page = await ask(asked.like || asked.meaning ? "near" : "wall", { ...asked, cursor }, abort.signal);
     } catch {
       return; // another question has taken its place
     }
@@ -85,7 +85,8 @@ export function Wall({ asked, numUnits, revealed, marks, onReveal, onOpen, onSel
     const known = new Set(before.map((row) => row.uid));
     setRows([...before, ...page.rows.filter((row) => !known.has(row.uid))]);
     const paused = emptyPages.current >= MAX_EMPTY;
-    setState({ cursor: page.cursor, busy: false, error: "", done: !page.cursor, numUnits: page.num_units, paused });
+    const missed = page.num_all > page.num_units ? `the nearest of ${count(page.num_units)} of ${count(page.num_all)} units: the time was over` : "";
+    setState({ cursor: page.cursor, busy: false, error: "", done: !page.cursor, numUnits: page.num_units, paused, missed });
   }, [key]);
 
   useEffect(() => {
@@ -143,7 +144,7 @@ export function Wall({ asked, numUnits, revealed, marks, onReveal, onOpen, onSel
       ${state.busy && rows.length > 0 && html`<span class="spinner" role="status">more…</span>`}
       ${!state.busy && !state.done && numUnits > 1 && html`<span>${count(state.numUnits)} of ${count(numUnits)} units looked through</span>`}
       ${state.paused && html`<button type="button" onClick=${() => { emptyPages.current = 0; load(state.cursor, rows); }}>Look on</button>`}
-      ${state.done && rows.length > 0 && !state.error && html`<span>${count(rows.length)} shown, and that is all</span>`}
+      ${state.done && rows.length > 0 && !state.error && html`<span>${state.missed || `${count(rows.length)} shown, and that is all`}</span>`}
     </div>
   </div>`;
 }

@@ -119,6 +119,22 @@ def test_words_find_captions_and_going_back_finds_what_was_asked_before(page: Br
     page.wait(f"{TILES} > 3")
 
 
+def test_keys_find_the_nearest_by_embedding_and_by_hash_and_back_leads_back(page: Browser) -> None:
+    page.press("j")
+    page.wait(f"Boolean({SELECTED})")
+    uid = page.ask(SELECTED)
+    page.press("n")
+    page.wait("document.querySelector('.tile .facts')?.textContent.includes('cosine 1')")
+    assert page.ask("document.querySelector('.tile').dataset.uid") == uid
+    page.press("j")
+    page.press("h")
+    page.wait("document.querySelector('.tile .facts')?.textContent.includes('bits 0')")
+    page.click(".nearest .plain")
+    page.wait("document.querySelector('.tile .facts')?.textContent.includes('cosine')")
+    page.click(".nearest .plain")
+    page.wait("document.querySelector('#search').value === 'kept' && !document.querySelector('.nearest')")
+
+
 def test_more_pictures_come_as_one_scrolls(page: Browser, made: SmallRoot) -> None:
     search(page, "true order by uid")
     page.wait(f"{TILES} === {len(made.units)}")
