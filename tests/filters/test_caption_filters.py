@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import filters
 from filters.caption_boilerplate import is_boilerplate, letters
 from filters.caption_length import num_words
-from filters.concept_match import matches
+from filters.concept_match import make_lexicon, split_at_blanks, split_at_signs
 
 captions = st.lists(st.one_of(st.none(), st.text(max_size=60)), min_size=1, max_size=10)
 
@@ -130,4 +130,41 @@ def test_concepts_are_whole_words_and_the_longest_names_the_row(tmp_path: Path) 
     st.frozensets(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(" ".join), max_size=6),
 )
 def test_matches_equal_padded_substring_search(caption: str, entries: frozenset[str]) -> None:
-    assert matches(caption, entries, 3) == {entry for entry in entries if f" {entry} " in f" {caption} "}
+    by_hand = {entry for entry in entries if f" {entry} " in f" {caption} "}
+    for match in ("words", "metaclip"):
+        assert make_lexicon(entries, match).match(caption.split(" ")) == by_hand
+
+
+def space(text: str) -> str:
+    """`text` as MetaCLIP's code spaces it before it searches it: signs between blanks, no tabs and line ends."""
+    text = f" {text} "
+    for sign in ",.;:?!`":
+        text = text.replace(sign, f" {sign} ")
+    for blank in "\t\n\r":
+        text = text.replace(blank, " ")
+    return text
+
+
+@given(
+    st.text("aB ,.;`-\t\n", max_size=30),
+    st.frozensets(st.text("aB ,.-", min_size=1, max_size=6).filter(str.strip), min_size=1, max_size=12),
+)
+def test_matches_of_metaclip_are_those_of_its_search_for_substrings(caption: str, entries: frozenset[str]) -> None:
+    by_hand = {entry for entry in entries if f" {entry} " in space(caption)}
+    assert make_lexicon(entries, "metaclip").match(split_at_blanks(caption)) == by_hand
+
+
+def test_case_and_signs_count_for_metaclip_only(tmp_path: Path) -> None:
+    (tmp_path / "entries.txt").write_text("Polar bear\nhot-dog\n!\n", encoding="utf-8")
+    values = ["polar, BEAR", "A Polar bear! hot-dog", "hot dog"]
+    for match, counts in (("words", [1, 2, 1]), ("metaclip", [0, 3, 0])):
+        found = scored("concept_match", values, entries=str(tmp_path / "entries.txt"), match=match)
+        assert found["num_concepts"] == counts
+    assert split_at_signs("Hot-dog") == ["hot", "dog"]
+
+
+def test_tables_of_scores_that_were_begun_before_there_was_a_choice_are_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "entries.txt").write_text("dog\n")
+    options = {"entries": str(tmp_path / "entries.txt")}
+    assert list(filters.build("concept_match", options).config()["options"]) == ["entries"]
+    assert "match" in filters.build("concept_match", options | {"match": "metaclip"}).config()["options"]

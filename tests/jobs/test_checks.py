@@ -100,6 +100,7 @@ WRONG: dict[str, str] = {
     "filters.caption_web.phrases": '"nowhere.txt"',
     "filters.clip_cosine.embeddings": '"vit_x"',
     "filters.concept_match.entries": '"nowhere.txt"',
+    "filters.concept_match.match": '"whole"',
     "filters.entropy.max_side": "0",
     "filters.language.max_characters": "0",
     "filters.language.lower_shouting": '"yes"',
