@@ -3,14 +3,20 @@
     python -m benchmarks.embed --photographs /data/flickr8k --folder /tmp/embed
 
 One process embeds photographs of 160 pixels from a raw shard, and then only runs the model on as many plain pictures;
-both take turns, so that whatever else the machine does meets both. Weights are random.
+both take turns, so that whatever else the machine does meets both. Weights are random. The device is the processor that
+also decodes, so the CPU time of both says what the way around the model costs where no core is free for it, and the
+seconds say what it costs where one is.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +25,15 @@ import torch
 from benchmarks.table import write
 from benchmarks.train_filter import fill, make_row
 from curation.storage import Root
-from jobs.embed import embed_unit
+from curation.tables import downloads_file
+from jobs.embed import embed_unit, read_stored_picture
 from jobs.embedders import load_embedder
 from jobs.embedders.clip_checkpoint import ClipCheckpoint
 from trainer.models import build
 from trainer.weights import save_model
 
 ROUNDS = 2
+BATCH = 32
 
 
 def main() -> None:
@@ -42,16 +50,35 @@ def main() -> None:
         rows = [make_row("pool", file.name, [f"photograph {file.stem}"]) for file in files]
         fill(root, rows, arguments.photographs / "images")
     rows = [measure(root, name, arguments.folder, arguments.pictures) for name in ("eva02-b-16",)]
+    load = os.getloadavg()[1]
     notes = [
         f"{arguments.pictures} photographs a round, {ROUNDS} rounds in turn; one thread of torch, two that decode.",
         "`embed` reads, checks sha256, decodes, resizes, encodes pictures and captions, and publishes; `forward` "
-        "encodes plain pictures and as many captions that are in memory.",
+        "encodes plain pictures and as many captions that are in memory; `prepare` reads, checks, decodes and resizes.",
+        "CPU ms are of a picture, all threads of the process together. `ratio` is of seconds, `CPU ratio` of CPU time; "
+        f"other work on the machine tells in the former (mean load {load:.0f}, {len(os.sched_getaffinity(0))} cores).",
+        "Target (issue 16): 0.9.",
     ]
     sys.stdout.write(write("embed", rows, notes, ("torch", "numpy")))
 
 
+@dataclass
+class Cost:
+    """Seconds and CPU seconds of what ran under it."""
+
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        started, before = time.perf_counter(), time.process_time()
+        yield
+        self.seconds += time.perf_counter() - started
+        self.cpu_s += time.process_time() - before
+
+
 def measure(root: Root, name: str, folder: Path, num_pictures: int) -> dict[str, str | float]:
-    """Pictures a second both ways, and their ratio."""
+    """Pictures a second both ways, CPU time of each, and the ratios."""
     path = folder / f"{name}.safetensors"
     if not path.exists():
         torch.manual_seed(0)
@@ -59,26 +86,38 @@ def measure(root: Root, name: str, folder: Path, num_pictures: int) -> dict[str,
     embedder = load_embedder(str(path))
     assert isinstance(embedder, ClipCheckpoint)
     (unit,) = root.units("downloads")
-    embed_s = forward_s = 0.0
+    run_forward(embedder, BATCH)
+    embed, forward, prepare = Cost(), Cost(), Cost()
     for _ in range(ROUNDS):
-        embed_s += clock(lambda: embed_unit(root, unit, str(path), 32, num_decoders=2))
-        forward_s += clock(lambda: run_forward(embedder, num_pictures))
+        with embed.counting():
+            embed_unit(root, unit, str(path), BATCH, num_decoders=2)
+        with forward.counting():
+            run_forward(embedder, num_pictures)
+        with prepare.counting():
+            run_prepare(root, unit, embedder)
     total = ROUNDS * num_pictures
-    return {"model": name, "embed/s": total / embed_s, "forward/s": total / forward_s, "ratio": forward_s / embed_s}
+    return {
+        "model": name,
+        "embed/s": total / embed.seconds,
+        "forward/s": total / forward.seconds,
+        "ratio": forward.seconds / embed.seconds,
+        "embed CPU ms": 1e3 * embed.cpu_s / total,
+        "forward CPU ms": 1e3 * forward.cpu_s / total,
+        "prepare CPU ms": 1e3 * prepare.cpu_s / total,
+        "CPU ratio": forward.cpu_s / embed.cpu_s,
+    }
+
+
+def run_prepare(root: Root, unit: str, embedder: ClipCheckpoint) -> None:
+    for row in root.read_parquet(downloads_file(unit)).to_pylist():
+        embedder.decode(read_stored_picture(root, row))
 
 
 def run_forward(embedder: ClipCheckpoint, num_pictures: int) -> None:
-    pixels = [np.zeros((embedder.image_size, embedder.image_size, 3), np.uint8)] * 32
-    for _ in range(0, num_pictures, 32):
+    pixels = [np.zeros((embedder.image_size, embedder.image_size, 3), np.uint8)] * BATCH
+    for _ in range(0, num_pictures, BATCH):
         embedder.encode(pixels)
-        embedder.embed_texts([""] * 32, [f"photograph 1000268201_{number}" for number in range(32)])
-
-
-def clock(work: object) -> float:
-    assert callable(work)
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+        embedder.embed_texts([""] * BATCH, [f"photograph 1000268201_{number}" for number in range(BATCH)])
 
 
 if __name__ == "__main__":

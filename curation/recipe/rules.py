@@ -5,6 +5,7 @@ The rendered text is valid in Spark SQL and in DuckDB and gives the same rows in
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ DUPLICATE_COLUMNS = {
     "duplicate_similarity": DUPLICATES.field("similarity").type,
 }
 """Columns that the duplicates table adds to the manifest; null for rows that are not duplicates."""
+RANK_TOLERANCE = 1e-6
+"""Keeps 0.07 · 100, which is 7.000000000000001 in binary, at the seventh value."""
 _RULE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 RESERVED_NAMES = ("metadata", "samples", "pictures", "kept", "packed", "pending", "ok", "opted_out")
 """What the funnel calls its own rows; a rule of such a name could not be told from them."""
@@ -126,6 +129,20 @@ def reason_sql(rules: Iterable[Rule]) -> str:
     return f"case when {lost} <> 'ok' then concat('download:', {lost}){cases} else cast(null as string) end"
 
 
+def values_sql(table: str, wanted: Quantile, types: Mapping[str, pa.DataType]) -> str:
+    """A query for what `wanted` is a quantile of, over the rows of `table` whose status is ok: columns `k0`, `k1` … for
+    the columns that it goes by, and `v`, which may be null.
+    """
+    keys = [f"{column_sql(name, types[name])} as k{number}, " for number, name in enumerate(wanted.by)]
+    value = column_sql(wanted.column, types[wanted.column])
+    return f"select {''.join(keys)}{value} as v from {table} as m where m.status = 'ok'"
+
+
+def least_rank(wanted: Quantile, num_values: int) -> int:
+    """The place of `wanted` among that many values from the least on, the first being 1."""
+    return max(1, math.ceil(wanted.share * num_values - RANK_TOLERANCE))
+
+
 def quantile_sql(table: str, wanted: Quantile, types: Mapping[str, pa.DataType]) -> str:
     """A query for the values of `wanted` over the rows of `table` whose status is ok: columns `v`, and `k0`, `k1` … for
     the columns that it goes by.
@@ -133,19 +150,17 @@ def quantile_sql(table: str, wanted: Quantile, types: Mapping[str, pa.DataType])
     Counting distinct values first keeps the sorted part small: a float32 score of two billion rows has some 30 million
     of them.
     """
-    value = column_sql(wanted.column, types[wanted.column])
     keys = [f"k{number}" for number in range(len(wanted.by))]
-    columns = [f"{column_sql(name, types[name])} as {key}" for name, key in zip(wanted.by, keys, strict=True)]
-    listed, named = "".join(f"{c}, " for c in columns), "".join(f"{key}, " for key in keys)
+    named = "".join(f"{key}, " for key in keys)
     window = f"partition by {', '.join(keys)}" if keys else ""
-    each = f"select {listed}{value} as v from {table} as m where m.status = 'ok'"
+    each = values_sql(table, wanted, types)
     counts = f"select {named}v, count(*) as n from ({each}) as e group by {named}v"
     ranked = (
         f"select {named}v, sum(n) over ({window} order by v) as below, sum(n) over ({window}) as total "
         "from counts where v is not null"
     )
-    # The tolerance keeps 0.07 · 100, which is 7.000000000000001 in binary, at the seventh value.
-    chosen = f"select {named}min(v) as v from ranked where below >= {number_sql(wanted.share)} * total - 1e-6"
+    least = f"{number_sql(wanted.share)} * total - {number_sql(RANK_TOLERANCE)}"
+    chosen = f"select {named}min(v) as v from ranked where below >= {least}"
     return f"with counts as ({counts}), ranked as ({ranked}) {chosen}" + (
         f" group by {', '.join(keys)}" if keys else ""
     )

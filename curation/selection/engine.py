@@ -23,6 +23,7 @@ from curation.recipe import rules as rule_language
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS
 from curation.recipe.select_config import SelectConfig
+from curation.selection.quantiles import rank_values
 from curation.selection.rows import duplicates_files, join_unit, read_ahead, read_duplicates
 from curation.selection.rule_set import MAX_PARTITIONS, RuleSet, Values, name_quantile
 from curation.storage import Root
@@ -54,9 +55,13 @@ class Engine:
         needed = {"status", wanted.column, *wanted.by}
         fewer = {table: [name for name in names if name in needed] for table, names in tables.items()}
         rows = self.rows_sql(_drop_unused(fewer), step=f"quantile of {wanted.column}")
-        sql = rule_language.quantile_sql(rows, wanted, self._rules.columns)
-        batches = self.query(f"{sql} limit {MAX_PARTITIONS + 1}")
-        return name_quantile(wanted, [tuple(row.values()) for batch in batches for row in batch.to_pylist()])
+        found = rank_values(self.query(rule_language.values_sql(rows, wanted, self._rules.columns)), wanted)
+        if found is None:
+            rows = self.rows_sql(_drop_unused(fewer), step=f"quantile of {wanted.column}, again")
+            sql = rule_language.quantile_sql(rows, wanted, self._rules.columns)
+            batches = self.query(f"{sql} limit {MAX_PARTITIONS + 1}")
+            found = [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
+        return name_quantile(wanted, found)
 
     def rows_sql(self, tables: Tables, *, with_uid: bool = False, step: str = "rules") -> str:
         """A table expression, to be used once, of all rows: `place`, the columns of `tables`, and `uid` if wanted.

@@ -33,9 +33,14 @@ def join_unit(root: Root, unit: str, tables: Mapping[str, Sequence[str]], lists:
     The status of rows that `lists` name by now says so in the place of ok.
     """
     rows = read_samples(root, unit, ["uid", *tables["samples"]])
+    find_places = _PlaceFinder(rows["uid"])
     for table, columns in tables.items():
         if table not in ("samples", "duplicates"):
-            rows = _add_columns(rows, root.read_parquet(unit_file(table, unit), ["uid", *columns]), columns)
+            others = root.read_parquet(unit_file(table, unit), ["uid", *columns])
+            places = find_places(others["uid"])
+            others = others if places is None else others.select(columns).take(places)
+            for name in columns:
+                rows = rows.append_column(others.schema.field(name), others[name])
     return rows if lists == NO_LISTS else _mark_withdrawn(rows, find_withdrawn(root, unit, lists))
 
 
@@ -45,14 +50,20 @@ def _mark_withdrawn(rows: pa.Table, withdrawn: pa.Table) -> pa.Table:
     return rows.set_column(rows.column_names.index("status"), "status", pc.coalesce(found, rows["status"]))
 
 
-def _add_columns(rows: pa.Table, others: pa.Table, names: Sequence[str]) -> pa.Table:
-    """`rows` with the columns `names` of `others`, by uid."""
-    if not rows["uid"].equals(others["uid"]):
-        places = pc.index_in(rows["uid"], others["uid"].combine_chunks())
-        others = others.select(names).take(places)
-    for name in names:
-        rows = rows.append_column(others.schema.field(name), others[name])
-    return rows
+class _PlaceFinder:
+    """Where each of `uids` stands among those of another table. Tables of scores have the same ones, mostly."""
+
+    def __init__(self, uids: pa.ChunkedArray) -> None:
+        self._uids = uids
+        self._last: tuple[pa.ChunkedArray, pa.ChunkedArray] | None = None
+
+    def __call__(self, others: pa.ChunkedArray) -> pa.ChunkedArray | None:
+        """Places of the uids in `others`, null where one lacks; None when both are the same."""
+        if self._uids.equals(others):
+            return None
+        if self._last is None or not self._last[0].equals(others):
+            self._last = others, pc.index_in(self._uids, others.combine_chunks())
+        return self._last[1]
 
 
 def duplicates_files(root: Root) -> list[str]:
