@@ -14,18 +14,11 @@ from typing import Any, Literal
 
 from curation.errors import UserError
 from curation.settings import apply_overrides, find_config, from_dict, read_toml
+from trainer.eval_config import EvalConfig
 from trainer.models.configs import spell_name
+from trainer.values import require, require_share
 
 SHIPPED = Path(__file__).parent / "recipes"
-
-
-def _require(ok: bool, message: str) -> None:
-    if not ok:
-        raise ValueError(message)
-
-
-def _require_share(name: str, value: float) -> None:
-    _require(0 <= value < 1, f"{name} is a share in [0, 1), not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,22 +52,22 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         sizes = (self.depth, self.width, self.heads)
-        _require(bool(self.name) or not any(sizes), "depth, width and heads change a model: name it")
-        _require(
+        require(bool(self.name) or not any(sizes), "depth, width and heads change a model: name it")
+        require(
             ":" not in self.name or not any(sizes), f"{self.name} says its sizes already: leave depth, width and heads"
         )
-        _require(not (self.lock_image and self.lock_text), "lock_image and lock_text leave no tower to train")
+        require(not (self.lock_image and self.lock_text), "lock_image and lock_text leave no tower to train")
         for tower in ("image", "text"):
-            _require(
+            require(
                 not getattr(self, f"lock_{tower}") or bool(self.weights or getattr(self, f"{tower}_weights")),
                 f"lock_{tower} keeps a tower as its weights are, so name them: weights or {tower}_weights",
             )
-        _require(not (self.weights and (self.image_weights or self.text_weights)), "weights already fills both towers")
+        require(not (self.weights and (self.image_weights or self.text_weights)), "weights already fills both towers")
         if self.drop_path is not None:
-            _require_share("drop_path", self.drop_path)
+            require_share("drop_path", self.drop_path)
         for size in ("depth", "width", "heads"):
             value = getattr(self, size)
-            _require(value is None or value > 0, f"{size} must be positive, not {value}")
+            require(value is None or value > 0, f"{size} must be positive, not {value}")
 
     @property
     def sized_name(self) -> str:
@@ -103,10 +96,10 @@ class DataConfig:
     cache_bytes: int = 100 << 30
 
     def __post_init__(self) -> None:
-        _require(self.num_workers >= 0, f"num_workers must be at least 0, not {self.num_workers}")
-        _require(self.cache_bytes > 0, f"cache_bytes must be positive, not {self.cache_bytes}")
-        _require(all(share > 0 for share in self.captions.values()), "every share of captions must be positive")
-        _require(all(share > 0 for share in self.mix.values()), "every share of mix must be positive")
+        require(self.num_workers >= 0, f"num_workers must be at least 0, not {self.num_workers}")
+        require(self.cache_bytes > 0, f"cache_bytes must be positive, not {self.cache_bytes}")
+        require(all(share > 0 for share in self.captions.values()), "every share of captions must be positive")
+        require(all(share > 0 for share in self.mix.values()), "every share of mix must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +121,11 @@ class PhaseConfig:
     """In place of that of [train], where a sample of this phase takes more memory, as a clip does."""
 
     def __post_init__(self) -> None:
-        _require(self.micro_batch_size is None or self.micro_batch_size > 0, "micro_batch_size must be positive")
-        _require(self.frames > 0, f"frames must be positive, not {self.frames}")
-        _require(not self.clips or (self.where is None and self.mix is None), "where and mix choose rows, not clips")
-        _require(self.samples > 0, f"samples must be positive, not {self.samples}")
-        _require_share("patch_drop", self.patch_drop)
+        require(self.micro_batch_size is None or self.micro_batch_size > 0, "micro_batch_size must be positive")
+        require(self.frames > 0, f"frames must be positive, not {self.frames}")
+        require(not self.clips or (self.where is None and self.mix is None), "where and mix choose rows, not clips")
+        require(self.samples > 0, f"samples must be positive, not {self.samples}")
+        require_share("patch_drop", self.patch_drop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,19 +155,19 @@ class TrainConfig:
     """Consecutive skipped steps after which training stops. fp16 needs some while its loss scale is found."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_size > 0, f"batch_size must be positive, not {self.batch_size}")
-        _require(self.loss_chunk_rows > 0, f"loss_chunk_rows must be positive, not {self.loss_chunk_rows}")
-        _require(self.micro_batch_size is None or self.micro_batch_size > 0, "micro_batch_size must be positive")
+        require(self.batch_size > 0, f"batch_size must be positive, not {self.batch_size}")
+        require(self.loss_chunk_rows > 0, f"loss_chunk_rows must be positive, not {self.loss_chunk_rows}")
+        require(self.micro_batch_size is None or self.micro_batch_size > 0, "micro_batch_size must be positive")
         for name in ("temperature", "initial_temperature", "min_temperature"):
             value = getattr(self, name)
-            _require(value is None or value > 0, f"{name} must be positive, not {value}")
-        _require(
+            require(value is None or value > 0, f"{name} must be positive, not {value}")
+        require(
             self.temperature is None or self.initial_temperature is None,
             "temperature fixes it and initial_temperature learns it: give one of the two",
         )
-        _require(self.spike_factor == 0 or self.spike_factor > 1, "spike_factor must be 0 or above 1")
-        _require_share("ema_decay", self.ema_decay)
-        _require(self.max_skipped_steps > 0, "max_skipped_steps must be positive")
+        require(self.spike_factor == 0 or self.spike_factor > 1, "spike_factor must be 0 or above 1")
+        require_share("ema_decay", self.ema_decay)
+        require(self.max_skipped_steps > 0, "max_skipped_steps must be positive")
 
     def num_micro_batches(self, world_size: int, micro_batch_size: int | None = None) -> int:
         """Micro-batches of one step on each of `world_size` ranks. Raises UserError when the batch does not divide."""
@@ -196,9 +189,9 @@ class TowerConfig:
     layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(self.lr >= 0, f"lr must not be negative, not {self.lr}")
-        _require(self.weight_decay >= 0, f"weight_decay must not be negative, not {self.weight_decay}")
-        _require(0 < self.layer_decay <= 1, f"layer_decay lies in (0, 1], not {self.layer_decay}")
+        require(self.lr >= 0, f"lr must not be negative, not {self.lr}")
+        require(self.weight_decay >= 0, f"weight_decay must not be negative, not {self.weight_decay}")
+        require(0 < self.layer_decay <= 1, f"layer_decay lies in (0, 1], not {self.layer_decay}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,13 +221,13 @@ class OptimConfig:
         return min(self.clip_norm or 1.0, 1.0) if self.name == "lamb-eva" else self.clip_norm
 
     def __post_init__(self) -> None:
-        _require(all(0 <= beta < 1 for beta in self.betas), f"betas lie in [0, 1), not {self.betas}")
-        _require(self.eps > 0, f"eps must be positive, not {self.eps}")
-        _require(not (self.warmup_steps and self.warmup_samples), "give warmup_steps or warmup_samples, not both")
-        _require(min(self.warmup_steps, self.warmup_samples) >= 0, "a warm-up must not be negative")
-        _require(0 <= self.final_lr_ratio <= 1, f"final_lr_ratio lies in [0, 1], not {self.final_lr_ratio}")
-        _require(self.clip_norm >= 0, f"clip_norm must not be negative, not {self.clip_norm}")
-        _require(self.max_trust_ratio > 0, f"max_trust_ratio must be positive, not {self.max_trust_ratio}")
+        require(all(0 <= beta < 1 for beta in self.betas), f"betas lie in [0, 1), not {self.betas}")
+        require(self.eps > 0, f"eps must be positive, not {self.eps}")
+        require(not (self.warmup_steps and self.warmup_samples), "give warmup_steps or warmup_samples, not both")
+        require(min(self.warmup_steps, self.warmup_samples) >= 0, "a warm-up must not be negative")
+        require(0 <= self.final_lr_ratio <= 1, f"final_lr_ratio lies in [0, 1], not {self.final_lr_ratio}")
+        require(self.clip_norm >= 0, f"clip_norm must not be negative, not {self.clip_norm}")
+        require(self.max_trust_ratio > 0, f"max_trust_ratio must be positive, not {self.max_trust_ratio}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,10 +247,10 @@ class ZeroConfig:
     """Keys merged into DeepSpeed's own configuration last, for what has no name here."""
 
     def __post_init__(self) -> None:
-        _require(not self.offload_parameters or self.stage == 3, "offload_parameters needs stage 3")
-        _require(not self.offload_optimizer or self.stage > 0, "offload_optimizer needs stage 1, 2 or 3")
-        _require(self.gradients == "model" or self.stage > 0, 'gradients = "fp32" needs stage 1, 2 or 3')
-        _require(self.bucket_size > 0, f"bucket_size must be positive, not {self.bucket_size}")
+        require(not self.offload_parameters or self.stage == 3, "offload_parameters needs stage 3")
+        require(not self.offload_optimizer or self.stage > 0, "offload_optimizer needs stage 1, 2 or 3")
+        require(self.gradients == "model" or self.stage > 0, 'gradients = "fp32" needs stage 1, 2 or 3')
+        require(self.bucket_size > 0, f"bucket_size must be positive, not {self.bucket_size}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,9 +271,9 @@ class CheckpointConfig:
     """Precision of the consolidated model.safetensors that the end of training writes."""
 
     def __post_init__(self) -> None:
-        _require(self.every_steps >= 0, f"every_steps must not be negative, not {self.every_steps}")
-        _require(self.every_minutes >= 0, f"every_minutes must not be negative, not {self.every_minutes}")
-        _require(self.keep_last > 0, f"keep_last must be positive, not {self.keep_last}")
+        require(self.every_steps >= 0, f"every_steps must not be negative, not {self.every_steps}")
+        require(self.every_minutes >= 0, f"every_minutes must not be negative, not {self.every_minutes}")
+        require(self.keep_last > 0, f"keep_last must be positive, not {self.keep_last}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,57 +285,7 @@ class LogConfig:
     wandb_project: str = ""
 
     def __post_init__(self) -> None:
-        _require(self.every_steps > 0, f"every_steps must be positive, not {self.every_steps}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """What is measured after training, while it runs, and by `trainer.evaluate`."""
-
-    every_samples: int = 0
-    """Measure after so many samples, at the end of each phase, and after a SIGTERM's checkpoint; 0 only at the end."""
-
-    retrieval: bool = False
-    """Image↔text recall on samples of [data]: without `where`, on the training pairs themselves."""
-    where: str | None = None
-    max_samples: int = 5_000
-    batch_size: int = 64
-    """Per rank."""
-    paper_sets: str = ""
-    """A folder that holds sets of the paper's table of 27, by their names: all that are there, or `paper_names`."""
-    paper_names: tuple[str, ...] = ()
-    image_folders: dict[str, str] = field(default_factory=dict)
-    """Name → folder with one sub-folder of pictures a class, or of a benchmark's tars, to classify zero-shot."""
-    videos: dict[str, str] = field(default_factory=dict)
-    """Name → folder of videos, to classify zero-shot by the mean of `frames` frames, for each number of them."""
-    frames: tuple[int, ...] = (1, 8, 16)
-    points: dict[str, str] = field(default_factory=dict)
-    """Name → folder of point clouds or meshes, to classify zero-shot by the mean of `views` rendered views."""
-    views: int = 10
-    captions: dict[str, str] = field(default_factory=dict)
-    """Name → file of lines "picture<tab>caption", or a folder of tars, to retrieve with any number of captions a
-    picture."""
-    probes: dict[str, str] = field(default_factory=dict)
-    """Name → folder whose train/ and test/ are each as of image_folders: linear probe and nearest neighbours."""
-    templates: tuple[str, ...] = ("a photo of a {}.",)
-    resize: tuple[Literal["crop", "squash"], ...] = ("crop", "squash")
-    """Each is reported by itself: they differ by up to 6 points (arXiv 2402.04252, appendix)."""
-
-    def __post_init__(self) -> None:
-        _require(self.every_samples >= 0, f"every_samples must not be negative, not {self.every_samples}")
-        _require(self.max_samples > 0 and self.batch_size > 0, "max_samples and batch_size must be positive")
-        _require(bool(self.templates) and all("{}" in t for t in self.templates), "every template needs a {}")
-        _require(bool(self.resize), "resize names no way")
-        _require(bool(self.frames) and min(self.frames) > 0, f"frames are numbers above 0, not {self.frames}")
-        _require(self.views > 0, f"views must be positive, not {self.views}")
-        _require(len(set(self.frames)) == len(self.frames), f"frames has a number twice: {self.frames}")
-        _require(bool(self.paper_sets) or not self.paper_names, "paper_names chooses among paper_sets: name its folder")
-
-    @property
-    def names_any(self) -> bool:
-        """Whether there is anything to measure."""
-        sets = (self.paper_sets, self.image_folders, self.videos, self.points, self.captions, self.probes)
-        return self.retrieval or any(map(bool, sets))
+        require(self.every_steps > 0, f"every_steps must be positive, not {self.every_steps}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,9 +305,9 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale
-        _require(0 < low <= high <= 1, f"crop_scale goes from above 0 to at most 1, not {self.crop_scale}")
-        _require(0 <= self.flip_share <= 1, f"flip_share lies in [0, 1], not {self.flip_share}")
-        _require(0 < self.mask_share < 1, f"mask_share lies in (0, 1), not {self.mask_share}")
+        require(0 < low <= high <= 1, f"crop_scale goes from above 0 to at most 1, not {self.crop_scale}")
+        require(0 <= self.flip_share <= 1, f"flip_share lies in [0, 1], not {self.flip_share}")
+        require(0 < self.mask_share < 1, f"mask_share lies in (0, 1), not {self.mask_share}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,12 +328,12 @@ class Config:
     """Where the run writes: log, metrics, checkpoints."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.phases), "there is no [[phases]], so nothing to train")
-        _require(
+        require(bool(self.phases), "there is no [[phases]], so nothing to train")
+        require(
             self.distill is None or not any(phase.clips for phase in self.phases),
             "masked image modelling knows no clips: remove them from [[phases]]",
         )
-        _require(
+        require(
             not (self.model.compile and self.zero.stage == 3),
             "model.compile and zero.stage = 3 do not go together (torch would compile DeepSpeed's hooks again at every "
             "step): choose one of the two",

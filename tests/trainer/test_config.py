@@ -88,3 +88,8 @@ def test_micro_batches_make_up_the_batch_or_are_refused(world: int, micro: int, 
 
 def test_the_warm_up_can_be_given_in_samples() -> None:
     assert config.load_config("debug", ["optim.warmup_steps=0", "optim.warmup_samples=100"]).warmup_steps == 3
+
+
+def test_checkpoints_are_saved_every_half_hour_unless_told_otherwise() -> None:
+    for name in ("debug", "eva02-l-14", "eva-clip-18b"):
+        assert config.load_config(name).checkpoint.every_minutes == 30

@@ -13,7 +13,7 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -26,11 +26,11 @@ from curation.errors import UserError
 from curation.shards import Member
 from trainer.data.batches import BatchSchedule, Tokenizer
 from trainer.data.permutation import mix, permute, uniforms
+from trainer.data.position import Positioned
 from trainer.data.readers import SampleError
 from trainer.data.transforms import Transform, decode, lookup_tables, normalise
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-STATE_VERSION = 1
 MAX_ATTEMPTS = 20
 """Clips that are tried in place of one that cannot be read."""
 _LOG = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def _list_members(path: Path) -> Iterator[Member]:
 
 
 @dataclass
-class ClipLoader:
+class ClipLoader(Positioned):
     """As `trainer.data.Loader`, for clips: "pixels" is float32 `[b, frames, 3, s, s]`."""
 
     folder: Path
@@ -184,25 +184,8 @@ class ClipLoader:
             "padding": padding,
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands, the same on every rank; for any world size to go on from."""
-        return {
-            "version": STATE_VERSION,
-            "epoch": self.epoch,
-            "samples_seen": self.samples_seen,
-            "order": self._describe_order(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`. Raises UserError when it belongs to another order of samples."""
-        if state.get("version") != STATE_VERSION or state.get("order") != self._describe_order():
-            raise UserError(
-                "The loader's state belongs to another order of samples than these clips': resume with the settings "
-                "that it was saved with, or start anew."
-            )
-        self.epoch, self.samples_seen = int(state["epoch"]), int(state["samples_seen"])
-        if self.samples_seen >= len(self.index):
-            self.epoch, self.samples_seen = self.epoch + 1, 0
+    def _has_more(self) -> bool:
+        return self.samples_seen < len(self.index)
 
     def _describe_order(self) -> dict[str, Any]:
         names = "\n".join(f"{clip.path.name}/{clip.key}" for clip in self.index)

@@ -28,10 +28,10 @@ from trainer.data.batches import Batch, Batches, BatchSchedule, SampleForm, Samp
 from trainer.data.cache import Cache
 from trainer.data.index import Index
 from trainer.data.order import Shuffle, Stream
+from trainer.data.position import Positioned
 from trainer.data.selection import Query, open_index
 from trainer.data.transforms import MEAN, STD, Transform
 
-STATE_VERSION = 1
 MAX_NAMED = 1_000
 """Replaced samples that `Loader.replaced` names; all are counted."""
 _LOG = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class _Default:
 _DEFAULT = _Default()
 
 
-class Loader:
+class Loader(Positioned):
     """Batches of one rank, epoch after epoch: each `for` runs from where the loader stands to the end of its epoch.
 
     Args:
@@ -172,38 +172,11 @@ class Loader:
                 batches.close()
         self.epoch, self.samples_seen = self.epoch + 1, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Stand at the start of `epoch`."""
-        self.epoch, self.samples_seen = epoch, 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands, the same on every rank; for any world size and number of workers to go on from."""
-        return {
-            "version": STATE_VERSION,
-            "epoch": self.epoch,
-            "samples_seen": self.samples_seen,
-            "order": self._describe_order(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`. Raises UserError when it belongs to another order of samples, saying what differs."""
-        if state.get("version") != STATE_VERSION:
-            raise UserError(
-                f"The loader's state has version {state.get('version')}, this loader reads {STATE_VERSION}."
-            )
-        order = self._describe_order()
-        differing = sorted(key for key in order if state["order"].get(key) != order[key])
-        if differing:
-            raise UserError(
-                f"The loader's state belongs to another order of samples ({', '.join(differing)} differ): "
-                f"resume with the settings it was saved with, or start anew."
-            )
-        self.epoch, self.samples_seen = int(state["epoch"]), int(state["samples_seen"])
-        if self.samples_seen >= self.epoch_samples or not len(self._make_schedule(self.samples_seen)):
-            self.set_epoch(self.epoch + 1)
+    def _has_more(self) -> bool:
+        return self.samples_seen < self.epoch_samples and len(self._make_schedule(self.samples_seen)) > 0
 
     def _describe_order(self) -> dict[str, Any]:
-        """Everything that decides which sample is where; the selection stands under its digest."""
+        # The selection stands under its digest.
         return {
             "selection": self.index.meta.digest,
             "seed": self.seed,

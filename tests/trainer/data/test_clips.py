@@ -92,8 +92,11 @@ def test_a_loader_goes_on_where_it_stood_and_refuses_another_order(tmp_path: Pat
     assert found["uid"] == expected["uid"] and torch.equal(found["pixels"], expected["pixels"])
     last = list(make_loader(folder, 2))[-1]
     assert last["padding"] == 1 and len(last["uid"]) == 2
-    with pytest.raises(UserError, match="another order"):
+    with pytest.raises(UserError, match=r"another order of samples \(seed differ\)"):
         make_loader(folder, 2, seed=1).load_state_dict(state)
+    of_pictures = {**state, "order": {"seed": 0, "selection": "x"}}
+    with pytest.raises(UserError, match=r"\(clips, frames, selection differ\)"):
+        make_loader(folder, 2).load_state_dict(of_pictures)
     done = make_loader(folder, 2)
     done.load_state_dict({**state, "samples_seen": 8})
     assert (done.epoch, done.samples_seen) == (1, 0)
