@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def main() -> None:
         prepare(arguments.photographs.resolve(), folder)
     arms = list_arms(folder, arguments.samples)
     runs = [
-        Run(arm=arm, number=number, seed=seed, folder=folder / "runs" / f"{arm.name.replace(' ', '-')}-{seed}")
+        Run(arm=arm, number=number, seed=seed, folder=folder / "runs" / re.sub(r"\W+", "-", f"{arm.name} {seed}"))
         for seed in range(arguments.seeds)
         for number, arm in enumerate(arms)
     ]

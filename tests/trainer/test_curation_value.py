@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -225,6 +226,21 @@ def test_a_quantile_becomes_the_number_of_the_pool(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(curation_value_arms.Root, "current", lambda self, table: {"config": {"quantiles": entries}})
     conditions = curation_value_arms.list_conditions(tmp_path)
     assert conditions["dfn"] == "(dfn >= 0.25)" and conditions["duplicates"] == "(duplicate_of is null)"
+
+
+def test_every_arm_has_its_query_and_half_of_the_compute_is_half_of_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curation_value_arms, "list_conditions", lambda folder: {"dfn": "(dfn >= 0.25)"})
+    monkeypatch.setattr(curation_value_arms, "read_kinds", lambda folder: {"a": RIGHT, "b": WRONG, "c": COPY})
+    arms = {arm.name: arm for arm in curation_value_arms.list_arms(tmp_path, 1_000)}
+    assert arms["dfn"].where == "source = 'pool' and (dfn >= 0.25)" and arms["all"].where == "source = 'pool' and kept"
+    assert pq.read_table(tmp_path / "right.parquet")["uid"].to_pylist() == ["a"]
+    assert f"'{tmp_path / 'right.parquet'}'" in arms["known right"].where
+    after, half = arms["all after MIM"], arms["all after MIM, half"]
+    assert (after.samples, after.pretrained, half.samples, half.pretrained) == (1_000, 1_000, 500, 500)
+    assert arms["all for longer"].samples == 1_000 + round(1_000 * compute_pretraining_cost())
+    assert all(arm.pretrained == 0 for name, arm in arms.items() if "MIM" not in name)
 
 
 def test_pretraining_costs_about_as_much_as_training() -> None:
