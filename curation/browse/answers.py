@@ -8,13 +8,13 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from curation.browse.conditions import Condition, find_words, parse_condition
+from curation.browse.conditions import Condition, find_removed, find_words, parse_condition, without
 from curation.browse.desk import Desk, StoppedError
-from curation.browse.details import describe_picture
+from curation.browse.details import describe_picture, read_quantiles, read_types
 from curation.browse.neighbours import Neighbours, find_by_hash, find_by_vector, find_vector
 from curation.browse.pictures import Pictures, Shown, draw_placeholder
 from curation.browse.summary import describe_root, describe_start
-from curation.browse.wall import PAGE_ROWS, PLACE_COLUMNS, Row, find_rows, is_known, read_page
+from curation.browse.wall import PAGE_ROWS, PLACE_COLUMNS, Page, Row, find_rows, is_known, read_page
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
 from curation.report.safety import is_known_safe
@@ -110,18 +110,32 @@ class Answers:
     async def _describe_root(self, _: Asked) -> Any:
         return await self._ask(self._counts, describe_root)
 
-    def _read_condition(self, asked: Asked) -> Condition:
-        text = str(asked.get("where", ""))
+    def _read_condition(self, desk: Desk, asked: Asked) -> Condition:
+        """What is asked for, without the rows of `minus`, which is "KIND:TEXT"."""
+        kind = next((kind for kind in ("words", "removes") if asked.get(kind)), "where")
+        wanted = self._parse(desk, kind, str(asked.get(kind, "")))
+        if not asked.get("minus"):
+            return wanted
+        kind, _, text = str(asked["minus"]).partition(":")
+        return without(wanted, self._parse(desk, kind, text))
+
+    def _parse(self, desk: Desk, kind: str, text: str) -> Condition:
         if len(text) > MAX_TEXT:
             raise UserError(f"A condition may have {MAX_TEXT:,} characters, and this one has {len(text):,}.")
-        if asked.get("words"):
-            return find_words(str(asked["words"]), self._captions)
+        if kind == "words":
+            return find_words(text, self._captions)
+        if kind == "removes":
+            return find_removed(text, read_types(desk), read_quantiles(desk.manifest.root))
         return parse_condition(text, self._views)
 
     async def _read_wall(self, asked: Asked) -> Any:
-        condition, began = self._read_condition(asked), time.monotonic()
-        cursor, seconds = str(asked.get("cursor") or "") or None, self._seconds * PAGE_SHARE
-        page = await self._ask(self._wall, lambda desk: read_page(desk, condition, cursor, seconds))
+        began, cursor, seconds = time.monotonic(), str(asked.get("cursor") or "") or None, self._seconds * PAGE_SHARE
+
+        def read(desk: Desk) -> tuple[Condition, Page]:
+            condition = self._read_condition(desk, asked)
+            return condition, read_page(desk, condition, cursor, seconds)
+
+        condition, page = await self._ask(self._wall, read)
         return {
             "rows": self.shown(page.rows, condition.names),
             "cursor": page.cursor,
@@ -157,11 +171,13 @@ class Answers:
         return find_by_vector(desk, table, find_vector(desk, table, uid), seconds)
 
     async def _count(self, asked: Asked) -> Any:
-        condition = self._read_condition(asked)
-        known = f" and {is_known(condition.order)}" if condition.order else ""
-        sql = f"select count(*) as num_rows from manifest where {condition.sql}{known}"
-        found = await self._ask(self._counts, lambda desk: desk.fetch(desk.manifest.query(sql)))
-        return found[0]
+        def count(desk: Desk) -> Row:
+            condition = self._read_condition(desk, asked)
+            known = f" and {is_known(condition.order)}" if condition.order else ""
+            sql = f"select count(*) as num_rows from manifest where {condition.sql}{known}"
+            return desk.fetch(desk.manifest.query(sql))[0]
+
+        return await self._ask(self._counts, count)
 
     async def _describe_picture(self, asked: Asked) -> Any:
         uid = str(asked.get("uid", ""))

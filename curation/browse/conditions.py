@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from curation.errors import UserError
 from curation.manifest.manifest import explain_error
 from curation.manifest.quoting import quote_text
+from curation.recipe.expressions import Quantile, QuantileValues
+from curation.recipe.rules import Rule, parse, passes_sql
 
 TABLE_FUNCTIONS = ("generate_series", "range", "unnest")
 """Functions that may stand in the place of a table: those that read nothing."""
@@ -78,6 +81,36 @@ def _read_condition(parser: duckdb.DuckDBPyConnection, text: str, views: Collect
         is_descending=order is not None and order["type"] == "DESCENDING",
         names=tuple(dict.fromkeys(names)),
     )
+
+
+def without(wanted: Condition, other: Condition) -> Condition:
+    """The rows of `wanted` that are none of `other`."""
+    return replace(wanted, sql=f"{wanted.sql} and not coalesce({other.sql}, false)")
+
+
+def find_removed(
+    text: str, types: Mapping[str, pa.DataType], quantiles: Mapping[Quantile, QuantileValues]
+) -> Condition:
+    """The pictures that the rule `text` would remove if it were asked alone. Raises UserError for what is no rule.
+
+    `types` are those of the manifest's columns, `quantiles` the values that the selection has recorded.
+    """
+    (rule,) = parse({"rule": text}, types, quantiles)
+    if not is_of_one_row(rule, quantiles):
+        raise UserError("This rule depends on other rows: `curate select --what-if` counts what it removes.")
+    with duckdb.connect() as parser:
+        node = _parse_select(parser, passes_sql(rule))["where_clause"]
+        for one in _walk(node):  # rules name their columns as those of m
+            if "column_names" in one:
+                one["column_names"] = one["column_names"][-1:]
+                one.pop("qualified_name", None)
+        passes = _write_expression(parser, node)
+    return Condition(sql=f"status = 'ok' and not {passes}", names=tuple(sorted(rule.columns)))
+
+
+def is_of_one_row(rule: Rule, quantiles: Mapping[Quantile, QuantileValues]) -> bool:
+    """Whether the row and the recorded quantiles answer the rule, without a look at other rows."""
+    return rule.quantiles <= set(quantiles) and " over (partition by m." not in rule.sql
 
 
 def find_words(text: str, columns: Collection[str]) -> Condition:

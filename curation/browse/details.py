@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.browse.conditions import is_of_one_row
 from curation.browse.desk import Desk
 from curation.browse.wall import Row, find_rows
 from curation.errors import UserError
@@ -14,6 +15,7 @@ from curation.manifest.quoting import quote_identifier, quote_text
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import Rule, parse, passes_sql
 from curation.schema import Status
+from curation.storage import Root
 
 MAX_GROUP = 60
 """Pictures of a group that are shown; a group of a logo may have millions."""
@@ -68,10 +70,10 @@ def _ask_rules(desk: Desk, row: Row) -> Iterator[Row]:
     if current is None:
         return
     texts: dict[str, str] = current["config"].get("rules", {})
-    types, quantiles = _read_types(desk), _read_quantiles(current["config"].get("quantiles", []))
+    types, quantiles = read_types(desk), read_quantiles(desk.manifest.root)
     order = current["config"].get("order", sorted(texts))
     rules = {name: _parse_rule(name, texts.get(name, ""), types, quantiles) for name in order}
-    asked = {name: rule for name, rule in rules.items() if rule and _is_of_one_row(rule, quantiles)}
+    asked = {name: rule for name, rule in rules.items() if rule and is_of_one_row(rule, quantiles)}
     answers = _ask(desk, asked, row["uid"])
     for name, rule in rules.items():
         values = {column: row[column] for column in sorted(rule.columns) if column in row} if rule else {}
@@ -81,12 +83,15 @@ def _ask_rules(desk: Desk, row: Row) -> Iterator[Row]:
         yield _decide("selection", row["kept"], "kept" if row["kept"] else f"not kept: {row['reason']}")
 
 
-def _read_types(desk: Desk) -> dict[str, pa.DataType]:
+def read_types(desk: Desk) -> dict[str, pa.DataType]:
+    """The columns of the manifest with their types."""
     schema = desk.manifest.query("select * from manifest limit 0").to_arrow_table().schema
     return {field.name: field.type for field in schema}
 
 
-def _read_quantiles(recorded: list[dict[str, Any]]) -> dict[Quantile, QuantileValues]:
+def read_quantiles(root: Root) -> dict[Quantile, QuantileValues]:
+    """The quantiles that the current selection has recorded."""
+    recorded: list[dict[str, Any]] = (root.current("selection") or {"config": {}})["config"].get("quantiles", [])
     found = dict[Quantile, dict[tuple[str | None, ...], float | None]]()
     for item in recorded:
         by: dict[str, str | None] = item.get("by", {})
@@ -102,11 +107,6 @@ def _parse_rule(
         return parse({name: text}, types, quantiles)[0]
     except (UserError, OSError):
         return None
-
-
-def _is_of_one_row(rule: Rule, quantiles: dict[Quantile, QuantileValues]) -> bool:
-    """Whether the row and the recorded quantiles answer the rule, without a look at other rows."""
-    return rule.quantiles <= set(quantiles) and " over (partition by m." not in rule.sql
 
 
 def _ask(desk: Desk, rules: dict[str, Rule], uid: str) -> dict[str, bool]:

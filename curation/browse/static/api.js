@@ -31,9 +31,16 @@ export function showValue(value) {
 }
 
 // What is asked stands in the part of the address behind #, so that going back, reloading and bookmarks work.
+export const KINDS = ["where", "words", "meaning", "removes"];
+
+// How something is asked for, and its text.
+export const kindOf = (asked) => KINDS.find((kind) => asked[kind]) ?? (Object.keys(asked).length === 1 ? Object.keys(asked)[0] : "where");
+export const writePart = (asked) => `${kindOf(asked)}:${asked[kindOf(asked)] ?? ""}`;
+export const readPart = (text) => ({ [text.slice(0, text.indexOf(":"))]: text.slice(text.indexOf(":") + 1) });
+
 export function readAddress() {
   const found = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  return { where: found.where ?? "", words: found.words ?? "", meaning: found.meaning ?? "", like: found.like ?? "", by: found.by ?? "" };
+  return { where: found.where ?? "", words: found.words ?? "", meaning: found.meaning ?? "", removes: found.removes ?? "", vs: found.vs ?? "", only: found.only ?? "", like: found.like ?? "", by: found.by ?? "" };
 }
 
 export function writeAddress(asked) {

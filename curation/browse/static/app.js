@@ -1,6 +1,6 @@
 // The page: a search bar, a wall of pictures, and beside it the picture that was opened.
 import { html, render, useCallback, useEffect, useRef, useState } from "./preact.js";
-import { ask, count, readAddress, writeAddress } from "./api.js";
+import { ask, count, kindOf, readAddress, readPart, writeAddress, writePart } from "./api.js";
 import { Detail } from "./detail.js";
 import { Chips, Search } from "./search.js";
 import { Wall } from "./wall.js";
@@ -8,21 +8,21 @@ import { Wall } from "./wall.js";
 const KEYS = [
   ["j k or ← →", "next and previous picture"], ["↑ ↓", "picture above and below"], ["space", "open and close"],
   ["n h", "nearest by embedding, by perceptual hash"],
-  ["b", "show a blurred picture"], ["/", "search"], ["Esc", "close"], ["?", "these keys"],
+  ["c", "compare two selections"], ["b", "show a blurred picture"], ["/", "search"], ["Esc", "close"], ["?", "these keys"],
 ];
-const isTyping = (target) => target.matches("input, textarea, select");
+const isTyping = (target) => target.matches("input:not([type=checkbox]), textarea, select");
 
+// How many rows are asked for; null while nobody knows.
 function useCount(asked) {
-  const [said, setSaid] = useState("");
+  const [number, setNumber] = useState(null);
+  const key = asked && !asked.like && !asked.meaning ? JSON.stringify(asked) : "";
   useEffect(() => {
     const abort = new AbortController();
-    setSaid(asked.like || asked.meaning ? "" : "…");
-    if (asked.like || asked.meaning) return undefined;
-    ask("count", { where: asked.where, words: asked.words }, abort.signal).then(
-      (found) => setSaid(found.error ? "" : `${count(found.num_rows)} rows`), () => {});
+    setNumber(null);
+    if (key) ask("count", asked, abort.signal).then((found) => setNumber(found.error ? null : found.num_rows), () => {});
     return () => abort.abort();
-  }, [asked.where, asked.words, asked.like, asked.meaning]);
-  return said;
+  }, [key]);
+  return number;
 }
 
 function Nearest({ asked, root, onAsk }) {
@@ -33,14 +33,38 @@ function Nearest({ asked, root, onAsk }) {
     <button type="button" class="plain" onClick=${() => history.back()}>back</button></p>`;
 }
 
+const partOf = (asked) => ({ [kindOf(asked)]: asked[kindOf(asked)] });
+const say = (number) => (number === null ? "" : `${count(number)} rows`);
+
+// Two selections side by side, whole, or each without what the other one has too.
+function Compared({ asked, root, onAsk, walls, onActive, common }) {
+  const left = partOf(asked), right = asked.vs.includes(":") ? readPart(asked.vs) : {}, isReady = Boolean(Object.values(right)[0]);
+  const numLeft = useCount(left), numRight = useCount(isReady ? right : null);
+  const numOnly = useCount(isReady ? { ...left, minus: asked.vs } : null);
+  const both = numLeft === null || numOnly === null ? null : numLeft - numOnly;
+  const only = [numOnly, numRight === null || both === null ? null : numRight - both];
+  const minus = [asked.vs, writePart(asked)];
+  return [left, right].map((part, side) => html`<section class="side" key=${side} aria-label=${side ? "The second selection" : "The first selection"}>
+    <header>
+      ${side ? html`<${Search} asked=${part} total="" isSecond name="second" onAsk=${(wanted) => onAsk({ ...asked, vs: writePart(wanted) })} />`
+        : html`<code class="shown">${kindOf(part) === "removes" ? "removed by " : ""}${Object.values(part)[0] || "everything"}</code>`}
+      <p>${say(side ? numRight : numLeft)}${only[side] !== null && html`<span> · ${count(only[side])} only here</span>`}${side === 0 && both !== null && html`<span> · ${count(both)} in both</span>`}
+        ${side === 1 && html`<label><input type="checkbox" checked=${Boolean(asked.only)} onChange=${(event) => onAsk({ ...asked, only: event.target.checked ? "1" : "" })} /> only what differs</label>`}</p>
+    </header>
+    ${side && !isReady ? html`<p class="nothing">Write what to compare with: a condition, words, or a rule whose removals you want to see.</p>`
+      : html`<${Wall} ...${common} asked=${{ ...part, minus: asked.only && isReady ? minus[side] : "" }} controls=${walls[side]} onActive=${() => onActive(side)} />`}
+  </section>`);
+}
+
 function App({ root, first }) {
   const [asked, setAsked] = useState(first);
   const [summary, setSummary] = useState({});
   const [open, setOpen] = useState("");
   const [revealed, setRevealed] = useState(new Set());
   const [help, setHelp] = useState(false);
-  const controls = useRef(null);
-  const total = useCount(asked);
+  const walls = [useRef(null), useRef(null)], active = useRef(0);
+  const isCompared = Boolean(asked.vs);
+  const total = say(useCount(asked.like ? null : partOf(asked)));
 
   useEffect(() => { ask("summary").then(setSummary); }, []);
   useEffect(() => {
@@ -49,14 +73,16 @@ function App({ root, first }) {
     return () => removeEventListener("popstate", back);
   }, []);
   const onAsk = useCallback((wanted) => {
-    const next = { where: "", words: "", meaning: "", like: "", by: "", ...wanted };
+    const next = { where: "", words: "", meaning: "", removes: "", like: "", by: "", vs: "", only: "", ...wanted };
     writeAddress(next);
     setAsked(next);
+    active.current = 0;
     setOpen("");
   }, []);
   const onLike = useCallback((uid, by) => {
     if (by === "hash" || root.embeddings.length) onAsk({ like: uid, by });
   }, []);
+  const compare = () => onAsk({ ...(asked.like || asked.meaning ? {} : partOf(asked)), vs: isCompared ? "" : "removes:" });
   const reveal = useCallback((uid) => setRevealed((old) => new Set(old).add(uid)), []);
 
   useEffect(() => {
@@ -64,7 +90,7 @@ function App({ root, first }) {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       if (event.key === "Escape") { setHelp(false); setOpen(""); if (isTyping(event.target)) event.target.blur(); return; }
       if (isTyping(event.target)) return;
-      const here = controls.current, row = here?.row();
+      const here = walls[active.current].current, row = here?.row();
       const step = (work) => { event.preventDefault(); work(); };
       const actions = {
         j: () => here.move(1), ArrowRight: () => here.move(1), k: () => here.move(-1), ArrowLeft: () => here.move(-1),
@@ -72,6 +98,7 @@ function App({ root, first }) {
         " ": () => row && setOpen((old) => (old === row.uid ? "" : row.uid)),
         n: () => row && onLike(row.uid, ""), h: () => row && onLike(row.uid, "hash"),
         b: () => row && reveal(row.uid),
+        c: () => document.querySelector(".top button[aria-pressed]").click(),
         "/": () => document.getElementById("search").select(),
         "?": () => setHelp((old) => !old),
       };
@@ -82,18 +109,23 @@ function App({ root, first }) {
     return () => removeEventListener("keydown", press);
   }, []);
 
+  const keep = (wanted) => onAsk(isCompared && !wanted.meaning ? { vs: asked.vs, only: asked.only, ...wanted } : wanted);
+  const common = {
+    numUnits: root.num_units, revealed, onReveal: reveal, onOpen: setOpen, onSelect: (row) => setOpen((old) => (old ? row.uid : old)),
+  };
   return html`
     <header class="top">
       <span class="name" title=${root.base}>${root.name}</span>
-      <${Search} asked=${asked} total=${total} onAsk=${onAsk} summary=${summary} understands=${root.understands} />
+      <${Search} asked=${asked} total=${isCompared ? "" : total} onAsk=${keep} summary=${summary} understands=${root.understands} />
+      <button type="button" aria-pressed=${isCompared} title="Two selections side by side (c)" onClick=${() => compare()}>Compare</button>
       <button type="button" class="plain" aria-label="Keys" title="Keys (?)" onClick=${() => setHelp(!help)}>?</button>
     </header>
-    <${Chips} summary=${summary} where=${asked.where} onAsk=${onAsk} />
+    <${Chips} summary=${summary} where=${asked.where} onAsk=${keep} />
     ${asked.like && html`<${Nearest} asked=${asked} root=${root} onAsk=${onAsk} />`}
     <main class=${open ? "with-detail" : ""}>
-      <${Wall} asked=${asked} numUnits=${root.num_units} revealed=${revealed}
-        onReveal=${reveal} onOpen=${setOpen} controls=${controls}
-        onSelect=${(row) => setOpen((old) => (old ? row.uid : old))} />
+      ${isCompared ? html`<${Compared} asked=${asked} root=${root} onAsk=${onAsk} walls=${walls} common=${common}
+          onActive=${(side) => { active.current = side; }} />`
+        : html`<${Wall} ...${common} asked=${asked} controls=${walls[0]} />`}
       ${open && html`<${Detail} uid=${open} revealed=${revealed} onReveal=${reveal} onClose=${() => setOpen("")} onOpen=${setOpen}
         onLike=${onLike} tables=${root.embeddings} />`}
     </main>

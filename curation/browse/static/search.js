@@ -1,22 +1,23 @@
 // The bar on top: a condition after WHERE or words, the columns to ask about, and the counts of the funnel to click.
 import { html, useEffect, useRef, useState } from "./preact.js";
-import { count } from "./api.js";
+import { count, kindOf } from "./api.js";
 
 const MODES = {
   where: ["SQL", "WHERE", "Condition, as after WHERE", "kept and aesthetic > 5 order by aesthetic desc"],
   words: ["Words", "caption", "Words of the caption", "words of the caption"],
+  removes: ["Rule", "removed by", "A rule, as in a recipe", "aesthetic >= 5"],
   meaning: ["Meaning", "shows", "What the picture shows", "a red bicycle against a wall"],
 };
-const modeOf = (asked) => (asked.meaning ? "meaning" : asked.words ? "words" : "where");
 
-export function Search({ asked, total, onAsk, summary, understands, children }) {
-  const [mode, setMode] = useState(modeOf(asked));
-  const [text, setText] = useState(asked[modeOf(asked)]);
+// `name` is the id of its field; `isSecond` searches what is compared, which no meaning can be.
+export function Search({ asked, total, onAsk, summary, understands, name = "search", isSecond = false }) {
+  const [mode, setMode] = useState(kindOf(asked));
+  const [text, setText] = useState(asked[kindOf(asked)] ?? "");
   const field = useRef(null);
   useEffect(() => {
-    setMode(modeOf(asked));
-    setText(asked[modeOf(asked)]);
-  }, [asked.words, asked.where, asked.meaning]);
+    setMode(kindOf(asked));
+    setText(asked[kindOf(asked)] ?? "");
+  }, [asked.words, asked.where, asked.meaning, asked.removes]);
   const submit = (event) => {
     event.preventDefault();
     field.current.blur(); // so that keys move on the wall
@@ -32,16 +33,15 @@ export function Search({ asked, total, onAsk, summary, understands, children }) 
   };
   return html`<form class="search" role="search" onSubmit=${submit}>
     <div class="modes" role="radiogroup" aria-label="How to search">
-      ${Object.entries(MODES).filter(([value]) => value !== "meaning" || understands).map(([value, [name]]) => html`<button type="button" role="radio"
+      ${Object.entries(MODES).filter(([value]) => value !== "meaning" || (understands && !isSecond)).map(([value, [name]]) => html`<button type="button" role="radio"
         aria-checked=${mode === value} onClick=${() => { setMode(value); field.current.select(); }}>${name}</button>`)}
     </div>
     <label class="field"><span class="prefix">${MODES[mode][1]}</span>
-      <input id="search" ref=${field} value=${text} onInput=${(event) => setText(event.target.value)} autocomplete="off" autocapitalize="off"
-        spellcheck=${false} class=${mode} aria-label=${MODES[mode][2]} placeholder=${MODES[mode][3]} />
+      <input id=${name} ref=${field} value=${text} onInput=${(event) => setText(event.target.value)} autocomplete="off" autocapitalize="off"
+        spellcheck=${false} class=${mode === "removes" ? "where" : mode} aria-label=${MODES[mode][2]} placeholder=${MODES[mode][3]} />
     </label>
-    <button type="submit" class="go">Search</button>
+    <button type="submit" class=${isSecond ? "" : "go"}>Search</button>
     <${Columns} summary=${summary} onPick=${insert} />
-    ${children}
     <output class="total" aria-live="polite">${total}</output>
   </form>`;
 }

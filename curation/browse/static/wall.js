@@ -59,9 +59,10 @@ export function Wall({ asked, numUnits, revealed, marks, onReveal, onOpen, onSel
 
   useLayoutEffect(() => {
     const tiles = box.current.querySelector(".tiles");
-    const observer = new ResizeObserver(() => setWidth(tiles.clientWidth));
+    const measure = () => setWidth(Math.floor(tiles.getBoundingClientRect().width) - 1); // rounded up, a row would break
+    const observer = new ResizeObserver(measure);
     observer.observe(tiles);
-    setWidth(tiles.clientWidth);
+    measure();
     return () => observer.disconnect();
   }, []);
 

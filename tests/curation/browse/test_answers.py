@@ -45,6 +45,23 @@ def test_counts_are_of_the_rows_that_the_wall_shows(ask: Asking, made: SmallRoot
     )
 
 
+def test_what_rules_remove_and_what_only_one_of_two_selections_has(ask: Asking, made: SmallRoot) -> None:
+    rows = [row for row in made.downloads.values() if row["status"] == "ok"]
+    low = {row["uid"] for row in rows if made.samples[row["uid"]]["aesthetic"] < 5}
+    narrow = {row["uid"] for row in rows if row["width"] / row["height"] < 1.2}
+    assert 0 < len(low & narrow) < len(low)
+
+    def find(**asked: str) -> set[str]:
+        found = {row["uid"] for row in ask("wall", **asked)["rows"]}
+        assert ask("count", **asked)["num_rows"] == len(found)
+        return found
+
+    assert find(removes="aesthetic >= 5") == low
+    assert find(removes="aesthetic >= 5", minus="where:reason = 'wide'") == low - narrow
+    assert find(where="reason = 'wide'", minus="removes:aesthetic >= 5") == narrow - low
+    assert find(where="reason = 'wide'", minus="words:no such word") == narrow
+
+
 @pytest.mark.parametrize("question", ["nothing", "close", "_count"])
 def test_other_questions_are_refused(ask: Asking, question: str) -> None:
     with pytest.raises(UserError, match="There is no question"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
-from curation.browse.conditions import EVERYTHING, find_words, parse_condition
+from curation.browse.conditions import EVERYTHING, Condition, find_removed, find_words, parse_condition, without
 from curation.errors import UserError
+from curation.recipe.expressions import Quantile
 
 VIEWS = ["manifest", "samples", "duplicates"]
 
@@ -64,6 +66,37 @@ def test_what_is_no_condition_on_the_views_is_refused_in_one_sentence(text: str,
     with pytest.raises(UserError, match=said) as error:
         parse_condition(text, VIEWS)
     assert "\n" not in str(error.value)
+
+
+TYPES = {"width": pa.int32(), "aesthetic": pa.float32(), "caption": pa.string(), "status": pa.string()}
+
+
+def test_a_rule_stands_for_the_pictures_that_it_removes() -> None:
+    found = find_removed("width >= 200 and aesthetic > 5", TYPES, {})
+    assert found.sql.startswith("status = 'ok' and not (") and " m." not in found.sql and "(m." not in found.sql
+    assert found.names == ("aesthetic", "width")
+    high = find_removed("aesthetic >= quantile(aesthetic, 0.5)", TYPES, {Quantile("aesthetic", 0.5): {(): 4.5}})
+    assert "4.5" in high.sql
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("aesthetic >= quantile(aesthetic, 0.5)", "depends on other rows"),
+        ("count(*) over (partition by caption) <= 10", "depends on other rows"),
+        ("none > 3", "unknown column|no column"),
+        ("drop table samples", "Rule rule"),
+    ],
+)
+def test_what_is_no_rule_of_one_row_is_refused(rule: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        find_removed(rule, TYPES, {})
+
+
+def test_rows_of_another_condition_are_taken_away_also_where_that_one_is_null() -> None:
+    assert without(Condition(sql="a", order="(b)"), Condition(sql="(c)")) == Condition(
+        sql="a and not coalesce((c), false)", order="(b)"
+    )
 
 
 def test_words_are_texts_and_no_sql() -> None:

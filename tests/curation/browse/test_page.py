@@ -135,6 +135,28 @@ def test_keys_find_the_nearest_by_embedding_and_by_hash_and_back_leads_back(page
     page.wait("document.querySelector('#search').value === 'kept' && !document.querySelector('.nearest')")
 
 
+def test_two_selections_stand_side_by_side_whole_or_without_what_both_have(page: Browser) -> None:
+    tiles = "[...document.querySelectorAll('.side')].map(side => side.querySelectorAll('.tile').length).join()"
+    search(page, "reason = 'wide'")
+    page.wait("document.querySelector('.total').textContent.endsWith(' rows')")
+    page.press("c")
+    page.wait("document.querySelector('#second')")
+    page.click("#second")
+    page.type("aesthetic >= 5")
+    page.press("Enter")
+    page.wait("document.querySelector('.side p')?.textContent.includes(' in both')")
+    page.wait("document.querySelectorAll('.side p')[1].textContent.includes('only here')")
+    said = page.ask("[...document.querySelectorAll('.side p')].map(p => p.textContent.match(/\\d+/g).map(Number))")
+    (left, only_left, both), (right, only_right) = said
+    assert left == only_left + both and right == only_right + both and both > 0
+    page.wait(f"{tiles} === '{left},{right}'")
+    page.click(".side input[type=checkbox]")
+    page.wait(f"{tiles} === '{only_left},{only_right}'")
+    page.press("c")
+    page.wait("!document.querySelector('.side')")
+    assert page.ask("document.querySelector('#search').value") == "reason = 'wide'"
+
+
 def test_more_pictures_come_as_one_scrolls(page: Browser, made: SmallRoot) -> None:
     search(page, "true order by uid")
     page.wait(f"{TILES} === {len(made.units)}")
