@@ -110,5 +110,5 @@ def describe_result(pending: Pending, proof: Proof) -> str:
 
 
 def _describe_shared(shared: Mapping[str, int]) -> str:
-    named = [f"{count:,} {kind}" for kind, count in shared.items() if count]
-    return f" {' and '.join(named)} are also those of rows that stay." if named else ""
+    named = [_count(count, kind.removesuffix("s")) for kind, count in shared.items() if count]
+    return f" Rows that stay have {' and '.join(named)} in common with them (--with-copies)." if named else ""
