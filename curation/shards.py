@@ -11,7 +11,8 @@ import io
 import os
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -202,6 +203,30 @@ def check_member(root: Root, shard: str, offset: int, size: int, sha256: str | N
     else:
         return
     raise UserError(f"{root.url(shard)} {found}; {remedy(shard)}.")
+
+
+def copy_shard(
+    root: Root, shard: str, target: Root, keeps: Callable[[str], bool], name: Callable[[str], str]
+) -> tuple[str, dict[str, int]]:
+    """Publish into `target` what `shard` of `root` has of the keys for which `keeps` holds; nothing when that is none.
+
+    `name` gives the path for the sha256 of the new shard. Returns that path, and where the first member of each key,
+    which is its picture, begins now. Raises UserError when the shard is damaged.
+    """
+    files, offsets = dict[str, dict[str, Member]](), dict[str, int]()
+    for member in index(root, shard):
+        if keeps(member.key):
+            files.setdefault(member.key, {})[member.extension] = member
+    with tempfile.TemporaryDirectory(prefix="copy-", dir=target.scratch()) as folder:
+        path = Path(folder, "shard.tar")
+        with ShardWriter(path) as writer:
+            for key in sorted(files):
+                data = {ext: read_member(root, shard, one.offset, one.size) for ext, one in files[key].items()}
+                offsets[key] = next(iter(writer.add(key, data).values())).offset
+        rel = name(writer.sha256)
+        if writer.members:
+            target.publish(rel, path)
+    return rel, offsets
 
 
 def file_sha256(root: Root, rel: str, chunk_bytes: int = 1 << 20) -> str:

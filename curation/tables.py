@@ -6,7 +6,7 @@ Paths are relative to the root (`curation.storage.Root`). docs/architecture.md s
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -100,6 +100,18 @@ def downloads_file(unit: str) -> str:
 def raw_shard(unit: str, sha256: str) -> str:
     """The shard of the unit's pictures; `sha256` is that of the whole shard."""
     return f"{RAW}/{unit}-{sha256[:16]}.tar"
+
+
+def move_pictures(rows: pa.Table, places: Mapping[str, tuple[str, Mapping[str, int]]]) -> pa.Table:
+    """`rows` of downloads, in which pictures of the shards `places` lie in new ones, at the offsets by their uids."""
+    shards, offsets = rows["shard"].to_pylist(), rows["offset"].to_pylist()
+    for number, (uid, shard) in enumerate(zip(rows["uid"].to_pylist(), shards, strict=True)):
+        if shard in places:
+            shards[number], offsets[number] = places[shard][0], places[shard][1][uid]
+    for name, values in (("shard", shards), ("offset", offsets)):
+        field = rows.schema.field(name)
+        rows = rows.set_column(rows.schema.get_field_index(name), field, pa.array(values, field.type))
+    return rows.combine_chunks()
 
 
 def embeddings_table(name: str) -> str:

@@ -83,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_gc(commands)
     _add_forget(commands)
+    _add_sample(commands)
     text = "the whole way on a small web on loopback, then a trained step"
     demo = commands.add_parser("demo", help=text, description=text)
     demo.add_argument("--root", default="demo-run", metavar="ROOT", help="folder that the demo fills (demo-run)")
@@ -142,6 +143,17 @@ def _add_forget(commands: Commands) -> None:
     _add_json(command)
     add_quiet(command)
     command.set_defaults(action=_forget)
+
+
+def _add_sample(commands: Commands) -> None:
+    text = "a share of the rows as a root of its own, with their pictures, vectors and scores"
+    command = commands.add_parser("sample", help=text, description=text)
+    command.add_argument("from_root", metavar="ROOT", help=ROOT_HELP)
+    command.add_argument("--share", type=float, required=True, metavar="SHARE", help="between 0 and 1, such as 0.01")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="another one takes other rows (0)")
+    command.add_argument("--root", required=True, metavar="NEW", help="new folder or URL that the sample fills")
+    add_quiet(command)
+    command.set_defaults(action=_sample)
 
 
 def _add_report(commands: Commands) -> None:
@@ -299,6 +311,15 @@ def _adopt(arguments: argparse.Namespace) -> None:
     folders = [folder for pattern in arguments.folders for folder in find_folders(pattern)]
     with hold_root(root):
         adopt(root, folders, arguments.captions or "", columns)
+
+
+def _sample(arguments: argparse.Namespace) -> None:
+    from curation.sampling import sample
+
+    root, target = open_root(arguments.from_root), Root(arguments.root)
+    with hold_root(root), hold_root(target):
+        number = sample(root, target, arguments.share, arguments.seed)
+    write_out(f"{target.base} has {number:,} rows of {root.base}: go on with `curate dedupe`, `select` and `pack`.\n")
 
 
 def _forget(arguments: argparse.Namespace) -> int:

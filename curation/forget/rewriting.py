@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from curation.forget.pending import Pending
 from curation.forget.planning import list_unit_files
 from curation.npy import parse_array
 from curation.schema import LISTINGS, REJECTS, RejectReason
-from curation.shards import ShardWriter, index, read_member
+from curation.shards import copy_shard
 from curation.storage import Root
 from curation.tables import (
     DUPLICATES,
@@ -36,6 +35,7 @@ from curation.tables import (
     embedding_tables,
     listings_file,
     metadata_file,
+    move_pictures,
     raw_shard,
     rejects_file,
     samples_file,
@@ -142,49 +142,14 @@ def _rewrite_downloads(root: Root, unit: str, uids: Iterable[str]) -> None:
         rest = _drop_rows(table, uids)
         if len(rest) < len(table):
             shards = {row["shard"] for row in table.to_pylist() if row["uid"] in set(uids) and row["shard"]}
-            places = dict[str, tuple[str, dict[str, int]]]()
-            for shard in sorted(shards):
-                if shard.startswith(f"{RAW}/"):
-                    places[shard] = rewrite_shard(root, shard, uids, lambda sha256: raw_shard(unit, sha256))
-            root.publish_parquet(rel, _move_pictures(rest, places))
+            gone, name_shard = frozenset(uids), partial(raw_shard, unit)
+            own = sorted(shard for shard in shards if shard.startswith(f"{RAW}/"))
+            places = {shard: copy_shard(root, shard, root, lambda key: key not in gone, name_shard) for shard in own}
+            root.publish_parquet(rel, move_pictures(rest, places))
     named = set(root.read_parquet(rel, ["shard"])["shard"].to_pylist()) if root.exists(rel) else set()
     for name in root.list(RAW, ".tar"):
         if name.startswith(f"{unit}-") and f"{RAW}/{name}" not in named:
             root.remove(f"{RAW}/{name}")
-
-
-def _move_pictures(rows: pa.Table, places: Mapping[str, tuple[str, dict[str, int]]]) -> pa.Table:
-    """`rows` of downloads with the new shard and offset of each picture whose shard is among `places`."""
-    shards, offsets = rows["shard"].to_pylist(), rows["offset"].to_pylist()
-    for number, (uid, shard) in enumerate(zip(rows["uid"].to_pylist(), shards, strict=True)):
-        if shard in places:
-            shards[number], offsets[number] = places[shard][0], places[shard][1][uid]
-    for name, values in (("shard", shards), ("offset", offsets)):
-        field = rows.schema.field(name)
-        rows = rows.set_column(rows.schema.get_field_index(name), field, pa.array(values, field.type))
-    return rows.combine_chunks()
-
-
-def rewrite_shard(root: Root, shard: str, uids: Iterable[str], name: Any) -> tuple[str, dict[str, int]]:
-    """Publish `shard` without the samples `uids` under the name that `name` gives its sha256; empty, it is not written.
-
-    Returns the name and where the picture of each uid, its first member, begins now.
-    """
-    left_out, files = set(uids), dict[str, dict[str, tuple[int, int]]]()
-    for member in index(root, shard):
-        if member.key not in left_out:
-            files.setdefault(member.key, {})[member.extension] = (member.offset, member.size)
-    offsets: dict[str, int] = {}
-    with tempfile.TemporaryDirectory(prefix="forget-", dir=root.scratch()) as folder:
-        path = Path(folder, "shard.tar")
-        with ShardWriter(path) as writer:
-            for key in sorted(files):
-                data = {extension: read_member(root, shard, *place) for extension, place in files[key].items()}
-                offsets[key] = next(iter(writer.add(key, data).values())).offset
-        target = str(name(writer.sha256))
-        if writer.members:
-            root.publish(target, path)
-    return target, offsets
 
 
 def _rewrite_listing(root: Root, unit: str, names: Sequence[str]) -> None:

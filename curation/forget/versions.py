@@ -6,16 +6,16 @@ A version keeps its name, so that no stage makes it anew: what it was made from 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.forget.pending import Pending
-from curation.forget.rewriting import rewrite_shard
 from curation.freshness import MADE_BY, VECTORS_INPUT, Fingerprints
 from curation.records import STAGE_CONFIG
-from curation.shards import Member, file_sha256, index
+from curation.shards import Member, copy_shard, file_sha256, index
 from curation.storage import CONFIG, Root
 from curation.tables import (
     DOWNLOADS,
@@ -58,12 +58,16 @@ def _rewrite_part(root: Root, part: str, pending: Pending) -> None:
     members: dict[str, dict[str, Member]] = {}
     for shard, target in pending.shards.items():
         if shard in shards:
-            rewrite_shard(root, shard, pending.uids, lambda _, target=target: target)
+            copy_shard(root, shard, root, lambda key: key not in pending.uids, partial(_name, target))
             members[shard] = {m.name: m for m in index(root, target)} if root.exists(target) else {}
     if not len(rest):
         root.remove(part)
         return
     root.publish_parquet(part, _move_members(rest, members, pending))
+
+
+def _name(target: str, _: str) -> str:
+    return target
 
 
 def _move_members(rows: pa.Table, members: dict[str, dict[str, Member]], pending: Pending) -> pa.Table:

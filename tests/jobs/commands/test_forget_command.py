@@ -130,3 +130,13 @@ def test_processes_that_are_killed_and_the_command_again_leave_nothing(tmp_path:
         subprocess.run([*command, *options], check=True, capture_output=True)
         assert removal.find_left(tmp_path / "root", made, mine) == []
     assert subprocess.run([*command[:3], "verify", "--all", command[4]], check=False).returncode == 0
+
+
+def test_a_sample_is_made_by_one_command(made: SmallRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["sample", made.root.base, "--share", "0.4", "--root", str(tmp_path / "sample")])
+    assert not ended.value.code
+    rows = sum(
+        Root(tmp_path / "sample").read_parquet(f"samples/{u}.parquet").num_rows for u in made.root.units("samples")
+    )
+    assert f"has {rows} rows of {made.root.base}" in capsys.readouterr().out
