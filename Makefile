@@ -40,7 +40,7 @@ format: install  ## Format the code and repair what ruff can repair.
 	$(BIN)/ruff check --fix .
 
 bench: install  ## Run the benchmarks beside their peers and write benchmarks/results; takes hours.
-	for b in plan scale download dedupe manifest decisions loader trainer evaluation; do $(RUN) $(BIN)/python -m benchmarks.$$b || exit 1; done
+	for b in plan scale download dedupe manifest decisions concepts loader trainer evaluation; do $(RUN) $(BIN)/python -m benchmarks.$$b || exit 1; done
 
 clean:  ## Delete .venv and demo-run.
 	rm -rf $(VENV) demo-run

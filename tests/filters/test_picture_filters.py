@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageFilter
 
 import filters
 from curation.errors import UserError
-from filters import opennsfw, text_overlap
+from filters import opennsfw
 from filters.base import IMAGE, IMAGE_EMBEDDING
 from filters.blur import laplacian_variance
 from filters.entropy import histogram_entropy
@@ -145,35 +145,3 @@ def test_without_onnxruntime_or_with_a_bad_file_it_says_so(tmp_path: Path) -> No
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(UserError, match="pip install onnxruntime|is no ONNX model"):
         scored("opennsfw", [encoded(noise(8))], model=str(tmp_path / "bad.onnx"))
-
-
-def test_text_overlap_is_the_share_of_caption_words_that_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    half = [[0, 0], [100, 0], [100, 10], [0, 10]]
-
-    def reader(pixels: np.ndarray) -> tuple[list[tuple[list[list[int]], str, str]] | None, list[float]]:
-        lines = [(half, "Happy BIRTHDAY", "0.98"), (half, "anna", "0.2")]
-        return (lines if pixels.mean() > 127 else None), [0.1]
-
-    monkeypatch.setattr(text_overlap, "_reader", lambda: reader)
-    white, black = (encoded(np.full((20, 100), value, np.uint8)) for value in (255, 0))
-    rows = [(white, "happy birthday, Anna!"), (white, None), (black, "happy"), (b"broken", "happy"), (None, "happy")]
-    columns = {"image": pa.array([r[0] for r in rows], IMAGE.type), "caption": pa.array([r[1] for r in rows])}
-    found = filters.build("text_overlap", {}).apply(pa.RecordBatch.from_pydict(columns)).to_pydict()
-    assert found["text_fraction"] == [0.5, 0.5, 0.0, None, None]
-    assert found["text_overlap"] == [pytest.approx(2 / 3), None, 0.0, None, None]
-
-
-@given(st.floats(0, 7), st.floats(-5, 5), st.floats(1, 9), st.floats(1, 9))
-def test_area_of_a_turned_rectangle(angle: float, shift: float, width: float, height: float) -> None:
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]])
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    assert text_overlap.area(corners @ turn + shift) == pytest.approx(width * height)
-
-
-def test_a_real_ocr_reads_a_rendered_caption() -> None:
-    pytest.importorskip("rapidocr_onnxruntime", reason="the OCR is an optional extra")
-    canvas = Image.new("RGB", (320, 120), "white")
-    ImageDraw.Draw(canvas).text((20, 40), "Happy birthday Anna", fill="black", font=ImageFont.load_default(28))
-    columns = {"image": pa.array([encoded(np.asarray(canvas))], IMAGE.type), "caption": ["happy birthday anna cake"]}
-    found = filters.build("text_overlap", {}).apply(pa.RecordBatch.from_pydict(columns)).to_pylist()
-    assert found[0]["text_overlap"] == 0.75 and 0.05 < found[0]["text_fraction"] < 0.5

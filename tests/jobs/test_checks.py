@@ -109,6 +109,7 @@ WRONG: dict[str, str] = {
     "filters.nearest_centroid.embeddings": '"vit_x"',
     "filters.opennsfw.model": '"nowhere.onnx"',
     "filters.text_overlap.min_confidence": "2.0",
+    "filters.text_overlap.num_threads": "0",
     "filters.zero_shot.against": "[7]",
     "filters.zero_shot.embeddings": '"vit_x"',
     "filters.zero_shot.prompts": "[]",
