@@ -42,7 +42,7 @@ class ModelConfig:
     grad_checkpointing: bool = False
     compile: bool = False
     fuse: Literal["auto", "on", "off"] = "auto"
-    """Compile small functions between the matrix products: "auto" on GPUs where torch.compile works."""
+    """Compile small functions between the matrix products: "auto" those of large tensors, on GPUs."""
     weights: str = ""
     image_weights: str = ""
     text_weights: str = ""

@@ -22,6 +22,8 @@ from trainer.models.padding import append_zeros
 logger = logging.getLogger("trainer")
 
 Mode = Literal["auto", "on", "off"]
+LEAST_ELEMENTS = 2**22
+"""Below it a function takes a GPU less than the 100 us that a compiled call takes the host longer."""
 _mode: Mode = "auto"
 _compile: Callable[[Any], Any] | None = None
 """What compiles in the place of torch.compile."""
@@ -30,7 +32,7 @@ R = TypeVar("R")
 
 
 def set_mode(mode: Mode) -> None:
-    """Compile on GPUs where a first small function compiles (auto), always (on), or never (off)."""
+    """Compile always (on), never (off), or for large tensors on GPUs where a first small function compiles (auto)."""
     global _mode
     _mode = mode
 
@@ -60,16 +62,16 @@ def fuse(function: Callable[Concatenate[Tensor, P], R]) -> Callable[Concatenate[
     @functools.wraps(function)
     def call(x: Tensor, /, *rest: P.args, **named: P.kwargs) -> R:
         # Inside a compiled block the compiler sees the function itself.
-        if torch.compiler.is_compiling() or not _is_compiled_on(x.device.type):
+        if torch.compiler.is_compiling() or not _is_compiled(x.device.type, x.numel()):
             return function(x, *rest, **named)
         return compile_once(_compile)(x, *rest, **named)
 
     return call
 
 
-def _is_compiled_on(device_type: str) -> bool:
+def _is_compiled(device_type: str, num_elements: int) -> bool:
     if _mode == "auto":
-        return device_type == "cuda" and _compiles_on(device_type)
+        return device_type == "cuda" and num_elements >= LEAST_ELEMENTS and _compiles_on(device_type)
     return _mode == "on"
 
 

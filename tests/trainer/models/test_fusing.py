@@ -116,6 +116,17 @@ def test_compiled_they_are_as_near_to_their_formulas(
             assert error <= 1.5 * allowed + 2 * step * float(truth.abs().max())
 
 
+def test_large_tensors_on_a_gpu_alone_are_worth_a_compiled_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "_compiles_on", lambda _: True)
+    large, small = 128 * 257 * 1024, 128 * 1 * 1024
+    assert fusing._is_compiled("cuda", large)
+    assert not fusing._is_compiled("cuda", small) and not fusing._is_compiled("cpu", large)
+    fusing.set_mode("on")
+    assert fusing._is_compiled("cpu", small)
+    fusing.set_mode("off")
+    assert not fusing._is_compiled("cuda", large)
+
+
 def test_dropped_branches_are_scaled_exactly_in_bf16() -> None:
     """1 / 0.9 is no bf16 number: what makes up for the zeros is float32."""
     torch.manual_seed(0)
