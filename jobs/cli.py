@@ -172,6 +172,7 @@ def _add_browse(commands: Commands) -> None:
     browse.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (a free one)")
     browse.add_argument("--seconds", type=float, default=20.0, metavar="S", help="that one question may take (20)")
     browse.add_argument("--model", metavar="FILE", help="the CLIP that embedded the root, to search by meaning")
+    browse.add_argument("--marks", metavar="FILE.parquet", help="takes your marks: a table for [scores.NAME]")
     browse.set_defaults(action=browse_root)
 
 

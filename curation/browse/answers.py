@@ -11,7 +11,8 @@ import numpy as np
 from curation.browse.conditions import Condition, find_removed, find_words, parse_condition, without
 from curation.browse.desk import Desk, StoppedError
 from curation.browse.details import describe_picture, read_quantiles, read_types
-from curation.browse.neighbours import Neighbours, find_by_hash, find_by_vector, find_vector
+from curation.browse.marks import Marks
+from curation.browse.neighbours import NUM_NEIGHBOURS, Neighbours, find_by_hash, find_by_vector, find_vector
 from curation.browse.pictures import Pictures, Shown, draw_placeholder
 from curation.browse.summary import describe_root, describe_start
 from curation.browse.wall import PAGE_ROWS, PLACE_COLUMNS, Page, Row, find_rows, is_known, read_page
@@ -45,10 +46,16 @@ class Answers:
     """Answers questions about one root. Pictures and counts do not wait for each other."""
 
     def __init__(
-        self, wall: Desk, counts: Desk, pictures: Pictures, seconds: float, texts: TextSearch | None = None
+        self,
+        wall: Desk,
+        counts: Desk,
+        pictures: Pictures,
+        seconds: float,
+        texts: TextSearch | None,
+        marks: Marks | None,
     ) -> None:
         self._wall, self._counts, self._pictures, self._seconds = wall, counts, pictures, seconds
-        self._texts = texts
+        self._texts, self._marks = texts, marks
         self._views = wall.manifest.views()
         self._tables = [
             table for table in embedding_tables(wall.manifest.root) if embedded_units(wall.manifest.root, table)
@@ -64,9 +71,9 @@ class Answers:
         }
 
     @classmethod
-    def open(cls, root: Root, seconds: float, texts: TextSearch | None = None) -> Answers:
+    def open(cls, root: Root, seconds: float, texts: TextSearch | None = None, marks: Marks | None = None) -> Answers:
         """Answers about `root`, given by the running event loop. Raises UserError for what is none or is damaged."""
-        return cls(Desk(Manifest(root)), Desk(Manifest(root)), Pictures(root), seconds, texts)
+        return cls(Desk(Manifest(root)), Desk(Manifest(root)), Pictures(root), seconds, texts, marks)
 
     async def close(self) -> None:
         """End the processes that decode, and close the manifests."""
@@ -75,7 +82,12 @@ class Answers:
         self._counts.close()
 
     async def answer(self, question: str, asked: Asked, *, is_change: bool = False) -> Any:
-        """The answer to `question`. Raises UserError, in one sentence, for what cannot be answered."""
+        """The answer to `question`. Raises UserError, in one sentence, for what cannot be answered.
+
+        `is_change`: it asks to set a mark, which is the only change there is.
+        """
+        if question == "mark" and is_change:
+            return self._set_mark(asked)
         if question not in self._questions or is_change:
             raise UserError(f"There is no question {question[:40]!r}.")
         return await self._questions[question](asked)
@@ -105,6 +117,7 @@ class Answers:
         return describe_start(self._wall.manifest) | {
             "embeddings": self._tables,
             "understands": self._texts is not None,
+            "marks": None if self._marks is None else {"file": str(self._marks.file), "uids": self._marks.list()},
         }
 
     async def _describe_root(self, _: Asked) -> Any:
@@ -144,6 +157,18 @@ class Answers:
             "is_full": len(page.rows) >= PAGE_ROWS,
         }
 
+    def _set_mark(self, asked: Asked) -> Any:
+        uid = str(asked.get("uid", ""))
+        if self._marks is None:
+            raise UserError("Marks need a file: start `curate browse` with --marks marks.parquet.")
+        if not self._pictures.knows(uid):
+            raise UserError(f"{uid[:64]!r} was not shown, and is not marked.")
+        try:
+            self._marks.set(uid, asked.get("mark") is True)
+        except OSError as error:
+            raise UserError(f"The mark was not written to {self._marks.file} ({error.strerror or error}).") from error
+        return {"num_marks": len(self._marks.list())}
+
     async def _find_near(self, asked: Asked) -> Any:
         """Pictures near to that of `like` in `by` (a table of vectors, or hash), or to the text `meaning`."""
         began = time.monotonic()
@@ -157,6 +182,9 @@ class Answers:
         }
 
     def _search(self, desk: Desk, asked: Asked, seconds: float) -> Neighbours:
+        if asked.get("marked"):
+            uids = self._marks.list() if self._marks else []
+            return Neighbours(rows=find_rows(desk, uids[:NUM_NEIGHBOURS]), num_units=0, num_all=0)
         if asked.get("meaning"):
             if self._texts is None:
                 raise UserError("Searching by meaning needs the CLIP that embedded this root: name it by --model.")

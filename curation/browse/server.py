@@ -10,12 +10,14 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from curation.browse.answers import Answers, TextSearch
 from curation.browse.guard import make_guard
+from curation.browse.marks import Marks
 from curation.errors import UserError
 from curation.manifest.query import to_json_types
 from curation.storage import Root
@@ -28,10 +30,14 @@ STATIC = resources.files("curation.browse") / "static"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How the page is served: `port` 0 is a free one, `seconds` is the time that one question may take."""
+    """How the page is served: `port` 0 is a free one, `seconds` is the time that one question may take.
+
+    `marks` is the file that takes marks; without one the page sets none.
+    """
 
     port: int = 0
     seconds: float = 20.0
+    marks: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -55,7 +61,8 @@ def serve(root: Root, settings: Settings, tell: Callable[[str], object], texts: 
 async def _serve(root: Root, settings: Settings, tell: Callable[[str], object], texts: TextSearch | None) -> int:
     """Serve until a signal ends it, whose number is returned."""
     token, ended = secrets.token_urlsafe(24), asyncio.get_running_loop().create_future()
-    answers = Answers.open(root, settings.seconds, texts)
+    marks = Marks(settings.marks, root) if settings.marks else None
+    answers = Answers.open(root, settings.seconds, texts, marks)
     # A reader that goes away ends its question.
     app = make_app(answers, token)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, handler_cancellation=True)

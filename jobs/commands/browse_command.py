@@ -6,6 +6,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -41,7 +42,9 @@ def browse_root(arguments: argparse.Namespace) -> None:
     """Serve the page until Ctrl-C."""
     from curation.browse import Settings, serve  # aiohttp takes a third of a second
 
-    settings = Settings(port=arguments.port, seconds=arguments.seconds)
+    settings = Settings(
+        port=arguments.port, seconds=arguments.seconds, marks=Path(arguments.marks) if arguments.marks else None
+    )
     root = open_root(arguments.root)
     texts = find_texts(root, arguments.model) if arguments.model else None
     serve(root, settings, _tell_address, texts)

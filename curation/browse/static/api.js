@@ -40,7 +40,7 @@ export const readPart = (text) => ({ [text.slice(0, text.indexOf(":"))]: text.sl
 
 export function readAddress() {
   const found = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  return { where: found.where ?? "", words: found.words ?? "", meaning: found.meaning ?? "", removes: found.removes ?? "", vs: found.vs ?? "", only: found.only ?? "", like: found.like ?? "", by: found.by ?? "" };
+  return { where: found.where ?? "", words: found.words ?? "", meaning: found.meaning ?? "", removes: found.removes ?? "", vs: found.vs ?? "", only: found.only ?? "", like: found.like ?? "", by: found.by ?? "", marked: found.marked ?? "" };
 }
 
 export function writeAddress(asked) {

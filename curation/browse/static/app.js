@@ -1,6 +1,6 @@
 // The page: a search bar, a wall of pictures, and beside it the picture that was opened.
 import { html, render, useCallback, useEffect, useRef, useState } from "./preact.js";
-import { ask, count, kindOf, readAddress, readPart, writeAddress, writePart } from "./api.js";
+import { ask, change, count, kindOf, readAddress, readPart, writeAddress, writePart } from "./api.js";
 import { Detail } from "./detail.js";
 import { Chips, Search } from "./search.js";
 import { Wall } from "./wall.js";
@@ -8,14 +8,14 @@ import { Wall } from "./wall.js";
 const KEYS = [
   ["j k or ← →", "next and previous picture"], ["↑ ↓", "picture above and below"], ["space", "open and close"],
   ["n h", "nearest by embedding, by perceptual hash"],
-  ["c", "compare two selections"], ["b", "show a blurred picture"], ["/", "search"], ["Esc", "close"], ["?", "these keys"],
+  ["x", "mark"], ["c", "compare two selections"], ["b", "show a blurred picture"], ["/", "search"], ["Esc", "close"], ["?", "these keys"],
 ];
 const isTyping = (target) => target.matches("input:not([type=checkbox]), textarea, select");
 
 // How many rows are asked for; null while nobody knows.
 function useCount(asked) {
   const [number, setNumber] = useState(null);
-  const key = asked && !asked.like && !asked.meaning ? JSON.stringify(asked) : "";
+  const key = asked && !asked.like && !asked.meaning && !asked.marked ? JSON.stringify(asked) : "";
   useEffect(() => {
     const abort = new AbortController();
     setNumber(null);
@@ -62,9 +62,11 @@ function App({ root, first }) {
   const [open, setOpen] = useState("");
   const [revealed, setRevealed] = useState(new Set());
   const [help, setHelp] = useState(false);
+  const [marks, setMarks] = useState(new Set(root.marks?.uids)), latest = useRef(marks);
+  const [notice, setNotice] = useState("");
   const walls = [useRef(null), useRef(null)], active = useRef(0);
   const isCompared = Boolean(asked.vs);
-  const total = say(useCount(asked.like ? null : partOf(asked)));
+  const total = say(useCount(asked.like || asked.marked ? null : partOf(asked)));
 
   useEffect(() => { ask("summary").then(setSummary); }, []);
   useEffect(() => {
@@ -73,7 +75,7 @@ function App({ root, first }) {
     return () => removeEventListener("popstate", back);
   }, []);
   const onAsk = useCallback((wanted) => {
-    const next = { where: "", words: "", meaning: "", removes: "", like: "", by: "", vs: "", only: "", ...wanted };
+    const next = { where: "", words: "", meaning: "", removes: "", like: "", by: "", marked: "", vs: "", only: "", ...wanted };
     writeAddress(next);
     setAsked(next);
     active.current = 0;
@@ -82,13 +84,22 @@ function App({ root, first }) {
   const onLike = useCallback((uid, by) => {
     if (by === "hash" || root.embeddings.length) onAsk({ like: uid, by });
   }, []);
+  const mark = useCallback(async (uid) => {
+    const isMarked = !latest.current.has(uid), said = await change("mark", { uid, mark: isMarked });
+    setNotice(said.error ?? "");
+    if (said.error) return;
+    latest.current = new Set(latest.current);
+    if (isMarked) latest.current.add(uid);
+    else latest.current.delete(uid);
+    setMarks(latest.current);
+  }, []);
   const compare = () => onAsk({ ...(asked.like || asked.meaning ? {} : partOf(asked)), vs: isCompared ? "" : "removes:" });
   const reveal = useCallback((uid) => setRevealed((old) => new Set(old).add(uid)), []);
 
   useEffect(() => {
     const press = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
-      if (event.key === "Escape") { setHelp(false); setOpen(""); if (isTyping(event.target)) event.target.blur(); return; }
+      if (event.key === "Escape") { setHelp(false); setOpen(""); setNotice(""); if (isTyping(event.target)) event.target.blur(); return; }
       if (isTyping(event.target)) return;
       const here = walls[active.current].current, row = here?.row();
       const step = (work) => { event.preventDefault(); work(); };
@@ -97,6 +108,7 @@ function App({ root, first }) {
         ArrowDown: () => here.moveRow(1), ArrowUp: () => here.moveRow(-1),
         " ": () => row && setOpen((old) => (old === row.uid ? "" : row.uid)),
         n: () => row && onLike(row.uid, ""), h: () => row && onLike(row.uid, "hash"),
+        x: () => row && mark(row.uid),
         b: () => row && reveal(row.uid),
         c: () => document.querySelector(".top button[aria-pressed]").click(),
         "/": () => document.getElementById("search").select(),
@@ -111,7 +123,7 @@ function App({ root, first }) {
 
   const keep = (wanted) => onAsk(isCompared && !wanted.meaning ? { vs: asked.vs, only: asked.only, ...wanted } : wanted);
   const common = {
-    numUnits: root.num_units, revealed, onReveal: reveal, onOpen: setOpen, onSelect: (row) => setOpen((old) => (old ? row.uid : old)),
+    numUnits: root.num_units, revealed, marks, onReveal: reveal, onOpen: setOpen, onSelect: (row) => setOpen((old) => (old ? row.uid : old)),
   };
   return html`
     <header class="top">
@@ -120,14 +132,15 @@ function App({ root, first }) {
       <button type="button" aria-pressed=${isCompared} title="Two selections side by side (c)" onClick=${() => compare()}>Compare</button>
       <button type="button" class="plain" aria-label="Keys" title="Keys (?)" onClick=${() => setHelp(!help)}>?</button>
     </header>
-    <${Chips} summary=${summary} where=${asked.where} onAsk=${keep} />
+    <${Chips} summary=${summary} where=${asked.where} onAsk=${keep} marked=${marks.size} isMarked=${Boolean(asked.marked)} />
+    ${notice && html`<p class="error notice" role="alert">${notice}</p>`}
     ${asked.like && html`<${Nearest} asked=${asked} root=${root} onAsk=${onAsk} />`}
     <main class=${open ? "with-detail" : ""}>
       ${isCompared ? html`<${Compared} asked=${asked} root=${root} onAsk=${onAsk} walls=${walls} common=${common}
           onActive=${(side) => { active.current = side; }} />`
         : html`<${Wall} ...${common} asked=${asked} controls=${walls[0]} />`}
       ${open && html`<${Detail} uid=${open} revealed=${revealed} onReveal=${reveal} onClose=${() => setOpen("")} onOpen=${setOpen}
-        onLike=${onLike} tables=${root.embeddings} />`}
+        isMarked=${marks.has(open)} onMark=${root.marks && mark} onLike=${onLike} tables=${root.embeddings} />`}
     </main>
     ${help && html`<div class="help" role="dialog" aria-label="Keys"><table><tbody>${KEYS.map(([key, text]) => html`<tr><th>${key}</th><td>${text}</td></tr>`)}</tbody></table></div>`}`;
 }

@@ -75,10 +75,12 @@ export function listChips(summary) {
   return chips.sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind));
 }
 
-export function Chips({ summary, where, onAsk }) {
+export function Chips({ summary, where, onAsk, marked, isMarked }) {
   const chips = listChips(summary);
   const isMore = (kind, place) => place > 0 && chips[place - 1].kind !== kind && kind !== "kept";
-  return html`<nav class="chips" aria-label="Decisions">${chips.map((chip, place) => html`
+  return html`<nav class="chips" aria-label="Decisions">
+    ${marked > 0 && html`<button type="button" class="chip" aria-pressed=${isMarked} onClick=${() => onAsk({ marked: "1" })}>marked <small>${count(marked)}</small></button>`}
+    ${chips.map((chip, place) => html`
     ${isMore(chip.kind, place) && html`<span class="gap">${chip.kind === "rule" ? "not kept" : chip.kind === "lost" ? "no picture" : ""}</span>`}
     <button type="button" class=${`chip ${chip.kind}`} aria-pressed=${where === chip.where} title=${chip.title}
       onClick=${() => onAsk({ where: chip.where })}>${chip.name} <small>${count(chip.number)}</small></button>`)}

@@ -72,7 +72,7 @@ export function Wall({ asked, numUnits, revealed, marks, onReveal, onOpen, onSel
     setState((old) => ({ ...old, busy: true, error: "", paused: false }));
     let page;
     try {
-      page = await ask(asked.like || asked.meaning ? "near" : "wall", { ...asked, cursor }, abort.signal);
+      page = await ask(asked.like || asked.meaning || asked.marked ? "near" : "wall", { ...asked, cursor }, abort.signal);
     } catch {
       return; // another question has taken its place
     }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from curation.storage import Root
@@ -19,8 +21,13 @@ SELECTED = "document.querySelector('.tile.selected')?.dataset.uid"
 
 
 @pytest.fixture(scope="module")
-def served(made: SmallRoot) -> Iterator[Served]:
-    with serve_browse(made.root, "--seconds", "300") as found:
+def marks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("marks") / "marks.parquet"
+
+
+@pytest.fixture(scope="module")
+def served(made: SmallRoot, marks: Path) -> Iterator[Served]:
+    with serve_browse(made.root, "--seconds", "300", "--marks", str(marks)) as found:
         yield found
 
 
@@ -155,6 +162,23 @@ def test_two_selections_stand_side_by_side_whole_or_without_what_both_have(page:
     page.press("c")
     page.wait("!document.querySelector('.side')")
     assert page.ask("document.querySelector('#search').value") == "reason = 'wide'"
+
+
+def test_a_key_marks_and_takes_the_mark_away(page: Browser, marks: Path) -> None:
+    page.press("j")
+    page.wait(f"Boolean({SELECTED})")
+    uid = page.ask(SELECTED)
+    page.press("x")
+    page.wait(
+        "document.querySelector('.tile.selected.marked') && document.querySelector('.chip').textContent === 'marked 1'"
+    )
+    assert pq.read_table(marks).to_pydict() == {"uid": [uid], "mark": [True]}
+    page.click(".chip")
+    page.wait(f"document.querySelectorAll('.tile.marked').length === 1 && {TILES} === 1")
+    page.press("j")
+    page.press("x")
+    page.wait("!document.querySelector('.tile.marked')")
+    assert pq.read_table(marks).num_rows == 0
 
 
 def test_more_pictures_come_as_one_scrolls(page: Browser, made: SmallRoot) -> None:
