@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from curation.schema import count_captions, name_captions
 from curation.storage import Root
 from curation.tables import DUPLICATES, downloads_file, samples_file
 
+NUM_READERS = 16
 SUMS = ("sha256", "pixel_sha256", "stored_sha256")
 _OF_SAMPLES = ("uid", "url", "source", "source_id", "domain", "claimed_sha256")
 _OF_DOWNLOADS = ("uid", *SUMS, "shard", "offset", "size")
@@ -97,12 +99,19 @@ def _match_copies(rows: pa.Table, uids: pa.Array, sums: pa.Array) -> np.ndarray:
 
 def _read_matches(root: Root, mask: Mask, desc: str) -> Iterator[Match]:
     units = root.units("samples")
-    for unit in track(units, len(units), desc, "unit"):
-        rows, texts = read_unit(root, unit)
-        for number in np.flatnonzero(mask(rows)).tolist():
-            columns = {name: rows[name][number].as_py() for name in rows.column_names}
-            captions = tuple(text for name in texts.column_names if (text := texts[name][number].as_py()))
-            yield Match(unit=unit, columns=columns, captions=captions)
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        for found in track(pool.map(lambda unit: _match_unit(root, unit, mask), units), len(units), desc, "unit"):
+            yield from found
+
+
+def _match_unit(root: Root, unit: str, mask: Mask) -> list[Match]:
+    rows, texts = read_unit(root, unit)
+    matches = []
+    for number in np.flatnonzero(mask(rows)).tolist():
+        columns = {name: rows[name][number].as_py() for name in rows.column_names}
+        captions = tuple(text for name in texts.column_names if (text := texts[name][number].as_py()))
+        matches.append(Match(unit=unit, columns=columns, captions=captions))
+    return matches
 
 
 def read_unit(root: Root, unit: str) -> tuple[pa.Table, pa.Table]:

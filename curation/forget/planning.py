@@ -5,29 +5,30 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.download.tombstones import read_tombstones
-from curation.errors import UserError
+from curation.forget.looked import list_looked
 from curation.forget.matches import (
+    NUM_READERS,
     Match,
     find_answered,
     find_matches,
     list_requested_uids,
     read_pairs,
 )
-from curation.forget.pending import Looked, Pending
+from curation.forget.pending import Pending
 from curation.forget.requests import Requests, describe_unknown
 from curation.freshness import MADE_BY, Fingerprints
 from curation.garbage import list_other_versions
-from curation.npy import parse_array
 from curation.places import is_elsewhere
 from curation.plan import ADOPTED, read_plans
 from curation.schema import RejectReason
-from curation.shards import index, read_member
+from curation.shards import index
 from curation.storage import Root, fingerprint
 from curation.tables import (
     DUPLICATES,
@@ -52,11 +53,6 @@ from curation.tables import (
     unit_file,
     vectors_file,
 )
-
-PIECE_BYTES = 32
-MIN_DIFFERENT = 16
-"""Different bytes that a piece of a picture must have: evenly coloured pictures have the same bytes in common."""
-NUM_PIECES = 16
 
 
 def plan_removal(
@@ -103,7 +99,7 @@ def plan_removal(
             {m.columns["shard"] for m in matches if m.columns["shard"] and is_elsewhere(m.columns["shard"])}
         ),
         follow=sorted(follow),
-        looked=_list_looked(root, units, uids),
+        looked=list_looked(root, units, uids),
     )
     return pending, unknown
 
@@ -121,13 +117,16 @@ def _group_by_unit(matches: Iterable[Match]) -> dict[str, list[Match]]:
 
 def _find_rejects(root: Root, uids: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     """Unit → uids, sources and reasons of those of its rejects that have one of `uids`."""
-    wanted, found = pa.array(uids, pa.string()), dict[str, dict[str, list[str]]]()
-    for unit in root.units(REJECTS) if uids else ():
+    wanted, units = pa.array(uids, pa.string()), root.units(REJECTS) if uids else []
+
+    def read(unit: str) -> pa.Table:
         rows = root.read_parquet(rejects_file(unit), ["uid", "source", "reason"])
-        rows = rows.filter(pc.is_in(rows["uid"], wanted)) if len(rows) else rows
-        if len(rows):
-            found[unit] = {f"{name}s": rows[name].to_pylist() for name in ("uid", "source", "reason")}
-    return found
+        return rows.filter(pc.is_in(rows["uid"], wanted)) if len(rows) else rows
+
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        found = zip(units, pool.map(read, units), strict=True)
+        names = ("uid", "source", "reason")
+        return {unit: {f"{name}s": rows[name].to_pylist() for name in names} for unit, rows in found if len(rows)}
 
 
 def _plan_rejects(
@@ -204,13 +203,14 @@ def _find_listed(root: Root, units: Mapping[str, Sequence[Match]]) -> dict[str, 
 
 def _find_train_rows(root: Root, uids: Sequence[str]) -> dict[str, list[str]]:
     """Part of train_index with forgotten rows → the train shards in which they lie."""
-    wanted, found = pa.array(uids, pa.string()), dict[str, list[str]]()
-    for part in (root.current(TRAIN_INDEX) or {"files": []})["files"]:
+    wanted, parts = pa.array(uids, pa.string()), (root.current(TRAIN_INDEX) or {"files": []})["files"]
+
+    def read(part: str) -> list[str]:
         rows = root.read_parquet(part, ["uid", "shard"])
-        shards = rows.filter(pc.is_in(rows["uid"], wanted))["shard"].unique().to_pylist()
-        if shards:
-            found[part] = sorted(shards)
-    return found
+        return sorted(rows.filter(pc.is_in(rows["uid"], wanted))["shard"].unique().to_pylist())
+
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        return {part: shards for part, shards in zip(parts, pool.map(read, parts), strict=True) if shards}
 
 
 def _rename(shard: str, identity: str) -> str:
@@ -274,54 +274,3 @@ def _list_files(
         listed += [train_sizes_file(train["fingerprint"]), train_summary_file(train["fingerprint"])]
         listed += [*index_rows, *(shard for found in index_rows.values() for shard in found)]
     return sorted({rel for rel in listed if root.exists(rel)})
-
-
-def _list_looked(root: Root, units: Mapping[str, Sequence[Match]], uids: Sequence[str]) -> Looked:
-    """What the proof will look for."""
-    matches = [match for found in units.values() for match in found]
-    texts = {match.columns["url"] for match in matches} | {text for match in matches for text in match.captions}
-    sums = set[str]().union(
-        *(match.sums for match in matches), *({match.columns["claimed_sha256"]} for match in matches)
-    )
-    return Looked(
-        uids=list(uids),
-        texts=sorted(text for text in texts if text),
-        sums=sorted(one for one in sums if one),
-        pictures=sorted({m.columns["stored_sha256"] for m in matches if m.columns["stored_sha256"]}),
-        pieces={piece: sorted(match.sums) for match in matches if (piece := _cut_piece(root, match))},
-        vectors=sorted({one for unit, found in units.items() for one in _sum_vectors(root, unit, found)}),
-    )
-
-
-def _cut_piece(root: Root, match: Match) -> str | None:
-    """A few bytes of the picture by which it can be recognised; None where its file is gone or too plain."""
-    c = match.columns
-    if not c["shard"]:
-        return None
-    try:
-        data = read_member(root, c["shard"], c["offset"], c["size"])
-    except (UserError, OSError):
-        if is_elsewhere(c["shard"]):
-            return None  # its owner may have deleted it already
-        raise
-    starts = range(0, max(1, len(data) - PIECE_BYTES), max(1, len(data) // NUM_PIECES))
-    best = max((data[start : start + PIECE_BYTES] for start in starts), key=lambda piece: len(set(piece)))
-    return best.hex() if len(set(best)) >= MIN_DIFFERENT else None
-
-
-def _sum_vectors(root: Root, unit: str, matches: Sequence[Match]) -> Iterator[str]:
-    """sha256 of the bytes of each vector of a forgotten row that is no NaN."""
-    uids = {match.uid for match in matches}
-    for table in embedding_tables(root):
-        if not root.exists(metadata_file(unit, table)):
-            continue
-        rows = root.read_parquet(metadata_file(unit, table), ["uid"])["uid"].to_pylist()
-        numbers = [number for number, uid in enumerate(rows) if uid in uids]
-        for rel in (vectors_file(unit, table), texts_file(unit, table)):
-            if numbers and root.exists(rel):
-                vectors = parse_array(root.read_whole(rel))
-                yield from (
-                    hashlib.sha256(vectors[number].tobytes()).hexdigest()
-                    for number in numbers
-                    if (vectors[number] == vectors[number]).all() and vectors[number].any()
-                )

@@ -79,7 +79,6 @@ def forget_with_kill(folder: Path, uids: list[str], killing: Killing) -> bool:
         (True, 23),
         (False, 29),
         pytest.param(True, 1, marks=pytest.mark.slow),
-        pytest.param(False, 1, marks=pytest.mark.slow),
     ],
 )
 def test_a_kill_at_any_step_and_the_command_again_end_in_the_same_bytes(tmp_path: Path, after: bool, step: int) -> None:
