@@ -16,7 +16,7 @@ from curation.root_lock import hold_root
 from curation.storage import Root
 from curation.terminal import write_error, write_out
 from jobs.commands.root_commands import write_json
-from trainer.checkpoint import META, Progress, read_progress
+from trainer.checkpoint import META, read_progress
 
 
 def forget_rows(arguments: argparse.Namespace) -> int:
@@ -63,19 +63,26 @@ def _today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def find_checkpoints(folders: Sequence[str]) -> Iterator[tuple[Path, Progress]]:
-    """Every whole checkpoint below `folders` that has taken a step. Raises UserError for what is no folder."""
+def find_checkpoints(folders: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """Every checkpoint below `folders` that may have seen rows, with what is known of it: none that took no step.
+
+    One that cannot be read may have seen any. Raises UserError for what is no folder.
+    """
     for folder in folders:
         if not Path(folder).is_dir():
             raise UserError(f"--runs: there is no folder {folder}.")
         for meta in sorted(Path(folder).glob(f"**/step-*/{META}")):
-            progress = read_progress(meta.parent)
+            try:
+                progress = read_progress(meta.parent)
+            except UserError:
+                yield meta.parent, "its record cannot be read"
+                continue
             if progress.step:
-                yield meta.parent, progress
+                yield meta.parent, f"{progress.model}, step {progress.step:,}"
 
 
 def _say(
-    arguments: argparse.Namespace, root: Root, removals: Sequence[Removal], checkpoints: Sequence[tuple[Path, Progress]]
+    arguments: argparse.Namespace, root: Root, removals: Sequence[Removal], checkpoints: Sequence[tuple[Path, str]]
 ) -> None:
     if arguments.json:
         write_json(
@@ -89,8 +96,8 @@ def _say(
         write_out(describe_removal(one.pending, one.unknown, is_done=one.proof is not None))
         if one.proof is not None:
             (write_error if one.proof.found else write_out)(describe_result(one.pending, one.proof))
-    for path, progress in checkpoints:
-        write_out(f"  {path} ({progress.model}, step {progress.step:,}) may have seen them: train anew without them.\n")
+    for path, known in checkpoints:
+        write_out(f"  {path} ({known}) may have seen them: train anew without them.\n")
 
 
 def _describe(one: Removal) -> dict[str, Any]:

@@ -84,9 +84,14 @@ def test_checkpoints_that_took_a_step_are_named(
         folder = tmp_path / "runs" / "a" / "checkpoints" / f"step-{step:08d}"
         folder.mkdir(parents=True)
         (folder / META).write_text(json.dumps(progress | {"step": step}))
-    run(made.root.base, "--uid", sorted(made.samples)[0], "--runs", tmp_path / "runs")
+    (tmp_path / "runs" / "b" / "step-00000007").mkdir(parents=True)
+    (tmp_path / "runs" / "b" / "step-00000007" / META).write_text("{")
+    assert run(made.root.base, "--uid", sorted(made.samples)[0], "--runs", tmp_path / "runs") == 0
     said = capsys.readouterr().out
-    assert "step-00000040 (debug, step 40) may have seen them" in said and "step-00000000" not in said
+    assert (
+        "step-00000040 (debug, step 40) may have seen them" in said and "00000007 (its record cannot be read)" in said
+    )
+    assert "step-00000000" not in said
 
 
 @pytest.mark.parametrize(
