@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, required=True, help="folder with images/ and the lists")
     parser.add_argument("--folder", type=Path, required=True, help="where everything is made; a later call goes on")
-    parser.add_argument("--samples", type=int, default=64_000, help="pairs seen by every arm (64,000)")
+    parser.add_argument("--samples", type=int, default=51_200, help="pairs seen by every arm (51,200)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each (2)")
     parser.add_argument("--collect", action="store_true", help="only write the results of the runs that have ended")
