@@ -212,7 +212,9 @@ class Answers:
         found = await self._ask(self._wall, lambda desk: describe_picture(desk, uid))
         row = {name: value for columns in found["columns"].values() for name, value in columns.items()}
         self._pictures.remember([row])
-        return found | {"group": self.shown(found["group"], ("tier", "similarity")), "is_safe": is_known_safe(row)}
+        members = zip(self.shown(found["group"]), found["group"], strict=True)
+        group = [one | {name: member[name] for name in ("tier", "similarity")} for one, member in members]
+        return found | {"group": group, "is_safe": is_known_safe(row)}
 
     def shown(self, rows: list[Row], names: tuple[str, ...] = ()) -> list[Row]:
         """`rows` as the page needs them: without places, with whether each picture is safe, and the columns `names`."""

@@ -69,7 +69,7 @@ export function Wall({ asked, numUnits, revealed, marks, onReveal, onOpen, onSel
   const load = useCallback(async (cursor, before) => {
     going.current?.abort();
     const abort = (going.current = new AbortController());
-    setState((old) => ({ ...old, busy: true, error: "", paused: false }));
+    setState((old) => ({ ...old, busy: true, done: false, error: "", paused: false }));
     let page;
     try {
       page = await ask(asked.like || asked.meaning || asked.marked ? "near" : "wall", { ...asked, cursor }, abort.signal);
@@ -130,7 +130,7 @@ export function Wall({ asked, numUnits, revealed, marks, onReveal, onOpen, onSel
       moveRow: (step) => select(selected < 0 ? 0 : findInRow(box.current, selected, step)),
     };
   }
-  const isEmpty = !rows.length && state.done && !state.error;
+  const isEmpty = !rows.length && !state.busy && state.done && !state.error;
   return html`<div class="wall" ref=${box} tabindex="-1" aria-busy=${state.busy} onFocusIn=${onActive}>
     ${state.error && html`<p class="error" role="alert">${state.error}</p>`}
     <div class="tiles">

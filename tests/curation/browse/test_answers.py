@@ -62,6 +62,13 @@ def test_what_rules_remove_and_what_only_one_of_two_selections_has(ask: Asking, 
     assert find(where="reason = 'wide'", minus="words:no such word") == narrow
 
 
+def test_copies_of_a_picture_come_with_their_tier(ask: Asking, made: SmallRoot) -> None:
+    removed = ask("wall", where="duplicate_of is not null")["rows"][0]["uid"]
+    first, second = ask("picture", uid=removed)["group"]
+    assert (first["tier"], first["similarity"]) == (None, None) and "shard" not in first
+    assert (second["uid"], second["tier"], round(second["similarity"], 2)) == (removed, "perceptual", 0.97)
+
+
 @pytest.mark.parametrize("question", ["nothing", "close", "_count"])
 def test_other_questions_are_refused(ask: Asking, question: str) -> None:
     with pytest.raises(UserError, match="There is no question"):

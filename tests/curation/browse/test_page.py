@@ -112,6 +112,7 @@ def test_sql_that_is_more_than_a_condition_is_refused_on_the_page(page: Browser)
         assert page.ask(TILES) == 0
     search(page, "width < 0")
     page.wait("document.querySelector('.nothing')")
+    assert page.ask("document.querySelectorAll('.ghost').length") == 0
 
 
 def test_words_find_captions_and_going_back_finds_what_was_asked_before(page: Browser) -> None:
