@@ -21,6 +21,7 @@ from trainer.models.clip import Clip
 from trainer.models.padding import append_zeros, forced, pad_width
 from trainer.models.tracing import OperatorCounter
 from trainer.optim import Lamb
+from trainer.optim.masters import LossScale, MasterWeights
 
 TOKENS = tokenizer.tokenize(["a dog", "two cats on a mat"])
 
@@ -91,6 +92,33 @@ def test_twenty_steps_are_those_of_the_plain_widths(kind: str) -> None:
         trained.append(model.state_dict())
     assert {k: v.shape for k, v in trained[0].items()} == {k: v.shape for k, v in trained[1].items()}
     torch.testing.assert_close(trained[1], trained[0], rtol=1e-6, atol=1e-7)
+
+
+def test_checkpoints_are_those_of_the_plain_widths_and_go_on_without_them() -> None:
+    """Masters and moments have the parameters' own shapes: a run may move between a GPU, which pads, and a CPU."""
+    saved: list[Any] = []
+    for padded in (False, True):
+        _, masters = _train_with_masters(padded, [])
+        saved.append(masters.state_dict())
+    for kind in ("masters", "states"):
+        torch.testing.assert_close(saved[1][kind], saved[0][kind], rtol=1e-3, atol=1e-5)
+    model, moved = _train_with_masters(False, saved[1:])
+    for name, parameter in model.named_parameters():
+        assert moved.masters()[name].shape == parameter.shape
+
+
+def _train_with_masters(padded: bool, states: list[Any]) -> tuple[Clip, MasterWeights]:
+    model = _model("eva02-l-14-336", layers=2).float()
+    optimizer = Lamb([{"params": list(model.parameters()), "lr": 1e-3, "weight_decay": 0.1}])
+    masters = MasterWeights(optimizer, torch.float32, 1.0, LossScale())
+    masters.attach(model)
+    for state in states:
+        masters.load_state_dict(state)
+    with forced(padded):
+        for _ in range(3):
+            _loss_in_float32(model).backward()
+            masters.step()
+    return model, masters
 
 
 def test_files_hold_the_same_tensors() -> None:
