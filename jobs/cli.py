@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     _add_gc(commands)
     _add_forget(commands)
     _add_sample(commands)
+    _add_move(commands)
     text = "the whole way on a small web on loopback, then a trained step"
     demo = commands.add_parser("demo", help=text, description=text)
     demo.add_argument("--root", default="demo-run", metavar="ROOT", help="folder that the demo fills (demo-run)")
@@ -154,6 +155,15 @@ def _add_sample(commands: Commands) -> None:
     command.add_argument("--root", required=True, metavar="NEW", help="new folder or URL that the sample fills")
     add_quiet(command)
     command.set_defaults(action=_sample)
+
+
+def _add_move(commands: Commands) -> None:
+    text = "carry a root to another folder or store, each file compared with its sum; the old one stays"
+    command = commands.add_parser("move", help=text, description=text)
+    command.add_argument("from_root", metavar="ROOT", help=ROOT_HELP)
+    command.add_argument("to_root", metavar="NEW", help="new folder or URL")
+    add_quiet(command)
+    command.set_defaults(action=_move)
 
 
 def _add_report(commands: Commands) -> None:
@@ -321,6 +331,17 @@ def _sample(arguments: argparse.Namespace) -> None:
     with hold_root(root), hold_root(target):
         number = sample(root, target, arguments.share, arguments.seed)
     write_out(f"{target.base} has {number:,} rows of {root.base}: go on with `curate dedupe`, `select` and `pack`.\n")
+
+
+def _move(arguments: argparse.Namespace) -> None:
+    from curation.moving import move
+
+    root, target = open_root(arguments.from_root), Root(arguments.to_root)
+    with hold_root(root), hold_root(target):
+        number = move(root, target)
+    write_out(
+        f"{target.base} has all {number:,} files of {root.base}, which stays: delete it when you need it no more.\n"
+    )
 
 
 def _forget(arguments: argparse.Namespace) -> int:

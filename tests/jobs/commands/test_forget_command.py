@@ -137,6 +137,13 @@ def test_processes_that_are_killed_and_the_command_again_leave_nothing(tmp_path:
     assert subprocess.run([*command[:3], "verify", "--all", command[4]], check=False).returncode == 0
 
 
+def test_a_root_is_moved_by_one_command(made: SmallRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["move", made.root.base, str(tmp_path / "new")])
+    assert not ended.value.code and "which stays" in capsys.readouterr().out
+    assert removal.contents(tmp_path / "new") == removal.contents(tmp_path / "root")
+
+
 def test_a_sample_is_made_by_one_command(made: SmallRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["sample", made.root.base, "--share", "0.4", "--root", str(tmp_path / "sample")])
