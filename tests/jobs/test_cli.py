@@ -30,10 +30,13 @@ COMMANDS = (
     "verify",
     "seal",
     "report",
+    "browse",
     "query",
     "adopt",
     "export",
     "gc",
+    "forget",
+    "sample",
     "demo",
     "completion",
 )
