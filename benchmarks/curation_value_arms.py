@@ -20,6 +20,8 @@ from trainer.models.flops import image_flops, text_flops
 MODEL, NUM_TOKENS = "filter-small", 24
 """The model of all runs, and tokens of a caption after trimming, for FLOPs."""
 POOL = "source = 'pool'"
+RIGHT_FILE = "right.parquet"
+"""The uids of the pairs known to be right."""
 _QUANTILE = re.compile(r"quantile\((\w+), [\d.]+\) over \(partition by source\)")
 
 
@@ -67,7 +69,7 @@ def list_conditions(folder: Path) -> dict[str, str]:
 
 def write_right(folder: Path) -> str:
     """A condition that holds for the pairs known to be right, by a list of them that is written once."""
-    path = folder / "right.parquet"
+    path = folder / RIGHT_FILE
     if not path.exists():
         right = [uid for uid, kind in read_kinds(folder).items() if kind == RIGHT]
         pq.write_table(pa.table({"uid": sorted(right)}), path)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.curation_value_arms import POOL, list_conditions, read_kinds
+from benchmarks.curation_value_arms import POOL, RIGHT_FILE, list_conditions, read_kinds
 from benchmarks.curation_value_pool import KINDS, RIGHT
 from benchmarks.table import RESULTS, write
 from curation.manifest.manifest import Manifest
@@ -154,7 +154,7 @@ def describe_gain(recall: float, raw: float, drawn: np.ndarray, drawn_raw: np.nd
 
 
 def _select(folder: Path, where: str) -> set[str]:
-    with Manifest(Root(folder / "root")) as manifest:
+    with Manifest(Root(folder / "root"), allow_files=[str(folder.resolve() / RIGHT_FILE)]) as manifest:
         return {uid for (uid,) in manifest.query(f"select uid from manifest where {where}").fetchall()}
 
 
