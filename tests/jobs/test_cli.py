@@ -37,6 +37,7 @@ COMMANDS = (
     "gc",
     "forget",
     "sample",
+    "move",
     "demo",
     "completion",
 )
