@@ -116,7 +116,7 @@ def test_sql_that_is_more_than_a_condition_is_refused_on_the_page(page: Browser)
 
 
 def test_words_find_captions_and_going_back_finds_what_was_asked_before(page: Browser) -> None:
-    page.click("[role=radio]:last-child")
+    page.click("[role=radio]:nth-child(2)")
     page.wait("document.querySelector('#search').matches('.words:focus')")
     page.type("THING 4")
     page.press("Enter")
