@@ -33,6 +33,8 @@ ORDER = re.compile(r"\s*order\s+by\b", re.IGNORECASE)
 QUERY = re.compile(r"\s*(describe|explain|from|select|show|summarize|table|values|with)\b", re.IGNORECASE)
 FORM = "Write a condition, as it stands after WHERE, with at most ORDER BY and one expression behind it"
 MAX_WORDS = 16
+MAX_BRACKETS = 500
+"""DuckDB's parser takes time in the square of brackets that are left open, half a minute for 5,000."""
 Node = dict[str, Any]
 
 
@@ -61,6 +63,8 @@ def parse_condition(text: str, views: Collection[str]) -> Condition:
         return EVERYTHING
     if STATEMENTS.match(text):
         raise UserError(f"This page only reads, and {text.split()[0].upper()} does not: {_lower(FORM)}.")
+    if text.count("(") > MAX_BRACKETS:
+        raise UserError(f"The condition has more than {MAX_BRACKETS} brackets: split it.")
     if QUERY.match(text):
         raise UserError(f"This is a whole query, for which there is `curate query`. {FORM}.")
     try:
