@@ -69,14 +69,25 @@ def _open_folder(root: Root) -> Iterator[Path]:
 def _take_logging(path: Path) -> Iterator[None]:
     """Let what py4j and pyspark log go to `path`: of a Java process that is gone they print one traceback a call."""
     handler = logging.FileHandler(path, delay=True)
+
+    def keep_of_client(record: logging.LogRecord) -> bool:
+        """What py4j logs to the root logger too, as it does of a call whose answer never came."""
+        if "py4j" not in Path(record.pathname).parts:
+            return True
+        handler.handle(record)
+        return False
+
     loggers = [logging.getLogger(name) for name in ("py4j", "pyspark")]
     before = [logger.propagate for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
         logger.propagate = False
+    root = logging.getLogger()
+    root.addFilter(keep_of_client)
     try:
         yield
     finally:
+        root.removeFilter(keep_of_client)
         for logger, propagate in zip(loggers, before, strict=True):
             logger.removeHandler(handler)
             logger.propagate = propagate
