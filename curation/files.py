@@ -83,7 +83,11 @@ class Files:
         self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
 
     def full(self, rel: str) -> str:
-        """Path of `rel` inside the file system, without protocol."""
+        """Path of `rel` inside the file system, without protocol. Raises ForeignPlaceError for one outside of the root.
+
+        Whatever is read, written or deleted passes here, since a record of a root may name any file.
+        """
+        check_inside(rel, self.base)
         return f"{self.path}/{rel}" if rel else self.path
 
     def at(self, rel: str) -> tuple[Any, str, bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 from curation.errors import UserError
 from curation.manifest.manifest import explain_error
 from curation.manifest.quoting import quote_text
+from curation.manifest.rewrite import walk_nodes
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import Rule, parse, passes_sql
 
@@ -78,7 +79,7 @@ def _read_condition(parser: duckdb.DuckDBPyConnection, text: str, views: Collect
     node = _parse_select(parser, text)
     condition, order = node["where_clause"], _find_order(node)
     _check_reads([condition, order or {}], views)
-    names = [one["column_names"][-1] for one in _walk([condition, order or {}]) if "column_names" in one]
+    names = [one["column_names"][-1] for one in walk_nodes([condition, order or {}]) if "column_names" in one]
     return Condition(
         sql=_write_expression(parser, condition),
         order=_write_expression(parser, order["expression"]) if order else "",
@@ -104,7 +105,7 @@ def find_removed(
         raise UserError("This rule depends on other rows: `curate select --what-if` counts what it removes.")
     with duckdb.connect() as parser:
         node = _parse_select(parser, passes_sql(rule))["where_clause"]
-        for one in _walk(node):  # rules name their columns as those of m
+        for one in walk_nodes(node):  # rules name their columns as those of m
             if "column_names" in one:
                 one["column_names"] = one["column_names"][-1:]
                 one.pop("qualified_name", None)
@@ -156,18 +157,8 @@ def _find_order(node: Node) -> Node | None:
     return orders[0] if orders else None
 
 
-def _walk(value: Any) -> Iterator[Node]:
-    if isinstance(value, dict):
-        yield value
-        for child in value.values():
-            yield from _walk(child)
-    elif isinstance(value, list):
-        for child in value:
-            yield from _walk(child)
-
-
 def _check_reads(trees: list[Node], views: Collection[str]) -> None:
-    nodes = [*_walk(trees)]
+    nodes = [*walk_nodes(trees)]
     own = {entry["key"].lower() for node in nodes for entry in (node.get("cte_map") or {"map": []})["map"]}
     for node in nodes:
         if node.get("type") == "BASE_TABLE" and node["table_name"].lower() not in {*views, *own}:

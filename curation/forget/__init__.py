@@ -120,6 +120,6 @@ def prove(root: Root, pending: Pending) -> Proof:
     """Look for everything once more. When nothing is found, what was looked for is forgotten too."""
     proof = prove_removal(root, pending, name_log(pending))
     root.publish_json(name_log(pending), describe_log(pending, proof))
-    if not proof.found:
+    if proof.holds:
         root.delete(name_unproven(pending))
     return proof

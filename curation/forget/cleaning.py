@@ -6,7 +6,7 @@ import contextlib
 import shutil
 
 from curation.forget.pending import Pending
-from curation.forget.proof import list_root_files, make_wanted, scan_file
+from curation.forget.proof import UNREAD, list_root_files, make_wanted, scan_file
 from curation.storage import Root
 
 
@@ -17,7 +17,7 @@ def clean_up(root: Root, pending: Pending) -> None:
     _clean_scratch(root, pending)
     wanted = make_wanted(pending.looked)
     for rel in list_root_files(root):
-        if rel.startswith("logs/") and scan_file(root, rel, wanted):
+        if rel.startswith("logs/") and scan_file(root, rel, wanted) - {UNREAD}:
             root.remove(rel)
 
 

@@ -33,7 +33,7 @@ def describe_log(pending: Pending, proof: Proof) -> dict[str, Any]:
         "tombstones": [sha256 for _, sha256 in pending.tombstones],
         "still_removed_duplicates": [digest_key(uid_key(uid)).hex() for uid in pending.follow],
         "outside": [_hash(path) for path in pending.outside],
-        "proof": {**describe_proof(proof), "found": _hide_names(proof)},
+        "proof": {**describe_proof(proof), **_hide_names(proof)},
     }
 
 
@@ -41,18 +41,21 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
-def _hide_names(proof: Proof) -> dict[str, int]:
+def _hide_names(proof: Proof) -> dict[str, Any]:
     """What was found, without the names that say something themselves."""
-    return {_hash(rel) if rel in proof.hidden else rel: count for rel, count in proof.found.items()}
+    names = {rel: _hash(rel) if rel in proof.hidden else rel for rel in (*proof.found, *proof.unread)}
+    found = {names[rel]: count for rel, count in proof.found.items()}
+    return {"found": found, "unread": [names[rel] for rel in proof.unread]}
 
 
 def describe_proof(proof: Proof) -> dict[str, Any]:
     """What was read and what was found, by file."""
     return {
-        "holds": not proof.found,
+        "holds": proof.holds,
         "num_files": proof.num_files,
         "num_bytes": proof.num_bytes,
         "found": dict(proof.found),
+        "unread": list(proof.unread),
         "shared_with_rows_that_stay": dict(proof.num_shared),
     }
 
@@ -99,10 +102,14 @@ def _name(sentence: str, names: Sequence[str]) -> list[str]:
 def describe_result(pending: Pending, proof: Proof) -> str:
     """What the scan found."""
     read = f"{proof.num_files:,} files of {proof.num_bytes:,} bytes were read"
-    if not proof.found:
+    if proof.holds:
         shared = _describe_shared(proof.num_shared)
         return f"{read}: no picture, URL or caption of theirs is left.{shared} {name_log(pending)}\n"
-    lines = [f"{read}, and these still hold something of them:", *_name("does", list(proof.found))]
+    lines = [
+        f"{read}, and these stand against the proof:",
+        *_name("still holds something of them", list(proof.found)),
+        *_name("cannot be decoded, so that nothing is known of it", proof.unread),
+    ]
     lines.append(
         "Delete them, or take the rows out of them, and run `curate forget ROOT` again, which looks once more."
     )

@@ -7,8 +7,10 @@ same picture, URL or caption) is not looked for, and counted.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,21 +32,34 @@ from curation.tables import embedding_tables
 CHUNK_BYTES = 4 << 20
 PICTURE, VECTOR = "picture ", "vector "
 """Begin the names of what is known by its hash."""
+UNREAD = "unread"
+"""Stands among what a file holds when it cannot be decoded to its end, so that nothing is proven of it."""
+PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00")
+"""What gzip, zstd, bzip2 and xz files begin with."""
 _BYTES = " (bytes)"
 """Ends the name of a column that holds no text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What was read and found. `found` maps a file to how many things stand in it; nothing says which."""
+    """What was read and found. `found` maps a file to how many things stand in it; nothing says which.
+
+    A file that could not be decoded to its end is in `unread`, and nothing is proven of it.
+    """
 
     num_files: int
     num_bytes: int
     found: dict[str, int] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
     hidden: frozenset[str] = frozenset()
     """Those of the files whose very names say something."""
     num_shared: dict[str, int] = field(default_factory=dict)
     """By kind: what rows that stay have in common with forgotten ones."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether every file was read, and nothing found."""
+        return not self.found and not self.unread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +76,14 @@ def prove_removal(root: Root, pending: Pending, own_log: str) -> Proof:
     looked, files = pending.looked, list(list_root_files(root))
     every = make_wanted(looked)
     staying = [rel for rel in files if rel.startswith(("samples/", "downloads/"))]
-    shared = set[str]().union(*_scan_files(root, staying, every).values()) - set(looked.uids)
+    shared = set[str]().union(*_scan_files(root, staying, every).values()) - {*looked.uids, UNREAD}
     found = _scan_files(root, files, _leave_out(every, looked, shared))
     counted = [rel for rel in files if rel != own_log]
     return Proof(
         num_files=len(counted),
         num_bytes=sum(map(root.size, counted)),
-        found={rel: len(names) for rel, names in sorted(found.items()) if names},
+        found={rel: len(names - {UNREAD}) for rel, names in sorted(found.items()) if names - {UNREAD}},
+        unread=tuple(rel for rel, names in sorted(found.items()) if UNREAD in names),
         hidden=frozenset(rel for rel in files if every.texts.find(rel.encode(errors="surrogateescape"))),
         num_shared={"texts": len(shared & {*looked.texts}), "pictures": len(shared & {*looked.pictures})},
     )
@@ -120,7 +136,20 @@ def scan_file(root: Root, rel: str, wanted: Wanted, is_embedding: bool = False) 
         found |= _scan_table(root, rel, wanted)
     elif rel.endswith(".npy") and not is_embedding:
         found |= _scan_array(root, rel, wanted.hashes)
+    elif _is_packed(root, rel):
+        found.add(UNREAD)
     return found
+
+
+def _is_packed(root: Root, rel: str) -> bool:
+    """Whether the bytes of a file say nothing about what is in it."""
+    with root.open(rel) as f:
+        if f.read(8).startswith(PACKED):
+            return True
+        f.seek(0)
+        with contextlib.suppress(zipfile.BadZipFile, NotImplementedError), zipfile.ZipFile(f) as packed:
+            return any(member.compress_type != zipfile.ZIP_STORED for member in packed.infolist())
+    return False
 
 
 def _scan_bytes(root: Root, rel: str, several: list[Needles]) -> set[str]:
@@ -134,7 +163,7 @@ def _scan_bytes(root: Root, rel: str, several: list[Needles]) -> set[str]:
 
 
 def _scan_table(root: Root, rel: str, wanted: Wanted) -> set[str]:
-    """Every value of text of a parquet file; a file that is none has been searched as it lies."""
+    """Every value of text of a parquet file."""
     found = set[str]()
     short = pa.array(sorted(wanted.texts.values), pa.string())
     try:
@@ -146,8 +175,10 @@ def _scan_table(root: Root, rel: str, wanted: Wanted) -> set[str]:
                         found |= wanted.texts.find(data := _join(chunk)) | wanted.pieces.find(data)
                     if len(short) and ("caption" in name or "url" in name) and not name.endswith(_BYTES):
                         found |= set(column.filter(pc.is_in(column, short)).unique().to_pylist())
-    except (pa.ArrowInvalid, OSError):
-        return found
+    except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # a disk's or a store's answer says nothing about the file
+            raise
+        return found | {UNREAD}
     return found
 
 
@@ -186,8 +217,8 @@ def _scan_members(root: Root, rel: str, wanted: Wanted) -> set[str]:
             found |= {PICTURE + hashlib.sha256(data).hexdigest()} & wanted.hashes
             if member.extension == "txt" and len(data) < 2 * CHUNK_BYTES:
                 found |= {data.decode(errors="replace")} & wanted.texts.values
-    except UserError:  # it is no tar, and has been searched as it lies
-        return found
+    except UserError:  # it is no whole tar, and nothing in it is packed
+        return found | _scan_bytes(root, rel, [wanted.pieces])
     return found
 
 
@@ -195,7 +226,7 @@ def _scan_array(root: Root, rel: str, hashes: frozenset[str]) -> set[str]:
     try:
         rows = parse_array(root.read_bytes(rel))
     except ValueError:
-        return set()
+        return {UNREAD}
     if rows.ndim != 2 or not any(one.startswith(VECTOR) for one in hashes):
         return set()
     return {VECTOR + hashlib.sha256(row.tobytes()).hexdigest() for row in rows} & hashes

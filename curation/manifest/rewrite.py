@@ -60,7 +60,7 @@ def list_tables(parser: duckdb.DuckDBPyConnection, sql: str) -> frozenset[str] |
         tree = _parse(parser, sql)
     except duckdb.Error:
         return None
-    named = (node.get("table_name") for node in _walk(tree))
+    named = (node.get("table_name") for node in walk_nodes(tree))
     return None if tree is None else frozenset(name.lower() for name in named if isinstance(name, str))
 
 
@@ -77,7 +77,7 @@ def _replace_views(
     views: frozenset[str],
     narrow: Callable[[Use], str | None],
 ) -> bool:
-    nodes = list(_walk(tree))
+    nodes = list(walk_nodes(tree))
     if any(node.get("class") == "POSITIONAL_REFERENCE" for node in nodes):
         return False  # `#1` counts the columns of what is selected from
     tables = [n for n in nodes if n.get("type") == "BASE_TABLE" and not n["schema_name"]]
@@ -103,14 +103,15 @@ def _replace_views(
     return changed
 
 
-def _walk(value: Any) -> Iterator[Node]:
+def walk_nodes(value: Any) -> Iterator[Node]:
+    """Each node of a syntax tree, or of a list of them, before those below it."""
     if isinstance(value, dict):
         yield value
         for child in value.values():
-            yield from _walk(child)
+            yield from walk_nodes(child)
     elif isinstance(value, list):
         for child in value:
-            yield from _walk(child)
+            yield from walk_nodes(child)
 
 
 def _collect_words(nodes: Sequence[Node], uses: Sequence[Node]) -> frozenset[str] | None:

@@ -36,7 +36,7 @@ def forget_rows(arguments: argparse.Namespace) -> int:
     if requests is None and not removals:
         raise UserError("Nothing is named to be forgotten, and nothing was interrupted: give --uid, --url, --host …")
     _say(arguments, root, removals, checkpoints)
-    return 1 if any(one.proof is not None and one.proof.found for one in removals) else 0
+    return 1 if any(one.proof is not None and not one.proof.holds for one in removals) else 0
 
 
 def _parse(arguments: argparse.Namespace) -> Requests:
@@ -95,7 +95,7 @@ def _say(
     for one in removals:
         write_out(describe_removal(one.pending, one.unknown, is_done=one.proof is not None))
         if one.proof is not None:
-            (write_error if one.proof.found else write_out)(describe_result(one.pending, one.proof))
+            (write_out if one.proof.holds else write_error)(describe_result(one.pending, one.proof))
     for path, known in checkpoints:
         write_out(f"  {path} ({known}) may have seen them: train anew without them.\n")
 

@@ -39,7 +39,7 @@ def test_ten_random_rows_leave_nothing_and_the_root_stays_whole(made: SmallRoot,
     kept = {uid: image for uid, image in made.images.items() if uid not in uids}
     assert removal.find_left(folder, made, uids)
     done = ask(made.root, parse_requests(uids=uids))
-    assert done is not None and done.proof is not None and not done.proof.found and done.unknown == ()
+    assert done is not None and done.proof is not None and done.proof.holds and done.unknown == ()
     assert removal.find_left(folder, made, uids) == []
     assert list(find_differences(Root(folder))) == []
     assert sum(Root(folder).read_parquet(f"samples/{u}.parquet").num_rows for u in Root(folder).units("samples")) == 30
@@ -129,7 +129,7 @@ def test_a_root_on_an_object_store_forgets_as_a_folder_does() -> None:
         seal_root(root, summed_tables(root))
         uids = sorted(made.images)[:4]
         done = ask(root, parse_requests(uids=uids))
-        assert done is not None and done.proof is not None and not done.proof.found and done.proof.num_files > 20
+        assert done is not None and done.proof is not None and done.proof.holds and done.proof.num_files > 20
         again = Root("s3://curation/run", **s3_server.options(endpoint))
         assert list(find_differences(again)) == []
         stored = [again.fs.cat_file(path) for path in again.fs.find("curation/run")]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import html
 import io
 import json
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation.forget import Removal, forget, resume
+from curation.errors import UserError
+from curation.forget import Removal, forget, plan, resume
+from curation.forget.pending import write_pending
 from curation.forget.requests import parse_requests
 from curation.schema import SAMPLES
-from curation.storage import Root
+from curation.storage import PENDING_REMOVAL, Root
 from tests.support import removal, small_root
 from tests.support.small_root import SmallRoot
 
@@ -63,6 +69,45 @@ def test_what_was_put_anywhere_in_the_root_is_found_until_it_is_gone(plant: Plan
     assert resume(Root(made.root.base)) == [] and removal.find_left(tmp_path / "root", made, [uid]) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("more/words.parquet", lambda data: data[:-20]),
+        ("more/words.csv.gz", gzip.compress),
+        ("more/words.bin", bz2.compress),
+        ("more/words.zip", lambda data: _as_zip(data)),
+        ("more/vectors.npy", lambda data: data[:9]),
+    ],
+)
+def test_of_what_cannot_be_decoded_nothing_is_proven(name: str, pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    made = removal.build(tmp_path / "root")
+    made.root.publish(name, pack(_as_table(made, sorted(made.images)[0])[1]))
+    done = _forget(made.root, sorted(made.images)[0])
+    assert done.proof is not None and not done.proof.holds
+    assert done.proof.unread == (name,)
+    made.root.remove(name)
+    assert [one.proof.holds for one in resume(Root(made.root.base)) if one.proof] == [True]
+
+
+def _as_zip(data: bytes) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("words", data)
+    return sink.getvalue()
+
+
+def test_a_removal_that_a_foreign_root_brings_deletes_nothing_outside_of_it(tmp_path: Path) -> None:
+    made = removal.build(tmp_path / "root")
+    (tmp_path / "mine").mkdir()
+    planned = plan(made.root, parse_requests(uids=[sorted(made.images)[0]]), reason="request", date=removal.DATE)
+    assert planned is not None
+    for change in ({"old_versions": ["../mine"]}, {"shards": {"../mine": "train/x.tar"}}, {"parts": ["../mine"]}):
+        write_pending(made.root, PENDING_REMOVAL, replace(planned.pending, **change))  # type: ignore[arg-type]  # some
+        with pytest.raises(UserError, match="lies outside of it"):
+            resume(Root(made.root.base))
+        assert (tmp_path / "mine").is_dir()
+
+
 def _forget(root: Root, uid: str) -> Removal:
     done = forget(root, parse_requests(uids=[uid]), reason="request", date=removal.DATE)
     assert done is not None
@@ -75,7 +120,7 @@ def test_logs_in_which_something_stands_are_deleted(tmp_path: Path) -> None:
     made.root.publish("logs/spark/trace.log", f"could not fetch {made.samples[uid]['url']}".encode())
     made.root.publish("logs/spark/other.log", b"could not fetch http://host1.test/")
     done = _forget(made.root, uid)
-    assert done.proof is not None and not done.proof.found
+    assert done.proof is not None and done.proof.holds
     assert made.root.list("logs/spark") == ["other.log"]
 
 
@@ -89,5 +134,5 @@ def test_a_caption_that_a_row_which_stays_has_too_is_counted_and_not_found(tmp_p
     table = pa.Table.from_pylist(sorted(same, key=lambda row: row["uid"]), SAMPLES)
     root.publish_parquet(f"samples/{made.units[other]}.parquet", table)
     done = forget(root, parse_requests(uids=[one]), reason="request", date=removal.DATE)
-    assert done is not None and done.proof is not None and not done.proof.found
+    assert done is not None and done.proof is not None and done.proof.holds
     assert done.proof.num_shared["texts"] == (1 if made.samples[one]["caption"] else 0)

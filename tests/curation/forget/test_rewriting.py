@@ -20,7 +20,7 @@ from tests.support.small_root import UNITS, VERSION, SmallRoot
 def forget_uids(made: SmallRoot, uids: list[str]) -> Root:
     """The root without `uids`, opened anew."""
     done = forget(made.root, parse_requests(uids=uids), reason="request", date=removal.DATE)
-    assert done is not None and done.proof is not None and not done.proof.found
+    assert done is not None and done.proof is not None and done.proof.holds
     return Root(made.root.base)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 from tests.support.trainer.ranks import run_ranks
+from tests.support.trainer.sharded_steps import save_steps
 from tests.support.trainer.small_models import pixels
 from tests.support.trainer.tower_styles import randomise, shrunk
 from trainer.data import tokenizer
@@ -192,35 +193,12 @@ def _train(masters: Clip, mode: fusing.Mode, dtype: torch.dtype) -> list[float]:
 
 
 def save_updated(out: str, compiled: bool) -> None:
-    """Two steps of plain SGD under ZeRO-3 on this rank, whose hooks gather parameters around each module's forward."""
-    import deepspeed
-
-    from trainer.launch import process_group, read_rank
-
-    settings = {
-        "train_micro_batch_size_per_gpu": 2,
-        "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
-    }
-    rank = read_rank()
+    """The weights after steps under ZeRO-3 on this rank, with compiled functions or without."""
     # Without a C++ compiler's minutes: what is saved for the backward pass is the same.
     backend = partial(torch.compile, backend="aot_eager")
-    with process_group(rank), fusing.compiled_by(backend if compiled else lambda function: function):
-        torch.manual_seed(0)
-        with deepspeed.zero.Init(config_dict_or_path=settings):
-            model = Clip(shrunk("eva02-l-14-336", layers=2, drop_path=0.3).override(image_size=56))
-        engine, *_ = deepspeed.initialize(
-            model=model, optimizer=torch.optim.SGD(model.parameters(), 0.1), config=settings
-        )
-        images = pixels(engine.module, 4)
-        for _ in range(2):
-            image, text, _scale = engine(images, TOKENS)
-            engine.backward((image * text).sum())
-            engine.step()
-        named = dict(engine.module.named_parameters())
-        with deepspeed.zero.GatheredParameters(list(named.values())):
-            if rank.is_first:
-                torch.save({name: p.detach().clone() for name, p in named.items()}, out)
+    with fusing.compiled_by(backend if compiled else lambda function: function):
+        config = shrunk("eva02-l-14-336", layers=2, drop_path=0.3).override(image_size=56)
+        save_steps(out, config, TOKENS, learning_rate=0.1, steps=2)
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.support.trainer.ranks import run_ranks
+from tests.support.trainer.sharded_steps import save_steps
 from tests.support.trainer.small_models import pixels
 from tests.support.trainer.tower_styles import SHRUNK, randomise, shrunk
 from trainer import models, weights
@@ -168,37 +169,16 @@ def _loss_in_float32(model: Clip) -> Tensor:
     return (F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T * scale).logsumexp(1).sum() + image.square().mean()
 
 
-def save_gradients(out: str, padded: bool) -> None:
-    """One step of plain SGD under ZeRO-3 on this rank, whose hooks gather parameters around each module's forward."""
-    import deepspeed
-
-    from trainer.launch import process_group, read_rank
-
-    rank = read_rank()
-    settings = {
-        "train_micro_batch_size_per_gpu": 2,
-        "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
-    }
-    with process_group(rank), forced(padded):
-        torch.manual_seed(0)
-        with deepspeed.zero.Init(config_dict_or_path=settings):
-            model: nn.Module = Clip(shrunk("eva02-l-14-336", layers=2).override(image_size=56))
-        engine, *_ = deepspeed.initialize(
-            model=model, optimizer=torch.optim.SGD(model.parameters(), 1.0), config=settings
-        )
-        image, text, _ = engine(pixels(engine.module), TOKENS)
-        engine.backward((image * text).sum())
-        engine.step()
-        named = dict(engine.module.named_parameters())
-        with deepspeed.zero.GatheredParameters(list(named.values())):
-            if rank.is_first:
-                torch.save({name: p.detach().clone() for name, p in named.items()}, out)
+def save_updated(out: str, padded: bool) -> None:
+    """The weights after a step under ZeRO-3 on this rank, with padded widths or without."""
+    with forced(padded):
+        config = shrunk("eva02-l-14-336", layers=2).override(image_size=56)
+        save_steps(out, config, TOKENS, learning_rate=1.0, steps=1)
 
 
 @pytest.mark.slow
 def test_zero_3_steps_are_those_of_the_plain_widths(tmp_path: Path) -> None:
-    target = "tests.trainer.models.test_padding:save_gradients"
+    target = "tests.trainer.models.test_padding:save_updated"
     for padded in (False, True):
         run_ranks(2, target, out=str(tmp_path / f"{padded}.pt"), padded=padded)
     torch.testing.assert_close(
