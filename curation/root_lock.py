@@ -23,6 +23,7 @@ from typing import Any
 
 from curation.errors import UserError
 from curation.files import SCRATCH
+from curation.places import lies_in
 from curation.storage import Root
 from curation.terminal import write_error
 
@@ -43,6 +44,20 @@ def hold_root(root: Root) -> Iterator[bool]:
     with contextlib.ExitStack() as stack:
         waited = _lock_folder(Path(root.path), stack) if root.is_local else None
         yield stack.enter_context(_hold_lease(root)) if waited is None else waited
+
+
+@contextlib.contextmanager
+def hold_both(root: Root, target: Root) -> Iterator[None]:
+    """Hold `root` and the new root `target`. Raises UserError when one of them is the other or lies in it."""
+    for outer, inner in ((root, target), (target, root)):
+        if lies_in(_real(inner), {_real(outer)}):
+            raise UserError(f"{inner.base} is {outer.base} or lies in it: name a folder outside of it.")
+    with hold_root(root), hold_root(target):
+        yield
+
+
+def _real(root: Root) -> str:
+    return os.path.realpath(root.path) if root.is_local else root.url()
 
 
 def _lock_folder(folder: Path, stack: contextlib.ExitStack) -> bool | None:

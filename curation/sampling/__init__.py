@@ -69,8 +69,6 @@ def _check(root: Root, target: Root, share: float) -> None:
     root.check_format()
     if not root.units("samples"):
         raise UserError(f"{root.base} has no samples to take a share of: run `curate ingest` first.")
-    if target.url() == root.url():
-        raise UserError("--root must be another folder than the root that is sampled.")
 
 
 def make_chooser(share: float, seed: int) -> Callable[[str], bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from curation.root_lock import hold_root
+from curation.root_lock import hold_both, hold_root
 from curation.storage import Root
 from curation.terminal import write_error, write_out
 from jobs.commands.browse_command import browse_root
@@ -168,7 +168,7 @@ def _sample(arguments: argparse.Namespace) -> None:
     from curation.sampling import sample
 
     root, target = open_root(arguments.from_root), Root(arguments.root)
-    with hold_root(root), hold_root(target):
+    with hold_both(root, target):
         number = sample(root, target, arguments.share, arguments.seed)
     write_out(f"{target.base} has {number:,} rows of {root.base}: go on with `curate dedupe`, `select` and `pack`.\n")
 
@@ -177,7 +177,7 @@ def _move(arguments: argparse.Namespace) -> None:
     from curation.moving import move
 
     root, target = open_root(arguments.from_root), Root(arguments.to_root)
-    with hold_root(root), hold_root(target):
+    with hold_both(root, target):
         number = move(root, target)
     write_out(
         f"{target.base} has all {number:,} files of {root.base}, which stays: delete it when you need it no more.\n"

@@ -243,6 +243,7 @@ def test_without_doubt_only_the_cosine_decides(spark: SparkSession, root: Root) 
     assert removed(root) == {"crop of the crop": ("crop", "embedding")}
 
 
+@pytest.mark.slow
 def test_second_looks_do_not_depend_on_units(spark: SparkSession, tmp_path: Path) -> None:
     results = []
     for num_units in (1, 3):

@@ -9,6 +9,7 @@ import pytest
 
 from jobs.cli import main
 from jobs.commands.root_parsers import add_root_commands
+from tests.support import removal
 
 CALLS = {
     "status": ["ROOT"],
@@ -43,3 +44,18 @@ def test_every_command_on_a_root_is_called_above() -> None:
     commands = argparse.ArgumentParser().add_subparsers()
     add_root_commands(commands)
     assert set(commands.choices) == {*CALLS, "adopt"}  # which makes its root
+
+
+@pytest.mark.parametrize("target", ["root", "root/below", ".", "link"])
+@pytest.mark.parametrize("command", ["sample", "move"])
+def test_a_new_root_in_the_old_one_is_refused_at_once(
+    command: str, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = removal.build(tmp_path / "root")
+    (tmp_path / "link").symlink_to(tmp_path / "root")
+    before = sorted(tmp_path.rglob("*"))
+    words = ["--share", "0.5", "--root"] if command == "sample" else []
+    with pytest.raises(SystemExit) as ended:
+        main([command, made.root.base, *words, str(tmp_path / target)])
+    assert ended.value.code == 2 and "lies in it: name a folder outside of it." in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before

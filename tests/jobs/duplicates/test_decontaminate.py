@@ -51,6 +51,7 @@ def directions(count: int) -> list[np.ndarray]:
     return list(np.eye(count, DIM))
 
 
+@pytest.mark.slow
 def test_one_copy_that_is_recognised_takes_all_with_it(spark: SparkSession, root: Root, tmp_path: Path) -> None:
     """By the vector that only a copy has; by the bytes that only a copy with the same pixels has.
 

@@ -157,6 +157,7 @@ def test_rows_whose_remembered_neighbours_all_go_are_searched_again(
     assert [r["edges"] for r in rounds] == sorted(r["edges"] for r in rounds)
 
 
+@pytest.mark.slow
 def test_vectors_in_a_blob_and_hashes_leave_what_all_pairs_would(spark: SparkSession, root: Root) -> None:
     """A third of all pairs are alike, and two neighbours a row are remembered; hashes link other rows."""
     rng = np.random.default_rng(1)

@@ -16,7 +16,7 @@ from trainer.config import OptimConfig, TowerConfig
 from trainer.models.clip import LayerGroup
 from trainer.optim import Lamb, Segments, build_optimizer, parameter_groups
 
-QUICK = {(3, 2), (1, 2)}
+QUICK = {(3, 2)}
 
 
 def _largest_gap(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
