@@ -19,6 +19,7 @@ from typing import IO, Any, BinaryIO
 import fsspec
 
 from curation.errors import UserError
+from curation.object_store import delete_objects, put_object
 from curation.places import (
     WEB,
     check_inside,
@@ -228,10 +229,8 @@ class Files:
         Raises OSError, for example for a full disk; then no file has the name.
         """
         if not self.is_local:
-            if isinstance(data, bytes):
-                self.fs.pipe_file(self.full(rel), data)
-            else:
-                self.fs.put_file(str(data), self.full(rel))
+            put_object(self.fs, self.full(rel), data)
+            if isinstance(data, Path):
                 data.unlink()
             return
         target = Path(self.full(rel))
@@ -250,7 +249,10 @@ class Files:
             raise
 
     def delete(self, rel: str) -> None:
-        """Delete a file or folder; no error when it is not there."""
+        """Delete a file or folder; no error when it is not there. Raises OSError when a store leaves a part of it."""
+        if not self.is_local:
+            delete_objects(self.fs, self.full(rel))
+            return
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm(self.full(rel), recursive=True)
 

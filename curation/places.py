@@ -24,6 +24,8 @@ WEB = ("http", "https")
 SCHEMES = (*WEB, "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hdfs", "webhdfs")
 """What a folder that is adopted may begin with, besides the scheme of the root itself. The other file systems of fsspec
 run commands (git), open what another one names (simplecache, zip, reference), or are of no use for shards."""
+LITERAL = ("s3", "s3a")
+"""Stores on which a root may have the characters * ? [ in its name."""
 PICTURE_FOLDER = "pictures"
 """The format of an input that is a folder whose files are pictures, as plans of adoption record it."""
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -44,8 +46,8 @@ def check_name(base: str) -> None:
     """Raise UserError for the name of a root that its sentences or its store cannot bear."""
     if CONTROLS.search(base):
         raise UserError(f"The root {base!r} has control characters in its name: choose a name without them.")
-    if "://" in base and set(base) & set("*?["):
-        # The stores' own clients take these for patterns when they delete.
+    if "://" in base and base.partition("://")[0] not in LITERAL and set(base) & set("*?["):
+        # Some clients cut a name at ?, and others take these for patterns; this was tried on S3 alone.
         raise UserError(f"The root {base} has one of the characters * ? [ in its name: choose a name without them.")
 
 

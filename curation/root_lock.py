@@ -23,6 +23,7 @@ from typing import Any
 
 from curation.errors import UserError
 from curation.files import SCRATCH
+from curation.object_store import tolerate_failures
 from curation.places import lies_in
 from curation.storage import Root
 from curation.terminal import write_error
@@ -116,7 +117,7 @@ def _hold_lease(root: Root) -> Iterator[bool]:
     finally:
         ended.set()
         renewing.join()
-        with contextlib.suppress(OSError):  # a lease that stays expires
+        with tolerate_failures():  # a lease that stays expires
             root.remove(own)
 
 
@@ -161,7 +162,7 @@ def _write_lease(root: Root, rel: str) -> None:
 
 def _renew_lease(root: Root, own: str, ended: threading.Event) -> None:
     while not ended.wait(RENEW_S):
-        with contextlib.suppress(OSError):  # tried again long before the lease expires
+        with tolerate_failures():  # tried again long before the lease expires
             _write_lease(root, own)
 
 

@@ -30,6 +30,7 @@ from curation.manifest.quoting import (
 )
 from curation.manifest.rewrite import Use, is_uid, list_tables, rewrite_query
 from curation.manifest.uid_index import MIN_FILES, UidIndex
+from curation.object_store import GLOB, take_names_literally
 from curation.storage import Root
 from curation.sums.reading import check_sums
 from curation.sums.seal import check_tables, is_sealed
@@ -69,7 +70,8 @@ class Manifest:
         self.connection = duckdb.connect()
         forbid_extensions(self.connection)
         if not self.root.is_local:
-            self.connection.register_filesystem(self.root.fs)
+            has_glob = GLOB.search(self.root.url()) is not None
+            self.connection.register_filesystem(take_names_literally(self.root.fs) if has_glob else self.root.fs)
         # The parser has its own connection, since the other may have a result that is not read to its end.
         self._parser = duckdb.connect()
         self._indexes: dict[str, UidIndex] = {}

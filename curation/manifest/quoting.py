@@ -7,10 +7,10 @@ import re
 import duckdb
 
 from curation.errors import UserError
+from curation.object_store import GLOB
 
 MAX_NAME = 255
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f-\x9f"]')
-_GLOB = re.compile(r"([*?\[])")
 
 
 def quote_identifier(name: str) -> str:
@@ -30,7 +30,7 @@ def quote_path(path: str) -> str:
 
 def escape_glob(path: str) -> str:
     """`path` with each glob character inside a character class of its own."""
-    return _GLOB.sub(r"[\1]", path)
+    return GLOB.sub(r"[\1]", path)
 
 
 def check_names(names: list[str], place: str) -> None:

@@ -45,7 +45,7 @@ def test_control_characters_are_refused_in_one_line(name: str) -> None:
     assert not set(str(caught.value)) & set(name) & set("\n\t\x1b\x00")
 
 
-@pytest.mark.parametrize("name", ["s3://bucket/run*", "s3://bucket/ru[n]", "memory://run?"])
+@pytest.mark.parametrize("name", ["gs://bucket/run*", "hdfs://host/ru[n]", "memory://run?"])
 def test_patterns_are_no_names_of_roots_on_a_store(name: str) -> None:
     with pytest.raises(UserError, match="choose a name without them"):
         Root(name)

@@ -9,7 +9,7 @@ import pytest
 from curation.storage import Root
 from tests.support import s3_server, small_root
 from tests.support.command import Command
-from tests.support.s3_server import Moody
+from tests.support.s3_proxy import Moody
 
 WAYS = {
     "reset": "The object store does not answer as it should (Connection was closed",

@@ -19,7 +19,7 @@ from curation.manifest import manifest as manifest_module
 from curation.manifest import uid_index
 from curation.manifest.manifest import Manifest
 from curation.storage import Root
-from tests.support import s3_server, small_root
+from tests.support import s3_proxy, s3_server, small_root
 from tests.support.many_units import many_units
 from tests.support.small_root import UNITS, SmallRoot
 from tests.support.whole_root import QUERIES, build_whole_root, rounded_rows
@@ -232,7 +232,7 @@ def test_s3_look_ups_prune_too(s3: str, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.slow
 def test_a_store_that_answers_503_is_an_error_that_says_so(s3: str) -> None:
     Root("s3://curation/busy", **s3_server.options(s3)).create()
-    with s3_server.Moody(s3) as moody:
+    with s3_proxy.Moody(s3) as moody:
         root = Root("s3://curation/busy", **s3_server.options(moody.endpoint, skip_instance_cache=True))
         moody.fail_next = 1
         assert Manifest(root).query("select count(*) from samples").fetchall() == [(0,)]

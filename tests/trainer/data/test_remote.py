@@ -12,7 +12,7 @@ import pytest
 
 from curation.errors import UserError
 from curation.storage import Root
-from tests.support import s3_server
+from tests.support import s3_proxy, s3_server
 from tests.support.trainer import roots
 from trainer.data import Cache, Loader, Shuffle, readers
 
@@ -91,7 +91,7 @@ def test_a_block_larger_than_the_cap_is_not_kept(remote: Root, tmp_path: Path) -
     assert not list(cache.folder.rglob("*.block"))
 
 
-def _moody(moody: s3_server.Moody) -> Root:
+def _moody(moody: s3_proxy.Moody) -> Root:
     once = {"retries": {"total_max_attempts": 1}}
     options = s3_server.options(moody.endpoint, skip_instance_cache=True, config_kwargs=once)
     return Root("s3://curation/run", **options)
@@ -108,7 +108,7 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_hasty")
 def test_a_passing_503_is_retried(endpoint: str, remote: Root) -> None:
     wanted = _epoch(_loader(remote))
-    with s3_server.Moody(endpoint) as moody:
+    with s3_proxy.Moody(endpoint) as moody:
         loader = _loader(_moody(moody))
         moody.only, moody.fail_next = ".tar", 3
         assert _epoch(loader) == wanted
@@ -117,7 +117,7 @@ def test_a_passing_503_is_retried(endpoint: str, remote: Root) -> None:
 
 @pytest.mark.usefixtures("_hasty")
 def test_a_store_that_stays_down_is_a_named_error(endpoint: str) -> None:
-    with s3_server.Moody(endpoint) as moody:
+    with s3_proxy.Moody(endpoint) as moody:
         loader = _loader(_moody(moody), max_failures=10)
         batches = iter(loader)
         next(batches)
@@ -133,7 +133,7 @@ def test_a_store_that_stays_down_is_a_named_error(endpoint: str) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_hasty")
 def test_one_shard_that_cannot_be_had_is_replaced(endpoint: str, tmp_path: Path) -> None:
-    with s3_server.Moody(endpoint) as moody:
+    with s3_proxy.Moody(endpoint) as moody:
         cache = Cache(folder=tmp_path / "cache", block_rows=8)
         loader = _loader(_moody(moody), cache=cache)
         moody.only, moody.down = f"{roots.VERSION}-000002.tar", True
@@ -150,7 +150,7 @@ def test_one_shard_that_cannot_be_had_is_replaced(endpoint: str, tmp_path: Path)
 
 def test_an_iterator_that_is_dropped_waits_for_nothing(endpoint: str) -> None:
     """The collector may run in the client's own thread, where waiting for a read would be waiting for itself."""
-    with s3_server.Moody(endpoint) as moody:
+    with s3_proxy.Moody(endpoint) as moody:
         root = _moody(moody)
         loader = _loader(root)
         run = iter(loader)
