@@ -55,10 +55,12 @@ class Qkv(nn.Module):
     q_bias: nn.Parameter
     v_bias: nn.Parameter
 
-    def __init__(self, width: int, bias: Bias, std: float) -> None:
+    def __init__(self, width: int, bias: Bias, std: float, value_std: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(3 * width, width))
         nn.init.normal_(self.weight, std=std)
+        with torch.no_grad():
+            self.weight[2 * width :] *= value_std / std
         for name, size in {"none": {}, "qv": {"q_bias": 1, "v_bias": 1}, "qkv": {"bias": 3}}[bias].items():
             self.register_parameter(name, nn.Parameter(torch.zeros(size * width)))
         self.kind = bias
@@ -104,11 +106,12 @@ class Attention(nn.Module):
         norm: nn.Module | None = None,
         causal: bool = False,
         qkv_std: float = 0.02,
+        value_std: float | None = None,
         proj_std: float = 0.02,
     ) -> None:
         super().__init__()
         self.head_width, self.causal = head_width, causal
-        self.qkv = Qkv(width, bias, qkv_std)
+        self.qkv = Qkv(width, bias, qkv_std, qkv_std if value_std is None else value_std)
         self.norm = norm
         self.proj = Linear(width, width, std=proj_std)
 
@@ -174,10 +177,12 @@ class Mlp(nn.Module):
 class SwiGlu(nn.Module):
     """SiLU-gated MLP (arXiv 2002.05202) with gate and value in one product and an optional inner norm (sub-LN)."""
 
-    def __init__(self, width: int, hidden_width: int, *, norm: GatedNorm | None, out_std: float = 0.02) -> None:
+    def __init__(
+        self, width: int, hidden_width: int, *, norm: GatedNorm | None, in_std: float = 0.02, out_std: float = 0.02
+    ) -> None:
         super().__init__()
         self.hidden_width = hidden_width
-        self.w12 = Linear(width, 2 * hidden_width)
+        self.w12 = Linear(width, 2 * hidden_width, std=in_std)
         self.norm = norm
         self.w3 = Linear(hidden_width, width, std=out_std)
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from trainer.models.clip import LayerGroup, layer_group
 from trainer.models.config import ClipConfig
+from trainer.models.initial import PLAIN_STD, choose_pretraining_stds, xavier_std
 from trainer.models.layers import Linear
 from trainer.models.vision import VisionTower
 
@@ -18,10 +19,11 @@ class MaskedImageModel(nn.Module):
     def __init__(self, config: ClipConfig, teacher_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.visual = VisionTower(config.vision, embed_dim=0)
+        self.visual = VisionTower(config.vision, embed_dim=0, stds=choose_pretraining_stds(config.vision))
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.vision.width))
-        nn.init.normal_(self.mask_token, std=0.02)
-        self.lm_head = Linear(config.vision.width, teacher_dim)
+        nn.init.normal_(self.mask_token, std=PLAIN_STD)
+        head_std = xavier_std(config.vision.width, teacher_dim) if config.vision.sub_norm else PLAIN_STD
+        self.lm_head = Linear(config.vision.width, teacher_dim, std=head_std)
 
     def forward(self, pixels: Tensor, mask: Tensor) -> Tensor:
         """Predict the teacher's features.

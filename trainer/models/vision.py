@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer.models.config import VisionConfig
+from trainer.models.initial import PLAIN_STD, BlockStds, TowerStds, choose_beit_stds
 from trainer.models.layers import Attention, Block, Blocks, Linear, Mlp, SwiGlu
 from trainer.models.norms import GatedNorm, Norm, NormOfBranch, NormOfSum
 from trainer.models.padding import append_zeros, pad_width
@@ -18,12 +19,12 @@ Output = Literal["pooled", "patches", "tokens"]
 class PatchEmbed(nn.Module):
     """Non-overlapping patches through one linear map; the weight keeps the shape of the equivalent convolution."""
 
-    def __init__(self, patch_size: int, width: int) -> None:
+    def __init__(self, patch_size: int, width: int, std: float) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.weight = nn.Parameter(torch.empty(width, 3, patch_size, patch_size))
         self.bias = nn.Parameter(torch.zeros(width))
-        nn.init.normal_(self.weight, std=0.02)
+        nn.init.normal_(self.weight, std=std)
 
     def forward(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
         """`[b, 3, h, w]` to `[b, patches, width]`, row by row; of these only `keep`, `[b, kept]`, when given."""
@@ -41,20 +42,21 @@ class PatchEmbed(nn.Module):
 class VisionTower(nn.Module):
     """ViT with a CLS token; `embed_dim` 0 leaves out the projection, as a tower under pre-training has none.
 
-    Initial values: N(0, 0.02²), layers that end a residual branch divided by sqrt(2 · depth) (BEiT, arXiv 2106.08254,
-    section 2.5); under post-norm the branches' norms start at zero instead, as in EVA's pre-training code.
+    Initial values are those of `stds` (BEiT's by default), tokens and positions N(0, 0.02²); under post-norm the
+    branches' norms start at zero as well, as in EVA's pre-training code.
     """
 
-    def __init__(self, config: VisionConfig, embed_dim: int) -> None:
+    def __init__(self, config: VisionConfig, embed_dim: int, stds: TowerStds | None = None) -> None:
         super().__init__()
+        stds = choose_beit_stds(config) if stds is None else stds
         self.config, self.embed_dim = config, embed_dim
         self.patch_drop = config.patch_drop
-        self.patch_embed = PatchEmbed(config.patch_size, config.width)
+        self.patch_embed = PatchEmbed(config.patch_size, config.width, stds.patches)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + config.num_patches, config.width))
-        nn.init.normal_(self.cls_token, std=0.02)
-        nn.init.normal_(self.pos_embed, std=0.02)
-        self.blocks = Blocks(_make_block(config, index) for index in range(config.layers))
+        nn.init.normal_(self.cls_token, std=PLAIN_STD)
+        nn.init.normal_(self.pos_embed, std=PLAIN_STD)
+        self.blocks = Blocks(_make_block(config, index, block) for index, block in enumerate(stds.blocks))
         self.norm = Norm(config.width, config.norm_eps, config.norm)
         self.head = Linear(config.width, embed_dim, bias=config.bias) if embed_dim else nn.Identity()
         self._rotation: Tensor | None = None
@@ -125,21 +127,22 @@ class VisionTower(nn.Module):
         return self._rotation[F.pad(keep + 1, (1, 0))]
 
 
-def _make_block(config: VisionConfig, index: int) -> Block:
-    out_std = 0.02 / (2 * (index + 1)) ** 0.5
+def _make_block(config: VisionConfig, index: int, stds: BlockStds) -> Block:
     attention = Attention(
         config.width,
         config.head_width,
         bias="qv" if config.bias else "none",
         norm=Norm(config.width, config.norm_eps, config.norm) if config.sub_norm else None,
-        proj_std=out_std,
+        qkv_std=stds.query_key,
+        value_std=stds.value,
+        proj_std=stds.attention_out,
     )
     mlp: nn.Module
     if config.swiglu:
         inner = GatedNorm(config.hidden_width, config.norm_eps, config.norm) if config.sub_norm else None
-        mlp = SwiGlu(config.width, config.hidden_width, norm=inner, out_std=out_std)
+        mlp = SwiGlu(config.width, config.hidden_width, norm=inner, in_std=stds.mlp_in, out_std=stds.mlp_out)
     else:
-        mlp = Mlp(config.width, config.hidden_width, out_std=out_std)
+        mlp = Mlp(config.width, config.hidden_width, in_std=stds.mlp_in, out_std=stds.mlp_out)
     drop_path = config.drop_path * index / max(1, config.layers - 1)
     return Block(attention, mlp, _make_block_norms(config), post_norm=config.post_norm, drop_path=drop_path)
 
