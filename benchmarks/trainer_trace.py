@@ -164,6 +164,8 @@ def _trace_stage(name: str, stage: int) -> dict[str, Any]:
     optimizer = optim.build_optimizer(objective.parameter_groups(module), settings.optim)
     engine = zero.make_engine(module, optimizer, zero_settings)
     engine.train()
+    if isinstance(engine.optimizer, MasterWeights):
+        engine.optimizer.lends_gradients = False  # as on a GPU
     batch = {"pixels": torch.randn(2, 3, NARROW_SIDE, NARROW_SIDE), "tokens": torch.tensor([[0, 1, 15]] * 2)}
     for passes, step in ((OperatorCounter(), OperatorCounter()), (OperatorCounter(), OperatorCounter())):
         with passes:

@@ -3,8 +3,9 @@
 At ZeRO stage 0 DeepSpeed's own wrapper goes through the parameters one by one: 19 operators and one wait of the host
 for each of them. Here the masters of all parameters stand behind one another in one buffer, group by group, as a ZeRO
 partition of one rank would have them, and so do the model's own bf16 or fp16 copies, of which the parameters become
-views. A step joins the gradients, reduces them over the ranks, takes one norm, which is the only number that the host
-waits for, lets the optimizer update a flat tensor a group, and copies the whole buffer back at once.
+views. A step joins the gradients (on a CPU autograd adds them to one buffer at once), reduces them over the ranks,
+takes one norm, which is the only number that the host waits for, lets the optimizer update a flat tensor a group, and
+copies the whole buffer back at once.
 """
 
 from __future__ import annotations
@@ -73,6 +74,9 @@ class MasterWeights:
         self.overflow = False
         self._global_grad_norm: float | None = None
         self._places: list[_Place] = []
+        self._gradients: Tensor | None = None
+        self.lends_gradients = False
+        """Whether `scale` gives parameters parts of one buffer for their gradients; on a CPU it does."""
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -98,6 +102,7 @@ class MasterWeights:
                 end += parameter.numel() + -parameter.numel() % ALIGNMENT
             bounds.append(end)
         device = self._places[0].parameter.device
+        self.lends_gradients = device.type == "cpu"
         self._flat = torch.zeros(bounds[-1], dtype=torch.float32, device=device)
         for place in self._places:
             place.view(self._flat).copy_(place.parameter.detach())
@@ -143,6 +148,8 @@ class MasterWeights:
 
     def _take_gradients(self) -> Tensor:
         """All gradients behind one another, taken off the parameters; zeros where there is none."""
+        if self._gradients is not None:
+            return self._collect_into(self._gradients)
         parts = []
         for place in self._places:
             parameter = place.parameter
@@ -152,6 +159,32 @@ class MasterWeights:
                 parts.append(self._gap[: -parameter.numel() % ALIGNMENT])
             parameter.grad = None
         return torch.cat(parts)
+
+    def _lend_gradients(self) -> None:
+        """Give each parameter that has no gradient its zeroed part of one buffer, to which autograd adds.
+
+        On a CPU this saves the step a copy of all gradients, and memory that is asked for anew at every step. On a GPU
+        it would cost a kernel a parameter, where joining them is one.
+        """
+        if self._gradients is None:
+            self._gradients = torch.zeros_like(self._model)
+        lacking = [place for place in self._places if place.parameter.grad is None]
+        if len(lacking) == len(self._places):
+            self._gradients.zero_()
+        for place in lacking:
+            place.parameter.grad = place.view(self._gradients)
+            if len(lacking) < len(self._places):
+                place.parameter.grad.zero_()
+
+    def _collect_into(self, joined: Tensor) -> Tensor:
+        for place in self._places:
+            gradient, part = place.parameter.grad, place.view(joined)
+            if gradient is None:
+                part.zero_()
+            elif gradient.data_ptr() != part.data_ptr():
+                part.copy_(gradient)
+            place.parameter.grad = None
+        return joined
 
     def _update(self, gradients: Tensor, factor: float) -> None:
         wide = gradients.float()
@@ -176,7 +209,13 @@ class MasterWeights:
 
     def scale(self, backward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         """The engine's `backward`, of a loss times the loss scale."""
-        return lambda loss: backward(loss if self.loss_scale.value == 1 else loss.float() * self.loss_scale.value)
+
+        def scaled(loss: Tensor) -> Any:
+            if self.lends_gradients:
+                self._lend_gradients()
+            return backward(loss if self.loss_scale.value == 1 else loss.float() * self.loss_scale.value)
+
+        return scaled
 
     def masters(self) -> dict[str, Tensor]:
         """Name → float32 parameter, a view of the buffer."""

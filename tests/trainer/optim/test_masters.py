@@ -148,6 +148,47 @@ def test_the_loss_scale_leaves_the_update_as_it_is() -> None:
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_added_to_one_buffer_are_those_that_are_joined(name: str, dtype: torch.dtype) -> None:
+    """Over steps of two backward passes, in some of which one layer has no gradient, or has lost its part by then."""
+    results = []
+    for lends in (False, True):
+        model = _model()
+        masters = _with_masters(name, model, dtype)
+        assert masters.lends_gradients, "the tests run on a CPU"
+        masters.lends_gradients = lends
+        backward = masters.scale(lambda loss: loss.backward())
+        for number in range(6):
+            last = next(reversed(list(model.parameters())))
+            last.requires_grad_(number % 3 != 1)
+            backward(_loss(model, 2 * number))
+            if number == 2:
+                taken = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+                for parameter, gradient in zip(model.parameters(), taken, strict=True):
+                    parameter.grad = gradient
+            backward(_loss(model, 2 * number + 1))
+            masters.step()
+            assert all(p.grad is None for p in model.parameters())
+        results.append({name: p.detach().clone() for name, p in model.named_parameters()})
+    joined, lent = results
+    assert all(torch.equal(lent[key], value) for key, value in joined.items())
+
+
+def test_a_forgotten_gradient_does_not_come_back_with_the_buffer() -> None:
+    model = _model()
+    masters = _with_masters("adamw", model)
+    backward = masters.scale(lambda loss: loss.backward())
+    backward(_loss(model, 0))
+    masters.zero_grad()
+    before = {key: value.clone() for key, value in masters.masters().items()}
+    for group in masters.param_groups:
+        group["weight_decay"] = 0.0
+    masters.step()
+    assert masters._global_grad_norm == 0
+    assert all(torch.equal(before[key], value) for key, value in masters.masters().items())
+
+
 def test_the_loss_scale_is_halved_on_overflow_and_doubled_after_a_window() -> None:
     scale = LossScale(8.0, window=3)
     for overflow in (True, False, False, True, False, False, False):
