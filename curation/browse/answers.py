@@ -10,7 +10,7 @@ import numpy as np
 
 from curation.browse.conditions import Condition, find_removed, find_words, parse_condition, without
 from curation.browse.desk import Desk, StoppedError
-from curation.browse.details import describe_picture, read_quantiles, read_types
+from curation.browse.details import describe_picture, read_types
 from curation.browse.marks import Marks
 from curation.browse.neighbours import NUM_NEIGHBOURS, Neighbours, find_by_hash, find_by_vector, find_vector
 from curation.browse.pictures import Pictures, Shown, draw_placeholder
@@ -19,6 +19,7 @@ from curation.browse.wall import PAGE_ROWS, PLACE_COLUMNS, Page, Row, find_rows,
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
 from curation.report.safety import is_known_safe
+from curation.report.selection import read_quantiles
 from curation.storage import Root
 from curation.tables import SAMPLES, embedded_units, embedding_tables
 

@@ -14,8 +14,8 @@ from curation.errors import UserError
 from curation.manifest.quoting import quote_identifier, quote_text
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import Rule, parse, passes_sql
+from curation.report.selection import read_quantiles
 from curation.schema import Status
-from curation.storage import Root
 
 MAX_GROUP = 60
 """Pictures of a group that are shown; a group of a logo may have millions."""
@@ -87,16 +87,6 @@ def read_types(desk: Desk) -> dict[str, pa.DataType]:
     """The columns of the manifest with their types."""
     schema = desk.manifest.query("select * from manifest limit 0").to_arrow_table().schema
     return {field.name: field.type for field in schema}
-
-
-def read_quantiles(root: Root) -> dict[Quantile, QuantileValues]:
-    """The quantiles that the current selection has recorded."""
-    recorded: list[dict[str, Any]] = (root.current("selection") or {"config": {}})["config"].get("quantiles", [])
-    found = dict[Quantile, dict[tuple[str | None, ...], float | None]]()
-    for item in recorded:
-        by: dict[str, str | None] = item.get("by", {})
-        found.setdefault(Quantile(item["column"], item["share"], tuple(by)), {})[tuple(by.values())] = item["value"]
-    return dict(found)
 
 
 def _parse_rule(

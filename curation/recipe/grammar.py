@@ -87,7 +87,7 @@ class Grammar(ABC):
         left = self._sum()
         for operator in ("=", "<>", "!=", "<=", ">=", "<", ">"):
             if self._words.accept(operator):
-                return compare(left, operator.replace("!=", "<>"), self._sum())
+                return self._compare(left, operator.replace("!=", "<>"), self._sum())
         if self._words.accept("is", "not", "null"):
             return Term(f"({left.sql} is not null)", "boolean")
         if self._words.accept("is", "null"):
@@ -100,11 +100,16 @@ class Grammar(ABC):
             return left
         return Term(f"(not {term.sql})", "boolean") if negated else term
 
+    def _compare(self, left: Term, operator: str, right: Term) -> Term:
+        """A comparison by an operator, or one of the two of `between`."""
+        return compare(left, operator, right)
+
     def _membership(self, left: Term) -> Term | None:
         if self._words.accept("between"):
             low = self._sum()
             self._words.expect("and")
-            return Term(f"({compare(left, '>=', low).sql} and {compare(left, '<=', self._sum()).sql})", "boolean")
+            above, below = self._compare(left, ">=", low), self._compare(left, "<=", self._sum())
+            return Term(f"({above.sql} and {below.sql})", "boolean")
         if self._words.accept("in", "file", "("):
             return self._in_file(left)
         if self._words.accept("in"):

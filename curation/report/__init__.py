@@ -1,10 +1,13 @@
 """The report: how many rows each stage kept and lost, as text (`curate status ROOT`) and as an HTML page with pictures.
 
-curate report ROOT --output report.html
+    curate report ROOT --output report.html
+
+Each part of the page is a module in `sections/`, which is found without a list (docs/report.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,12 @@ from typing import Any
 from curation.files import whole_file
 from curation.freshness import find_stale_by_ledgers
 from curation.manifest.manifest import Manifest
+from curation.report.facts import Facts
 from curation.report.funnel import FunnelRow, funnel, render_funnel
 from curation.report.hosts import render_hosts
 from curation.report.page import render_page
 from curation.report.stages import count_units, render_stages
+from curation.report.trainings import check_runs
 from curation.stage_log import read_running_stage
 from curation.storage import Root
 
@@ -46,10 +51,13 @@ def describe_status(root: Root) -> dict[str, Any]:
     }
 
 
-def write_html(root: Root, output: str | Path) -> None:
+def write_html(root: Root, output: str | Path, runs: Sequence[str | Path] = ()) -> None:
     """Write the report of `root` to the file `output`: one page that loads nothing from anywhere.
 
-    Raises UserError when the folder of `output` does not exist.
+    `runs` are folders of trainings that it shows besides those under the root.
+
+    Raises UserError when the folder of `output` does not exist, and for a folder of `runs` that is of no training.
     """
+    check_runs(runs)
     with whole_file(Path(output)) as page, Manifest(root) as manifest:
-        page.write(render_page(manifest).encode())
+        page.write(render_page(Facts(manifest, runs)).encode())

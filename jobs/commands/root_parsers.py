@@ -42,10 +42,17 @@ def add_root_commands(commands: Commands) -> None:
 
 
 def _add_report(commands: Commands) -> None:
-    text = "the funnel, score distributions and pictures of each reason as one HTML page"
+    text = "the funnel, distributions with thresholds, duplicates, speed, training and pictures as one HTML page"
     report = add_command(commands, "report", text, _report)
     add_root(report)
     report.add_argument("--output", default="report.html", metavar="FILE.html", help="the page (report.html)")
+    report.add_argument(
+        "--run",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of a training to show; more than once for more",
+    )
     add_quiet(report)
 
 
@@ -137,7 +144,7 @@ def _add_move(commands: Commands) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from curation.report import write_html
 
-    write_html(open_root(arguments.root), arguments.output)
+    write_html(open_root(arguments.root), arguments.output, arguments.run)
     write_out(f"{arguments.output}\n")
 
 

@@ -219,3 +219,15 @@ def test_without_the_token_there_is_no_page(browser: Browser, served: Served) ->
     browser.open("about:blank")
     browser.errors.clear()
     browser.requests.clear()
+
+
+def test_the_counts_of_the_funnel_wrap_and_need_no_scrolling_sideways(page: Browser) -> None:
+    page.wait("document.querySelectorAll('.chip').length > 3")
+    page.resize(480, 800)
+    chips = "document.querySelector('.chips')"
+    tops = "new Set([...document.querySelectorAll('.chip')].map(chip => chip.offsetTop)).size"
+    try:
+        page.wait(f"{tops} > 1")
+        assert page.ask(f"{chips}.scrollWidth <= {chips}.clientWidth")
+    finally:
+        page.resize(1280, 800)
