@@ -8,8 +8,8 @@ row belongs to is a function of its domain and uid alone.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +20,14 @@ from curation.records import PLAN, PLAN_INPUT, are_counts, check_record
 from curation.remedies import remedy
 from curation.storage import Root, fingerprint
 from curation.sums.seal import lost_files
-from curation.tables import PLANS, REJECTS, SAMPLES, plan_file
+from curation.tables import PLANS, REJECTS, SAMPLES, plan_file, samples_file
 
 NUM_SHOWN = 5
 ADOPTED = "adopted"
 """Key of a plan whose units are shards of img2dataset folders: only `curate adopt` ends them."""
+MERGED = "merged"
+"""Key of a plan that `curate merge` took over: the batch that it was in its own root."""
+NUM_LARGEST = 20
 ALL_HOSTS = "*"
 """Stands among the large domains of such a plan for every host, as its units were not grouped by host."""
 
@@ -78,6 +81,22 @@ def find_lost_units(root: Root, plan: Mapping[str, Any]) -> list[int]:
     return sorted(lost)
 
 
+def count_domains(root: Root, units: Iterable[str]) -> Counter[str]:
+    """Rows of each registered domain in the samples of `units`; those without one are under an empty name."""
+    counts: Counter[str] = Counter()
+    for unit in units:
+        counts.update(
+            domain or "" for domain in root.read_parquet(samples_file(unit), ["domain"])["domain"].to_pylist()
+        )
+    return counts
+
+
+def describe_hosts(domains: Mapping[str, int]) -> dict[str, Any]:
+    """What a plan records of its hosts, from the rows of each domain."""
+    largest = sorted(domains.items(), key=lambda item: (-item[1], item[0]))[:NUM_LARGEST]
+    return {"num_rows": sum(domains.values()), "num_domains": len(domains), "largest": dict(largest)}
+
+
 def find_plan_inputs(plan: Mapping[str, Any], found: Sequence[Input], wheres: Sequence[tuple[str, str]]) -> list[Input]:
     """The inputs of `plan` among those that the recipe names, in the plan's order and under the plan's names.
 
@@ -89,6 +108,10 @@ def find_plan_inputs(plan: Mapping[str, Any], found: Sequence[Input], wheres: Se
     if plan.get(ADOPTED):
         raise UserError(
             f"Samples of plan {plan['batch']} are missing, which `curate adopt` made: adopt the folder into a new root."
+        )
+    if MERGED in plan:
+        raise UserError(
+            f"Samples of plan {plan['batch']} are missing, which `curate merge` took over: merge into a new root."
         )
     pairs = [(_find_input(plan["batch"], wanted, found), wanted) for wanted in plan["inputs"]]
     inputs = [replace(item, source=wanted["source"], planned_path=wanted["path"]) for item, wanted in pairs]

@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import random
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,24 @@ def hold_root(root: Root) -> Iterator[bool]:
         yield stack.enter_context(_hold_lease(root)) if waited is None else waited
 
 
-@contextlib.contextmanager
-def hold_both(root: Root, target: Root) -> Iterator[None]:
+def hold_both(root: Root, target: Root) -> contextlib.AbstractContextManager[None]:
     """Hold `root` and the new root `target`. Raises UserError when one of them is the other or lies in it."""
-    for outer, inner in ((root, target), (target, root)):
+    return hold_all([root], target)
+
+
+@contextlib.contextmanager
+def hold_all(roots: Sequence[Root], target: Root) -> Iterator[None]:
+    """Hold `roots` and the new root `target`. Raises UserError when one of them is another or lies in it.
+
+    They are held in the order of their names, so that two drivers with the same roots do not wait for each other.
+    """
+    named = [*roots, target]
+    for inner, outer in itertools.permutations(named, 2):
         if lies_in(_real(inner), {_real(outer)}):
             raise UserError(f"{inner.base} is {outer.base} or lies in it: name a folder outside of it.")
-    with hold_root(root), hold_root(target):
+    with contextlib.ExitStack() as stack:
+        for root in sorted(named, key=_real):
+            stack.enter_context(hold_root(root))
         yield
 
 

@@ -206,12 +206,18 @@ def check_member(root: Root, shard: str, offset: int, size: int, sha256: str | N
 
 
 def copy_shard(
-    root: Root, shard: str, target: Root, keeps: Callable[[str], bool], name: Callable[[str], str]
+    root: Root,
+    shard: str,
+    target: Root,
+    keeps: Callable[[str], bool],
+    name: Callable[[str], str],
+    sums: Mapping[str, str] | None = None,
 ) -> tuple[str, dict[str, int]]:
     """Publish into `target` what `shard` of `root` has of the keys for which `keeps` holds; nothing when that is none.
 
     `name` gives the path for the sha256 of the new shard. Returns that path, and where the first member of each key,
-    which is its picture, begins now. Raises UserError when the shard is damaged.
+    which is its picture, begins now. `sums` has the sha256 (hex) that pictures of keys must have.
+    Raises UserError when the shard is damaged.
     """
     files, offsets = dict[str, dict[str, Member]](), dict[str, int]()
     for member in index(root, shard):
@@ -222,6 +228,8 @@ def copy_shard(
         with ShardWriter(path) as writer:
             for key in sorted(files):
                 data = {ext: read_member(root, shard, one.offset, one.size) for ext, one in files[key].items()}
+                first = next(iter(files[key].values()))
+                check_member(root, shard, first.offset, first.size, (sums or {}).get(key), data[first.extension])
                 offsets[key] = next(iter(writer.add(key, data).values())).offset
         rel = name(writer.sha256)
         if writer.members:

@@ -36,7 +36,7 @@ def move(root: Root, target: Root) -> int:
     root; and for a file that does not hold what its ledger says.
     """
     root.check_format()
-    _check_adopted(root)
+    check_adopted(root)
     _begin(root, target)
     files = list(list_moved(root))
     for rel in track(files, len(files), "move", "file"):
@@ -46,7 +46,7 @@ def move(root: Root, target: Root) -> int:
     return len(files) + 1
 
 
-def _check_adopted(root: Root) -> None:
+def check_adopted(root: Root) -> None:
     """Raise UserError for an adopted folder that lies in the root: rows name its files by their full paths."""
     for item in (item for plan in read_plans(root) if plan.get(ADOPTED) for item in plan["inputs"]):
         if lies_in(str(item["path"]), {root.url()}):

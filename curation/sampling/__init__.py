@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from curation.errors import UserError
-from curation.plan import ADOPTED, read_plans
+from curation.plan import ADOPTED, count_domains, describe_hosts, read_plans
 from curation.progress import track
 from curation.records import Kinds
 from curation.sampling.units import copy_configs, copy_unit
@@ -25,7 +24,7 @@ from curation.storage import Root
 from curation.sums.cover import summed_tables
 from curation.sums.record import RootRecord
 from curation.sums.recorder import sealing
-from curation.tables import TOMBSTONES, plan_file, samples_file
+from curation.tables import TOMBSTONES, plan_file
 from curation.version import __version__
 
 RECORD = "sample.json"
@@ -33,7 +32,6 @@ RECORD = "sample.json"
 _KINDS: Kinds = {"root": str, "share": (int, float), "seed": int}
 FORMAT = "sample"
 """The format of the one input of each plan: the rows came from another root, not from metadata."""
-NUM_LARGEST = 20
 TABLES = ("forgotten", "plans", "samples", "downloads")
 
 
@@ -100,15 +98,12 @@ def _copy_plans(root: Root, target: Root, chooses: Callable[[str], bool]) -> int
 
 def _describe_plan(root: Root, target: Root, plan: Mapping[str, Any], units: Mapping[str, int]) -> dict[str, Any]:
     """`plan` with its units as they are in the sample, whose rows all became samples."""
-    num_rows = sum(units.values())
-    domains = Counter(_read_domains(target, (f"{plan['batch']}-{unit}" for unit in units)))
-    largest = sorted(domains.items(), key=lambda item: (-item[1], item[0]))[:NUM_LARGEST]
     return {
         **plan,
         "inputs": _describe_inputs(root, plan, units),
-        "totals": {"samples": num_rows},
+        "totals": {"samples": sum(units.values())},
         "units": dict(units),
-        "hosts": {"num_rows": num_rows, "num_domains": len(domains), "largest": dict(largest)},
+        "hosts": describe_hosts(count_domains(target, (f"{plan['batch']}-{unit}" for unit in units))),
     }
 
 
@@ -121,10 +116,3 @@ def _describe_inputs(root: Root, plan: Mapping[str, Any], units: Mapping[str, in
         {**{key: value for key, value in item.items() if key != "num_members"}, "num_rows": units.get(f"{n:06d}", 0)}
         for n, item in enumerate(plan["inputs"])
     ]
-
-
-def _read_domains(target: Root, units: Iterable[str]) -> Iterator[str]:
-    for unit in units:
-        yield from (
-            domain or "" for domain in target.read_parquet(samples_file(unit), ["domain"])["domain"].to_pylist()
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from curation.root_lock import hold_both, hold_root
+from curation.root_lock import hold_all, hold_both, hold_root
 from curation.storage import Root
 from curation.terminal import write_error, write_out
 from jobs.commands.browse_command import browse_root
@@ -38,6 +38,7 @@ def add_root_commands(commands: Commands) -> None:
     _add_gc(commands)
     _add_forget(commands)
     _add_sample(commands)
+    _add_merge(commands)
     _add_move(commands)
 
 
@@ -133,6 +134,24 @@ def _add_sample(commands: Commands) -> None:
     add_quiet(command)
 
 
+def _add_merge(commands: Commands) -> None:
+    text = "join roots into one that has each uid once; what one root was asked to forget comes from none"
+    command = add_command(commands, "merge", text, _merge)
+    add_root(command, "from_root")
+    command.add_argument(
+        "others", nargs="+", metavar="OTHER", help="further roots; of equal rows the earlier one's counts"
+    )
+    command.add_argument("--into", required=True, metavar="NEW", help="new folder or URL that takes the rows")
+    command.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="TABLE",
+        help="embeddings…, scores_…: leave this table out, to be made anew; may be repeated",
+    )
+    add_quiet(command)
+
+
 def _add_move(commands: Commands) -> None:
     text = "carry a root to another folder or store, each file compared with its sum; the old one stays"
     command = add_command(commands, "move", text, _move)
@@ -178,6 +197,16 @@ def _sample(arguments: argparse.Namespace) -> None:
     with hold_both(root, target):
         number = sample(root, target, arguments.share, arguments.seed)
     write_out(f"{target.base} has {number:,} rows of {root.base}: go on with `curate dedupe`, `select` and `pack`.\n")
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from curation.merging import merge
+    from curation.merging.messages import describe_merge
+
+    roots, target = [open_root(url) for url in (arguments.from_root, *arguments.others)], Root(arguments.into)
+    with hold_all(roots, target):
+        counts = merge(roots, target, frozenset(arguments.without))
+    write_out(describe_merge(roots, target, counts))
 
 
 def _move(arguments: argparse.Namespace) -> None:
