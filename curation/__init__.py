@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from curation.version import __version__
 
 if TYPE_CHECKING:
-    from curation.manifest.manifest import Manifest
+    from curation.sheet.manifest import Manifest
 
 __all__ = ["Manifest", "__version__"]
 
@@ -18,7 +18,7 @@ __all__ = ["Manifest", "__version__"]
 def __getattr__(name: str) -> Any:
     """Resolve `curation.Manifest` on first use, so that `import curation` stays free of DuckDB."""
     if name == "Manifest":
-        from curation.manifest.manifest import Manifest
+        from curation.sheet.manifest import Manifest
 
         return Manifest
     raise AttributeError(f"module 'curation' has no attribute {name!r}")

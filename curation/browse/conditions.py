@@ -29,7 +29,7 @@ STATEMENTS = re.compile(
     r"reset|set|truncate|update|use|vacuum)\b",
     re.IGNORECASE,
 )
-WHERE = re.compile(r"\s*where\b", re.IGNORECASE)
+WHERE = re.compile(r"\A\s*where\b", re.IGNORECASE)
 ORDER = re.compile(r"\s*order\s+by\b", re.IGNORECASE)
 QUERY = re.compile(r"\s*(describe|explain|from|select|show|summarize|table|values|with)\b", re.IGNORECASE)
 FORM = "Write a condition, as it stands after WHERE, with at most ORDER BY and one expression behind it"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from curation.merging.rows import Fate
+from curation.remedies import stage_of
 from curation.storage import Root
 from curation.tables import DOWNLOADS, embedding_tables, metadata_folder, score_tables
 
@@ -13,8 +14,13 @@ AFTER = ("dedupe", "select", "pack")
 """The stages whose tables are made from all rows at once, and never merged."""
 
 
-def describe_merge(roots: Sequence[Root], target: Root, counts: Sequence[Mapping[str, int]]) -> str:
-    """The rows of each root by what became of them, which of those are in `target`, and how to go on."""
+def describe_merge(
+    roots: Sequence[Root], target: Root, counts: Sequence[Mapping[str, int]], without: Iterable[str] = ()
+) -> str:
+    """The rows of each root by what became of them, which of those are in `target`, and how to go on.
+
+    Tables `without` were left out, to be made anew.
+    """
     names = [fate.name.lower() for fate in Fate]
     lines = [["", "rows", *names]]
     for root, found in zip(roots, counts, strict=True):
@@ -27,7 +33,7 @@ def describe_merge(roots: Sequence[Root], target: Root, counts: Sequence[Mapping
         for first, *cells in lines
     ]
     number = sum(found[Fate.TAKEN.name.lower()] for found in counts)
-    needed = {*_list_lacking(target), *AFTER}
+    needed = {*_list_lacking(target), *(stage for table in without if (stage := stage_of(f"{table}/"))), *AFTER}
     how = ", ".join(f"`curate {stage}`" for stage in STAGES if stage in needed)
     return "\n".join([*table, f"{target.base} has {number:,} rows, each uid once: go on with {how}.", ""])
 

@@ -206,7 +206,7 @@ def _merge(arguments: argparse.Namespace) -> None:
     roots, target = [open_root(url) for url in (arguments.from_root, *arguments.others)], Root(arguments.into)
     with hold_all(roots, target):
         counts = merge(roots, target, frozenset(arguments.without))
-    write_out(describe_merge(roots, target, counts))
+    write_out(describe_merge(roots, target, counts, arguments.without))
 
 
 def _move(arguments: argparse.Namespace) -> None:

@@ -25,6 +25,12 @@ def test_order_by_is_taken_apart() -> None:
     assert parse_condition("ORDER BY width", VIEWS).sql == "(true)"
 
 
+def test_a_subquery_keeps_its_own_where() -> None:
+    for begin in ("", "where "):
+        found = parse_condition(f"{begin}uid in (select uid from samples where width > 3)", VIEWS)
+        assert "SELECT uid FROM samples WHERE (width > 3)" in found.sql
+
+
 def test_nothing_is_every_row() -> None:
     assert parse_condition("  where ", VIEWS) == EVERYTHING
 

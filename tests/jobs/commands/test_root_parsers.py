@@ -68,9 +68,13 @@ def test_a_merge_ends_with_what_became_of_the_rows_of_each_root(
 ) -> None:
     first = roots_to_merge.build(tmp_path / "a", "aaaaaaaa", {1: "ok", 2: "timeout", 3: "ok"})
     second = roots_to_merge.build(tmp_path / "b", "bbbbbbbb", {2: "ok", 3: "ok"})
-    main(["merge", first.root.base, second.root.base, "--into", str(tmp_path / "new"), "--without", "embeddings"])
+    with pytest.raises(SystemExit) as ended:
+        main(["merge", first.root.base, second.root.base, "--into", str(tmp_path / "new"), "--without", "embeddings"])
+    assert ended.value.code == 0
     names, *rows, end = (line.split() for line in capsys.readouterr().out.splitlines())
     assert names == ["rows", "taken", "forgotten", "refused", "has_picture", "was_tried", "named_earlier"]
     assert rows[0] == [first.root.base, "3", "2", "0", "0", "1", "0", "0"]
     assert rows[1] == [second.root.base, "2", "1", "0", "0", "0", "0", "1"]
-    assert " ".join(end).startswith(f"{tmp_path / 'new'} has 3 rows, each uid once: go on with `curate dedupe`")
+    assert " ".join(end).startswith(
+        f"{tmp_path / 'new'} has 3 rows, each uid once: go on with `curate embed`, `curate dedupe`"
+    )
