@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from curation.report.histograms import format_number
-
 LEFT, TOP, WIDTH, HEIGHT = 46, 24, 300, 116
 """Where the plot begins in a chart, and how large it is, in units of the chart's own."""
 FULL_WIDTH, FULL_HEIGHT = LEFT + WIDTH + 8, TOP + HEIGHT + 34
@@ -62,7 +60,7 @@ def shorten(value: float) -> str:
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"
-    return format_number(value) if value < 10 else f"{value:.0f}"
+    return f"{value:.0e}" if 0 < abs(value) < 1e-3 else f"{value:.3g}"
 
 
 def cut_label(text: str, width: float) -> str:

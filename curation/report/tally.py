@@ -1,4 +1,4 @@
-"""One pass over all rows of a root: every distribution of the report, its hosts, sizes and concepts.
+"""One pass over all rows of a root: every distribution of the report, its sources, hosts, sizes and concepts.
 
 The tables of a unit have the same rows, so units are joined a few at a time and counted, and only counts are kept: what
 is held does not grow with the rows. Bins lie between quantiles of a sample of whole units, which are spread evenly.
@@ -29,6 +29,7 @@ SAMPLE_ROWS = 400_000
 UNIT_SIZE = 10_000
 """Rows that a unit is taken to have of which no plan says it."""
 NUM_CATEGORIES, NUM_HOSTS, NUM_CONCEPTS = 10, 25, 25
+MAX_SOURCES = 1_000
 OUTER = (0.005, 0.995)
 """The quantiles between which the bins lie."""
 CAPTION_LENGTH = "caption length"
@@ -62,6 +63,7 @@ class Tally:
     distributions: Sequence[Distribution] = ()
     hosts: Sequence[TextCount] = ()
     num_hosts: int = 0
+    sources: Sequence[TextCount] = ()
     concepts: Concepts | None = None
     sides: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
@@ -116,13 +118,14 @@ class _Counter:
             distributions=tuple(self._list_distributions()),
             hosts=tuple(self._counts.find_largest("domain", NUM_HOSTS, "num_rows")),
             num_hosts=self._counts.count_values("domain"),
+            sources=tuple(self._counts.find_largest("source", MAX_SOURCES, "num_rows")),
             concepts=self._count_concepts() if "concept" in self._texts else None,
             sides=dict(self._sides),
         )
 
     def _load(self, units: Sequence[str]) -> None:
         """Make the rows of `units` the table `batch`."""
-        names = [*dict.fromkeys(["status", "kept", "reason", "domain", *self._numbers, *self._texts])]
+        names = [*dict.fromkeys(["status", "kept", "reason", "domain", "source", *self._numbers, *self._texts])]
         listed = ", ".join(map(quote_identifier, names))
         sql = f"select {listed}, length(caption)::double as {quote_identifier(CAPTION_LENGTH)} from {UNIT_ROWS}"
         self._connection.register("batch", self._manifest.query_units(sql, units).to_arrow_table())
@@ -154,7 +157,7 @@ class _Counter:
             ):
                 self._rows[name, place] += count
                 self._kept[name, place] += kept
-        for name in ("domain", *self._texts):
+        for name in ("domain", "source", *self._texts):
             self._counts.add(name, f"{quote_identifier(name)}::varchar", self._reached, self._passed)
         self._count_cuts()
         for x, y, count in self._ask(

@@ -7,25 +7,28 @@ from curation.report.facts import Facts
 from curation.report.section import Section
 from curation.report.tables import divide, render_table, say
 
-_ROWS = """
-    select source, count(*) as samples, count(*) filter (where status = 'ok') as pictures,
-        count(*) filter (where kept) as kept
-    from manifest group by source order by source
-"""
 _DUPLICATES = "select source, count(*) from samples semi join duplicates using (uid) group by source"
 
 
 def render(facts: Facts) -> str:
     """A row for each source."""
-    rows, duplicates = facts.manifest.query(_ROWS).fetchall(), _count_duplicates(facts.manifest)
-    if not rows:
+    sources = sorted(facts.tally.sources, key=lambda source: source.value)
+    if not sources:
         return say("There are no samples yet: run `curate ingest`.")
+    removed = _count_duplicates(facts.manifest)
     head = ("source", "samples", "pictures", "duplicates", "kept", "kept of samples")
     return render_table(
         head,
         [
-            (source or "", samples, pictures, duplicates.get(source, 0), kept, divide(kept, samples))
-            for source, samples, pictures, kept in rows
+            (
+                each.value,
+                each.num_rows,
+                each.pictures,
+                removed.get(each.value, 0),
+                each.kept,
+                divide(each.kept, each.num_rows),
+            )
+            for each in sources
         ],
     )
 

@@ -59,6 +59,18 @@ def test_what_is_absent_is_said_in_a_sentence(root: Root, title: str, said: str)
     assert said in html and "<svg" not in html
 
 
+def test_each_source_has_its_samples_pictures_duplicates_and_kept_rows(made: SmallRoot) -> None:
+    html = render(made.root, "Sources")
+    for source in ("coyo", "laion"):
+        uids = [uid for uid, row in made.samples.items() if row["source"] == source]
+        came = [uid for uid in uids if uid in made.images]
+        kept = sum(made.downloads[uid]["width"] / made.downloads[uid]["height"] >= 1.2 for uid in came)
+        removed = made.root.read_parquet(f"duplicates/{small_root.VERSION}/part-00000.parquet")["uid"].to_pylist()
+        counts = (len(uids), len(came), sum(uid in uids for uid in removed), kept)
+        cells = "".join(f'<td class="number">{count}</td>' for count in counts)
+        assert f'<td>{source}</td>{cells}<td class="number">{100 * kept / len(uids):.2f} %</td>' in html
+
+
 def test_duplicates_are_counted_by_tier_by_similarity_and_by_group(made: SmallRoot) -> None:
     uids = sorted(made.images)
     rows = [
