@@ -1,11 +1,12 @@
-"""Decisions on generated tables: `curate select --what-if` and `curate select` by DuckDB, and by Spark beside it.
+"""Decisions on generated tables: `curate select --what-if`, `curate select` by DuckDB and by Spark, and a pack index.
 
     nice .venv/bin/python -m benchmarks.decisions --rows 1000000 4000000 10000000
 
 Every call is a process of its own, as a user starts it; CPU seconds and peak memory of all below it are sampled.
 Three sets of rules: `plain` reads columns alone, `quantile` asks for one of each source, `windows` counts captions,
-ranks pictures of one hash and joins duplicates. Writes benchmarks/results/decisions.json and .md. Targets
-(issue 16) at 10 M rows: what-if under 10 s, select under 30 s, under 4 GB.
+ranks pictures of one hash and joins duplicates. The pack index is that of all pictures (benchmarks/pack_index.py).
+Writes benchmarks/results/decisions.json and .md. Targets (issue 16) at 10 M rows: what-if under 10 s, select and the
+pack index under 30 s, under 4 GB.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ SETS = {
     'unique_pair = "row_number() over (partition by phash, caption order by uid) = 1"\n'
     'deduplicated = "duplicate_of is null"\n',
 }
+ALL_PICTURES = '[rules]\nall = "num_bytes > 0"\n'
 SPARK_ROWS = 1_000_000
 MAX_BYTES = 16_000_000_000
 MAX_S = 3_600.0
@@ -64,6 +66,7 @@ def main() -> None:
             make_root(root, num_rows)
             for name in SETS:
                 rows += measure(root, folder, num_rows, name)
+            rows += measure_index(root, folder, num_rows)
     finally:
         if arguments.folder is None:
             shutil.rmtree(folder)
@@ -72,7 +75,7 @@ def main() -> None:
         "Each call is a process of its own, its start included (Python 1 s, Java and Spark 7 s); files in page cache.",
         f"Mean load of the machine in the last 15 minutes of the run: {load:.1f}, of which the run itself has about 2. "
         "With more than that, CPU seconds divided by the cores say more than seconds.",
-        "Targets at 10 M rows: what-if 10 s, select 30 s, 4,000 MB.",
+        "Targets at 10 M rows: what-if 10 s, select and the pack index 30 s, 4,000 MB.",
     ]
     sys.stdout.write(write("decisions", rows, notes, ("duckdb", "pyarrow", "pyspark")))
 
@@ -91,6 +94,16 @@ def measure(root: Path, folder: Path, num_rows: int, name: str) -> list[dict[str
         shutil.rmtree(root / "selection", ignore_errors=True)
         found.append({"rules": name, "call": what, "rows": num_rows} | run(call))
     return found
+
+
+def measure_index(root: Path, folder: Path, num_rows: int) -> list[dict[str, Any]]:
+    """The row of the index, of a selection that keeps every picture."""
+    recipe = folder / "all.toml"
+    recipe.write_text(ALL_PICTURES)
+    common = ["--recipe", str(recipe), "--root", str(root)]
+    run([sys.executable, "-m", "jobs.cli", "select", *common])
+    call = [sys.executable, "-m", "benchmarks.pack_index", *common]
+    return [{"rules": "all pictures", "call": "pack index", "rows": num_rows} | run(call)]
 
 
 def run(call: list[str]) -> dict[str, Any]:

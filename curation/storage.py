@@ -7,9 +7,9 @@ import copy
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -140,20 +140,32 @@ class Root(Files):
         The whole file is compared with its sum where there is one, else the pages that are read with theirs.
         """
         wanted = None if columns is None else list(columns)
-        with self._open_parquet(rel) as file:
+        with self._open_parquet(rel) as (file, _):
             return file.read(columns=wanted)
+
+    def read_keyed(self, rel: str, columns: Iterable[str], known: Container[bytes]) -> tuple[pa.Table, bytes]:
+        """The `columns` of file `rel`, and the bytes in which it stores its column uid. Raises as `read_parquet` does.
+
+        The uids themselves come first unless those bytes are among `known`: whoever has them has the uids, and decoding
+        them takes longer than all else. The caller's thread reads alone.
+        """
+        with self._open_parquet(rel) as (file, stream):
+            stored = _read_stored(file, stream, "uid")
+            wanted = [*(["uid"] if stored not in known else []), *columns]
+            return file.read(columns=wanted, use_threads=False), stored
 
     def read_schema(self, rel: str) -> pa.Schema:
         """The columns of the parquet file `rel`, from its end alone. Raises UserError when that is damaged."""
-        with self._open_parquet(rel, whole=False) as file:
+        with self._open_parquet(rel, whole=False) as (file, _):
             return file.schema_arrow
 
     @contextlib.contextmanager
-    def _open_parquet(self, rel: str, whole: bool = True) -> Iterator[pq.ParquetFile]:
+    def _open_parquet(self, rel: str, whole: bool = True) -> Iterator[tuple[pq.ParquetFile, BinaryIO]]:
+        """The file `rel`, and the stream that it is read from."""
         try:
             has_sum = whole and self.expected(rel) is not None
-            with contextlib.closing(io.BytesIO(self.read_whole(rel)) if has_sum else self.open(rel)) as file:
-                yield pq.ParquetFile(file, page_checksum_verification=True)
+            with contextlib.closing(io.BytesIO(self.read_whole(rel)) if has_sum else self.open(rel)) as stream:
+                yield pq.ParquetFile(stream, page_checksum_verification=True), stream
         except PermissionError as error:
             raise UserError(f"{self.url(rel)} may not be read: give this account the right to.") from error
         except (pa.ArrowInvalid, OSError) as error:
@@ -296,6 +308,16 @@ def _other_settings(url: str, keys: Names) -> UserError:
     return UserError(
         f"{url} was made with other settings ({', '.join(keys)} differ): use the earlier settings or a new root{redo}."
     )
+
+
+def _read_stored(file: pq.ParquetFile, stream: BinaryIO, column: str) -> bytes:
+    """The bytes of `column` in all row groups of `file`, as they stand in it: encoded, compressed, with checksums."""
+    place, parts = [one.path for one in file.schema].index(column), list[bytes]()
+    for group in range(file.metadata.num_row_groups):
+        chunk = file.metadata.row_group(group).column(place)
+        stream.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+        parts.append(stream.read(chunk.total_compressed_size))
+    return b"".join(parts)
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

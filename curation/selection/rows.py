@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import pyarrow as pa
@@ -33,11 +33,11 @@ def join_unit(root: Root, unit: str, tables: Mapping[str, Sequence[str]], lists:
     The status of rows that `lists` name by now says so in the place of ok.
     """
     rows = read_samples(root, unit, ["uid", *tables["samples"]])
-    find_places = _PlaceFinder(rows["uid"])
+    finder = _PlaceFinder(rows["uid"])
     for table, columns in tables.items():
         if table not in ("samples", "duplicates"):
-            others = root.read_parquet(unit_file(table, unit), ["uid", *columns])
-            places = find_places(others["uid"])
+            others, stored = root.read_keyed(unit_file(table, unit), columns, finder.places)
+            places = finder.find(stored, others)
             others = others if places is None else others.select(columns).take(places)
             for name in columns:
                 rows = rows.append_column(others.schema.field(name), others[name])
@@ -55,15 +55,16 @@ class _PlaceFinder:
 
     def __init__(self, uids: pa.ChunkedArray) -> None:
         self._uids = uids
-        self._last: tuple[pa.ChunkedArray, pa.ChunkedArray] | None = None
+        self.places: dict[bytes, pa.ChunkedArray | None] = {}
+        """The places in the tables that were seen, by the bytes in which they store their uids; None for the same."""
 
-    def __call__(self, others: pa.ChunkedArray) -> pa.ChunkedArray | None:
-        """Places of the uids in `others`, null where one lacks; None when both are the same."""
-        if self._uids.equals(others):
-            return None
-        if self._last is None or not self._last[0].equals(others):
-            self._last = others, pc.index_in(self._uids, others.combine_chunks())
-        return self._last[1]
+    def find(self, stored: bytes, others: pa.Table) -> pa.ChunkedArray | None:
+        """Places of the uids in `others`, null where one lacks; None when both have the same in the same order."""
+        if stored not in self.places:
+            found = others["uid"]
+            is_same = self._uids.equals(found)
+            self.places[stored] = None if is_same else pc.index_in(self._uids, found.combine_chunks())
+        return self.places[stored]
 
 
 def duplicates_files(root: Root) -> list[str]:
@@ -79,15 +80,22 @@ def read_duplicates(root: Root, file: str) -> pa.Table:
 
 def read_ahead(function: Callable[[Item], Result], items: Iterable[Item], num_threads: int) -> Iterator[Result]:
     """`function` of each of `items`, in their order, by threads that are a few items ahead of whoever takes them."""
-    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > UNITS_AHEAD * num_threads:
-                    yield waiting.popleft().result()
-            while waiting:
+        yield from map_ahead(pool, function, items, UNITS_AHEAD * num_threads)
+
+
+def map_ahead(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], num_ahead: int
+) -> Iterator[Result]:
+    """`function` of each of `items` by `pool`, in their order; at most `num_ahead` wait for whoever takes them."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > num_ahead:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from curation.errors import UserError
 from curation.storage import Root
@@ -20,6 +21,9 @@ class LocalRecorder:
         self.own: dict[str, Sum] = {}
         self._root = root
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TaskRecorder, ()
 
     @property
     def recorded(self) -> dict[str, Sum]:
@@ -43,6 +47,23 @@ class LocalRecorder:
         """Note that `rel` holds `found`."""
         with self._lock:
             self.own[rel] = found
+
+
+class TaskRecorder:
+    """Notes what another process publishes. Entries that it fulfils anew were opened by the driver."""
+
+    def __init__(self) -> None:
+        self.published: dict[str, Sum] = {}
+
+    def begin(self, rel: str, found: Sum) -> None:
+        """Nothing to do."""
+
+    def discard(self, rel: str) -> None:
+        """Nothing to do."""
+
+    def end(self, rel: str, found: Sum) -> None:
+        """Note that `rel` holds `found`, for whoever is told when the task has ended."""
+        self.published[rel] = found
 
 
 @contextmanager

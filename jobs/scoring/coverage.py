@@ -22,8 +22,8 @@ from curation.private_folder import make_private_folder
 from curation.recipe.config import Recipe
 from curation.recipe.select_config import SelectConfig
 from curation.schema import Status
-from curation.selection.engine import open_connection
 from curation.selection.rows import join_unit, read_ahead
+from curation.selection.streams import open_connection
 from curation.storage import Root
 from curation.terminal import write_error
 from jobs.scoring.joined_columns import JoinedScores, plan_joined_scores, said_as_sentence

@@ -16,6 +16,9 @@ from jobs.scoring.joined_columns import build_joined_schemas
 
 SELECTION_READS = ("samples", "downloads", "duplicates")
 """Tables that a selection reads, those of scores apart."""
+PACKING_READS = ("samples", "downloads", SCORES, "selection")
+"""Tables that a packing reads; SCORES stands for every table of scores."""
+PACKING_WRITES = ("train", "train_index")
 
 
 def build_filters(recipe: Recipe) -> dict[str, Filter]:

@@ -1,0 +1,56 @@
+"""What `curate pack` does beside the pictures: all kept rows in the order of the shards, then the parts of an index.
+
+    .venv/bin/python -m benchmarks.pack_index --recipe R.toml --root ROOT
+
+benchmarks.decisions calls it. The parts have the columns of the real ones without the places of members, since no shard
+is written; they go to a folder that is deleted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from functools import partial
+
+import pyarrow as pa
+
+from curation.download.withdrawn import resolve_lists
+from curation.packing.local import cut_shards, order_rows
+from curation.packing.version import Version, find_work
+from curation.packing.workers import Workers
+from curation.recipe.config import load_recipe
+from curation.selection.streams import Streams, open_connection
+from curation.storage import Root
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--root", required=True)
+    arguments = parser.parse_args()
+    recipe, root = load_recipe(arguments.recipe), Root(arguments.root)
+    work = find_work(root, recipe.pack, resolve_lists(recipe))
+    if work is None:
+        sys.exit(f"{root.base} is packed already")
+    with (
+        tempfile.TemporaryDirectory(dir=root.scratch()) as folder,
+        open_connection(recipe.select, root.scratch()) as one,
+    ):
+        streams = Streams(one)
+        with Workers(streams.num_threads) as workers:
+            batches, totals = order_rows(work, streams, workers)
+            parts = workers.map(partial(write_part, Root(folder), work.version), cut_shards(batches, recipe.pack))
+            num_rows = sum(parts)
+    if num_rows != totals.num_rows:
+        sys.exit(f"{num_rows} rows are written and {totals.num_rows} were read")
+
+
+def write_part(target: Root, version: Version, shard: tuple[int, pa.Table]) -> int:
+    number, table = shard
+    target.publish_parquet(version.part(number), table)
+    return len(table)
+
+
+if __name__ == "__main__":
+    main()
