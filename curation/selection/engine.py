@@ -7,7 +7,7 @@ all rows. What does not fit into memory (sorts, windows, duplicates) goes to a f
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -20,7 +20,7 @@ from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS
 from curation.recipe.select_config import SelectConfig
 from curation.selection.quantiles import rank_values
-from curation.selection.rows import duplicates_files, join_unit, read_ahead, read_duplicates
+from curation.selection.rows import LostRows, duplicates_files, join_unit, read_ahead, read_duplicates, split_lost
 from curation.selection.rule_set import MAX_PARTITIONS, RuleSet, Values, name_quantile
 from curation.selection.streams import Streams, open_connection
 from curation.storage import Root
@@ -43,27 +43,41 @@ class Engine:
 
     def compute_quantiles(self, tables: Tables) -> Values:
         """The quantiles of the rules. Raises UserError when one goes over too many partitions."""
-        return {wanted: self._compute_quantile(wanted, tables) for wanted in self._rules.quantiles}
 
-    def _compute_quantile(self, wanted: Quantile, tables: Tables) -> QuantileValues:
-        needed = {"status", wanted.column, *wanted.by}
-        fewer = {table: [name for name in names if name in needed] for table, names in tables.items()}
-        rows = self.rows_sql(_drop_unused(fewer), step=f"quantile of {wanted.column}")
-        found = rank_values(self.query(rule_language.values_sql(rows, wanted, self._rules.columns)), wanted)
+        def read(wanted: Quantile, step: str) -> str:
+            needed = {"status", wanted.column, *wanted.by}
+            fewer = {table: [name for name in names if name in needed] for table, names in tables.items()}
+            return self.rows_sql(_drop_unused(fewer), step=step)
+
+        return {wanted: self._compute_quantile(wanted, read) for wanted in self._rules.quantiles}
+
+    def compute_quantiles_of(self, table: str) -> Values:
+        """As `compute_quantiles`, of the rows of a table that DuckDB holds."""
+        return {wanted: self._compute_quantile(wanted, lambda *_: table) for wanted in self._rules.quantiles}
+
+    def _compute_quantile(self, wanted: Quantile, rows_of: Callable[[Quantile, str], str]) -> QuantileValues:
+        step, types = f"quantile of {wanted.column}", self._rules.columns
+        found = rank_values(self.query(rule_language.values_sql(rows_of(wanted, step), wanted, types)), wanted)
         if found is None:
-            rows = self.rows_sql(_drop_unused(fewer), step=f"quantile of {wanted.column}, again")
-            sql = rule_language.quantile_sql(rows, wanted, self._rules.columns)
+            sql = rule_language.quantile_sql(rows_of(wanted, f"{step}, again"), wanted, types)
             batches = self.query(f"{sql} limit {MAX_PARTITIONS + 1}")
             found = [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
         return name_quantile(wanted, found)
 
-    def rows_sql(self, tables: Tables, *, with_uid: bool = False, step: str = "rules") -> str:
+    def keep_rows(self, table: str, sql: str) -> None:
+        """Let `table` hold the rows of `sql`, in memory as long as they fit into it."""
+        self._streams.execute(f"create temp table {table} as {sql}")
+
+    def rows_sql(
+        self, tables: Tables, *, with_uid: bool = False, step: str = "rules", lost: LostRows | None = None
+    ) -> str:
         """A table expression, to be used once, of all rows: `place`, the columns of `tables`, and `uid` if wanted.
 
-        The units that are read are shown as the progress of `step`.
+        Rows without a picture are left out where they are counted in `lost`. The units that are read are shown as the
+        progress of `step`.
         """
         has_duplicates = bool(tables.get("duplicates"))
-        self._register_units(tables, with_uid or has_duplicates, step)
+        self._register_units(tables, with_uid or has_duplicates, step, lost)
         if not has_duplicates:
             return "unit_rows"
         self._load_duplicates()
@@ -74,20 +88,27 @@ class Engine:
         """The rows of `sql`. Raises what reading a table raised, and UserError when memory or disk do not do."""
         return self._streams.query(sql)
 
-    def _register_units(self, tables: Tables, with_uid: bool, step: str) -> None:
+    def _register_units(self, tables: Tables, with_uid: bool, step: str, lost: LostRows | None) -> None:
         names = [name for table, columns in tables.items() if table != "duplicates" for name in columns]
         fields = [pa.field("place", pa.int64()), *([pa.field("uid", pa.string())] if with_uid else [])]
         schema = pa.schema([*fields, *(pa.field(name, self._rules.columns[name]) for name in names)])
 
-        def read(number: int) -> pa.Table:
+        def read(number: int) -> tuple[pa.Table, LostRows]:
             rows = join_unit(self._root, self._units[number], tables, self._rules.refused)
             start = number << PLACE_BITS
-            places = pa.array(np.arange(start, start + len(rows)))
-            return rows.add_column(0, "place", places).select(schema.names).cast(schema)
+            rows = rows.add_column(0, "place", pa.array(np.arange(start, start + len(rows))))
+            rows, without = (rows, LostRows()) if lost is None else split_lost(rows)
+            return rows.select(schema.names).cast(schema), without
+
+        def take(found: Iterable[tuple[pa.Table, LostRows]]) -> Iterator[pa.Table]:
+            for rows, without in found:
+                if lost is not None:
+                    lost.update(without)
+                yield rows
 
         found = read_ahead(read, range(len(self._units)), self._num_threads)
         shown = track(found, len(self._units), f"{self._name}, {step}", "unit")
-        self._streams.register("unit_rows", schema, shown)
+        self._streams.register("unit_rows", schema, take(shown))
 
     def _load_duplicates(self) -> None:
         """Make the table `removed`, once: its number of rows is then known, and it is what a join keeps in memory."""

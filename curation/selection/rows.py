@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from curation.download.withdrawn import NO_LISTS, REASON, Lists, find_withdrawn
 from curation.recipe.rules import DUPLICATE_COLUMNS
-from curation.schema import DUPLICATES
+from curation.schema import DUPLICATES, Status
 from curation.storage import Root
 from curation.tables import read_samples, unit_file
 
@@ -20,6 +20,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 IN_PLACE_OF_OK = {REASON: "withdrawn"}
 """Status of a row whose picture came before a list named it; that of a blocklist is its reason."""
+LostRows = Counter[tuple[str | None, str | None]]
+"""Source and status of rows without a picture → how many there are; those that a list names have its reason."""
 UNITS_AHEAD = 2
 """Units that are read ahead for each thread."""
 _STORED = ["uid", "kept_uid", "tier", "similarity"]
@@ -65,6 +67,13 @@ class _PlaceFinder:
             is_same = self._uids.equals(found)
             self.places[stored] = None if is_same else pc.index_in(self._uids, found.combine_chunks())
         return self.places[stored]
+
+
+def split_lost(rows: pa.Table) -> tuple[pa.Table, LostRows]:
+    """The rows whose picture came, and how many of the others there are; `rows` have `source` and `status`."""
+    came = pc.fill_null(pc.equal(rows["status"], Status.OK.value), False)
+    counts = rows.filter(pc.invert(came)).group_by(["source", "status"]).aggregate([([], "count_all")])
+    return rows.filter(came), Counter({(row["source"], row["status"]): row["count_all"] for row in counts.to_pylist()})
 
 
 def duplicates_files(root: Root) -> list[str]:

@@ -93,6 +93,13 @@ def withdrawn_sql() -> str:
     return f"(case {opted_out} when m.status like {string_sql(f'{BLOCKLIST}%')} then m.status end)"
 
 
+def name_list(status: str | None) -> str | None:
+    """As `withdrawn_sql`, of one status."""
+    if status == IN_PLACE_OF_OK[REASON]:
+        return REASON
+    return status if status is not None and status.startswith(BLOCKLIST) else None
+
+
 def find_tables(rules: RuleSet, scores: Mapping[str, pa.Schema]) -> dict[str, list[str]]:
     """Tables that the rules need, each with the columns that they need of it besides uid; samples and downloads first.
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from curation.private_folder import make_private_folder
-from curation.recipe.rules import passes_sql
+from curation.recipe.rules import Rule, passes_sql
 from curation.recipe.select_config import MixConfig, SelectConfig
-from curation.selection.engine import PLACE_BITS, Tables, open_engine
+from curation.selection.engine import PLACE_BITS, Engine, Tables, open_engine
 from curation.selection.mix import MIX, allot_rows
-from curation.selection.rows import join_unit
-from curation.selection.rule_set import RuleSet, check_inputs, withdrawn_sql
+from curation.selection.rows import LostRows, join_unit
+from curation.selection.rule_set import RuleSet, check_inputs, name_list
 from curation.storage import Root
 
 ALL, SOURCE = "all sources", "source "
@@ -68,32 +68,75 @@ def count_drops(
 ) -> WhatIf:
     """Ask every rule about every row, in one pass. Raises UserError; writes nothing into the root."""
     check_inputs(root, tables)
-    samples = list(dict.fromkeys(["source", *tables["samples"]]))
-    wanted: Tables = {**tables, "samples": samples}
     names = [rule.name for rule in rules.rules]
-    drops, places = {ALL: Drops()}, dict[str, list[int]]()
+    drops, places, lost = {ALL: Drops()}, dict[str, list[int]](), LostRows()
     with open_engine(root, rules, root.units("samples"), limits, make_private_folder(), name="what-if") as engine:
-        values = engine.compute_quantiles(tables)
-        rows = engine.rows_sql(wanted, with_uid=rules.asks_uid)
-        refusals = "".join(
-            f", m.status = 'ok' and not {passes_sql(rule)} as r{number}"
-            for number, rule in enumerate(rules.with_quantiles(values))
-        )
-        came = "coalesce(m.status = 'ok', false) as came"
-        each = f"select m.source, m.place, {came}, {withdrawn_sql()} as listed{refusals} from {rows} as m"
-        keys = ", ".join(["source", "came", "listed", *(f"r{number}" for number in range(len(names)))])
-        some = f", min(place, {num_examples}) as places" if num_examples else ""
-        for batch in engine.query(f"select {keys}, count(*) as n{some} from ({each}) as e group by {keys}"):
-            for row in batch.to_pylist():
-                refused = [name for number, name in enumerate(names) if row[f"r{number}"]]
-                for source in (ALL, f"{SOURCE}{row['source']}"):
-                    drops.setdefault(source, Drops()).add(row["n"], row["came"], refused, row["listed"])
-                if refused and num_examples:
-                    places.setdefault(refused[0], []).extend(row["places"])
+        batches = engine.query(_count_sql(_ask(engine, rules, tables, lost, num_examples > 0), names, num_examples))
+        for row in (row for batch in batches for row in batch.to_pylist()):
+            refused = [name for number, name in enumerate(names) if row[f"{number}?"]]
+            _add(drops, row["source"], row["n"], True, refused)
+            if refused and num_examples:
+                places.setdefault(refused[0], []).extend(row["places"])
+    for (source, status), count in lost.items():
+        _add(drops, source, count, False, listed=name_list(status))
     if rules.mix is not None:
         _draw_mix(rules.mix, drops)
     ordered = {name: drops[name] for name in [ALL, *sorted(set(drops) - {ALL})]}
     return WhatIf(drops=ordered, examples={name: sorted(found)[:num_examples] for name, found in places.items()})
+
+
+def _add(
+    drops: dict[str, Drops],
+    source: str | None,
+    count: int,
+    came: bool,
+    refused: Sequence[str] = (),
+    listed: str | None = None,
+) -> None:
+    for name in (ALL, f"{SOURCE}{source}"):
+        drops.setdefault(name, Drops()).add(count, came, refused, listed)
+
+
+def _count_sql(asked: str, names: Sequence[str], num_examples: int) -> str:
+    """A query for how many pictures of each source the same rules refuse, and the places of some."""
+    keys = ", ".join(["source", *map(_answer, range(len(names)))])
+    some = f", min(place, {num_examples}) as places" if num_examples else ""
+    return f"select {keys}, count(*) as n{some} from ({asked}) as e group by {keys}"
+
+
+def _ask(engine: Engine, rules: RuleSet, tables: Tables, lost: LostRows, with_place: bool) -> str:
+    """A query for `source`, `place` if wanted, and whether rule N refuses (`N?`), of each picture.
+
+    What a rule says of a row alone is asked first: a rule about all rows is then asked beside answers, and not beside
+    the columns that gave them. Rows are read once, also where quantiles have to be known before.
+    """
+    wanted: Tables = {**tables, "samples": list(dict.fromkeys(["source", *tables["samples"]]))}
+    rows = engine.rows_sql(wanted, with_uid=rules.asks_uid, lost=lost)
+    late = [number for number, rule in enumerate(rules.rules) if rule.is_global]
+    own = [number for number in range(len(rules.rules)) if number not in late]
+    first = _answers_sql(rules.rules, own, [], with_place)
+    if not late:
+        return f"select {first} from {rows} as m"
+    kept = sorted(frozenset[str]().union(*(rules.rules[number].columns for number in late)) - {"source", "status"})
+    columns = "".join(f", m.{name}" for name in kept)
+    answered = f"select {first}, m.status{columns} from {rows} as m"
+    if not rules.quantiles:
+        return f"select {_answers_sql(rules.rules, late, own, with_place)} from ({answered}) as m"
+    engine.keep_rows("answered", answered)
+    known = rules.with_quantiles(engine.compute_quantiles_of("answered"))
+    return f"select {_answers_sql(known, late, own, with_place)} from answered as m"
+
+
+def _answer(number: int) -> str:
+    """The column of what rule `number` says; no column of a root has such a name."""
+    return f'"{number}?"'
+
+
+def _answers_sql(rules: Sequence[Rule], asked: Collection[int], known: Sequence[int], with_place: bool) -> str:
+    """`source`, `place` if wanted, and the answers of the rules `asked` and `known`; rows have the latter."""
+    place = ["m.place"] if with_place else []
+    answers = [f"not {passes_sql(rules[number])} as {_answer(number)}" for number in asked]
+    return ", ".join(["m.source", *place, *answers, *(f"m.{_answer(number)}" for number in known)])
 
 
 def _draw_mix(mix: MixConfig, drops: Mapping[str, Drops]) -> None:
