@@ -20,7 +20,15 @@ from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS
 from curation.recipe.select_config import SelectConfig
 from curation.selection.quantiles import rank_values
-from curation.selection.rows import LostRows, duplicates_files, join_unit, read_ahead, read_duplicates, split_lost
+from curation.selection.rows import (
+    PLACE,
+    LostRows,
+    duplicates_files,
+    join_pictures,
+    join_unit,
+    read_ahead,
+    read_duplicates,
+)
 from curation.selection.rule_set import MAX_PARTITIONS, RuleSet, Values, name_quantile
 from curation.selection.streams import Streams, open_connection
 from curation.storage import Root
@@ -94,11 +102,15 @@ class Engine:
         schema = pa.schema([*fields, *(pa.field(name, self._rules.columns[name]) for name in names)])
 
         def read(number: int) -> tuple[pa.Table, LostRows]:
-            rows = join_unit(self._root, self._units[number], tables, self._rules.refused)
-            start = number << PLACE_BITS
-            rows = rows.add_column(0, "place", pa.array(np.arange(start, start + len(rows))))
-            rows, without = (rows, LostRows()) if lost is None else split_lost(rows)
-            return rows.select(schema.names).cast(schema), without
+            unit, start, without = self._units[number], number << PLACE_BITS, LostRows()
+            if lost is None:
+                rows = join_unit(self._root, unit, tables, self._rules.refused)
+                places = np.arange(start, start + len(rows))
+            else:
+                rows, without = join_pictures(self._root, unit, tables, self._rules.refused)
+                places = start + rows[PLACE].to_numpy()
+                rows = rows.drop_columns(PLACE)
+            return rows.add_column(0, PLACE, pa.array(places)).select(schema.names).cast(schema), without
 
         def take(found: Iterable[tuple[pa.Table, LostRows]]) -> Iterator[pa.Table]:
             for rows, without in found:

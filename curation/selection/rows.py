@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,7 +15,7 @@ from curation.download.withdrawn import NO_LISTS, REASON, Lists, find_withdrawn
 from curation.recipe.rules import DUPLICATE_COLUMNS
 from curation.schema import DUPLICATES, Status
 from curation.storage import Root
-from curation.tables import read_samples, unit_file
+from curation.tables import DOWNLOADS, read_samples, unit_file
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,6 +25,10 @@ LostRows = Counter[tuple[str | None, str | None]]
 """Source and status of rows without a picture → how many there are; those that a list names have its reason."""
 UNITS_AHEAD = 2
 """Units that are read ahead for each thread."""
+PLACE = "place"
+"""Column of where a row stands in its unit, or among all rows."""
+_APART = ("samples", "duplicates")
+"""Tables that are joined in another way."""
 _STORED = ["uid", "kept_uid", "tier", "similarity"]
 _AS_IN_MANIFEST = ["uid", *DUPLICATE_COLUMNS]
 
@@ -35,18 +40,45 @@ def join_unit(root: Root, unit: str, tables: Mapping[str, Sequence[str]], lists:
     The status of rows that `lists` name by now says so in the place of ok.
     """
     rows = read_samples(root, unit, ["uid", *tables["samples"]])
+    rows = _append_columns(root, unit, rows, {name: tables[name] for name in tables if name not in _APART})
+    return _mark_withdrawn(root, unit, rows, lists)
+
+
+def join_pictures(
+    root: Root, unit: str, tables: Mapping[str, Sequence[str]], lists: Lists = NO_LISTS
+) -> tuple[pa.Table, LostRows]:
+    """As `join_unit`, of the rows whose picture came, with the column `place` before the others: the row in the unit.
+
+    And how many rows without a picture there are. `tables` have the source and the status of each. Scores are those of
+    pictures alone, so that they are joined without a search.
+    """
+    rows = read_samples(root, unit, ["uid", *tables["samples"]])
+    rows = rows.add_column(0, PLACE, pa.array(np.arange(len(rows))))
+    rows = _append_columns(root, unit, rows, {DOWNLOADS: tables[DOWNLOADS]})
+    rows = _mark_withdrawn(root, unit, rows, lists)
+    came = pc.fill_null(pc.equal(rows["status"], Status.OK.value), False)
+    lost = rows.select(["source", "status"]).filter(pc.invert(came))
+    counts = lost.group_by(["source", "status"], use_threads=False).aggregate([([], "count_all")]).to_pylist()
+    scores = {name: tables[name] for name in tables if name not in (*_APART, DOWNLOADS)}
+    found = LostRows({(row["source"], row["status"]): row["count_all"] for row in counts})
+    return _append_columns(root, unit, rows.filter(came), scores), found
+
+
+def _append_columns(root: Root, unit: str, rows: pa.Table, tables: Mapping[str, Sequence[str]]) -> pa.Table:
     finder = _PlaceFinder(rows["uid"])
     for table, columns in tables.items():
-        if table not in ("samples", "duplicates"):
-            others, stored = root.read_keyed(unit_file(table, unit), columns, finder.places)
-            places = finder.find(stored, others)
-            others = others if places is None else others.select(columns).take(places)
-            for name in columns:
-                rows = rows.append_column(others.schema.field(name), others[name])
-    return rows if lists == NO_LISTS else _mark_withdrawn(rows, find_withdrawn(root, unit, lists))
+        others, stored = root.read_keyed(unit_file(table, unit), columns, finder.places)
+        places = finder.find(stored, others)
+        others = others if places is None else others.select(columns).take(places)
+        for name in columns:
+            rows = rows.append_column(others.schema.field(name), others[name])
+    return rows
 
 
-def _mark_withdrawn(rows: pa.Table, withdrawn: pa.Table) -> pa.Table:
+def _mark_withdrawn(root: Root, unit: str, rows: pa.Table, lists: Lists) -> pa.Table:
+    if lists == NO_LISTS:
+        return rows
+    withdrawn = find_withdrawn(root, unit, lists)
     statuses = pa.array([IN_PLACE_OF_OK.get(reason, reason) for reason in withdrawn["reason"].to_pylist()], pa.string())
     found = statuses.take(pc.index_in(rows["uid"], withdrawn["uid"].combine_chunks()))
     return rows.set_column(rows.column_names.index("status"), "status", pc.coalesce(found, rows["status"]))
@@ -67,13 +99,6 @@ class _PlaceFinder:
             is_same = self._uids.equals(found)
             self.places[stored] = None if is_same else pc.index_in(self._uids, found.combine_chunks())
         return self.places[stored]
-
-
-def split_lost(rows: pa.Table) -> tuple[pa.Table, LostRows]:
-    """The rows whose picture came, and how many of the others there are; `rows` have `source` and `status`."""
-    came = pc.fill_null(pc.equal(rows["status"], Status.OK.value), False)
-    counts = rows.filter(pc.invert(came)).group_by(["source", "status"]).aggregate([([], "count_all")])
-    return rows.filter(came), Counter({(row["source"], row["status"]): row["count_all"] for row in counts.to_pylist()})
 
 
 def duplicates_files(root: Root) -> list[str]:
