@@ -74,7 +74,7 @@ def describe(calls: list[dict[str, Any]], num_pictures: int) -> list[str]:
 
 def make_root(root: Root, pictures: Pictures, files: list[Path], num_pictures: int) -> int:
     """Samples, downloads, shards and vectors of the first `num_pictures` of `pictures`; how many there are."""
-    units = {}
+    units = dict[str, int]()
     for start in range(0, min(num_pictures, len(files)), ROWS_PER_UNIT):
         numbers = range(start, min(start + ROWS_PER_UNIT, num_pictures, len(files)))
         unit = f"{BATCH}-{len(units):06d}"
