@@ -51,8 +51,10 @@ def y_at(place: float) -> float:
 
 
 def tick_counts(top: float) -> list[Tick]:
-    """Labels of an axis from 0 to `top`."""
-    return [(0.0, "0"), (0.5, shorten(top / 2)), (1.0, shorten(top))] if top else [(0.0, "0")]
+    """Labels of an axis of whole numbers from 0 to `top`."""
+    middle = top // 2
+    between = [(middle / top, shorten(middle))] if middle else []
+    return [(0.0, "0"), *between, (1.0, shorten(top))] if top else [(0.0, "0")]
 
 
 def shorten(value: float) -> str:
