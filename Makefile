@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 
-.PHONY: help demo test test-slow soak lint format bench install clean
+.PHONY: help demo test test-slow soak lint audit format bench install clean
 .DEFAULT_GOAL := help
 
 help:  ## Print the targets and what each of them does.
@@ -26,14 +26,19 @@ test: install  ## Run the tests that take less than ten seconds each.
 test-slow: install  ## Run the tests that take longer, such as kills, clusters and distributed training.
 	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m "slow and not soak" tests
 
-soak: install  ## Run what takes too long for CI: all pairs of ranks, and a root damaged in a thousand ways.
+soak: install  ## Run what takes too long for CI: all pairs of ranks, a damaged root, fuzzing, two hours of a hostile web.
 	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m soak tests
 	$(RUN) $(BIN)/python -m benchmarks.damage
+	$(RUN) $(BIN)/python -m benchmarks.fuzz --minutes 30
+	$(RUN) $(BIN)/python -m benchmarks.soak --minutes 120
 
 lint: install  ## Check style and types, and change nothing.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: install  ## List what is installed (sbom.json, CycloneDX), and ask for known vulnerabilities of the tested versions.
+	$(RUN) $(BIN)/python scripts/audit.py
 
 format: install  ## Format the code and repair what ruff can repair.
 	$(BIN)/ruff format .

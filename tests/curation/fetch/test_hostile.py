@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import resource
 import socket
@@ -14,72 +13,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from curation.download import unit as download
 from curation.download.native_engine import fetch_rows
 from curation.download.unit_rows import UnitRows
 from curation.fetch import politeness
-from curation.recipe.config import DownloadConfig
-from curation.schema import SAMPLES, Status, uid
+from curation.schema import Status
 from curation.storage import Root
 from tests.support import moved_clock
-from tests.support.hostile_behaviours import BEHAVIOURS, FAKE_NAMES, MAX_BYTES, OPTED_OUT, TIMEOUT_S, Behaviour
-from tests.support.hostile_pictures import jpeg
-from tests.support.hostile_server import DOMAIN, HostileServer
+from tests.support.hostile_behaviours import BEHAVIOURS, TIMEOUT_S
+from tests.support.hostile_server import HostileServer
+from tests.support.hostile_web import BEHAVES, config_of, fake_getaddrinfo, fill, serving
 from tests.support.memory import memory_bytes
 
-BEHAVES = list(BEHAVIOURS.values())
 PROMPT, LATE = "00000000-000000", "00000000-000001"
 """Two units: the rows whose deadline never passes however busy the machine is, and those whose deadline is the subject,
 which passes on a clock that the test moves."""
 GENEROUS_S = 120.0
 MAX_RSS_BYTES = 1 << 30
 Row = dict[str, Any]
-
-
-def fake_getaddrinfo(host: str, *args: object, **options: object) -> list[tuple[Any, ...]]:
-    """The system's resolver, but for the names that tests made up; none of them leaves the machine."""
-    if host in FAKE_NAMES:
-        found = FAKE_NAMES[host]
-        if found is None:
-            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-        return [(socket.AF_INET6 if ":" in a else socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 0)) for a in found]
-    if set(host) - set("0123456789abcdefx.:"):
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-    return SYSTEM_GETADDRINFO(host, *args, **options)  # type: ignore[arg-type]  # passed on as they came
-
-
-SYSTEM_GETADDRINFO = socket.getaddrinfo
-
-
-def config_of(server: HostileServer, folder: Path, timeout_s: float) -> DownloadConfig:
-    opt_out = folder / "opt_out.txt"
-    sha256 = hashlib.sha256(jpeg(seed=7)).hexdigest()
-    opt_out.write_text(f"# what must not be fetched\n{OPTED_OUT}\nopted-out-host.{DOMAIN}\n{sha256}\n")
-    return DownloadConfig(
-        image_size=32,
-        max_bytes=MAX_BYTES,
-        timeout_s=timeout_s,
-        connect_timeout_s=timeout_s,
-        first_byte_timeout_s=timeout_s / 2,
-        connect_to=server.connect_to,
-        allow_addresses=("127.0.0.0/8",),
-        opt_out=(str(opt_out),),
-        max_concurrency=256,
-    )
-
-
-def fill(root: Root, unit: str, behaves: list[Behaviour]) -> dict[str, str]:
-    """Write the samples of `unit`; name of each uid."""
-    rows = []
-    for b in behaves:
-        row = dict.fromkeys(SAMPLES.names) | {"uid": uid(b.url, b.name), "url": b.url, "caption": b.name}
-        rows.append(row | {"source": "test", "domain": DOMAIN, "claimed_sha256": b.claimed_sha256})
-    rows.sort(key=lambda row: str(row["uid"]))
-    root.publish_parquet(f"samples/{unit}.parquet", pa.Table.from_pylist(rows, schema=SAMPLES))
-    return {str(row["uid"]): str(row["caption"]) for row in rows}
 
 
 def fetch_late(server: HostileServer, waiting: UnitRows) -> None:
@@ -95,15 +48,12 @@ def one_pass(folder: Path, server: HostileServer) -> tuple[Root, dict[str, Row]]
     root = Root(folder / "root")
     late = [b for b in BEHAVES if b.status is Status.TIMEOUT]
     names = fill(root, PROMPT, [b for b in BEHAVES if b not in late]) | fill(root, LATE, late)
-    download.download_unit(root, PROMPT, config_of(server, folder, GENEROUS_S))
-    download.download_unit(root, LATE, config_of(server, folder, TIMEOUT_S), engine=partial(fetch_late, server))
+    download.download_unit(root, PROMPT, config_of(server.connect_to, folder, GENEROUS_S))
+    download.download_unit(
+        root, LATE, config_of(server.connect_to, folder, TIMEOUT_S), engine=partial(fetch_late, server)
+    )
     rows = [row for unit in (PROMPT, LATE) for row in root.read_parquet(f"downloads/{unit}.parquet").to_pylist()]
     return root, {names[row["uid"]]: row for row in rows}
-
-
-def serving() -> HostileServer:
-    served = {b.label: b.serve for b in BEHAVES if b.serve is not None}
-    return HostileServer(served, {b.label: b.robots for b in BEHAVES if b.robots is not None})
 
 
 @pytest.fixture(scope="module")
