@@ -13,9 +13,10 @@ from curation.browse.desk import Desk, StoppedError
 from curation.browse.details import describe_picture, read_types
 from curation.browse.marks import Marks
 from curation.browse.neighbours import NUM_NEIGHBOURS, Neighbours, find_by_hash, find_by_vector, find_vector
+from curation.browse.ordered import is_known
 from curation.browse.pictures import Pictures, Shown, draw_placeholder
 from curation.browse.summary import describe_root, describe_start
-from curation.browse.wall import PAGE_ROWS, PLACE_COLUMNS, Page, Row, find_rows, is_known, read_page
+from curation.browse.wall import PAGE_ROWS, PLACE_COLUMNS, Page, Row, find_rows, read_page
 from curation.errors import UserError
 from curation.manifest.manifest import Manifest
 from curation.report.safety import is_known_safe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -27,6 +27,8 @@ class Desk:
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
+        self.bounds: dict[tuple[str, str], Mapping[str, Any] | None] = {}
+        """Which values units have in a column (table, name), as far as that was asked (curation/browse/ordered.py)."""
         self._pool = ThreadPoolExecutor(1)
         self._turn = asyncio.Lock()
         self._stopped = threading.Event()

@@ -1,7 +1,8 @@
 """The wall: pictures of a condition, a page at a time, without counting those before it.
 
 Without an order a page is looked for unit by unit, and ends as soon as it is full: the first page of ten million rows
-reads one unit. With an order, a page is the rows behind the last one shown, in the order of (value, uid).
+reads one unit; the number of units that are asked together doubles as long as they hold nothing. With an order, a page
+is the rows behind the last one shown, in the order of (value, uid).
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from typing import Any
 
 from curation.browse.conditions import Condition
 from curation.browse.desk import Desk
+from curation.browse.ordered import MAX_UNITS, read_best
 from curation.errors import UserError
 from curation.manifest.manifest import UNIT_ROWS, Manifest
 from curation.manifest.quoting import quote_identifier, quote_text
 from curation.report.safety import SAFETY_COLUMNS
 
 PAGE_ROWS = 60
-MAX_UNITS = 64
-"""The most units that are asked together; their number doubles as long as they hold nothing."""
 PLACE_COLUMNS = ("status", "detail", "shard", "offset", "size", "stored_sha256", "stored_width", "stored_height")
 SHOWN_COLUMNS = ("uid", "caption", "source", "width", "height", *PLACE_COLUMNS, "kept", "reason")
 Row = dict[str, Any]
@@ -90,43 +90,27 @@ def _read_stored(desk: Desk, condition: Condition, start: list[Any] | None, seco
 
 
 def _read_ordered(desk: Desk, condition: Condition, start: list[Any] | None) -> Page:
-    direction, sign = ("desc", "<") if condition.is_descending else ("asc", ">")
-    behind = ""
-    if start is not None:
-        value, uid = _literal(start[0]), quote_text(start[1])
-        behind = f" and (v {sign} {value} or (v = {value} and uid > {uid}))"
-    named = f"select uid, {condition.order} as v from manifest where {condition.sql}"
-    sql = f"select uid, v from ({named}) as o where {is_known('v')}{behind} order by v {direction}, uid"
-    found = desk.fetch(desk.manifest.query(f"{sql} limit {PAGE_ROWS}"))
+    found, units = read_best(desk, condition, start, PAGE_ROWS)
     last = json.dumps([found[-1]["v"], found[-1]["uid"]], default=str) if len(found) == PAGE_ROWS else None
-    rows = find_rows(desk, [row["uid"] for row in found], condition.names)
+    rows = find_rows(desk, [row["uid"] for row in found], condition.names, units)
     return Page(rows=rows, cursor=last, num_units=len(desk.manifest.root.units("samples")))
 
 
-def is_known(expression: str) -> str:
-    """SQL that leaves out of an order what is null, and NaN, which would be before every number."""
-    return f"coalesce({expression}::varchar <> 'nan', false)"
+def find_rows(
+    desk: Desk, uids: Sequence[str], names: Sequence[str] = (), units: Sequence[str] | None = None
+) -> list[Row]:
+    """The rows of `uids` in their order; those that the root does not have are left out.
 
-
-def _literal(value: bool | int | float | str) -> str:
-    """A value of the order as SQL."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return (
-            f"'{value!r}'::double"  # a number with a point would be a decimal, and 32-bit values would differ from it
-        )
-    return quote_text(value)
-
-
-def find_rows(desk: Desk, uids: Sequence[str], names: Sequence[str] = ()) -> list[Row]:
-    """The rows of `uids` in their order; those that the root does not have are left out."""
+    Where they are known to lie in a few `units`, no other is asked.
+    """
     if not uids:
         return []
     columns = ", ".join(map(quote_identifier, list_columns(desk.manifest, names)))
-    listed = ", ".join(map(quote_text, uids))
-    found = desk.fetch(desk.manifest.query(f"select {columns} from manifest where uid in ({listed})"))
+    wanted = f"where uid in ({', '.join(map(quote_text, uids))})"
+    if units is None or len(units) > 2 * MAX_UNITS:
+        found = desk.fetch(desk.manifest.query(f"select {columns} from manifest {wanted}"))
+    else:
+        sql = f"select {columns} from {UNIT_ROWS} as manifest {wanted}"
+        found = desk.fetch(desk.manifest.query_units(sql, units))
     by_uid = {row["uid"]: row for row in found}
     return [by_uid[uid] for uid in uids if uid in by_uid]
