@@ -4,7 +4,7 @@
     python -m benchmarks.report_charts node_modules
 
 Each page holds the same numbers and what it needs to draw them. Times are those of a headless Chromium from the begin
-of the navigation until the last chart is drawn, and its page's processor time (`TaskDuration`): medians of 9 loads.
+of the navigation until the last chart is drawn, and its page's processor time (`TaskDuration`): medians of 5 loads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from curation.report.bar_charts import draw_distribution, render_distribution
 from curation.report.histograms import Bins, Cut, Distribution
 from tests.support.chromium import Browser, open_browser
 
-NUM_CHARTS, NUM_BINS, NUM_LOADS = 30, 32, 9
+NUM_CHARTS, NUM_BINS, NUM_LOADS = 30, 32, 5
 LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 DRAWN = f"{LOADED} && (document.scripts.length ? window.drawn && Math.max(window.drawn, {LOADED}) : {LOADED})"
 UPLOT = """

@@ -31,8 +31,7 @@ def read_selected(root: Root) -> Selected | None:
     current = root.current(SELECTION)
     if current is None:
         return None
-    config = current.get("config")
-    config = config if isinstance(config, dict) else {}
+    config = _read_config(current)
     rules = config.get("rules")
     texts = {str(name): str(text) for name, text in rules.items()} if isinstance(rules, dict) else {}
     order = config.get("order")
@@ -40,9 +39,14 @@ def read_selected(root: Root) -> Selected | None:
     return Selected(fingerprint=current["fingerprint"], rules={name: texts[name] for name in names})
 
 
+def _read_config(current: dict[str, Any]) -> dict[str, Any]:
+    config = current.get("config")
+    return config if isinstance(config, dict) else {}
+
+
 def read_quantiles(root: Root) -> dict[Quantile, QuantileValues]:
     """The quantiles that the current selection has recorded."""
-    recorded: list[dict[str, Any]] = (root.current(SELECTION) or {"config": {}})["config"].get("quantiles", [])
+    recorded = _read_config(root.current(SELECTION) or {}).get("quantiles", [])
     found = dict[Quantile, dict[tuple[str | None, ...], float | None]]()
     for item in recorded:
         by: dict[str, str | None] = item.get("by", {})

@@ -13,7 +13,7 @@ from curation.manifest.quoting import forbid_extensions, quote_text
 
 MEMORY = "1500MB"
 MAX_PARTS = 2_000_000
-"""Rows of the table of counts at which those of equal values are added up."""
+"""Rows of the table of counts at which those of equal values are added up, at first."""
 _SUMS = ", ".join(f"sum({name})::bigint as {name}" for name in ("num_rows", "pictures", "kept", "reached", "passed"))
 
 
@@ -40,7 +40,7 @@ class TextCounts:
         self._connection = connection
         names = "num_rows bigint, pictures bigint, kept bigint, reached bigint, passed bigint"
         connection.execute(f"create temp table texts (name varchar, value varchar, {names})")
-        self._num_parts = 0
+        self._most = MAX_PARTS
 
     def add(self, name: str, value: str, reached: str, passed: str) -> None:
         """Count the rows of the table `batch` by `value`, under the column's `name`; all but `name` are SQL."""
@@ -49,14 +49,15 @@ class TextCounts:
             f"insert into texts select {quote_text(name)}, {value} as v, count(*), {counts} "
             "from batch as m where v is not null group by v"
         )
-        self._num_parts = self._count("select count(*) from texts")
-        if self._num_parts > MAX_PARTS:
+        if self._count("select count(*) from texts") > self._most:
             self._add_up()
 
     def _add_up(self) -> None:
         self._connection.execute(
             f"create or replace temp table texts as select name, value, {_SUMS} from texts group by name, value"
         )
+        # There may be more values than that; adding up must not happen at every batch then.
+        self._most = max(MAX_PARTS, 2 * self._count("select count(*) from texts"))
 
     def find_largest(self, name: str, limit: int, by: str = "pictures") -> list[TextCount]:
         """The values of the column with the most rows `by` (pictures or num_rows), the most first."""

@@ -64,7 +64,8 @@ def _find_folders(root: Root, local: Path) -> Iterator[Path]:
     for name in root.folders():
         if not _is_table(name):
             files = [*(local / name).glob(FILE), *(local / name).glob(f"*/{FILE}"), *(local / name).glob(f"*/*/{FILE}")]
-            yield from sorted(file.parent for file in files if not file.is_symlink())
+            # A root may come from somebody else: no link leads out of it.
+            yield from sorted(file.parent for file in files if file.resolve().is_relative_to(local.resolve()))
 
 
 def _is_table(name: str) -> bool:

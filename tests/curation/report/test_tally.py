@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from curation.manifest.manifest import Manifest
-from curation.report import tally
+from curation.report import tally, text_counts
 from curation.report.facts import Facts
 from curation.report.histograms import NUM_BINS, Distribution
 from curation.report.tally import CAPTION_LENGTH, Tally
@@ -62,6 +62,13 @@ def test_distributions_count_every_picture_once(root: Root) -> None:
 def test_a_pass_in_several_batches_counts_the_same(made: SmallRoot, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     whole = count(made.root)
     monkeypatch.setattr(tally, "BATCH_ROWS", rows)
+    assert count(made.root) == whole
+
+
+def test_counts_that_are_added_up_on_the_way_are_the_same(made: SmallRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = count(made.root)
+    monkeypatch.setattr(tally, "BATCH_ROWS", 1)
+    monkeypatch.setattr(text_counts, "MAX_PARTS", 1)
     assert count(made.root) == whole
 
 

@@ -49,6 +49,13 @@ def test_runs_under_the_root_are_found_once(made: SmallRoot) -> None:
     assert [each.name for each in find_trainings(made.root, [run])] == [str(run)]
 
 
+def test_a_link_that_leads_out_of_a_root_is_not_followed(made: SmallRoot, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "metrics.jsonl").write_text(step(1))
+    Path(made.root.full("training")).symlink_to(tmp_path / "elsewhere")
+    assert find_trainings(made.root, []) == []
+
+
 def test_a_folder_of_no_run_is_refused_before_a_page_is_begun(made: SmallRoot, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no metrics\.jsonl"):
         write_html(made.root, tmp_path / "report.html", [tmp_path])
