@@ -9,6 +9,7 @@ of the navigation until the last chart is drawn, and its page's processor time (
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import statistics
@@ -90,10 +91,13 @@ def _task_seconds(browser: Browser) -> float:
 
 def main() -> None:
     """Print a line for each way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("modules", type=Path, help="npm's folder node_modules")
+    modules = parser.parse_args().modules
     with tempfile.TemporaryDirectory() as folder, open_browser() as browser:
         browser.resize(1280, 800)
         browser.send("Performance.enable")
-        for name, html in write_pages(Path(sys.argv[1])):
+        for name, html in write_pages(modules):
             file = Path(folder) / f"{name}.html"
             file.write_text(f'<!doctype html><meta charset="utf-8"><body>{html}</body>')
             found = [measure(browser, file) for _ in range(NUM_LOADS)]
