@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONUNBUFFERED=1
 
-.PHONY: help demo test test-slow soak lint audit format bench install clean
+.PHONY: help demo test test-slow cluster soak lint audit format bench install clean
 .DEFAULT_GOAL := help
 
 help:  ## Print the targets and what each of them does.
@@ -25,6 +25,9 @@ test: install  ## Run the tests that take less than ten seconds each.
 
 test-slow: install  ## Run the tests that take longer, such as kills, clusters and distributed training.
 	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m "slow and not soak" tests
+
+cluster: install  ## Run what needs a Spark cluster, on three workers on loopback; CI runs the part that is not soak.
+	$(RUN) $(BIN)/pytest -m cluster tests
 
 soak: install  ## Run what takes too long for CI: all pairs of ranks, a damaged root, fuzzing, two hours of a hostile web.
 	$(RUN) $(BIN)/pytest -n 2 --dist loadfile -m soak tests

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,33 +32,9 @@ LIMIT_S = 240.0
 CONF = {"spark.task.maxFailures": "50", "spark.python.worker.reuse": "true"}
 
 
-def children() -> dict[int, list[tuple[int, str]]]:
-    """Parent → (pid, command line) of every process of this machine."""
-    found: dict[int, list[tuple[int, str]]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                found.setdefault(parent, []).append((int(entry.name), command))
-    return found
-
-
-def below(pid: int, known: dict[int, list[tuple[int, str]]]) -> Iterator[tuple[int, int, str]]:
-    """(parent, pid, command line) of everything that `pid` started, directly or not."""
-    for child, command in known.get(pid, []):
-        yield pid, child, command
-        yield from below(child, known)
-
-
 def victims(cluster: Cluster, kind: str) -> list[int]:
     """Executors, or Python workers (forks of an executor's daemon), of the cluster now."""
-    known = children()
-    started = [process for worker in cluster.workers for process in below(worker.pid, known)]
-    if kind == "executor":
-        return [pid for _, pid, command in started if "CoarseGrainedExecutorBackend" in command]
-    daemons = {pid for _, pid, command in started if "pyspark.daemon" in command}
-    return [pid for parent, pid, command in started if "pyspark.daemon" in command and parent in daemons]
+    return cluster.executors() if kind == "executor" else cluster.python_workers()
 
 
 def at_work(cluster: Cluster, kind: str, driver: subprocess.Popen[bytes], log: Path) -> list[int]:

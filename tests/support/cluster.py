@@ -3,7 +3,8 @@
     with Cluster() as cluster:
         done = cluster.submit("jobs/download.py", "--recipe", recipe, "--root", root)
 
-`cluster.workers` are the worker processes, `cluster.master_url` is what spark-submit was given.
+`cluster.workers` are the worker processes, `cluster.master_url` is what spark-submit was given, and
+`cluster.executors()` and `cluster.python_workers()` are what the workers have started for the applications of now.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -30,10 +31,13 @@ POLL_S = 0.2
 
 
 class Cluster:
-    """Starts with the `with` and is gone after it. `num_workers` workers of `memory` each register before it begins."""
+    """Starts with the `with` and is gone after it. `num_workers` workers of `memory` each register before it begins.
 
-    def __init__(self, num_workers: int = 2, memory: str = "1g") -> None:
-        self.num_workers, self.memory = num_workers, memory
+    `py_files` is a zip that spark-submit ships to executors.
+    """
+
+    def __init__(self, num_workers: int = 2, memory: str = "1g", py_files: Path | None = None) -> None:
+        self.num_workers, self.memory, self.py_files = num_workers, memory, py_files
         self.workers: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Cluster:
@@ -46,7 +50,7 @@ class Cluster:
             self._wait(0, "The master did not start")
             for _ in range(self.num_workers):
                 self.add_worker()
-            self._wait(self.num_workers, "The workers did not register")
+            self.wait_for_workers(self.num_workers)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -59,12 +63,31 @@ class Cluster:
             kill(process)
         self._folder.cleanup()
 
-    def add_worker(self) -> subprocess.Popen[bytes]:
-        """Start one more worker; it is up once `num_alive` counts it."""
+    def add_worker(self, **env: str) -> subprocess.Popen[bytes]:
+        """Start one more worker, with `env` besides; it is up once `num_alive` counts it."""
         place = str(Path(self._folder.name, f"work-{len(self.workers)}"))
         sizes = ["--cores", "1", "--memory", self.memory, "--work-dir", place, "--webui-port", "0"]
-        self.workers.append(self._start("worker.Worker", *sizes, self.master_url))
+        self.workers.append(self._start("worker.Worker", *sizes, self.master_url, **env))
         return self.workers[-1]
+
+    def wait_for_workers(self, num_alive: int) -> None:
+        """Wait until the master counts so many. Raises RuntimeError with the logs when it never does."""
+        self._wait(num_alive, "The workers did not register")
+
+    def executors(self, worker: subprocess.Popen[bytes] | None = None) -> list[int]:
+        """Process ids of the executors of now, of `worker` alone where it is named."""
+        found = self._started(worker)
+        return [pid for _, pid, command in found if "CoarseGrainedExecutorBackend" in command]
+
+    def python_workers(self, worker: subprocess.Popen[bytes] | None = None) -> list[int]:
+        """Process ids of the Python workers of now, which are forks of the daemon of an executor."""
+        found = self._started(worker)
+        daemons = {pid for _, pid, command in found if "pyspark.daemon" in command}
+        return [pid for parent, pid, command in found if "pyspark.daemon" in command and parent in daemons]
+
+    def _started(self, worker: subprocess.Popen[bytes] | None) -> list[tuple[int, int, str]]:
+        known = _children()
+        return [process for one in ([worker] if worker else self.workers) for process in _below(one.pid, known)]
 
     def num_alive(self) -> int:
         """Workers that the master counts. Raises OSError before the master answers."""
@@ -76,7 +99,8 @@ class Cluster:
         settings = {"spark.executor.memory": "600m", "spark.driver.memory": "600m", "spark.ui.enabled": "false"}
         settings |= {"spark.sql.shuffle.partitions": "2", "spark.driver.host": "127.0.0.1"} | dict(conf or {})
         flags = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
-        submit = [str(BIN / "spark-submit"), "--master", self.master_url, *flags]
+        shipped = ["--py-files", str(self.py_files)] if self.py_files else []
+        submit = [str(BIN / "spark-submit"), "--master", self.master_url, *shipped, *flags]
         return [*submit, str(REPOSITORY / script), *map(str, arguments)]
 
     def submit(
@@ -88,13 +112,12 @@ class Cluster:
             command, env=environment(), capture_output=True, text=True, timeout=timeout_s, check=False
         )
 
-    def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
         command = [str(BIN / "spark-class"), f"org.apache.spark.deploy.{name}", "--host", "127.0.0.1", *arguments]
         log = Path(self._folder.name, f"{name}-{len(self.workers)}.log")
+        own, streams = environment() | env, {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
         with open(log, "wb") as sink:
-            return subprocess.Popen(
-                command, env=environment(), stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, start_new_session=True
-            )
+            return subprocess.Popen(command, env=own, stdout=sink, start_new_session=True, **streams)
 
     def _wait(self, num_workers: int, complaint: str) -> None:
         deadline = time.monotonic() + START_S
@@ -118,3 +141,22 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _children() -> dict[int, list[tuple[int, str]]]:
+    """Parent → (pid, command line) of every process of this machine."""
+    found: dict[int, list[tuple[int, str]]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                found.setdefault(parent, []).append((int(entry.name), command))
+    return found
+
+
+def _below(pid: int, known: dict[int, list[tuple[int, str]]]) -> Iterator[tuple[int, int, str]]:
+    """(parent, pid, command line) of everything that `pid` started, directly or not."""
+    for child, command in known.get(pid, []):
+        yield pid, child, command
+        yield from _below(child, known)
