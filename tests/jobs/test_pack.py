@@ -262,8 +262,11 @@ def test_a_root_on_s3_is_packed_to_the_same_bytes(spark: SparkSession, made: Sma
     pack.run(spark, pack_recipe(), made.root)
     with s3_server.s3() as endpoint:
         remote = build_packable(create_root("s3://curation/run", **s3_server.options(endpoint)))
-        pack.run(spark, pack_recipe(), remote.root)
-        assert list_tars(remote.root) == list_tars(made.root)
-        for rel in [*list_tars(made.root), *made.root.current("train_index")["files"]]:  # type: ignore[index]
-            assert remote.root.read_bytes(rel) == made.root.read_bytes(rel)
-        assert verify(remote.root) is None
+        for run in (lambda recipe, one: pack.run(spark, recipe, one), pack.run_here):
+            run(pack_recipe(), remote.root)
+            assert list_tars(remote.root) == list_tars(made.root)
+            for rel in [*list_tars(made.root), *made.root.current("train_index")["files"]]:  # type: ignore[index]
+                assert remote.root.read_bytes(rel) == made.root.read_bytes(rel)
+            assert verify(remote.root) is None
+            for table in ("train", "train_index"):
+                remote.root.remove(table)
