@@ -12,14 +12,14 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 import fsspec
 
 from curation.errors import UserError
-from curation.object_store import delete_objects, put_object
+from curation.object_store import delete_each, delete_objects, put_object
 from curation.places import (
     WEB,
     check_inside,
@@ -255,6 +255,15 @@ class Files:
             return
         with contextlib.suppress(FileNotFoundError):
             self.fs.rm(self.full(rel), recursive=True)
+
+    def delete_files(self, rels: Iterable[str]) -> None:
+        """Delete files; no error for one that is not there."""
+        paths = [self.full(rel) for rel in rels]
+        if self.is_local:
+            for path in paths:
+                Path(path).unlink(missing_ok=True)
+            return
+        delete_each(self.fs, paths)
 
 
 def open_regular(path: str) -> BinaryIO:

@@ -54,6 +54,17 @@ def delete_objects(fs: Any, path: str) -> None:
     raise OSError(errno.EBUSY, "The object store does not delete it", fs.unstrip_protocol(path))
 
 
+def delete_each(fs: Any, paths: Sequence[str]) -> None:
+    """Delete the objects at `paths`, as they are named; no error for one that is not there."""
+
+    def delete(path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            fs.rm_file(path)
+
+    with ThreadPoolExecutor(NUM_DELETERS) as pool:
+        list(pool.map(delete, paths))
+
+
 def _delete_once(fs: Any, path: str, names: Sequence[str]) -> None:
     """Ask for `names`, all that lies at or below `path`, to be deleted; the store may leave some without saying so."""
     if names == [path]:

@@ -32,6 +32,8 @@ def remedy(rel: str, is_there: bool = True) -> str:
     stage = stage_of(rel)
     if stage is None:
         return _remedy_elsewhere(rel)
+    if is_there and "/packed/" in rel:
+        return f"run `curate compact --undo`, which saves its sound units, and then `curate {stage}` again"
     more = f", {_MORE[stage]}" if stage in _MORE else ""
     more = more.replace(", with", " with")
     return f"{'delete it and run' if is_there else 'run'} `curate {stage}` again{more}"

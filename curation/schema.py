@@ -15,6 +15,8 @@ ROOT_FORMAT = 2
 """Version of the layout of ROOT; a root written with another one is refused. 2: downloads have `fetch_round`."""
 SEALED_FORMAT = 3
 """The same layout with the sums of all files in `sums/`, named by root.json."""
+PACKED_FORMAT = 4
+"""A sealed root in which `curate compact` has joined files of units: earlier versions would take them for missing."""
 
 
 class Status(StrEnum):

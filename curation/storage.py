@@ -15,13 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.errors import UserError
-from curation.files import SCRATCH, Files, Names
+from curation.files import SCRATCH, Names
 from curation.places import lies_in, recorded_folder
 from curation.records import CURRENT, STAGE_CONFIG, Kinds, check_record, parse_json
 from curation.remedies import remedy
-from curation.schema import ROOT_FORMAT, SEALED_FORMAT
+from curation.schema import PACKED_FORMAT, ROOT_FORMAT, SEALED_FORMAT
 from curation.sums.ledger import Ledger, Recorder, Sum, is_sound, ledger_file, load_ledger, sum_bytes, table_of
+from curation.sums.packed import Places, load_places
 from curation.sums.record import RootRecord, parse_record
+from curation.unit_files import UnitFiles
 from curation.version import __version__
 
 ROW_GROUP_ROWS = 65_536
@@ -41,7 +43,7 @@ def fingerprint(obj: Any) -> str:
     return hashlib.sha256(canonical_json(obj)).hexdigest()[:12]
 
 
-class Root(Files):
+class Root(UnitFiles):
     """One run's folder: its tables, and the sum of each file where the root is sealed.
 
     Files of a folder that `curate adopt` has recorded in a plan may be read too.
@@ -91,8 +93,7 @@ class Root(Files):
 
         root.json is read once. What changed since then is found when a file does not hold what was expected.
         """
-        known = self._record or (self.record() if self.exists("root.json") else _NO_RECORD)
-        self._record = known
+        known = self._known_record()
         sha256 = (known.sums or {}).get(table)
         if sha256 is None:
             return {}
@@ -105,6 +106,22 @@ class Root(Files):
             raise UserError(f"{self.url(file)} is missing: {remedy(file, is_there=False)}.") from error
         except ValueError as error:
             raise UserError(f"{self.url(file)} is damaged ({error}): {remedy(file)}.") from error
+
+    def _known_record(self) -> RootRecord:
+        """root.json as it was read last; it is read when it was not."""
+        self._record = self._record or (self.record() if self.exists("root.json") else _NO_RECORD)
+        return self._record
+
+    def places(self, table: str) -> Places:
+        """Where the units of `table` lie that lie in packed files. Raises UserError for a damaged ledger."""
+        known = self._known_record()
+        sha256 = (known.sums or {}).get(table) if known.format == PACKED_FORMAT else None
+        return {} if sha256 is None else load_places(sha256, lambda: self.ledger(table))
+
+    def renew_places(self) -> None:
+        """Read root.json again: `places` follows the ledgers that it names."""
+        with contextlib.suppress(FileNotFoundError):
+            self.record()
 
     def expected(self, rel: str) -> Sum | None:
         """What the file `rel` held when it was published, None where no ledger says so. Raises UserError."""
@@ -121,7 +138,11 @@ class Root(Files):
         expected, data = self.expected(rel), self.read_bytes(rel)
         if is_sound(data, expected):
             return data
-        raise UserError(f"{self.url(rel)} does not hold what was published: {remedy(rel)}.")
+        place = self.known_place(rel)
+        where = f" (it lies in {place.file})" if place else ""
+        raise UserError(
+            f"{self.url(rel)} does not hold what was published{where}: {remedy(place.file if place else rel)}."
+        )
 
     def read_json(self, rel: str) -> Any:
         """The value in file `rel`. Raises UserError when it is damaged, FileNotFoundError without it."""
@@ -162,7 +183,7 @@ class Root(Files):
     def _open_native(self, rel: str) -> pa.NativeFile:
         """As `open`. Arrow reads a local file by itself: threads that read do not wait for each other's Python."""
         stream, (_, path, is_local) = self.open(rel), self.at(rel)
-        if not is_local:
+        if not is_local or self.known_place(rel) is not None:
             return pa.PythonFile(stream, "r")
         stream.close()
         return pa.OSFile(path)
@@ -187,6 +208,7 @@ class Root(Files):
 
         Raises OSError, for example for a full disk; then no file has the name.
         """
+        self._check_apart(rel)
         if self.recorder is None or not isinstance(data, bytes) or table_of(rel) is None:
             self.put(rel, data)
             return
@@ -204,9 +226,16 @@ class Root(Files):
 
     def remove(self, rel: str) -> None:
         """Delete a file or folder; no error when it is not there."""
+        self._check_apart(rel)
         if self.recorder is not None:
             self.recorder.discard(rel)
         self.delete(rel)
+
+    def _check_apart(self, rel: str) -> None:
+        """Whoever changes a unit takes its packed file apart before: else two places would hold other bytes."""
+        place = self.place_of(rel) if self.known_place(rel) else None
+        if place is not None:
+            raise RuntimeError(f"{rel} lies in {place.file} and is about to be changed")
 
     def units(self, table: str) -> Names:
         """Sorted names of the units of `table` that are done.
@@ -303,10 +332,10 @@ class Root(Files):
         if not self.exists("root.json"):
             raise UserError(f"{self.base} is no root (it has no root.json): run `curate ingest` first.")
         layout = self.record().format
-        if layout not in (ROOT_FORMAT, SEALED_FORMAT):
+        if layout not in (ROOT_FORMAT, SEALED_FORMAT, PACKED_FORMAT):
             raise UserError(
-                f"{self.base} has layout {layout}, this version ({__version__}) reads layout {ROOT_FORMAT} and "
-                f"{SEALED_FORMAT}: use the version that made it, or a new root."
+                f"{self.base} has layout {layout}, this version ({__version__}) reads layout {ROOT_FORMAT}, "
+                f"{SEALED_FORMAT} and {PACKED_FORMAT}: use the version that made it, or a new root."
             )
 
 

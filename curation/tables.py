@@ -208,11 +208,7 @@ def train_summary_file(fp: str) -> str:
 
 def file_sizes(root: Root, table: str) -> dict[str, int]:
     """Bytes of each parquet file of a unit table, by name and sorted by it, from one listing."""
-    names = root.list(table, ".parquet")
-    if not names:
-        return {}
-    sizes = {e["name"].rsplit("/", 1)[-1]: e["size"] for e in root.fs.ls(root.full(table), detail=True)}
-    return {name: sizes[name] for name in names}
+    return {name: size for name, size in sorted(root.sizes(table).items()) if name.endswith(".parquet")}
 
 
 def fingerprint_table(root: Root, table: str) -> str:

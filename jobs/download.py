@@ -16,10 +16,11 @@ from dataclasses import replace
 from pyspark.sql import SparkSession
 
 from curation.adopt import list_unfinished
+from curation.compaction.compact import take_apart
 from curation.download.native_engine import fetch_rows
 from curation.download.opt_out import check_opt_out, load_opt_out
 from curation.download.progress import DownloadBar
-from curation.download.rounds import units_due
+from curation.download.rounds import list_rewritten, units_due
 from curation.download.unit import download_unit, resolve_opt_out_paths
 from curation.download.unit_rows import Engine
 from curation.errors import UserError
@@ -69,6 +70,7 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
         download_round(spark, root, config, plan, {u: rows[u] for u in missing if u.startswith(f"{plan['batch']}-")}, 0)
     for fetch_round in range(1, config.rounds + 1):
         due = units_due(root, root.units("samples"), fetch_round)
+        take_apart(root, list_rewritten(root, due))
         open_files(root, map(downloads_file, due))
         for plan in plans:
             again = {unit: count for unit, count in due.items() if unit.startswith(f"{plan['batch']}-")}

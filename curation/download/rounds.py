@@ -19,7 +19,7 @@ from curation.images.probe import PictureError
 from curation.progress import bar
 from curation.schema import DownloadRow, Status
 from curation.storage import Root
-from curation.tables import downloads_file, embedding_tables, metadata_file, score_tables, unit_file
+from curation.tables import DOWNLOADS, downloads_file, embedding_tables, metadata_file, score_tables, unit_file
 
 TRIED_AGAIN = TEMPORARY | {Status.LOST_BY_ENGINE}
 NUM_READERS = 16
@@ -66,6 +66,12 @@ def units_due(root: Root, units: list[str], fetch_round: int) -> dict[str, int]:
             if num_rows:
                 due[unit] = num_rows
     return due
+
+
+def list_rewritten(root: Root, units: Iterable[str]) -> list[str]:
+    """The files of `units` that a round replaces or removes."""
+    tables = [DOWNLOADS, *score_tables(root)]
+    return [unit_file(table, unit) for unit in units for table in tables]
 
 
 def remove_derived(root: Root, unit: str) -> None:

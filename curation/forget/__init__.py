@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from curation.compaction.compact import take_apart
 from curation.errors import UserError
 from curation.forget.cleaning import clean_up
 from curation.forget.messages import describe_log, name_log
@@ -101,6 +102,7 @@ def rewrite(root: Root, pending: Pending) -> None:
     """Take the rows out of every file; each step finds what is done already."""
     made = {FORGOTTEN, REJECTS}  # they may have no file yet
     tables = sorted({*summed_tables(root), *filter(None, map(table_of, pending.files)), *made})
+    take_apart(root, pending.files)
     open_files(root, pending.files)
     with sealing(root, tables) as recording:
         write_tombstones(recording, pending)

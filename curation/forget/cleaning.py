@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 
+from curation.compaction.compact import name_scratch
 from curation.forget.pending import Pending
 from curation.forget.proof import UNREAD, list_root_files, make_wanted, scan_file
 from curation.storage import Root
+from curation.sums.cover import list_packable, list_unnamed_packed
 
 
 def clean_up(root: Root, pending: Pending) -> None:
@@ -15,6 +17,8 @@ def clean_up(root: Root, pending: Pending) -> None:
     for rel in pending.old_versions:
         root.remove(rel)
     _clean_scratch(root, pending)
+    for folder in list_packable(root):
+        root.delete_files(list_unnamed_packed(root, folder))
     wanted = make_wanted(pending.looked)
     for rel in list_root_files(root):
         if rel.startswith("logs/") and scan_file(root, rel, wanted) - {UNREAD}:
@@ -24,13 +28,15 @@ def clean_up(root: Root, pending: Pending) -> None:
 def _clean_scratch(root: Root, pending: Pending) -> None:
     """Delete what stands in the scratch folder; journals of units that are not done are begun anew.
 
-    The folder beside a store is shared by all roots of this user: only what names a unit of this removal goes.
+    The folder beside a store is shared by all roots of this user: only what names a unit of this removal goes, and what
+    an interrupted `curate compact` of this root left.
     """
     folder = root.scratch_path
     if not folder.is_dir():
         return
+    mine = (name_scratch(root), *pending.units)
     for path in sorted(folder.iterdir()):
-        if path.name == "leases" or (not root.is_local and not path.name.startswith(tuple(pending.units))):
+        if path.name == "leases" or (not root.is_local and not path.name.startswith(mine)):
             continue
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -26,9 +26,9 @@ from curation.manifest.quoting import (
     forbid_extensions,
     lock,
     quote_identifier,
-    quote_path,
 )
 from curation.manifest.rewrite import Use, is_uid, list_tables, rewrite_query
+from curation.manifest.scans import Scans
 from curation.manifest.uid_index import MIN_FILES, UidIndex
 from curation.object_store import GLOB, take_names_literally
 from curation.storage import Root
@@ -146,7 +146,8 @@ class Manifest:
         if self.check == "sums":
             named = list_tables(self._parser, sql)
             views = self._files if named is None or "manifest" in named else self._expand_scores(named)
-            files = {*pruned, *(file for view in views for file in self._files[view])} - self._sound
+            named_files = [*pruned, *(file for view in views for file in self._files[view])]
+            files = {*self._scans.stored(named_files)} - self._sound
             check_sums(self.root, sorted(files))
             self._sound |= files
 
@@ -178,7 +179,7 @@ class Manifest:
         return list(self.connection.table(view).columns)
 
     def files(self, table: str) -> list[str]:
-        """Paths, relative to ROOT, of the parquet files of which `table` consists now."""
+        """Paths, relative to ROOT, of the parquet files of which `table` consists now; some may lie in packed ones."""
         if table in VERSIONED_TABLES:
             current = self.root.current(table)
             return [f for f in current["files"] if f.endswith(".parquet")] if current else []
@@ -202,6 +203,7 @@ class Manifest:
         if self.check != "nothing":
             check_tables(self.root, known)
         self._files = {name: self.files(name) for name in known}
+        self._scans = Scans(self.root, (file for files in self._files.values() for file in files[:1]))
         self._num_captions = count_captions_by_batch(self.root, [Path(file).stem for file in self._files[SAMPLES]])
         for name, columns in known.items():
             self._create_view(name, columns)
@@ -218,7 +220,7 @@ class Manifest:
         try:
             self.connection.execute(f"create view {quote_identifier(name)} as {sql}")
         except duckdb.Error as error:
-            check_sums(self.root, files)  # says what mends a damaged file
+            check_sums(self.root, self._scans.stored(files))  # says what mends a damaged file
             raise UserError(
                 f"{self.root.url(name)} cannot be read ({explain_error(error)}): run `curate verify {self.root.base}`, "
                 f"which names what is damaged and what mends it."
@@ -236,7 +238,7 @@ class Manifest:
 
     def _scan(self, table: str, files: Sequence[str]) -> str:
         if table != SAMPLES:
-            return self._scan_files(files)
+            return self._scans.sql(files)
         by_number: dict[int, list[str]] = {}
         for file in files:
             by_number.setdefault(self._num_captions[batch_of(Path(file).stem)], []).append(file)
@@ -244,12 +246,8 @@ class Manifest:
         parts = []
         for number, same in by_number.items():
             lacking = "".join(f", null::varchar as {name}" for name in every[number:])
-            parts.append(f"select *{lacking} {self._scan_files(same)}")
+            parts.append(f"select *{lacking} {self._scans.sql(same)}")
         return " union all ".join(parts)
-
-    def _scan_files(self, files: Iterable[str]) -> str:
-        listed = ", ".join(quote_path(self.root.url(f)) for f in files)
-        return f"from read_parquet([{listed}], union_by_name = false)"
 
     def _narrow_view(self, use: Use) -> str | None:
         """The query that replaces one use of a view; None where the view itself is to be used."""

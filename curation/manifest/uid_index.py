@@ -52,9 +52,8 @@ class UidIndex:
 
 def _list_sizes(root: Root, files: Sequence[str]) -> list[Sized]:
     """Files with their sizes, by which an unchanged file is recognised."""
-    folder = files[0].rpartition("/")[0]
-    sizes = {e["name"].rsplit("/", 1)[-1]: e["size"] for e in root.fs.ls(root.full(folder), detail=True)}
-    return [(name, int(sizes[name.rsplit("/", 1)[-1]])) for name in files]
+    sizes = root.sizes(files[0].rpartition("/")[0])
+    return [(name, sizes[name.rpartition("/")[2]]) for name in files]
 
 
 class Segment:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from curation.errors import UserError
 from curation.storage import CONFIG, Root
+from curation.sums.packed import packed_folder
 from curation.tables import (
     METADATA,
     VECTORS,
@@ -19,7 +20,8 @@ from curation.tables import (
 
 UNIT_TABLES = ("samples", "rejects", "listings", "downloads")
 FORGOTTEN = "forgotten"
-VERSIONED = ("duplicates", "selection", "train", "train_index")
+_SELECTION = "selection"
+VERSIONED = ("duplicates", _SELECTION, "train", "train_index")
 CURRENT = "current.json"
 EVERY_EMBEDDING = "embeddings_"
 """Stands for every table of vectors, as "scores_" does for those of scores."""
@@ -46,7 +48,8 @@ def _of_kind(tables: Iterable[str], kind: str) -> list[str]:
 def list_standing(root: Root, table: str) -> dict[str, int]:
     """Bytes of each file of `table` that has to stand under a sum, by its path.
 
-    Of a versioned table only the current version counts: nothing reads the others, and they may be deleted.
+    Of a versioned table only the current version counts: nothing reads the others, and they may be deleted. Units that
+    lie in packed files stand as long as those do.
     """
     if is_embeddings(table):
         metadata, vectors, texts = metadata_folder(table), vectors_folder(table), texts_folder(table)
@@ -54,8 +57,30 @@ def list_standing(root: Root, table: str) -> dict[str, int]:
         return _list(root, metadata, ".parquet") | arrays | _only(root, metadata, CONFIG)
     if table in VERSIONED:
         version = read_version(root, table)
-        return _only(root, table, CURRENT) | (_list(root, f"{table}/{version}", "") if version else {})
-    return _list(root, table, _SUFFIXES.get(table, ".parquet")) | _only(root, table, CONFIG)
+        made = f"{table}/{version}"
+        return _only(root, table, CURRENT) | (_list(root, made, "") | _list_packed(root, made) if version else {})
+    return _list(root, table, _SUFFIXES.get(table, ".parquet")) | _list_packed(root, table) | _only(root, table, CONFIG)
+
+
+def _list_packed(root: Root, folder: str) -> dict[str, int]:
+    """The packed files of `folder` that the ledger names; the units in them are listed as files of `folder`."""
+    named = {place.file for place in root.places(folder.partition("/")[0]).values()}
+    listed = _list(root, packed_folder(folder), ".parquet") if named else {}
+    return {rel: size for rel, size in listed.items() if rel in named}
+
+
+def list_packable(root: Root) -> list[str]:
+    """Folders with files of units that may be joined. Vectors stay as clip-retrieval names them."""
+    version = read_version(root, _SELECTION)
+    selection = [f"{_SELECTION}/{version}"] if version else []
+    return [folder for folder in (*UNIT_TABLES, *score_tables(root), *selection) if root.exists(folder)]
+
+
+def list_unnamed_packed(root: Root, folder: str) -> list[str]:
+    """Packed files of `folder` that no ledger names: `curate compact` was interrupted before they counted."""
+    root.renew_places()
+    named = {place.file for place in root.places(folder.partition("/")[0]).values()}
+    return [rel for rel in _list(root, packed_folder(folder), ".parquet") if rel not in named]
 
 
 def belonging(root: Root, table: str) -> Callable[[str], bool]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.records import parse_json
-from curation.schema import ROOT_FORMAT, SEALED_FORMAT
+from curation.schema import PACKED_FORMAT, ROOT_FORMAT, SEALED_FORMAT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ def parse_record(data: bytes) -> RootRecord:
     record = RootRecord(format=fields["format"], version=str(fields.get("version")))
     if record.format == ROOT_FORMAT and "sums" in fields:
         raise ValueError("a root of its format has no sums")
-    if record.format != SEALED_FORMAT:
+    if record.format not in (SEALED_FORMAT, PACKED_FORMAT):
         return record
     stated = fields.pop("sha256", None)
     sums = fields.get("sums")

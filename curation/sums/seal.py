@@ -15,11 +15,12 @@ from functools import partial
 from curation.errors import UserError
 from curation.progress import bar
 from curation.remedies import remedy
-from curation.schema import SEALED_FORMAT
+from curation.schema import PACKED_FORMAT, SEALED_FORMAT
 from curation.shards import file_sha256
 from curation.storage import CONFIG, Root
 from curation.sums.cover import belonging, list_standing, read_version, unit_of
 from curation.sums.ledger import SUMS, Ledger, Sum, ledger_bytes, ledger_file, sum_bytes, table_of
+from curation.sums.packed import is_packed
 from curation.sums.record import RootRecord
 from curation.tables import train_summary_file
 from curation.version import __version__
@@ -70,6 +71,26 @@ def seal_tables(root: Root, tables: Iterable[str], recorded: Ledger) -> None:
         found = {table: _make_ledger(root, table, recorded) for table in tables}
         _write_ledgers(root, {table: ledger for table, ledger in found.items() if ledger != root.ledger(table)})
         _remove_stale(root)
+
+
+def enter_packed(root: Root, table: str, packed: Ledger) -> None:
+    """Let the files `packed` of `table` count, in one write: from then on the units in them need no files of their own.
+
+    The units keep their entries. Earlier versions of this project refuse the root from then on.
+    """
+    root.record()
+    sha256 = _publish_ledger(root, table, {**root.ledger(table), **packed})
+    _name_ledgers(root, {table: sha256}, PACKED_FORMAT)
+
+
+def leave_packed(root: Root, table: str, packed: Iterable[str]) -> None:
+    """The opposite of `enter_packed`: the units of the files `packed` stand by themselves."""
+    gone = set(packed)
+    root.record()
+    sha256 = _publish_ledger(root, table, {r: entry for r, entry in root.ledger(table).items() if r not in gone})
+    others = (name for name in root.record().sums or {} if name != table)
+    stays = any(root.places(name) for name in others) or any(map(is_packed, root.ledger(table).keys() - gone))
+    _name_ledgers(root, {table: sha256}, PACKED_FORMAT if stays else SEALED_FORMAT)
 
 
 def seal_root(root: Root, tables: Iterable[str]) -> None:
@@ -153,6 +174,8 @@ def _make_ledger(root: Root, table: str, recorded: Ledger) -> Ledger:
     known, standing, belongs = root.ledger(table), list_standing(root, table), belonging(root, table)
     version = read_version(root, table)
     lasting = {rel: found for rel, found in known.items() if version is None or _is_of(version, rel)}
+    # The units of a packed file that was lost are made anew as files of their own.
+    lasting = {rel: found for rel, found in lasting.items() if found.sha256 or not is_packed(rel) or rel in standing}
     told = {**_read_shard_sums(root, table, version), **recorded}
     mine = sorted(rel for rel in standing if belongs(rel))
     unknown = [rel for rel in mine if rel not in told and (rel not in known or known[rel].sha256 is None)]
@@ -198,9 +221,14 @@ def _write_ledgers(root: Root, changed: Mapping[str, Ledger]) -> None:
     if not changed:
         return
     named = {table: _publish_ledger(root, table, ledger) for table, ledger in changed.items()}
+    _name_ledgers(root, named)
+
+
+def _name_ledgers(root: Root, named: Mapping[str, str], number: int | None = None) -> None:
+    """Let root.json name other ledgers, table → sha256, and with a `number` another format."""
     record = root.record()
     sums = {**(record.sums or {}), **named}
-    root.publish_record(RootRecord(format=record.format, version=record.version, sums=sums))
+    root.publish_record(RootRecord(format=number or record.format, version=record.version, sums=sums))
     _remove_stale(root)
 
 

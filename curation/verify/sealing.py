@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from curation.compaction.compact import restore_packed
 from curation.errors import UserError
-from curation.schema import SEALED_FORMAT
+from curation.schema import PACKED_FORMAT, SEALED_FORMAT
 from curation.storage import Root
-from curation.sums.cover import UNIT_TABLES, list_standing, summed_tables
+from curation.sums.cover import UNIT_TABLES, list_packable, list_standing, summed_tables
 from curation.sums.ledger import SUMS, ledger_file, sum_bytes
+from curation.sums.packed import packed_folder
 from curation.sums.record import RootRecord
 from curation.sums.seal import is_sealed, seal_root, seal_tables
 from curation.verify import find_differences, list_row_checks
@@ -24,6 +26,7 @@ def seal(root: Root) -> str | None:
         _restore_record(root)
     root.check_format()
     if is_sealed(root):
+        restore_packed(root)
         _forget_deleted_tables(root)
         seal_tables(root, summed_tables(root), {})
         return next(find_differences(root), None)
@@ -52,7 +55,9 @@ def _restore_record(root: Root) -> None:
         if ledger_file(table, sha256) == f"{SUMS}/{name}":
             found.setdefault(table, []).append(sha256)
     sums = {table: several[0] for table, several in found.items() if len(several) == 1}
-    root.publish_record(RootRecord(format=SEALED_FORMAT, version=__version__, sums=sums))
+    is_packed = any(root.list(packed_folder(folder), ".parquet") for folder in list_packable(root))
+    number = PACKED_FORMAT if is_packed else SEALED_FORMAT
+    root.publish_record(RootRecord(format=number, version=__version__, sums=sums))
 
 
 def _forget_deleted_tables(root: Root) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from curation.remedies import remedy, stage_of
+from curation.shards import file_sha256
 from curation.storage import Root
-from curation.sums.cover import belonging, list_standing, summed_tables
+from curation.sums.cover import belonging, list_packable, list_standing, list_unnamed_packed, summed_tables
 from curation.sums.ledger import SUMS, Ledger, Sum, ledger_file, sum_bytes
 from curation.sums.seal import lost_files
 from curation.verify.each import check_each
@@ -77,6 +78,9 @@ def _check_ledgers(root: Root, sums: Mapping[str, str]) -> Iterator[str]:
 
 def _find_unknown_files(known: Known) -> Iterator[str]:
     belongs = {table: belonging(known.root, table) for table in known.ledgers}
+    for folder in list_packable(known.root):
+        for rel in list_unnamed_packed(known.root, folder):
+            yield f"{rel} is under no sum: an interrupted `curate compact` left it (run it again)."
     for rel in sorted(known.standing):
         table = rel.partition("/")[0]
         entry = known.ledgers[table].get(rel)
@@ -108,12 +112,14 @@ def _check_file(known: Known, rel: str, entry: Sum, reads: bool) -> str | None:
         return None
     if size is None:
         size = root.size(rel)
+    if root.known_place(rel) is not None:
+        return None  # the sum of its packed file covers it
     if size != entry.size:
         return f"{rel} has {size} bytes, not the {entry.size} that were published: {remedy(rel)}."
     if not reads and (size > SMALL_BYTES or rel.endswith(".tar")):
         return None
-    found = sum_bytes(root.read_bytes(rel)).sha256
-    return None if found == entry.sha256 else _describe_other(known, rel, found or "")
+    found = file_sha256(root, rel)
+    return None if found == entry.sha256 else _describe_other(known, rel, found)
 
 
 def _describe_other(known: Known, rel: str, found: str) -> str:

@@ -1,4 +1,4 @@
-"""The commands that look at a root, or keep it in order: status, verify, seal, gc."""
+"""The commands that look at a root, or keep it in order: status, verify, seal, gc, compact."""
 
 from __future__ import annotations
 
@@ -87,3 +87,21 @@ def collect_garbage(arguments: argparse.Namespace) -> None:
         versions = find_old_versions(root)
         delete_versions(root, versions)
     write_out(describe_versions(versions, deleted=True))
+
+
+def compact_root(arguments: argparse.Namespace) -> int:
+    """`curate compact`; exit status 1 when `--undo` finds damaged units."""
+    from curation.compaction.compact import compact, undo
+    from curation.remedies import remedy
+
+    root = open_root(arguments.root)
+    with hold_root(root):
+        if not arguments.undo:
+            done = compact(root)
+            write_out(f"{done.num_joined:,} files of units were joined into {done.num_packed:,}.\n")
+            return 0
+        damaged = undo(root)
+    for rel in damaged:
+        write_error(f"curate compact: {rel} was damaged and is missing now: {remedy(rel, is_there=False)}.\n")
+    write_out("Every sound unit has a file of its own.\n" if damaged else "Every unit has a file of its own.\n")
+    return 1 if damaged else 0

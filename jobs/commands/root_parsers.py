@@ -10,7 +10,14 @@ from curation.terminal import write_error, write_out
 from jobs.commands.browse_command import browse_root
 from jobs.commands.forget_arguments import add_forget_arguments
 from jobs.commands.parsers import Commands, add_command, add_json, add_root
-from jobs.commands.root_commands import collect_garbage, open_root, seal_root, show_status, verify_root
+from jobs.commands.root_commands import (
+    collect_garbage,
+    compact_root,
+    open_root,
+    seal_root,
+    show_status,
+    verify_root,
+)
 from jobs.spark.stage import add_quiet
 
 
@@ -36,6 +43,7 @@ def add_root_commands(commands: Commands) -> None:
     _add_adopt(commands)
     _add_export(commands)
     _add_gc(commands)
+    _add_compact(commands)
     _add_forget(commands)
     _add_sample(commands)
     _add_merge(commands)
@@ -113,6 +121,14 @@ def _add_gc(commands: Commands) -> None:
     gc = add_command(commands, "gc", text, collect_garbage)
     add_root(gc)
     gc.add_argument("--yes", action="store_true", help="delete them; without it they are only listed")
+
+
+def _add_compact(commands: Commands) -> None:
+    text = "join the small files of units into files of about a million rows; what is read from the root stays the same"
+    compact = add_command(commands, "compact", text, compact_root)
+    add_root(compact)
+    compact.add_argument("--undo", action="store_true", help="give every unit a file of its own again")
+    add_quiet(compact)
 
 
 def _add_forget(commands: Commands) -> None:

@@ -35,6 +35,7 @@ COMMANDS = (
     "adopt",
     "export",
     "gc",
+    "compact",
     "forget",
     "sample",
     "move",

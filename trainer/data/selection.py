@@ -28,6 +28,7 @@ from curation.manifest.manifest import Manifest
 from curation.manifest.quoting import quote_identifier, quote_text
 from curation.records import STAGE_CONFIG
 from curation.storage import Root, fingerprint
+from curation.sums.packed import packed_folder
 from trainer.data import mixing
 from trainer.data.index import COLUMNS, META, SHA256_BYTES, TEXT_COLUMNS, UID_BYTES, Index, Meta, write_meta
 
@@ -130,7 +131,9 @@ def _table_version(root: Root, table: str) -> Any:
 
 
 def _list_states(root: Root, folder: str) -> dict[str, list[str]]:
-    return {name: [*state.values()] for name, state in root.states(folder).items()}
+    packed = packed_folder(folder)
+    states = root.states(folder) | (root.states(packed) if root.exists(packed) else {})
+    return {name: [*state.values()] for name, state in states.items()}
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ CALLS = {
     "query": ["ROOT", "select 1", "--output", "OUT"],
     "export": ["ROOT", "--format", "uids", "--output", "OUT"],
     "gc": ["ROOT", "--yes"],
+    "compact": ["ROOT"],
     "forget": ["ROOT", "--host", "example.org"],
     "sample": ["ROOT", "--share", "0.5", "--root", "OUT"],
     "merge": ["ROOT", "OTHER", "--into", "OUT"],

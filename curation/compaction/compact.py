@@ -1,0 +1,286 @@
+"""Join the files of consecutive units into files of about a million rows, and take them apart again.
+
+    curate compact ROOT
+    curate compact ROOT --undo
+
+A packed file is written beside the files of its units, read again and compared with them. One write of root.json then
+makes it count, and only after that the small files are deleted. Killed at any moment, every unit stands in one of its
+two places or in both with the same bytes, and the next `curate compact` goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pyarrow.parquet as pq
+
+from curation.compaction.joining import Joining, parse_parts
+from curation.errors import UserError
+from curation.plan import read_plans
+from curation.progress import bar
+from curation.shards import file_sha256
+from curation.storage import Root, fingerprint
+from curation.sums.cover import list_packable, list_unnamed_packed
+from curation.sums.ledger import Sum, sum_bytes
+from curation.sums.packed import list_packed_units, packed_file
+from curation.sums.seal import check_own_tables, enter_packed, is_sealed, leave_packed, seal_tables
+from curation.tables import NUM_READERS
+
+MAX_ROWS = 1_000_000
+MAX_UNITS = 256
+"""Units of one packed file: its footer describes each column of each of them."""
+FILES_PER_WRITE = 64
+"""Packed files that one write of root.json lets count."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Files of consecutive units in one folder, which become the packed file `target`."""
+
+    target: str
+    units: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compacted:
+    """What was done: files of units that were joined, and the packed files that they became."""
+
+    num_joined: int
+    num_packed: int
+
+
+def compact(root: Root) -> Compacted:
+    """Join the files of units in every table of `root`. Hold the root (curation.root_lock) meanwhile.
+
+    Raises UserError, before anything is joined, for a root without sums and for a damaged file.
+    """
+    _check_sealed(root)
+    folders = list_packable(root)
+    tables = sorted({folder.partition("/")[0] for folder in folders})
+    check_own_tables(root, tables)
+    seal_tables(root, tables, {})
+    for folder in folders:
+        _remove_leftovers(root, folder)
+    runs = [run for folder in folders for run in plan_runs(root, folder)]
+    num_units = sum(len(run.units) for run in runs)
+    with bar(num_units, "compact", "unit") as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for several in _batch_by_table(runs):
+            found = dict(pool.map(lambda run: (run.target, join_units(root, run)), several))
+            enter_packed(root, several[0].target.partition("/")[0], found)
+            joined = [unit for run in several for unit in run.units]
+            root.delete_files(joined)
+            progress.update(len(joined))
+    return Compacted(num_joined=num_units, num_packed=len(runs))
+
+
+def _check_sealed(root: Root) -> None:
+    root.check_format()
+    if not is_sealed(root):
+        raise UserError(f"{root.base} has no sums of its files, by which they are joined: run `curate seal` first.")
+
+
+def _remove_leftovers(root: Root, folder: str) -> None:
+    """Delete what an interrupted `compact` left: packed files that do not count, and units that were joined."""
+    for rel in list_unnamed_packed(root, folder):
+        root.delete(rel)
+    places = root.places(folder.partition("/")[0])
+    beside = [rel for rel in _list_own(root, folder) if rel in places]
+    for rel in beside:
+        if sum_bytes(root.own_bytes(rel)) != root.expected(rel):
+            raise UserError(f"{root.url(rel)} is not what {places[rel].file} holds of this unit: delete the former.")
+    root.delete_files(beside)
+
+
+def _list_own(root: Root, folder: str) -> list[str]:
+    """The files of units that stand in `folder` by themselves."""
+    return [f"{folder}/{name}" for name in sorted(root.own_sizes(folder)) if name.endswith(".parquet")]
+
+
+def plan_runs(root: Root, folder: str) -> Iterator[Run]:
+    """What is to be joined in `folder`: where the plans draw the lines, whatever was joined before.
+
+    Of rejects and listings not every unit has a file. In any other table a group waits until all of its units stand.
+    """
+    ledger = root.ledger(folder.partition("/")[0])
+    own = set(_list_own(root, folder))
+    ready = {rel for rel in own if rel in ledger and ledger[rel].sha256 is not None}
+    has_all = folder not in ("rejects", "listings")
+    standing = {f"{folder}/{name}" for name in root.list(folder, ".parquet")} if has_all else set()
+    for plan in read_plans(root):
+        for group in plan_groups(plan["units"]):
+            rels = {number: f"{folder}/{plan['batch']}-{number:06d}.parquet" for number in group}
+            if has_all and not standing.issuperset(rels.values()):
+                continue
+            for numbers in split_consecutive(number for number in group if rels[number] in ready):
+                if len(numbers) > 1:
+                    target = packed_file(folder, plan["batch"], numbers[0], numbers[-1])
+                    yield Run(target=target, units=tuple(rels[number] for number in numbers))
+
+
+def plan_groups(units: Mapping[str, int]) -> Iterator[list[int]]:
+    """The numbers of `units` (with the rows of each), in order, as groups of at most MAX_ROWS rows and MAX_UNITS."""
+    group, num_rows = list[int](), 0
+    for number, rows in sorted((int(name), rows) for name, rows in units.items()):
+        if group and (num_rows + rows > MAX_ROWS or len(group) == MAX_UNITS):
+            yield group
+            group, num_rows = [], 0
+        group.append(number)
+        num_rows += rows
+    if group:
+        yield group
+
+
+def split_consecutive(numbers: Iterable[int]) -> list[list[int]]:
+    """Ascending `numbers` as runs without a gap."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] + 1 == number:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return runs
+
+
+def _batch_by_table(runs: Sequence[Run]) -> Iterator[Sequence[Run]]:
+    """`runs` in batches of one table each."""
+    by_table: dict[str, list[Run]] = {}
+    for run in runs:
+        by_table.setdefault(run.target.partition("/")[0], []).append(run)
+    for same in by_table.values():
+        yield from (same[first : first + FILES_PER_WRITE] for first in range(0, len(same), FILES_PER_WRITE))
+
+
+def join_units(root: Root, run: Run) -> Sum:
+    """Publish the packed file of `run`, which does not count yet; its sum. Raises UserError for a damaged unit."""
+    path = Path(root.scratch(), f"{name_scratch(root)}{hashlib.sha256(run.target.encode()).hexdigest()}")
+    try:
+        with open(path, "wb+") as sink:
+            found = _write_joined(root, run, sink)
+            check_joined(sink, [root.expected(rel) for rel in run.units], run.target)
+        root.put(run.target, path)
+        return found
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def name_scratch(root: Root) -> str:
+    """What names of unpublished packed files of `root` begin with: the scratch of object stores is shared."""
+    return f"compact-{fingerprint(root.url())}-"
+
+
+def _write_joined(root: Root, run: Run, sink: IO[bytes]) -> Sum:
+    joining, digest = Joining(), hashlib.sha256()
+    for rel in run.units:
+        data = root.read_whole(rel)
+        try:
+            joining.add(data)
+        except ValueError as error:
+            raise UserError(f"{root.url(rel)} cannot be joined with the units before it ({error}).") from error
+        digest.update(data)
+        sink.write(data)
+    footer = joining.footer()
+    digest.update(footer)
+    sink.write(footer)
+    sink.flush()
+    return Sum(joining.size + len(footer), digest.hexdigest())
+
+
+def check_joined(opened: IO[bytes], units: Sequence[Sum | None], name: str) -> None:
+    """Raise RuntimeError unless the joined file gives the rows of its `units`, and their bytes in their ranges."""
+    opened.seek(0)
+    joined = pq.ParquetFile(opened, page_checksum_verification=True)
+    offset = group = 0
+    for expected in units:
+        size = expected.size if expected else 0
+        opened.seek(offset)
+        data = opened.read(size)
+        own = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        groups = range(group, group + own.num_row_groups)
+        if sum_bytes(data) != expected or not joined.read_row_groups([*groups]).equals(own.read()):
+            raise RuntimeError(f"{name} does not hold what its units hold")
+        offset, group = offset + size, groups.stop
+    if joined.num_row_groups != group:
+        raise RuntimeError(f"{name} has {joined.num_row_groups} row groups, its units have {group}")
+
+
+def take_apart(root: Root, rels: Iterable[str]) -> None:
+    """Give the units `rels` files of their own, with all others of their packed files, because they are to be changed.
+
+    Raises UserError for a unit that is damaged.
+    """
+    files = {place.file for rel in rels if (place := root.place_of(rel)) is not None}
+
+    def restore(file: str) -> None:
+        for rel in list_packed_units(file):
+            root.put(rel, root.read_whole(rel))
+
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        list(pool.map(restore, sorted(files)))
+    _drop_packed(root, files)
+
+
+def undo(root: Root) -> list[str]:
+    """Take every packed file apart; the units that are damaged, and so are missing now. Hold the root meanwhile."""
+    _check_sealed(root)
+    seal_tables(root, [], {})  # deletes ledgers that an interrupted run left
+    damaged = []
+    for folder in list_packable(root):
+        places = root.places(folder.partition("/")[0])
+        files = sorted({place.file for rel, place in places.items() if rel.startswith(f"{folder}/")})
+        for file in files:
+            damaged += [rel for rel in list_packed_units(file) if not _restore_unit(root, rel)]
+        _drop_packed(root, files)
+        _remove_leftovers(root, folder)
+    return damaged
+
+
+def _restore_unit(root: Root, rel: str) -> bool:
+    """Give one unit a file of its own, unless it is damaged."""
+    if root.own_exists(rel):
+        return True
+    try:
+        root.put(rel, root.read_whole(rel))
+    except (UserError, FileNotFoundError):
+        return False
+    return True
+
+
+def restore_packed(root: Root) -> None:
+    """Let packed files count again whose ledger was lost: their units stand nowhere else.
+
+    Raises UserError for a damaged one.
+    """
+    for folder in list_packable(root):
+        own = set(_list_own(root, folder))
+        for rel in list_unnamed_packed(root, folder):
+            units = list_packed_units(rel)
+            if not own.issuperset(units):
+                enter_packed(root, folder.partition("/")[0], _sum_packed(root, rel, units))
+
+
+def _sum_packed(root: Root, rel: str, units: Sequence[str]) -> dict[str, Sum]:
+    """Sums of a packed file and of each of its units, as they stand. Raises UserError for a damaged one."""
+    root.read_parquet(rel)
+    with contextlib.closing(root.open(rel)) as opened:
+        parts = parse_parts(pq.read_metadata(opened).metadata)
+        opened.seek(0)
+        found = {unit: sum_bytes(opened.read(size)) for unit, (size, _) in zip(units, parts, strict=True)}
+    return found | {rel: Sum(root.size(rel), file_sha256(root, rel))}
+
+
+def _drop_packed(root: Root, files: Iterable[str]) -> None:
+    """Let the packed `files`, whose units stand by themselves, count no more, then delete them."""
+    by_table: dict[str, list[str]] = {}
+    for file in sorted(files):
+        by_table.setdefault(file.partition("/")[0], []).append(file)
+    for table, same in by_table.items():
+        leave_packed(root, table, same)
+    root.delete_files([file for same in by_table.values() for file in same])
