@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from curation.errors import UserError
 from curation.files import SCRATCH, Names
+from curation.name_runs import expand_names, fold_names
 from curation.places import lies_in, recorded_folder
 from curation.records import CURRENT, STAGE_CONFIG, Kinds, check_record, parse_json
 from curation.remedies import remedy
@@ -261,12 +262,19 @@ class Root(UnitFiles):
         record = self.read_record(rel, CURRENT)
         if not all(isinstance(file, str) for file in record["files"]):
             raise UserError(f"{self.url(rel)} is damaged (its files have no names): {remedy(rel)}.")
-        return record
+        try:
+            return {**record, "files": expand_names(record["files"])}
+        except ValueError as error:
+            raise UserError(f"{self.url(rel)} is damaged ({error}): {remedy(rel)}.") from error
 
     def publish_current(self, table: str, fp: str, files: Names, config: Any, inputs: Any) -> None:
         """Make version `fp` of `table` the current one. `files` are paths relative to ROOT."""
         record = {"fingerprint": fp, "files": sorted(files), "config": config, "inputs": inputs}
-        self.publish_json(f"{table}/current.json", {**record, "version": __version__})
+        self.publish_version(table, {**record, "version": __version__})
+
+    def publish_version(self, table: str, record: dict[str, Any]) -> None:
+        """Replace `TABLE/current.json` by `record`, as `current` reads it; long runs of names are folded."""
+        self.publish_json(f"{table}/current.json", {**record, "files": fold_names(record["files"])})
 
     def begin_stage(self, table: str, config: dict[str, Any]) -> None:
         """Record the resolved `config` beside `table` before its first unit, or check that it is the recorded one.

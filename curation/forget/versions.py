@@ -112,10 +112,10 @@ def _rewrite_records(root: Root, train: dict[str, Any], pending: Pending) -> Non
         _publish_changed(root, train_summary_file(fp), summary, changed)
     files = sorted({pending.shards.get(rel, rel) for rel in train["files"]})
     files = [rel for rel in files if rel not in pending.shards.values() or rel in standing]
-    _publish_changed(root, f"{TRAIN}/current.json", train, {**train, "files": files})
+    _publish_version(root, TRAIN, train, {**train, "files": files})
     current = root.current(TRAIN_INDEX) or {"files": []}
     parts = [rel for rel in current["files"] if rel not in pending.parts or root.exists(rel)]
-    _publish_changed(root, f"{TRAIN_INDEX}/current.json", current, {**current, "files": parts})
+    _publish_version(root, TRAIN_INDEX, current, {**current, "files": parts})
 
 
 def _base(rel: str) -> str:
@@ -125,6 +125,11 @@ def _base(rel: str) -> str:
 def _publish_changed(root: Root, rel: str, before: Any, after: Any) -> None:
     if before != after:
         root.publish_json(rel, after)
+
+
+def _publish_version(root: Root, table: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+    if before != after:
+        root.publish_version(table, after)
 
 
 def _count_rows(root: Root, shards: set[str]) -> dict[str, int]:
@@ -151,10 +156,10 @@ def renew_versions(root: Root, pending: Pending) -> None:
             inputs = {**inputs, **fresh}
         changed = {**current, "inputs": inputs, "forgotten": pending.id}
         changed["files"] = [rel for rel in current["files"] if rel not in pending.files or root.exists(rel)]
-        _publish_changed(root, f"{table}/current.json", current, changed)
+        _publish_version(root, table, current, changed)
     train, listed = root.current(TRAIN), root.current(TRAIN_INDEX)
     if train is not None and listed is not None and train["fingerprint"] == listed["fingerprint"]:
-        _publish_changed(root, f"{TRAIN}/current.json", train, {**train, "inputs": listed["inputs"]})
+        _publish_version(root, TRAIN, train, {**train, "inputs": listed["inputs"]})
 
 
 def _renew(known: Fingerprints, name: str, recorded: Any) -> Any:
