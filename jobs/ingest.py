@@ -22,6 +22,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from curation.compaction.compact import take_apart
 from curation.download.tombstones import Tombstones, append_forgotten, find_forgotten, read_tombstones
 from curation.errors import UserError
 from curation.metadata.inputs import Input, find_inputs
@@ -172,6 +173,8 @@ def restore_units(
             )
             planned, largest = plan_units(rows, plan["num_rows_per_unit"])
             tagged = tag_repeats(rows, read_earlier_uids(spark, root, plan["number"]))
+            names = [f"{plan['batch']}-{number:06d}" for number in lost]
+            take_apart(root, [file for name in names for file in (samples_file(name), rejects_file(name))])
             write_units(spark, tagged, planned, root, plan["batch"], frozenset(largest), lost)
             write_error(f"Plan {plan['batch']}: {len(lost)} units that were missing are made again.\n")
 

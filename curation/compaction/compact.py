@@ -29,7 +29,7 @@ from curation.progress import bar
 from curation.shards import file_sha256
 from curation.storage import Root, fingerprint
 from curation.sums.cover import list_packable, list_unnamed_packed
-from curation.sums.ledger import Sum, sum_bytes
+from curation.sums.ledger import Sum, sum_bytes, table_of
 from curation.sums.packed import list_packed_units, packed_file
 from curation.sums.seal import check_own_tables, enter_packed, is_sealed, leave_packed, seal_tables
 from curation.tables import NUM_READERS
@@ -88,8 +88,13 @@ def _check_sealed(root: Root) -> None:
 
 
 def _remove_leftovers(root: Root, folder: str) -> None:
-    """Delete what an interrupted `compact` left: packed files that do not count, and units that were joined."""
+    """Delete what an interrupted `compact` left: packed files that do not count, and units that were joined.
+
+    Raises UserError before it would delete the last copy of a unit.
+    """
     for rel in list_unnamed_packed(root, folder):
+        if holds_last_copy(root, rel):
+            raise UserError(f"{root.url(rel)} holds units that stand nowhere else: run `curate seal`, which enters it.")
         root.delete(rel)
     places = root.places(folder.partition("/")[0])
     beside = [rel for rel in _list_own(root, folder) if rel in places]
@@ -216,7 +221,12 @@ def take_apart(root: Root, rels: Iterable[str]) -> None:
 
     Raises UserError for a unit that is damaged.
     """
-    files = {place.file for rel in rels if (place := root.place_of(rel)) is not None}
+    wanted = set(rels)
+    root.renew_places()
+    tables = sorted({table for rel in wanted if (table := table_of(rel)) is not None})
+    places = [root.places(table) for table in tables]
+    named = {place.file for known in places for rel, place in known.items() if rel in wanted}
+    files = {file for file in named if root.own_exists(file)}
 
     def restore(file: str) -> None:
         for rel in list_packed_units(file):
@@ -259,15 +269,28 @@ def restore_packed(root: Root) -> None:
     Raises UserError for a damaged one.
     """
     for folder in list_packable(root):
-        own = set(_list_own(root, folder))
         for rel in list_unnamed_packed(root, folder):
-            units = list_packed_units(rel)
-            if not own.issuperset(units):
-                enter_packed(root, folder.partition("/")[0], _sum_packed(root, rel, units))
+            if holds_last_copy(root, rel):
+                enter_packed(root, folder.partition("/")[0], _sum_packed(root, rel))
 
 
-def _sum_packed(root: Root, rel: str, units: Sequence[str]) -> dict[str, Sum]:
+def holds_last_copy(root: Root, rel: str) -> bool:
+    """Whether the packed file `rel`, which does not count, has units that stand nowhere else.
+
+    Not so when one of its units stands with other bytes: then it is older than they are. Raises UserError for a damaged
+    file.
+    """
+    units = list_packed_units(rel)
+    standing = [unit for unit in units if root.exists(unit)]
+    if len(standing) == len(units):
+        return False
+    sums = _sum_packed(root, rel)
+    return all(sum_bytes(root.read_bytes(unit)) == sums[unit] for unit in standing)
+
+
+def _sum_packed(root: Root, rel: str) -> dict[str, Sum]:
     """Sums of a packed file and of each of its units, as they stand. Raises UserError for a damaged one."""
+    units = list_packed_units(rel)
     root.read_parquet(rel)
     with contextlib.closing(root.open(rel)) as opened:
         parts = parse_parts(pq.read_metadata(opened).metadata)

@@ -28,7 +28,7 @@ from curation.manifest.quoting import (
     quote_identifier,
 )
 from curation.manifest.rewrite import Use, is_uid, list_tables, rewrite_query
-from curation.manifest.scans import Scans
+from curation.manifest.scans import Scans, find_packed
 from curation.manifest.uid_index import MIN_FILES, UidIndex
 from curation.object_store import GLOB, take_names_literally
 from curation.storage import Root
@@ -203,7 +203,7 @@ class Manifest:
         if self.check != "nothing":
             check_tables(self.root, known)
         self._files = {name: self.files(name) for name in known}
-        self._scans = Scans(self.root, (file for files in self._files.values() for file in files[:1]))
+        self._scans = Scans(self.root, find_packed(self.root, self._files))
         self._num_captions = count_captions_by_batch(self.root, [Path(file).stem for file in self._files[SAMPLES]])
         for name, columns in known.items():
             self._create_view(name, columns)

@@ -11,35 +11,41 @@ import pyarrow.parquet as pq
 from curation.compaction.joining import parse_parts
 from curation.manifest.quoting import quote_path
 from curation.storage import Root
-from curation.sums.ledger import table_of
-from curation.sums.packed import Place, list_packed_units
+from curation.sums.packed import list_packed_units, packed_folder
+
+
+def find_packed(root: Root, tables: Iterable[str]) -> dict[str, str]:
+    """Unit's file → the packed file that holds it, of `tables` as their ledgers say."""
+    return {rel: place.file for table in tables for rel, place in root.places(table).items()}
+
+
+def find_packed_by_name(root: Root, folder: str) -> dict[str, str]:
+    """As `find_packed`, of a version of which no ledger speaks any more: nothing in it changes, so names suffice."""
+    packed = packed_folder(folder)
+    files = [f"{packed}/{name}" for name in root.list(packed, ".parquet")]
+    return {rel: file for file in files for rel in list_packed_units(file)}
 
 
 class Scans:
-    """SQL that reads the `files` of tables, by where they lay when this was made."""
+    """SQL that reads files of units: `packed` says in which packed file those lie that do not stand by themselves."""
 
-    def __init__(self, root: Root, files: Iterable[str]) -> None:
-        self._root = root
-        named = list(files)
-        self._places: dict[str, Place] = {}
-        for table in {table for rel in named if (table := table_of(rel)) is not None}:
-            self._places |= root.places(table)
+    def __init__(self, root: Root, packed: Mapping[str, str]) -> None:
+        self._root, self._packed = root, packed
         self._rows: dict[str, Mapping[str, tuple[int, int]]] = {}
 
     def stored(self, files: Iterable[str]) -> list[str]:
         """The files that stand in the folder and hold `files`: packed ones where those were joined."""
-        return list(dict.fromkeys(place.file if (place := self._places.get(rel)) else rel for rel in files))
+        return list(dict.fromkeys(self._packed.get(rel, rel) for rel in files))
 
     def sql(self, files: Sequence[str]) -> str:
         """FROM and WHERE that give the rows of `files`, at least one, all with the same columns."""
         packed: dict[str, list[str]] = {}
         whole = []
         for rel in files:
-            place = self._places.get(rel)
-            if place is None:
-                whole.append(rel)
+            if rel in self._packed:
+                packed.setdefault(self._packed[rel], []).append(rel)
             else:
-                packed.setdefault(place.file, []).append(rel)
+                whole.append(rel)
         whole += [file for file, units in packed.items() if len(units) == len(list_packed_units(file))]
         parts = [f"from read_parquet([{self._quote(whole)}], union_by_name = false)"] if whole else []
         parts += [self._rows_sql(file, units) for file, units in packed.items() if file not in set(whole)]

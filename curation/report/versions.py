@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -12,8 +12,9 @@ import duckdb
 from curation.errors import UserError
 from curation.garbage import list_other_versions
 from curation.manifest.manifest import Manifest
-from curation.manifest.quoting import quote_path
+from curation.manifest.scans import Scans, find_packed_by_name
 from curation.storage import Root
+from curation.sums.packed import packed_folder
 from curation.tables import SAMPLES, SELECTION, selection_file
 
 UNITS_TOGETHER = 64
@@ -60,16 +61,19 @@ def find_changes(manifest: Manifest, current: str) -> Changes | str:
 def _find_version_before(root: Root) -> str | None:
     """The version of the selection that was written last, apart from the current one."""
     folders = [rel for rel in list_other_versions(root) if rel.partition("/")[0] == SELECTION]
-    dated = [(_date(root, rel), rel.rpartition("/")[2]) for rel in folders if root.list(rel, ".parquet")]
+    dated = [(_date(root, rel), rel.rpartition("/")[2]) for rel in folders if _has_files(root, rel)]
     return max(dated)[1] if dated else None
+
+
+def _has_files(root: Root, folder: str) -> bool:
+    return bool(root.own_sizes(folder) or root.own_sizes(packed_folder(folder)))
 
 
 def _date(root: Root, folder: str) -> float:
     """When the last file of `folder` was written; 0 of a store that does not say it."""
+    files = [f"{one}/{name}" for one in (folder, packed_folder(folder)) for name in sorted(root.own_sizes(one))[-1:]]
     with contextlib.suppress(OSError, NotImplementedError):
-        return max(
-            float(root.fs.modified(root.full(f"{folder}/{name}")).timestamp()) for name in root.list(folder)[-1:]
-        )
+        return max(float(root.fs.modified(root.full(file)).timestamp()) for file in files)
     return 0.0
 
 
@@ -101,11 +105,9 @@ def _moves_sql(root: Root, before: str, current: str, units: Sequence[str]) -> s
 
 def _scan(root: Root, version: str, units: Sequence[str]) -> str:
     """A query for uid, kept and reason of those of `units` that `version` has."""
-    files = [*_list_files(root, version, units)]
+    folder = f"{SELECTION}/{version}"
+    packed = find_packed_by_name(root, folder)
+    standing = {f"{folder}/{name}" for name in root.own_sizes(folder)} | packed.keys()
+    files = [rel for unit in units if (rel := selection_file(version, unit)) in standing]
     empty = "select null::varchar as uid, null::boolean as kept, null::varchar as reason where false"
-    return f"select uid, kept, reason from read_parquet([{', '.join(map(quote_path, files))}])" if files else empty
-
-
-def _list_files(root: Root, version: str, units: Sequence[str]) -> Iterator[str]:
-    standing = set(root.units(f"{SELECTION}/{version}"))
-    return (root.url(selection_file(version, unit)) for unit in units if unit in standing)
+    return f"select uid, kept, reason {Scans(root, packed).sql(files)}" if files else empty

@@ -65,6 +65,9 @@ def test_later_stages_and_a_later_round_make_the_same_bytes(spark: SparkSession,
     assert read_all(Root(joined.path)) == read_all(Root(plain.path))
     assert verify(Root(joined.path)) is None and verify(Root(plain.path)) is None
     assert {**describe_status(joined), "root": ""} == {**describe_status(plain), "root": ""}
+    shutil.rmtree(Path(joined.path, "samples", "packed"))
+    ingest.run(spark, second, joined)
+    assert read_all(Root(joined.path)) == read_all(Root(plain.path))
     undo(joined)
     found, wanted = contents(Path(joined.path)), contents(Path(plain.path))
     # What lies in the folder of an old version is nobody's any more; it stays packed until `curate gc` deletes it.

@@ -195,6 +195,33 @@ def test_seal_finds_the_units_again_when_a_ledger_or_root_json_is_lost(tmp_path:
     assert read_units(Root(tmp_path / "root")) == before and contents(tmp_path / "root") == named
 
 
+def test_no_last_copy_is_deleted_with_what_an_interrupted_run_left(tmp_path: Path) -> None:
+    root = packed_root.build(tmp_path / "root")
+    before = read_units(root)
+    assert is_killed(lambda: compact(root), Killing(0, after=True))
+    rel = f"samples/{BATCH}-000004.parquet"
+    (tmp_path / "root" / rel).unlink()
+    with pytest.raises(UserError, match=r"stand nowhere else: run `curate seal`"):
+        compact(Root(tmp_path / "root"))
+    assert seal(Root(tmp_path / "root")) is None
+    compact(Root(tmp_path / "root"))
+    assert read_units(Root(tmp_path / "root")) == before
+
+
+def test_an_older_copy_that_an_interrupted_run_left_never_counts(tmp_path: Path) -> None:
+    root = packed_root.build(tmp_path / "root")
+    assert is_killed(lambda: compact(root), Killing(0, after=True))
+    changed, lost = (f"samples/{BATCH}-{number:06d}.parquet" for number in (2, 4))
+    with sealing(root, ["samples"]) as recording:
+        recording.publish_parquet(changed, root.read_parquet(changed).slice(0, 3))
+    (tmp_path / "root" / lost).unlink()
+    assert "is under no sum" in str(seal(Root(tmp_path / "root")))
+    compact(Root(tmp_path / "root"))
+    after = Root(tmp_path / "root")
+    assert not after.exists(lost) and after.read_parquet(changed).num_rows == 3
+    assert not after.own_sizes("samples/packed")
+
+
 def test_a_root_without_sums_is_sealed_first(tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
     root.create()

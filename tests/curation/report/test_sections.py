@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from curation.compaction.compact import compact
 from curation.manifest.manifest import Manifest
 from curation.report.download_times import read_times
 from curation.report.facts import Facts
 from curation.report.section import find_sections
 from curation.storage import Root
+from curation.sums.cover import summed_tables
+from curation.sums.recorder import sealing
+from curation.sums.seal import seal_root
 from tests.support import small_root
 from tests.support.small_root import UNITS, SmallRoot
 
@@ -106,6 +111,20 @@ def test_rows_gained_and_lost_since_the_last_selection_have_their_reasons(made: 
     assert "1 others are not kept for another reason." in html
     assert '<td>small</td><td class="number">2</td>' in html
     assert '<td>&lt;script&gt;alert(1)&lt;/script&gt;</td><td class="number">4</td>' in html
+
+
+def test_selections_in_packed_files_are_compared_as_those_in_small_ones(made: SmallRoot) -> None:
+    ok = sorted(made.images)
+    publish_version(made, "aaaaaaaaaaaa", dict.fromkeys(ok[:3], "small"))
+    seal_root(made.root, summed_tables(made.root))
+    compact(made.root)
+    with sealing(made.root, ["selection"]) as recording:
+        publish_version(replace(made, root=recording), "bbbbbbbbbbbb", dict.fromkeys(ok[2:4], "large"))
+    compact(made.root)
+    assert made.root.own_sizes("selection/aaaaaaaaaaaa") == made.root.own_sizes("selection/bbbbbbbbbbbb") == {}
+    html = render(made.root, "Since the last selection")
+    assert f"Since selection aaaaaaaaaaaa: {len(ok) - 3} rows were kept, {len(ok) - 2} are; 2 gained, 1 lost." in html
+    assert "1 others are not kept for another reason." in html
 
 
 def test_rows_of_a_unit_that_is_new_are_gained_as_such(made: SmallRoot) -> None:
