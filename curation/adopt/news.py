@@ -60,7 +60,10 @@ def _read_known_files(root: Root) -> dict[str, dict[str, str]]:
     for plan in read_plans(root):
         for number, one in enumerate(plan["inputs"]) if plan.get(ADOPTED) else ():
             if one.get("format") == PICTURE_FOLDER:
-                table = root.read_parquet(listings_file(f"{plan['batch']}-{number:06d}"))
+                rel = listings_file(f"{plan['batch']}-{number:06d}")
+                if not root.exists(rel) and root.expected(rel) is None:
+                    continue  # earlier versions of `curate forget` and `curate sample` left out those of empty units
+                table = root.read_parquet(rel)
                 names, prints = (table[name].to_pylist() for name in ("file", "fingerprint"))
                 found.setdefault(one["path"], {}).update(zip(names, prints, strict=True))
     return found

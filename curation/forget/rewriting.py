@@ -87,7 +87,8 @@ def rewrite_unit(root: Root, unit: str, pending: Pending) -> None:
     _rewrite_log(root, unit)
     if not root.exists(samples_file(unit)) or not root.read_parquet(samples_file(unit), ["uid"]).num_rows:
         for rel in (*list_unit_files(root, unit), f"{DOWNLOAD_LOGS}/{unit}.0.json"):
-            root.remove(rel)
+            if rel != listings_file(unit):  # a later adoption asks for it
+                root.remove(rel)
 
 
 def _array(uids: Iterable[str]) -> pa.Array:

@@ -57,6 +57,7 @@ def copy_unit(
 ) -> int:
     """Copy the chosen rows of `unit`, as far as that is not done; how many samples they are. Their samples go last.
 
+    What an adopted folder held is copied whole, also where no row is chosen: a later adoption asks for it.
     Rows for which `shows` does not hold become refused ones, without a picture. In the target the unit is called
     `name`, or as before; tables `without` are left out. Raises UserError for what is damaged.
     """
@@ -64,6 +65,8 @@ def copy_unit(
     rel = samples_file(copy.name)
     if target.exists(rel):
         return int(target.read_parquet(rel, ["uid"]).num_rows)
+    if root.exists(listings_file(unit)) and not target.exists(listings_file(copy.name)):
+        target.publish(listings_file(copy.name), root.read_whole(listings_file(unit)))
     samples = _choose(root.read_parquet(samples_file(unit)), chooses)
     if not len(samples):
         return 0
@@ -71,8 +74,6 @@ def copy_unit(
         copy.copy_vectors(table)
     for table in (table for table in score_tables(root) if table not in without):
         copy.copy_scores(table)
-    if root.exists(listings_file(unit)) and not target.exists(listings_file(copy.name)):
-        target.publish(listings_file(copy.name), root.read_whole(listings_file(unit)))
     if root.exists(downloads_file(unit)):
         copy.copy_downloads()
     target.publish_parquet(rel, samples)

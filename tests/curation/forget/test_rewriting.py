@@ -1,4 +1,4 @@
-"""Tables, vectors and shards without the forgotten rows: the others keep their bytes, and empty units have no files."""
+"""Tables, vectors and shards without the forgotten rows: the others keep their bytes, empty units a listing."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from curation import schema
+from curation.adopt import adopt
 from curation.forget import forget
 from curation.forget.requests import parse_requests
 from curation.storage import Root
+from curation.sums.recorder import sealing
+from curation.sums.seal import drop_entries
 from curation.verify import find_differences
 from tests.support import removal
-from tests.support.small_root import UNITS, VERSION, SmallRoot
+from tests.support.small_root import UNITS, VERSION, SmallRoot, picture
 
 
 def forget_uids(made: SmallRoot, uids: list[str]) -> Root:
@@ -104,3 +108,25 @@ def test_rejects_of_a_forgotten_uid_say_nothing_but_their_source(tmp_path: Path)
     assert forget(Root(made.root.base), requests, reason="request", date=removal.DATE) is not None
     (row,) = Root(made.root.base).read_parquet(f"rejects/{UNITS[1]}.parquet").to_pylist()
     assert row == {"source": "coyo", "file": None, "row": None, "uid": None, "reason": "forgotten"}
+
+
+@pytest.mark.parametrize("has_listing", [True, False], ids=["with its listing", "as earlier versions left it"])
+def test_a_folder_of_which_all_rows_are_forgotten_can_be_adopted_again(tmp_path: Path, has_listing: bool) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "gone.jpg").write_bytes(picture(2))
+    root = Root(tmp_path / "root")
+    adopt(root, [str(tmp_path / "pictures")])
+    (unit,) = root.units("samples")
+    (uid,) = root.read_parquet(f"samples/{unit}.parquet")["uid"].to_pylist()
+    done = forget(root, parse_requests(uids=[uid]), reason="asked", date=removal.DATE)
+    assert done is not None and done.proof is not None and done.proof.holds
+    assert list(find_differences(root)) == []
+    if not has_listing:
+        with sealing(root, ["listings"]) as recording:
+            recording.remove(f"listings/{unit}.parquet")
+        drop_entries(root, [f"listings/{unit}.parquet"])
+    (tmp_path / "pictures" / "new.jpg").write_bytes(picture(3))
+    adopt(Root(tmp_path / "root"), [str(tmp_path / "pictures")])
+    (added,) = Root(tmp_path / "root").units("samples")
+    names = root.read_parquet(f"samples/{added}.parquet")["source_id"].to_pylist()
+    assert names == ["new.jpg"]

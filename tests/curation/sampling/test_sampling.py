@@ -93,6 +93,25 @@ def test_an_adopted_folder_is_sampled_where_it_lies(tmp_path: Path) -> None:
     assert len(shards) == number and all(shard.startswith(str(tmp_path / "pictures")) for shard in shards)
 
 
+def test_a_folder_of_which_no_row_was_taken_is_known_to_a_later_adoption(tmp_path: Path) -> None:
+    root = Root(tmp_path / "root")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.jpg").write_bytes(picture(len(name)))
+        (tmp_path / name / f"{name}.png").write_bytes(picture(ord(name[0])))
+        adopt(root, [str(tmp_path / name)])
+    units = {unit: root.read_parquet(f"samples/{unit}.parquet")["uid"].to_pylist() for unit in root.units("samples")}
+    seed = next(
+        seed
+        for seed in range(1_000)
+        if sorted(sum(map(make_chooser(0.4, seed), u)) > 0 for u in units.values()) == [0, 1]
+    )
+    number = sample(root, Root(tmp_path / "sample"), 0.4, seed)
+    again = Root(tmp_path / "sample")
+    adopt(again, [str(tmp_path / "one"), str(tmp_path / "two")])
+    assert len(read_rows(Root(tmp_path / "sample"), "samples")) == number and list(find_differences(again)) == []
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
 def test_a_share_that_is_none_is_one_sentence(made: SmallRoot, tmp_path: Path, share: float) -> None:
     with pytest.raises(UserError, match=re.escape("--share must be between 0 and 1")):
