@@ -17,7 +17,7 @@ from curation.recipe.config import Recipe, SourceConfig
 from curation.storage import Root
 from jobs.cli import parser
 from jobs.stages import STAGES, load_stages, plan_stages
-from tests.support import small_root
+from tests.support import packed_root, small_root
 from tests.support.command import Command, contents
 from tests.support.small_root import SmallRoot
 
@@ -166,6 +166,23 @@ def test_without_a_command_the_way_to_a_model_is_shown(command: Command) -> None
 def test_a_command_that_does_not_exist_is_one_sentence(command: Command, word: str, hint: str) -> None:
     said = command.refuses(word, "somewhere")
     assert said.startswith(f"There is no command '{word}'") and hint in said
+
+
+def test_compact_says_what_it_joined_and_undo_what_was_damaged(command: Command, tmp_path: Path) -> None:
+    root = packed_root.build(tmp_path / "packed")
+    assert command("compact", root.path) == 0 and command.out == "32 files of units were joined into 4.\n"
+    assert command("verify", root.path) == 0
+    assert command("compact", root.path) == 0 and command.out == "0 files of units were joined into 0.\n"
+    (packed,) = (tmp_path / "packed/downloads/packed").iterdir()
+    data = bytearray(packed.read_bytes())
+    data[100] ^= 1
+    packed.write_bytes(data)
+    assert command("compact", root.path, "--undo") == 1 and command.out == "Every sound unit has a file of its own.\n"
+    assert (
+        command.err.count("\n") == 1
+        and "-000000.parquet was damaged and is missing now: run `curate download`" in command.err
+    )
+    assert command("compact", root.path, "--undo") == 0 and command.out == "Every unit has a file of its own.\n"
 
 
 def test_gc_lists_and_deletes_when_told_to(command: Command, made: SmallRoot) -> None:
