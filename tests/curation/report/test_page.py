@@ -76,25 +76,25 @@ def test_nothing_is_wider_than_the_window(opened: Browser, width: int, dark: boo
 
 def test_blurred_pictures_are_shown_by_click_and_by_key_and_hidden_again(opened: Browser) -> None:
     opened.ask("document.querySelector('.veil').scrollIntoView({block: 'center'})")
-    assert opened.ask(BLUR) == "blur(14px)"
+    opened.wait(f"{BLUR} === 'blur(14px)'")
     opened.click(".veil")
-    assert opened.ask(BLUR) == "none"
+    opened.wait(f"{BLUR} === 'none'")
     opened.ask("document.querySelector('.veil input').focus()")
     opened.press(" ")
-    assert opened.ask(BLUR) == "blur(14px)"
+    opened.wait(f"{BLUR} === 'blur(14px)'")
     opened.press(" ")
-    assert opened.ask(BLUR) == "none"
+    opened.wait(f"{BLUR} === 'none'")
 
 
 def test_light_and_dark_follow_the_system_until_they_are_chosen(opened: Browser) -> None:
     light = opened.ask(BACK)
     opened.resize(1280, 800, dark=True)
+    opened.wait(f"{BACK} !== '{light}'")
     dark = opened.ask(BACK)
-    assert light != dark
     opened.click("#light")
-    assert opened.ask(BACK) == light
+    opened.wait(f"{BACK} === '{light}'")
     opened.press("ArrowRight")
-    assert opened.ask(BACK) == dark
+    opened.wait(f"{BACK} === '{dark}'")
 
 
 def test_the_numbers_of_a_chart_open_by_key(opened: Browser) -> None:
