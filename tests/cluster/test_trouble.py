@@ -1,9 +1,10 @@
-"""Executors, workers and drivers that die or are slow while a stage runs: the bytes stay the same."""
+"""Executors, workers and drivers that die, are slow or have no disk while a stage runs: the bytes stay the same."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -37,6 +38,13 @@ DYNAMIC = {
     "spark.dynamicAllocation.maxExecutors": "3",
     "spark.dynamicAllocation.executorIdleTimeout": "1s",
     "spark.executor.cores": "1",
+}
+EXCLUDING = {
+    # All workers have one host name here, so that executors are passed over and never their host.
+    "spark.excludeOnFailure.enabled": "true",
+    "spark.excludeOnFailure.task.maxTaskAttemptsPerNode": "19",
+    "spark.excludeOnFailure.stage.maxFailedExecutorsPerNode": "100",
+    "spark.excludeOnFailure.application.maxFailedExecutorsPerNode": "100",
 }
 
 
@@ -175,3 +183,40 @@ def test_executors_come_and_go_with_the_work(work: Work, cluster: Cluster, tmp_p
         work.answer_s = 0.0
         driver.succeed()
     check(work, tmp_path / "root")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB; skips where this user may not mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.soak
+def test_the_disk_of_a_worker_fills(work: Work, cluster: Cluster, tmp_path: Path, small_disk: Path) -> None:
+    """What Spark shuffles to it fails there and is done by the others."""
+    full = cluster.add_worker(SPARK_LOCAL_DIRS=str(small_disk))
+    cluster.wait_for_workers(4)
+    root = tmp_path / "root"
+    try:
+        with Driver(cluster, "ingest", work.arguments(root), tmp_path / "log", **RETRIES, **EXCLUDING) as driver:
+            driver.wait_until(lambda: cluster.executors(full))
+            fill(small_disk)
+            driver.succeed()
+    finally:
+        kill(full)
+        cluster.workers.remove(full)
+    assert verify(Root(root)) is None
+    expected = downloaded(work.ingested)
+    assert downloaded(root) == expected and expected
+
+
+def fill(folder: Path) -> None:
+    with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
