@@ -36,6 +36,7 @@ COMMANDS = (
     "export",
     "gc",
     "compact",
+    "merge",
     "forget",
     "sample",
     "move",
