@@ -1,5 +1,5 @@
 // The bar on top: a condition after WHERE or words, the columns to ask about, and the counts of the funnel to click.
-import { html, useEffect, useRef, useState } from "./preact.js";
+import { html, useLayoutEffect, useRef, useState } from "./preact.js";
 import { count, kindOf } from "./api.js";
 
 const MODES = {
@@ -14,7 +14,8 @@ export function Search({ asked, total, onAsk, summary, understands, name = "sear
   const [mode, setMode] = useState(kindOf(asked));
   const [text, setText] = useState(asked[kindOf(asked)] ?? "");
   const field = useRef(null);
-  useEffect(() => {
+  // Before the field is there to type into: an effect after painting would take away what was typed meanwhile.
+  useLayoutEffect(() => {
     setMode(kindOf(asked));
     setText(asked[kindOf(asked)] ?? "");
   }, [asked.words, asked.where, asked.meaning, asked.removes]);
