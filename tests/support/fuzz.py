@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -164,7 +164,7 @@ class HttpReader:
         return _answers()
 
     def read(self, inputs: Sequence[bytes]) -> list[str | None]:
-        return [catch(lambda data=data: self._read(data), HttpError) for data in inputs]
+        return [catch(partial(self._read, data), HttpError) for data in inputs]
 
     def _read(self, data: bytes) -> None:
         rng = random.Random(data)
@@ -216,7 +216,7 @@ class TarReader:
     def read(self, inputs: Sequence[bytes]) -> list[str | None]:
         with tempfile.TemporaryDirectory() as folder:
             root = Root(folder)
-            return [catch(lambda data=data: self._read(root, data), UserError) for data in inputs]
+            return [catch(partial(self._read, root, data), UserError) for data in inputs]
 
     def _read(self, root: Root, data: bytes) -> None:
         Path(root.path, "x.tar").write_bytes(data)
