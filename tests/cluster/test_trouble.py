@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -18,6 +17,7 @@ from curation.storage import Root
 from curation.verify import verify
 from tests.support.cluster import Cluster, environment, kill
 from tests.support.cluster_work import Work, downloaded
+from tests.support.small_disk import mount_small_disk
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 LIMIT_S = 600.0
@@ -187,14 +187,9 @@ def test_executors_come_and_go_with_the_work(work: Work, cluster: Cluster, tmp_p
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MiB; skips where this user may not mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a small tmpfs")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    """A file system of 8 MiB."""
+    with mount_small_disk(tmp_path / "disk", "8m") as place:
+        yield place
 
 
 @pytest.mark.soak

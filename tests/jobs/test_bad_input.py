@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from curation.verify import verify
 from tests.support import small_root
 from tests.support.command import Command, contents, sentence
 from tests.support.demo_run import BIN, REPOSITORY, environment
+from tests.support.small_disk import mount_small_disk
 from tests.support.small_root import UNITS, SmallRoot
 
 if TYPE_CHECKING:
@@ -290,14 +290,9 @@ def test_spark_submit_passes_the_status_on(folder: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB; skips where this user may not mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a small tmpfs")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    """A file system of 256 KiB."""
+    with mount_small_disk(tmp_path / "disk", "256k") as place:
+        yield place
 
 
 @pytest.mark.slow
