@@ -11,7 +11,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from curation.errors import UserError
 from curation.metadata.inputs import Input
@@ -22,6 +22,7 @@ from curation.storage import Root, fingerprint
 from curation.sums.seal import lost_files
 from curation.tables import PLANS, REJECTS, SAMPLES, plan_file, samples_file
 
+Unit = TypeVar("Unit")
 NUM_SHOWN = 5
 ADOPTED = "adopted"
 """Key of a plan whose units are shards of img2dataset folders: only `curate adopt` ends them."""
@@ -51,6 +52,21 @@ def _read_plan(root: Root, rel: str) -> dict[str, Any]:
     if not are_counts(plan["totals"]) or not are_counts(plan["units"]):
         raise UserError(f"{root.url(rel)} is damaged (its counts are no numbers): {remedy(rel)}.")
     return plan
+
+
+def group_by_rows(
+    units: Iterable[tuple[Unit, int]], max_rows: int, max_units: int | None = None
+) -> Iterator[list[Unit]]:
+    """`units` (each with its rows) in their order, in groups of at most `max_rows` rows; a larger unit is alone."""
+    group, num_rows = list[Unit](), 0
+    for unit, rows in units:
+        if group and (num_rows + rows > max_rows or len(group) == max_units):
+            yield group
+            group, num_rows = [], 0
+        group.append(unit)
+        num_rows += rows
+    if group:
+        yield group
 
 
 def first_free_number(root: Root) -> int:

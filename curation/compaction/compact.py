@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from curation.compaction.joining import Joining, parse_parts
 from curation.errors import UserError
-from curation.plan import read_plans
+from curation.plan import group_by_rows, read_plans
 from curation.progress import bar
 from curation.shards import file_sha256
 from curation.storage import Root, fingerprint
@@ -132,15 +132,7 @@ def plan_runs(root: Root, folder: str) -> Iterator[Run]:
 
 def plan_groups(units: Mapping[str, int]) -> Iterator[list[int]]:
     """The numbers of `units` (with the rows of each), in order, as groups of at most MAX_ROWS rows and MAX_UNITS."""
-    group, num_rows = list[int](), 0
-    for number, rows in sorted((int(name), rows) for name, rows in units.items()):
-        if group and (num_rows + rows > MAX_ROWS or len(group) == MAX_UNITS):
-            yield group
-            group, num_rows = [], 0
-        group.append(number)
-        num_rows += rows
-    if group:
-        yield group
+    return group_by_rows(sorted((int(name), rows) for name, rows in units.items()), MAX_ROWS, MAX_UNITS)
 
 
 def split_consecutive(numbers: Iterable[int]) -> list[list[int]]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from curation.manifest.manifest import UNIT_ROWS, Manifest
 from curation.manifest.quoting import quote_identifier, quote_text
-from curation.plan import read_plans
+from curation.plan import group_by_rows, read_plans
 from curation.progress import track
 from curation.recipe.thresholds import Threshold, find_thresholds
 from curation.report.histograms import Bins, Cut, Distribution, choose_bins
@@ -107,7 +107,7 @@ class _Counter:
     def count(self) -> Tally:
         units = _size_units(self._manifest.root)
         self._choose_bins(_spread(units))
-        batches = [*_group(units)]
+        batches = [*group_by_rows(units.items(), BATCH_ROWS)]
         for batch in track(batches, len(batches), "report, counted", "batch"):
             self._load(batch)
             self._count_batch()
@@ -246,19 +246,6 @@ def _size_units(root: Root) -> dict[str, int]:
     """Rows of each unit of samples, as the plans have them."""
     planned = {f"{plan['batch']}-{unit}": count for plan in read_plans(root) for unit, count in plan["units"].items()}
     return {unit: int(planned.get(unit, UNIT_SIZE)) for unit in root.units(SAMPLES)}
-
-
-def _group(units: Mapping[str, int]) -> Iterator[list[str]]:
-    """Units in their order, about BATCH_ROWS rows together."""
-    group, rows = list[str](), 0
-    for unit, count in units.items():
-        if group and rows + count > BATCH_ROWS:
-            yield group
-            group, rows = [], 0
-        group.append(unit)
-        rows += count
-    if group:
-        yield group
 
 
 def _spread(units: Mapping[str, int]) -> list[str]:
