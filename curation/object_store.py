@@ -91,6 +91,6 @@ def tolerate_failures() -> Iterator[None]:
     """Go on behind the block when the store, or the disk, failed in it."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # clients of stores raise classes of their own, which only is_of_store knows
         if not isinstance(error, OSError) and not is_of_store(error):
             raise

@@ -61,6 +61,8 @@ def hold_all(roots: Sequence[Root], target: Root) -> Iterator[None]:
     """
     named = [*roots, target]
     for inner, outer in itertools.permutations(named, 2):
+        if _real(inner) == _real(outer) and target not in (inner, outer):
+            raise UserError(f"{inner.base} is named twice: name each root once.")
         if lies_in(_real(inner), {_real(outer)}):
             raise UserError(f"{inner.base} is {outer.base} or lies in it: name a folder outside of it.")
     with contextlib.ExitStack() as stack:

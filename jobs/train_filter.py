@@ -152,7 +152,9 @@ def train(plan: FilterPlan) -> None:
 
 
 def list_command(plan: FilterPlan) -> list[str]:
-    """The launch line that a user would type."""
+    """The launch line that a user would type, with a port of its own: the launcher's is one for the whole machine."""
+    from trainer.launch import find_free_port
+
     wanted = [
         f"folder={plan.folder}",
         f"data.root={plan.root.base}",
@@ -161,5 +163,6 @@ def list_command(plan: FilterPlan) -> list[str]:
         *plan.changes,
     ]
     launcher = str(Path(sys.executable).parent / "deepspeed")
-    head = [launcher, "--num_gpus", str(plan.num_ranks), "--module", "trainer.train", "--config", plan.config]
+    head = [launcher, "--num_gpus", str(plan.num_ranks), "--master_port", str(find_free_port())]
+    head += ["--module", "trainer.train", "--config", plan.config]
     return [*head, *(word for setting in wanted for word in ("--set", setting)), "--resume", "auto"]

@@ -139,10 +139,11 @@ def _set_rendezvous(rank: Rank) -> None:
     env.setdefault("WORLD_SIZE", str(rank.world_size))
     env.setdefault("MASTER_ADDR", "127.0.0.1")
     if "MASTER_PORT" not in env:
-        env["MASTER_PORT"] = str(_free_port() if rank.world_size == 1 else 29500)
+        env["MASTER_PORT"] = str(find_free_port() if rank.world_size == 1 else 29500)
 
 
-def _free_port() -> int:
+def find_free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -7,7 +7,6 @@ same picture, URL or caption) is not looked for, and counted.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import zipfile
@@ -147,9 +146,13 @@ def _is_packed(root: Root, rel: str) -> bool:
         if f.read(8).startswith(PACKED):
             return True
         f.seek(0)
-        with contextlib.suppress(zipfile.BadZipFile, NotImplementedError), zipfile.ZipFile(f) as packed:
-            return any(member.compress_type != zipfile.ZIP_STORED for member in packed.infolist())
-    return False
+        try:
+            with zipfile.ZipFile(f) as packed:
+                return any(member.compress_type != zipfile.ZIP_STORED for member in packed.infolist())
+        except zipfile.BadZipFile:
+            return False
+        except NotImplementedError:  # of a newer version of the format, in which nothing can be looked for
+            return True
 
 
 def _scan_bytes(root: Root, rel: str, several: list[Needles]) -> set[str]:

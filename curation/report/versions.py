@@ -72,7 +72,7 @@ def _has_files(root: Root, folder: str) -> bool:
 def _date(root: Root, folder: str) -> float:
     """When the last file of `folder` was written; 0 of a store that does not say it."""
     files = [f"{one}/{name}" for one in (folder, packed_folder(folder)) for name in sorted(root.own_sizes(one))[-1:]]
-    with contextlib.suppress(OSError, NotImplementedError):
+    with contextlib.suppress(OSError, NotImplementedError):  # fsspec raises the second where a store has no dates
         return max(float(root.fs.modified(root.full(file)).timestamp()) for file in files)
     return 0.0
 

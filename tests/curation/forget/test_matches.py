@@ -68,7 +68,10 @@ def test_a_list_holds_everything_and_what_nothing_answers_to_is_named(made: Smal
         ({"urls": ["photo.jpg"]}, "--url 'photo.jpg' is no URL"),
         ({"hosts": ["http://a.test/b.jpg"]}, "is no host (a URL, so use --url)."),
         ({"hosts": ["word"]}, "is no host (a single word, so write *.word if it is a host)."),
-        ({"lists": ["none.txt"]}, "The list none.txt cannot be read"),
+        (
+            {"lists": ["none.txt"]},
+            "The list none.txt cannot be read (No such file or directory): name a text file",
+        ),
     ],
 )
 def test_what_is_no_request_is_one_sentence(asked: dict[str, list[str]], said: str) -> None:

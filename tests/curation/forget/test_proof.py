@@ -76,6 +76,7 @@ def test_what_was_put_anywhere_in_the_root_is_found_until_it_is_gone(plant: Plan
         ("more/words.csv.gz", gzip.compress),
         ("more/words.bin", bz2.compress),
         ("more/words.zip", lambda data: _as_zip(data)),
+        ("more/newer.zip", lambda data: _as_newer_zip(data)),
         ("more/vectors.npy", lambda data: data[:9]),
     ],
 )
@@ -94,6 +95,13 @@ def _as_zip(data: bytes) -> bytes:
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("words", data)
     return sink.getvalue()
+
+
+def _as_newer_zip(data: bytes) -> bytes:
+    """A zip whose only member asks for version 9.9 of the format."""
+    packed = _as_zip(data)
+    place = packed.rindex(b"PK\x01\x02") + 6
+    return packed[:place] + (99).to_bytes(2, "little") + packed[place + 2 :]
 
 
 def test_a_removal_that_a_foreign_root_brings_deletes_nothing_outside_of_it(tmp_path: Path) -> None:
