@@ -93,8 +93,8 @@ def _read_list(path: Path) -> Iterator[tuple[str, str]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"The list {path} cannot be read ({reason}): name a text file in UTF-8.") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"The list {path} cannot be read ({why}): name a text file in UTF-8.") from error
     for number, line in enumerate(lines, 1):
         entry = COMMENT.sub("", line).strip()
         try:
