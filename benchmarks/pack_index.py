@@ -18,10 +18,10 @@ import pyarrow as pa
 from curation.download.withdrawn import resolve_lists
 from curation.packing.local import cut_shards, order_rows
 from curation.packing.version import Version, find_work
-from curation.packing.workers import Workers
 from curation.recipe.config import load_recipe
 from curation.selection.streams import Streams, open_connection
 from curation.storage import Root
+from curation.workers import Workers
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ from curation.packing.order import order_sql
 from curation.packing.rows import PACKED_BYTES, read_kept_rows
 from curation.packing.shard import write_shard
 from curation.packing.version import Version, Work, check_any, check_largest, publish_version
-from curation.packing.workers import Workers
 from curation.progress import track
 from curation.recipe.config import PackConfig
 from curation.recipe.select_config import SelectConfig
@@ -27,6 +26,7 @@ from curation.selection.rows import read_ahead
 from curation.selection.streams import Streams, open_connection
 from curation.sums.ledger import Sum
 from curation.sums.recorder import TaskRecorder
+from curation.workers import Workers
 
 Shard = tuple[int, pa.Table]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from curation.recipe.rules import DUPLICATE_COLUMNS
 from curation.schema import DUPLICATES, Status
 from curation.storage import Root
 from curation.tables import DOWNLOADS, read_samples, unit_file
+from curation.workers import map_ahead
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -116,20 +117,3 @@ def read_ahead(function: Callable[[Item], Result], items: Iterable[Item], num_th
     """`function` of each of `items`, in their order, by threads that are a few items ahead of whoever takes them."""
     with ThreadPoolExecutor(num_threads) as pool:
         yield from map_ahead(pool, function, items, UNITS_AHEAD * num_threads)
-
-
-def map_ahead(
-    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], num_ahead: int
-) -> Iterator[Result]:
-    """`function` of each of `items` by `pool`, in their order; at most `num_ahead` wait for whoever takes them."""
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > num_ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()

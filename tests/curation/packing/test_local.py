@@ -14,11 +14,11 @@ from curation.download.withdrawn import NO_LISTS
 from curation.packing.local import Totals, cut_shards, order_rows
 from curation.packing.rows import PACKED_BYTES
 from curation.packing.version import find_work
-from curation.packing.workers import Workers
 from curation.recipe.config import PackConfig
 from curation.recipe.select_config import SelectConfig
 from curation.selection.streams import Streams, open_connection
 from curation.storage import Root
+from curation.workers import Workers
 from tests.support.train_shards import build_packable, list_kept, pack_recipe
 
 NUM_ROWS = 500

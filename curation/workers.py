@@ -1,4 +1,4 @@
-"""Processes of this machine that pack side by side, and end with the process that started them."""
+"""Processes of this machine that work side by side, and end with the process that started them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from multiprocessing.connection import wait
@@ -15,7 +16,6 @@ from types import TracebackType
 from typing import TypeVar
 
 from curation.errors import UserError
-from curation.selection.rows import map_ahead
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,8 +51,8 @@ class Workers:
             yield from map_ahead(self._start(), function, chain(first, coming), 2 * self._num_processes)
         except BrokenProcessPool as error:
             raise UserError(
-                "A process that packed was ended from outside, for want of memory perhaps: run the same command again "
-                "to go on, with fewer at once by --set select.threads=…."
+                "A process of this command was ended from outside, for want of memory perhaps: run the same command "
+                "again to go on, with fewer at once by --set select.threads=…."
             ) from error
 
     def _start(self) -> ProcessPoolExecutor:
@@ -61,6 +61,23 @@ class Workers:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._num_processes, mp_context=context, initializer=_begin)
         return self._pool
+
+
+def map_ahead(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], num_ahead: int
+) -> Iterator[Result]:
+    """`function` of each of `items` by `pool`, in their order; at most `num_ahead` wait for whoever takes them."""
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > num_ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def _begin() -> None:

@@ -1,4 +1,4 @@
-"""Processes that pack: they start when they are needed, keep the order, and end with whoever started them."""
+"""Processes side by side: they start when they are needed, keep the order, and end with whoever started them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from curation.errors import UserError
-from curation.packing.workers import Workers
+from curation.workers import Workers
 from tests.support.demo_run import REPOSITORY
 
 SCRIPT = """
 import os, sys, time
-from curation.packing.workers import Workers
+from curation.workers import Workers
 
 def stay(number):
     print(os.getpid(), flush=True)
