@@ -1,10 +1,10 @@
-"""Plan 1,000,000 rows with `curate ingest`: how long it takes, how much memory, how the hosts are spread.
+"""Plan 1,000,000 rows on Spark (`jobs/ingest.py`): how long it takes, how much memory, how the hosts are spread.
 
     quiet .venv/bin/python -m benchmarks.plan --rows 1000000
 
 Captions and hosts are drawn from the 5,000 real LAION rows beside the checkout (shared/data/laion_url_text_5k.parquet),
-paths are numbered so that every URL is new; nothing is fetched. `curate ingest` runs as a user runs it, a process of
-its own; its memory and that of the Java and Python processes below it is sampled. Writes benchmarks/results/plan.json
+paths are numbered so that every URL is new; nothing is fetched. The ingest is a process of its own; its
+memory and that of the Java and Python processes below it is sampled. Writes benchmarks/results/plan.json
 and .md. Target (issue 3): 1,000,000 rows in under 3 minutes in bounded memory.
 
 Then, or alone with --files, 1,000,000 rows in files of 1,000 rows and in files of 250,000, by turns: plan_files.json
@@ -63,7 +63,7 @@ def measure_rows(counts: list[int]) -> str:
             rows.append({"rows": num_rows} | measured)
             notes = [f"Said of the {num_rows:,} rows: {line.strip()}" for line in said]
     about = [
-        f"`curate ingest` from its start to its end, Java and Spark included; units of {NUM_ROWS_PER_UNIT:,} rows. "
+        f"`jobs/ingest.py` from its start to its end, Java and Spark included; units of {NUM_ROWS_PER_UNIT:,} rows. "
         f"Target: 1,000,000 rows within {TARGET_S:.0f} s.",
         "`peak MB` is the largest sum of the resident memory of all its processes, sampled every 0.25 s; the driver's "
         "heap is capped at 2 GB (jobs/spark/session.py).",
@@ -86,7 +86,7 @@ def compare_files() -> str:
         for rows_per_file in (ROWS_PER_SMALL_FILE, ROWS_PER_FILE)
     )
     note = (
-        f"`curate ingest` of {FILES_ROWS:,} rows from its start to its end. The fastest runs: {most:.1f} s with many "
+        f"`jobs/ingest.py` of {FILES_ROWS:,} rows from its start to its end. The fastest runs: {most:.1f} s with many "
         f"files and {fewest:.1f} s with few, a ratio of {most / fewest:.2f}. Target: at most 1.5."
     )
     load = f"Average load of the machine at the end: {os.getloadavg()[1]:.1f} (its own runs take about 2)."
@@ -128,8 +128,8 @@ def metadata(folder: Path, num_rows: int, rows_per_file: int = ROWS_PER_FILE) ->
 
 
 def ingest(recipe: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """Run `curate ingest`; what it took and what it said. Raises RuntimeError when it fails."""
-    command = [str(Path(sys.executable).with_name("curate")), "ingest", "--recipe", str(recipe), "--root", str(folder)]
+    """Run `jobs/ingest.py`; what it took and what it said. Raises RuntimeError when it fails."""
+    command = [sys.executable, "-m", "jobs.ingest", "--recipe", str(recipe), "--root", str(folder)]
     started, peak = time.perf_counter(), {"all": 0, "java": 0}
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, stderr=said, stdout=said)

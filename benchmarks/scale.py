@@ -1,11 +1,13 @@
 """Growth: what each stage takes at 0.1, 1 and 10 M rows of real captions and hosts, and the exponent of each.
 
     nice .venv/bin/python -m benchmarks.scale --rows 100000 1000000 10000000 --pack-up-to 1000000
+    nice .venv/bin/python -m benchmarks.scale --rows 10000000 --stages ingest
 
 Metadata are drawn from the 5,000 real LAION rows beside the checkout, with URLs of their own; downloads are written as
 a download would have, all with one tiny picture. Every stage is `curate STAGE` in a process of its own, as a user
-starts it. Bytes shuffled are from Spark's own event log. Each row of benchmarks/results/scale.json is written as
-it is measured, and a run that was stopped goes on where it was; the folder of a size is deleted when it is done.
+starts it; "ingest, Spark" is jobs/ingest.py, as a cluster runs it. Bytes shuffled are from Spark's own event log. Each
+row of benchmarks/results/scale.json is written as it is measured, and a run that was stopped goes on where it was; the
+folder of a size is deleted when it is done.
 """
 
 from __future__ import annotations
@@ -42,12 +44,17 @@ aspect = "aspect_ratio <= 3"
 words = "caption_words >= 2"
 """
 SEVERAL_WINDOWS = 'rules.repeated="count(*) over (partition by caption) <= 1000"'
-STAGES = ("ingest", "ingest again", "dedupe", "score", "select", "select, windows", "pack", "queries", "loader")
+STAGES = (
+    "ingest", "ingest, Spark", "ingest again", "dedupe", "score", "select", "select, windows", "pack", "queries",
+    "loader",
+)  # fmt: skip
 SPARK = (
     "spark.eventLog.enabled true\nspark.eventLog.rolling.enabled false\nspark.eventLog.compress false\n"
     "spark.eventLog.dir file://{}\n"
 )
 METADATA_STAGES = ("ingest", "dedupe", "score", "select")
+SPARK_ROWS = 1_000_000
+"""More rows are not ingested by Spark on one machine."""
 BATCH_SIZE = 256
 NUM_CORES = 2
 
@@ -65,11 +72,15 @@ class Run:
 
     def call(self, stage: str) -> list[str]:
         """The command of a stage."""
+        recipe = str(self.folder / "recipe.toml")
+        if stage == "ingest, Spark":
+            by_spark = ["--root", str(self.folder / "by-spark"), "--quiet"]
+            return [sys.executable, "-m", "jobs.ingest", "--recipe", recipe, *by_spark]
         name = {"ingest again": "ingest", "select, windows": "select"}.get(stage, stage)
         if name in ("queries", "loader"):
             return [sys.executable, "-m", "benchmarks.scale", f"--{name}", str(self.root)]
         changes = ["--set", SEVERAL_WINDOWS] if stage == "select, windows" else []
-        curate = [str(Path(sys.executable).with_name("curate")), name, "--recipe", str(self.folder / "recipe.toml")]
+        curate = [str(Path(sys.executable).with_name("curate")), name, "--recipe", recipe]
         return [*curate, "--root", str(self.root), "--quiet", *changes]
 
     def measure(self, stage: str) -> dict[str, Any]:
@@ -92,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
     parser.add_argument("--pack-up-to", type=int, default=1_000_000, help="more rows than these are not packed")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE", help="only these")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "bench-scale"))
     parser.add_argument("--queries", metavar="ROOT", help="only ask the manifest of ROOT")
     parser.add_argument("--loader", metavar="ROOT", help="only load from ROOT")
@@ -103,7 +115,8 @@ def main() -> None:
         sys.exit(f"{REAL} is not there: this benchmark draws its rows from it.")
     rows = read_rows()
     for num_rows in sorted(arguments.rows):
-        stages = [s for s in STAGES if num_rows <= arguments.pack_up_to or s not in ("pack", "loader")]
+        limits = {"pack": arguments.pack_up_to, "loader": arguments.pack_up_to, "ingest, Spark": SPARK_ROWS}
+        stages = [s for s in STAGES if s in arguments.stages and num_rows <= limits.get(s, num_rows)]
         measure_size(Run(folder=arguments.folder / str(num_rows), num_rows=num_rows), stages, rows)
     sys.stdout.write(report(rows))
 
@@ -124,7 +137,7 @@ def measure_size(run: Run, stages: list[str], rows: list[dict[str, Any]]) -> Non
     recipe.write_text(recipe.read_text().replace('"part-', '"metadata/part-') + RECIPE)
     for stage in stages:
         measured = run.measure(stage)
-        if stage == "ingest":
+        if stage == "ingest" and not set(stages) <= {"ingest", "ingest, Spark", "ingest again"}:
             write_downloads(Root(run.root))
         if stage not in done:
             rows.append(measured)

@@ -71,10 +71,19 @@ def run_stages(stages: Sequence[Stage], arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe, arguments.set)
     root = Root(arguments.root)
     check_stages(stages, recipe, root)
+    if any(stage.run_here is None for stage in stages[1:]):  # a first one asks for itself
+        _check_java()
     with hold_root(root) as waited:
         if waited:
             check_stages(stages, recipe, root)
         run_loaded(stages, recipe, root)
+
+
+def _check_java() -> None:
+    """Raise UserError where a later stage would find no Java, after hours perhaps."""
+    from jobs.spark.session import check_java
+
+    check_java()
 
 
 def run_loaded(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:

@@ -169,9 +169,7 @@ def metadata(folder: Path, name: str) -> None:
         ("none", ("[[sources]]",)),
     ],
 )
-def test_metadata_that_is_wrong(
-    command: Command, folder: Path, spark: SparkSession, name: str, words: tuple[str, ...]
-) -> None:
+def test_metadata_that_is_wrong(command: Command, folder: Path, name: str, words: tuple[str, ...]) -> None:
     metadata(folder, name)
     said = refused(command, folder, "ingest", "--recipe", "r.toml", "--root", "new")
     assert all(word in said for word in words), said
@@ -205,7 +203,7 @@ def test_a_root_that_is_not_ours(command: Command, made: SmallRoot, name: str, w
         assert all(word in said for word in words), (call, said)
 
 
-def test_ingest_into_a_folder_that_is_no_root(command: Command, folder: Path, spark: SparkSession) -> None:
+def test_ingest_into_a_folder_that_is_no_root(command: Command, folder: Path) -> None:
     (folder / "photos").mkdir()
     (folder / "photos" / "mine.jpg").write_bytes(b"x")
     said = refused(command, folder, "ingest", "--recipe", "r.toml", "--root", "photos")
@@ -296,7 +294,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_a_full_disk(command: Command, folder: Path, spark: SparkSession, small_disk: Path) -> None:
+def test_a_full_disk(command: Command, folder: Path, small_disk: Path) -> None:
     """One sentence; with room again, the same command goes on and the root is sound."""
     rows = [{"URL": f"http://h.test/{os.urandom(60).hex()}.jpg", "TEXT": "x", "similarity": 0.3} for _ in range(8_000)]
     pq.write_table(pa.Table.from_pylist(rows), folder / "part-0.parquet")
@@ -316,7 +314,7 @@ def test_a_full_scratch_folder_of_spark(folder: Path, small_disk: Path) -> None:
     """Where Spark's own files have no room, its Java traces stay out of the terminal and nothing is written."""
     rows = [{"URL": f"http://h.test/{os.urandom(60).hex()}.jpg", "TEXT": "x", "similarity": 0.3} for _ in range(20_000)]
     pq.write_table(pa.Table.from_pylist(rows), folder / "part-0.parquet")
-    command = [sys.executable, "-m", "jobs.cli", "ingest", "--recipe", "r.toml", "--root", "new"]
+    command = [sys.executable, "-m", "jobs.ingest", "--recipe", "r.toml", "--root", "new"]
     env = environment() | {"SPARK_LOCAL_DIRS": str(small_disk)}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

@@ -41,7 +41,7 @@ def test_later_stages_and_a_later_round_make_the_same_bytes(spark: SparkSession,
     with serve(web) as (port, _):
         file = recipe(tmp_path, port, 90)
         first, second = (load_recipe(file, [f"download.rounds={number}"]) for number in (0, 1))
-        ingest.run(spark, first, plain)
+        ingest.run_here(first, plain)
         download.run(spark, first, plain)
         shutil.copytree(plain.path, joined.path)
         for root in (plain, joined):
@@ -66,7 +66,7 @@ def test_later_stages_and_a_later_round_make_the_same_bytes(spark: SparkSession,
     assert verify(Root(joined.path)) is None and verify(Root(plain.path)) is None
     assert {**describe_status(joined), "root": ""} == {**describe_status(plain), "root": ""}
     shutil.rmtree(Path(joined.path, "samples", "packed"))
-    ingest.run(spark, second, joined)
+    ingest.run_here(second, joined)
     assert read_all(Root(joined.path)) == read_all(Root(plain.path))
     undo(joined)
     found, wanted = contents(Path(joined.path)), contents(Path(plain.path))

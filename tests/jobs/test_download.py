@@ -47,7 +47,7 @@ def test_rounds_try_again_only_what_failed_for_the_moment(spark: SparkSession, t
     with serve(moody) as (port, asked):
         file = recipe(tmp_path, port, 90)
         first = load_recipe(file, ["download.rounds=0"])
-        ingest.run(spark, first, root)
+        ingest.run_here(first, root)
         download.run(spark, first, root)
         before = rows(root)
         score.run(spark, first, root)
@@ -91,7 +91,7 @@ def test_two_runs_give_the_same_bytes(spark: SparkSession, tmp_path: Path) -> No
         for name in ("one", "two"):
             made = load_recipe(recipe(tmp_path / "meta", port, 60))
             root = Root(tmp_path / name)
-            ingest.run(spark, made, root)
+            ingest.run_here(made, root)
             download.run(spark, made, root)
             found.append(tables(root))
     assert found[0] == found[1]
@@ -108,7 +108,7 @@ def test_a_round_that_died_before_its_row_file_stands_is_done_again(
     with serve(moody) as (port, _):
         file = recipe(tmp_path, port, 60)
         config = load_recipe(file, ["download.rounds=0"])
-        ingest.run(spark, config, root)
+        ingest.run_here(config, root)
         download.run(spark, config, root)
         before = rows(root)
         unit = next(u for u in root.units("downloads") if unit_is_due(root, u))

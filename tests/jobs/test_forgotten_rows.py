@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
 
 from curation.adopt import adopt
 from curation.forget import forget
@@ -41,11 +40,9 @@ def recipe(tmp_path: Path) -> Recipe:
     return load_recipe(file)
 
 
-def test_a_later_ingest_and_a_unit_that_is_made_again_keep_them_out(
-    spark: SparkSession, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_a_later_ingest_and_a_unit_that_is_made_again_keep_them_out(recipe: Recipe, tmp_path: Path) -> None:
     root, folder = Root(tmp_path / "root"), tmp_path / "root"
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     gone = [uid(f"http://h{i % 5}.example/{i}.jpg", f"caption {i}") for i in (0, 1, 2)]
     asked = parse_requests(uids=gone, hosts=["h4.example"])
     assert forget(Root(folder), asked, reason="request", date=removal.DATE) is not None
@@ -57,12 +54,12 @@ def test_a_later_ingest_and_a_unit_that_is_made_again_keep_them_out(
     for name in before:
         if name.startswith(("samples/", "rejects/")):
             (folder / name).unlink()
-    ingest.run(spark, recipe, Root(folder))
+    ingest.run_here(recipe, Root(folder))
     assert removal.contents(folder) == before
 
     write_rows(tmp_path / "meta" / "b.parquet", range(5), text="other words")  # their URLs under other uids
     write_rows(tmp_path / "meta" / "c.parquet", range(3), text="caption")  # the very rows
-    ingest.run(spark, recipe, Root(folder))
+    ingest.run_here(recipe, Root(folder))
     first, second = read_plans(Root(folder))
     assert first == plan and second["totals"] == {
         "samples": 4, "no_url": 0, "where": 0, "repeated": 0, "forgotten": 4,

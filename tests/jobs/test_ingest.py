@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
-from pyspark.sql import DataFrame, SparkSession
 
 from curation.errors import UserError
+from curation.ingest import flow
+from curation.ingest.local import LocalEngine
 from curation.manifest.manifest import Manifest
-from curation.metadata.inputs import Input
 from curation.recipe.config import Recipe, SourceConfig, load_recipe
 from curation.schema import SAMPLES, uid
 from curation.storage import Root
@@ -85,9 +85,9 @@ def snapshot(root: Root) -> dict[str, bytes]:
     return {str(p.relative_to(base)): p.read_bytes() for p in sorted(base.rglob("*")) if p.is_file()}
 
 
-def test_every_row_is_accounted_for(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+def test_every_row_is_accounted_for(recipe: Recipe, tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     found, refused = samples(root), rejects(root)
     assert len(found) + len(refused) == 46 + 30 + 50
     assert Counter(r["reason"] for r in refused) == {"no_url": 2, "where": 2, "repeated": 1 + 10 + 5}
@@ -100,9 +100,9 @@ def test_every_row_is_accounted_for(spark: SparkSession, recipe: Recipe, tmp_pat
     assert plan["totals"] == {"samples": len(found), "no_url": 2, "where": 2, "repeated": 16}
 
 
-def test_units_own_their_domains(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+def test_units_own_their_domains(recipe: Recipe, tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     homes: dict[str, set[str]] = {}
     for unit in root.units("samples"):
         table = root.read_parquet(f"samples/{unit}.parquet")
@@ -115,10 +115,10 @@ def test_units_own_their_domains(spark: SparkSession, recipe: Recipe, tmp_path: 
 
 
 def test_what_a_plan_says_of_its_hosts_counts_no_repeat(
-    spark: SparkSession, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = Root(tmp_path / "root")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     domains = Counter(row["domain"] for row in samples(root))
     (plan,) = [root.read_json(f"plans/{name}") for name in root.list("plans", ".json")]
     assert plan["hosts"]["largest"] == dict(domains)
@@ -126,90 +126,83 @@ def test_what_a_plan_says_of_its_hosts_counts_no_repeat(
     assert f"  big.example: {domains['big.example']:,} rows" in capsys.readouterr().err
 
 
-def test_lost_units_are_made_again_with_the_same_bytes(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+def test_lost_units_are_made_again_with_the_same_bytes(recipe: Recipe, tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
-    ingest.run(spark, replace(recipe, sources=recipe.sources[:1]), root)
-    ingest.run(spark, recipe, root)
+    ingest.run_here(replace(recipe, sources=recipe.sources[:1]), root)
+    ingest.run_here(recipe, root)
     before = snapshot(root)
     for name in (*root.list("samples")[::2], *root.list("rejects")[:1]):
         root.remove(f"{'samples' if root.exists(f'samples/{name}') else 'rejects'}/{name}")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     assert snapshot(root) == before
 
 
-def test_a_lost_plan_is_made_again(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_lost_plan_is_made_again(recipe: Recipe, tmp_path: Path) -> None:
     root, first = Root(tmp_path / "root"), replace(recipe, sources=recipe.sources[:1])
-    ingest.run(spark, first, root)
+    ingest.run_here(first, root)
     lost = f"plans/{root.list('plans')[0]}"
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     before = snapshot(root)
     root.remove(lost)
     with pytest.raises(UserError, match="is missing: restore it from a copy, or run `curate ingest` once with"):
-        ingest.run(spark, replace(recipe, sources=recipe.sources[1:]), root)
-    ingest.run(spark, first, root)
+        ingest.run_here(replace(recipe, sources=recipe.sources[1:]), root)
+    ingest.run_here(first, root)
     assert snapshot(root) == before
 
 
-def test_lost_units_need_what_made_them(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+def test_lost_units_need_what_made_them(recipe: Recipe, tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     root.remove(f"samples/{root.list('samples')[0]}")
     other = replace(recipe, sources=(replace(recipe.sources[0], where="clip_similarity >= 0.9"), recipe.sources[1]))
     with pytest.raises(UserError, match="needs each source's `where` as it was"):
-        ingest.run(spark, other, root)
+        ingest.run_here(other, root)
     (tmp_path / "meta" / "coyo.parquet").rename(tmp_path / "meta" / "elsewhere.parquet")
     with pytest.raises(
         UserError, match="making them again needs .*coyo.parquet of source 'coyo', or a file that holds"
     ):
-        ingest.run(spark, replace(recipe, sources=recipe.sources[:1]), root)
+        ingest.run_here(replace(recipe, sources=recipe.sources[:1]), root)
 
 
-def test_same_input_same_bytes_and_no_work_twice(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+def test_same_input_same_bytes_and_no_work_twice(recipe: Recipe, tmp_path: Path) -> None:
     first, second = Root(tmp_path / "one"), Root(tmp_path / "two")
-    ingest.run(spark, recipe, first)
+    ingest.run_here(recipe, first)
     before = snapshot(first)
-    ingest.run(spark, recipe, first)
+    ingest.run_here(recipe, first)
     assert snapshot(first) == before
-    spark.conf.set("spark.sql.shuffle.partitions", "5")
-    try:
-        ingest.run(spark, recipe, second)
-    finally:
-        spark.conf.set("spark.sql.shuffle.partitions", "2")
+    ingest.run_here(recipe, second)
     assert snapshot(second) == before
 
 
-def test_killed_before_the_plan_stood(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+def test_killed_before_the_plan_stood(recipe: Recipe, tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     before = snapshot(root)
     root.remove(f"samples/{root.units('samples')[0]}.parquet")
     root.remove(f"plans/{root.list('plans')[0]}")
     assert root.units("samples") == [] == root.missing_units("downloads")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     assert snapshot(root) == before
 
 
-@pytest.mark.slow
-def test_what_a_killed_ingest_of_another_recipe_left_is_no_sample(
-    spark: SparkSession, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_what_a_killed_ingest_of_another_recipe_left_is_no_sample(recipe: Recipe, tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
-    # A driver that is killed has sealed nothing: what it published is in no ledger.
-    ingest.run.__wrapped__(spark, recipe, root)  # type: ignore[attr-defined]  # functools.wraps
+    # A process that is killed has sealed nothing: what it published is in no ledger.
+    flow.ingest(LocalEngine(root, recipe.select), recipe, root)
     root.remove(f"plans/{root.list('plans')[0]}")
     narrowed = load_recipe(tmp_path / "r.toml", ["sources.0.where=claimed_width > 0"])
-    ingest.run(spark, narrowed, root)
+    ingest.run_here(narrowed, root)
     fresh = Root(tmp_path / "fresh")
-    ingest.run(spark, narrowed, fresh)
+    ingest.run_here(narrowed, fresh)
     assert snapshot(root) == snapshot(fresh)
 
 
-def test_a_source_added_later(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_source_added_later(recipe: Recipe, tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     before = snapshot(root)
     write(tmp_path / "meta", "c/part9.parquet", [laion_row(i) for i in range(55, 65)], LAION)
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     after = snapshot(root)
     tables = {name for name in before if not name.startswith(("sums/", "root.json"))}
     assert {name: after[name] for name in tables} == {name: before[name] for name in tables}
@@ -217,17 +210,17 @@ def test_a_source_added_later(spark: SparkSession, recipe: Recipe, tmp_path: Pat
     assert Counter(r["reason"] for r in rejects(root))["repeated"] == 16 + 5
 
 
-def test_a_changed_file_is_refused(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_changed_file_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     write(tmp_path / "meta", "coyo.parquet", [{"url": "http://x.example", "text": "", "image_phash": None}], COYO)
     with pytest.raises(UserError, match="coyo.parquet has changed since it was ingested"):
-        ingest.run(spark, recipe, root)
+        ingest.run_here(recipe, root)
 
 
-def test_a_batch_with_two_captions_beside_one_with_one(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_batch_with_two_captions_beside_one_with_one(recipe: Recipe, tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     (tmp_path / "meta/alt.csv").write_text("link,best,alt\nhttp://new.example/1,,one\nhttp://new.example/2,two,zwei\n")
     with open(tmp_path / "r.toml", "a") as f:
         f.write("""
@@ -236,14 +229,14 @@ def test_a_batch_with_two_captions_beside_one_with_one(spark: SparkSession, reci
             paths = ["meta/alt.csv"]
             columns = { url = "link", caption = ["best", "alt"] }
         """)
-    ingest.run(spark, load_recipe(tmp_path / "r.toml"), root)
+    ingest.run_here(load_recipe(tmp_path / "r.toml"), root)
     assert verify(root) is None
     rows = Manifest(root).query("select caption, caption_2 from samples where source = 'alt' order by url").fetchall()
     assert rows == [("one", "one"), ("two", "zwei")]
     assert Manifest(root).query("select count(*), count(caption_2) from manifest").fetchall() == [(61 + 45 + 2, 2)]
 
 
-def test_where_asks_for_a_further_caption_of_its_source(spark: SparkSession, tmp_path: Path) -> None:
+def test_where_asks_for_a_further_caption_of_its_source(tmp_path: Path) -> None:
     """And a later ingest of other sources, whose rows have none, does not ask it."""
     (tmp_path / "two.csv").write_text("link,best,alt\nhttp://a.example/1,one,eins\nhttp://a.example/2,two,zwei\n")
     (tmp_path / "one.csv").write_text("url,caption\nhttp://b.example/1,three\n")
@@ -256,9 +249,9 @@ def test_where_asks_for_a_further_caption_of_its_source(spark: SparkSession, tmp
     """
     (tmp_path / "r.toml").write_text(two)
     root = Root(tmp_path / "root")
-    ingest.run(spark, load_recipe(tmp_path / "r.toml"), root)
+    ingest.run_here(load_recipe(tmp_path / "r.toml"), root)
     (tmp_path / "r.toml").write_text(two + '[[sources]]\nname = "one"\npaths = ["one.csv"]\n')
-    ingest.run(spark, load_recipe(tmp_path / "r.toml"), root)
+    ingest.run_here(load_recipe(tmp_path / "r.toml"), root)
     rows = Manifest(root).query("select caption, caption_2 from samples order by url").fetchall()
     assert rows == [("one", "eins"), ("three", None)] and verify(root) is None
     (tmp_path / "r.toml").write_text(two.replace("caption_2", "caption_3"))
@@ -267,24 +260,22 @@ def test_where_asks_for_a_further_caption_of_its_source(spark: SparkSession, tmp
 
 
 def test_a_moved_folder_and_a_renamed_source_double_no_row(
-    spark: SparkSession, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = Root(tmp_path / "root")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     before = snapshot(root)
     (tmp_path / "meta").rename(tmp_path / "moved")
     moved = ['sources.0.paths=["moved/*/part*.parquet"]', 'sources.1.paths=["./moved/coyo.parquet"]']
     capsys.readouterr()
-    ingest.run(spark, load_recipe(tmp_path / "r.toml", [*moved, "sources.1.name=coyo-again"]), root)
+    ingest.run_here(load_recipe(tmp_path / "r.toml", [*moved, "sources.1.name=coyo-again"]), root)
     assert snapshot(root) == before
     assert "Already ingested: " in capsys.readouterr().err
 
 
-def test_lost_units_are_made_again_from_metadata_that_was_moved_and_renamed(
-    spark: SparkSession, recipe: Recipe, tmp_path: Path
-) -> None:
+def test_lost_units_are_made_again_from_metadata_that_was_moved_and_renamed(recipe: Recipe, tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     before = snapshot(root)
     (tmp_path / "meta").rename(tmp_path / "moved")
     (tmp_path / "moved" / "coyo.parquet").rename(tmp_path / "moved" / "other.parquet")
@@ -292,19 +283,19 @@ def test_lost_units_are_made_again_from_metadata_that_was_moved_and_renamed(
     changed = load_recipe(tmp_path / "r.toml", [*moved, "sources.0.name=first", "sources.1.name=second"])
     for name in (*root.list("samples")[::2], *root.list("rejects")[:1]):
         root.remove(f"{'samples' if root.exists(f'samples/{name}') else 'rejects'}/{name}")
-    ingest.run(spark, changed, root)
+    ingest.run_here(changed, root)
     assert snapshot(root) == before
 
 
-def test_a_wider_condition_on_what_is_ingested_is_refused(spark: SparkSession, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_wider_condition_on_what_is_ingested_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     root = Root(tmp_path / "root")
-    ingest.run(spark, recipe, root)
+    ingest.run_here(recipe, root)
     wider = load_recipe(tmp_path / "r.toml", ["sources.0.where=clip_similarity >= 0.05"])
     with pytest.raises(UserError, match=r"part 0\+1\.parquet was ingested .* with where 'clip_similarity >= 0\.2'"):
         ingest.check(wider, root)
 
 
-def test_every_row_of_every_kind_of_file_is_accounted_for(spark: SparkSession, tmp_path: Path) -> None:
+def test_every_row_of_every_kind_of_file_is_accounted_for(tmp_path: Path) -> None:
     meta = tmp_path / "meta"
     write(meta, "part.parquet", [laion_row(i) for i in range(5)], LAION)
     write(meta, "_part.parquet", [laion_row(i) for i in range(5, 12)], LAION)
@@ -325,7 +316,7 @@ def test_every_row_of_every_kind_of_file_is_accounted_for(spark: SparkSession, t
         paths = ["meta/*"]
     """)
     root = Root(tmp_path / "root")
-    ingest.run(spark, load_recipe(file), root)
+    ingest.run_here(load_recipe(file), root)
     found, refused = samples(root), rejects(root)
     assert {uid(u, t) for u, t in rows} <= {row["uid"] for row in found}
     assert Counter(row["reason"] for row in refused) == {"not_text": 1, "malformed": 2, "repeated": 8}
@@ -338,50 +329,20 @@ def test_every_row_of_every_kind_of_file_is_accounted_for(spark: SparkSession, t
     (meta / "late.csv.gz").write_bytes(gzip.compress(b"url,text\n" + b"http://a/1,x\n" * 99_999)[:-50])
     before = snapshot(root)
     with pytest.raises(UserError, match="late.csv.gz cannot be read to its end"):
-        ingest.run(spark, load_recipe(file), root)
+        ingest.run_here(load_recipe(file), root)
     assert snapshot(root) == before
-
-
-def describe_query(frame: DataFrame) -> str:
-    """All plans of the query, logical and physical, as Spark's Java side knows them."""
-    return str(frame._jdf.queryExecution().toString())
-
-
-def test_spark_is_handed_no_file_however_many_there_are(
-    spark: SparkSession, root: Root, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    units = [f"0a1b2c3d-{number:06d}" for number in range(10_000)]
-    monkeypatch.setattr(Root, "units", lambda self, table: units)
-    monkeypatch.setattr(ingest, "read_plans", lambda root: [{"batch": "0a1b2c3d", "number": 0}])
-    earlier = ingest.read_earlier_uids(spark, root, 1)
-    assert earlier is not None and earlier.inputFiles() == []
-    assert earlier.rdd.getNumPartitions() == 10_000 // ingest.UNITS_PER_TASK
-    described = describe_query(earlier)
-    assert "0a1b2c3d" not in described and "parquet" not in described and len(described) < 10_000
-
-    columns = {"url": ("url",), "caption": ("text",)}
-    items = [
-        Input(
-            source="m", path=f"/meta/part-{number:05d}.parquet", format="pairs", columns=columns, mapped=False,
-            fingerprint="", num_rows=1_000, parts=(1_000,),
-        )
-        for number in range(1_000)
-    ]  # fmt: skip
-    rows = ingest.normalise(spark, items, {})
-    assert rows.rdd.getNumPartitions() <= 1_000_000 // ingest.MIN_ROWS_PER_TASK, "tasks count rows and not files"
-    assert "part-0" not in describe_query(rows) and len(describe_query(rows)) < 20_000
 
 
 @pytest.mark.slow
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(metadata_folders())
 def test_a_random_folder_is_samples_and_rejects_or_one_sentence(
-    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, files: list[MadeFile]
+    tmp_path_factory: pytest.TempPathFactory, files: list[MadeFile]
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
     pattern, root = write_folder(folder / "meta", files), Root(folder / "root")
     try:
-        ingest.run(spark, Recipe(sources=(SourceConfig(name="m", paths=(pattern,)),)), root)
+        ingest.run_here(Recipe(sources=(SourceConfig(name="m", paths=(pattern,)),)), root)
     except UserError as error:
         assert "\n" not in str(error) and any(file.num_rows is None for file in files), error
         assert not (folder / "root").exists()
@@ -407,15 +368,13 @@ def test_a_random_folder_is_samples_and_rejects_or_one_sentence(
         ('sources.0.format="laion5b"', "no source format 'laion5b'"),
     ],
 )
-def test_bad_input_writes_nothing(
-    spark: SparkSession, recipe: Recipe, tmp_path: Path, override: str, said: str
-) -> None:
+def test_bad_input_writes_nothing(recipe: Recipe, tmp_path: Path, override: str, said: str) -> None:
     (tmp_path / "meta" / "torn.parquet").write_bytes((tmp_path / "meta" / "coyo.parquet").read_bytes()[:-20])
     write(tmp_path / "meta", "strange.parquet", [{"a": 1}], pa.schema([("a", pa.int32())]))
     if override.startswith('sources.0.format="coyo"'):
         write(tmp_path / "meta", "a/part1.parquet", [{"URL": "u"}], pa.schema([("URL", pa.string())]))
     changed = load_recipe(tmp_path / "r.toml", [override])
     with pytest.raises(UserError, match=said) as caught:
-        ingest.run(spark, changed, Root(tmp_path / "root"))
+        ingest.run_here(changed, Root(tmp_path / "root"))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "root").exists()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -15,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.errors import UserError
+from curation.fetch.domains import registered_domain
 from curation.metadata.inputs import Input, find_inputs
-from curation.metadata.rows import divide, read_shares, rows_schema
+from curation.metadata.rows import PLAIN_HOST, divide, find_domains, read_shares, rows_schema
 from curation.recipe.config import Recipe, SourceConfig
 from curation.schema import uid
 
@@ -189,6 +191,35 @@ def test_files_with_fewer_captions_have_null_in_the_others(tmp_path: Path) -> No
         ("two", "x", "a", None), ("two", "b", "b", None), ("two", "y", "c", None), ("two", "d", "d", None),
         ("three", "x", "1", "a"), ("three", "2", "2", "b"), ("three", "y", "3", "c"), ("three", "d", None, "d"),
     ]  # fmt: skip
+
+
+URLS = (
+    "http://www.Shop.co.uk/x", "https://shop.co.uk:443", "http://shop.co.uk:443@h.example/", "http://shop.co.uk:",
+    "http://u:p@h.example:80/", "https://h.example?x", "https://h.example#x", "http://h.example\\@g.example/",
+    "http://h.example.", "http://./", "http://-_.example", "http://10.0.0.1/", "http://[::1]/", "http://[::1",
+    "http://h.exa\tmple/", "http://h.example\n.g.example", "http://h.example \n", "HTTP://h.example/", "h.example",
+    "//h.example/", "http:///h.example", "http://ü.example/", "http://xn--tda.example/", "http://\uff48.example",
+    "http://localhost", "http://a.b.c.github.io/x", "http://h.example:x/", "http://h.example:80x/", "http://h..example/",
+    "", "  ", None, " http://h.example", "ftp://h.example/",
+)  # fmt: skip
+
+
+@given(st.lists(st.one_of(st.sampled_from(URLS), st.text("htp:/sw.@exampl[]1?# \n\tü%\\", max_size=20)), max_size=20))
+def test_the_domains_of_plain_hosts_are_those_of_a_full_parser(urls: list[str | None]) -> None:
+    urls += [f"http://{url}" for url in urls if url]
+    column = pa.chunked_array([pa.array(urls, pa.string())])
+    with duckdb.connect() as connection:
+        connection.register("rows", pa.table({"url": column}))
+        found = connection.sql(f"select regexp_extract(url, '{PLAIN_HOST}', 1) as host from rows").to_arrow_table()
+    assert find_domains(column, found["host"]).to_pylist() == [registered_domain(url or "") for url in urls]
+
+
+def test_a_condition_refuses_what_it_is_not_true_of_and_leaves_other_reasons(tmp_path: Path) -> None:
+    urls = ["http://a.example/1", None, "http://b.example/3", "http://b.example/4"]
+    table = pa.table(BASE | {"URL": pa.array(urls), "similarity": [0.3, 0.1, None, 0.26]})
+    rows = read(write(tmp_path, table), where="clip_similarity >= 0.26 and domain <> 'a.example'")
+    assert [row["reason"] for row in rows] == ["where", "no_url", "where", None]
+    assert [row["uid"] is None for row in rows] == [False] * NUM
 
 
 @given(st.lists(st.lists(st.integers(0, 30), max_size=5), max_size=8), st.integers(1, 50))

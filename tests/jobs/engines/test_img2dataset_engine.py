@@ -220,7 +220,7 @@ def test_the_stage_runs_it_in_spark_tasks(spark: SparkSession, tmp_path: Path) -
         for name in ("native", "img2dataset"):
             made = load_recipe(recipe(tmp_path / "meta", port, 60, rows_per_unit=30), [f"download.engine={name}"])
             root = Root(tmp_path / name)
-            ingest.run(spark, made, root)
+            ingest.run_here(made, root)
             download.run(spark, made, root)
             assert verify(root) is None
             columns = "uid, status, sha256, width, height, stored_width, stored_height, num_bytes, format"
