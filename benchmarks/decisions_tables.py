@@ -42,7 +42,9 @@ def make_root(folder: Path, num_rows: int) -> Root:
                 root.publish_parquet(files[-1], pa.concat_tables(removed))
                 removed = []
             progress.update()
-    root.publish_json(f"plans/{BATCH}.json", {"batch": BATCH, "units": {unit[9:]: ROWS_PER_UNIT for unit in units}})
+    sizes = {unit[9:]: ROWS_PER_UNIT for unit in units}
+    plan = {"batch": BATCH, "number": 0, "inputs": [], "totals": {"samples": sum(sizes.values())}, "units": sizes}
+    root.publish_json(f"plans/{BATCH}.json", plan)
     root.publish_current("duplicates", VERSION, files, {}, {})
     return root
 

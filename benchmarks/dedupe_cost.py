@@ -80,8 +80,11 @@ def make_root(root: Root, pictures: Pictures, files: list[Path], num_pictures: i
         unit = f"{BATCH}-{len(units):06d}"
         units[unit[len(BATCH) + 1 :]] = len(numbers)
         _write_unit(root, unit, pictures, files, list(numbers))
-    root.publish_json(f"plans/{BATCH}.json", {"batch": BATCH, "units": units})
-    return sum(units.values())
+    count = sum(units.values())
+    root.publish_json(
+        f"plans/{BATCH}.json", {"batch": BATCH, "number": 0, "inputs": [], "totals": {"samples": count}, "units": units}
+    )
+    return count
 
 
 def _write_unit(root: Root, unit: str, pictures: Pictures, files: list[Path], numbers: list[int]) -> None:

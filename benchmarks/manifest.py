@@ -71,9 +71,9 @@ def make_root(folder: Path, num_rows: int) -> Root:
         for number, unit in enumerate(units):
             _write_unit(root, unit, number, rng)
             progress.update()
-    root.publish_json(
-        "plans/00000000.json", {"batch": "00000000", "units": {unit[9:]: ROWS_PER_UNIT for unit in units}}
-    )
+    sizes = {unit[9:]: ROWS_PER_UNIT for unit in units}
+    plan = {"batch": "00000000", "number": 0, "inputs": [], "totals": {"samples": num_rows}, "units": sizes}
+    root.publish_json("plans/00000000.json", plan)
     files = [f"selection/{VERSION}/{unit}.parquet" for unit in units]
     root.publish_current("selection", VERSION, files, {"rules": {}}, {})
     return root

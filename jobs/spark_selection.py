@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from curation.download.withdrawn import Lists
 from curation.recipe import rules as rule_language
+from curation.recipe.balance import Balance, bound_sql, count_entries_sql
 from curation.recipe.config import Recipe
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS, Rule
@@ -39,6 +40,7 @@ def run_on_spark(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     work = find_work(version)
     manifest = join_tables(spark, root, work.units, wanted_tables, rules.columns, rules.refused)
     values = {wanted: compute_quantile(spark, manifest, rules.columns, wanted) for wanted in rules.quantiles}
+    manifest = join_bounds(spark, manifest, rules.balances)
     write_units(
         decide(spark, manifest, rules.with_quantiles(values), rules.mix), root, version.fp, work.units, work.written
     )
@@ -89,6 +91,18 @@ def compute_quantile(
     manifest.createOrReplaceTempView("m")
     rows = spark.sql(rule_language.quantile_sql("m", wanted, types)).limit(MAX_PARTITIONS + 1).collect()
     return name_quantile(wanted, rows)
+
+
+def join_bounds(spark: SparkSession, manifest: DataFrame, balances: Iterable[Balance]) -> DataFrame:
+    """`manifest` with the bounds of `balances` as columns."""
+    bounds = []
+    manifest.createOrReplaceTempView("m")
+    for balance in balances:
+        spark.sql(count_entries_sql("m", balance)).createOrReplaceTempView(balance.counts)
+        bounds.append(spark.sql(bound_sql("m", balance, "uid")))
+    for bound in bounds:
+        manifest = manifest.join(bound, "uid", "left")
+    return manifest
 
 
 def decide(spark: SparkSession, manifest: DataFrame, rules: list[Rule], mix: MixConfig | None = None) -> DataFrame:

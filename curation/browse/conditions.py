@@ -115,7 +115,8 @@ def find_removed(
 
 def is_of_one_row(rule: Rule, quantiles: Mapping[Quantile, QuantileValues]) -> bool:
     """Whether the row and the recorded quantiles answer the rule, without a look at other rows."""
-    return rule.quantiles <= set(quantiles) and " over (partition by m." not in rule.sql
+    is_known = rule.quantiles <= set(quantiles) and not rule.balances
+    return is_known and " over (partition by m." not in rule.sql
 
 
 def find_words(text: str, columns: Collection[str]) -> Condition:

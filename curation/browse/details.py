@@ -76,7 +76,7 @@ def _ask_rules(desk: Desk, row: Row) -> Iterator[Row]:
     asked = {name: rule for name, rule in rules.items() if rule and is_of_one_row(rule, quantiles)}
     answers = _ask(desk, asked, row["uid"])
     for name, rule in rules.items():
-        values = {column: row[column] for column in sorted(rule.columns) if column in row} if rule else {}
+        values = {column: row[column] for column in sorted(rule.reads) if column in row} if rule else {}
         decision = _decide(name, answers.get(name), texts.get(name, ""), values=values)
         yield decision | {"is_reason": row.get("reason") == name, "is_rule": True}
     if row.get("kept") is not None:

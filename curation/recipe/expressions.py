@@ -8,7 +8,8 @@ columns and types, and rendered with every such point made explicit. Table alias
 Grammar: and, or, not, = <> < <= > >=, between, in (…), in file('…'), like, is null, + - * / %, literals, columns,
 `case when … then … else … end`, `least`, `greatest`, `abs`, `length`, `lower`, `trim`, `contains`,
 `regexp_matches(text, 'pattern')`, `draw('seed')`, `coalesce`, `nullif`, `count(*) over (partition by …)`,
-`row_number() over (partition by … order by …)`, `quantile(column, q)` and `quantile(column, q) over (partition by …)`.
+`row_number() over (partition by … order by …)`, `quantile(column, q)`, `quantile(column, q) over (partition by …)` and
+`balance(entries, t, 'seed')`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from curation.recipe.balance import Balance
 from curation.recipe.grammar import Grammar
 from curation.recipe.patterns import match_sql
-from curation.recipe.sql import FUNCTIONS, ExpressionError, Term, column_sql, draw_sql, number_sql, string_sql
+from curation.recipe.sql import FUNCTIONS, ExpressionError, Term, column_sql, compare, draw_sql, number_sql, string_sql
 
 
 class Quantile(NamedTuple):
@@ -36,7 +38,7 @@ class Quantile(NamedTuple):
 QuantileValues = Mapping[tuple[str | None, ...], float | None]
 """Values of the columns `by` → the quantile; the only key is () where there are none."""
 
-_SPECIAL = ("coalesce", "count", "draw", "nullif", "quantile", "regexp_matches", "row_number")
+_SPECIAL = ("balance", "coalesce", "count", "draw", "nullif", "quantile", "regexp_matches", "row_number")
 _NAMES = tuple(sorted((*FUNCTIONS, *_SPECIAL)))
 
 
@@ -46,6 +48,8 @@ class Parser(Grammar):
 
     quantiles: Mapping[Quantile, QuantileValues] = field(default_factory=dict)
     wanted: set[Quantile] = field(default_factory=set, init=False)
+    balances: set[Balance] = field(default_factory=set, init=False)
+    """What it balances; the rows that it is asked about have the bounds of these as columns."""
     is_global: bool = field(default=False, init=False)
     """Whether one row's answer depends on other rows."""
 
@@ -119,6 +123,29 @@ class Parser(Grammar):
         self._words.expect(")")
         self.used.add("uid")
         return Term(draw_sql(seed), "number")
+
+    def _call_balance(self) -> Term:
+        entries, columns = self._entries()
+        self._words.expect(",")
+        target = self._of(self._sum(), "number")
+        if target.literal is not None and not target.literal > 0:
+            raise ExpressionError("t of balance, the rows that each entry keeps, must be more than 0")
+        self._words.expect(",")
+        balance = Balance(entries.sql, self._words.take_string("a seed, any word,"), tuple(sorted(columns)))
+        self._words.expect(")")
+        self.balances.add(balance)
+        self.is_global = True
+        return compare(Term(f"m.{balance.bound}", "number"), "<", target)
+
+    def _entries(self) -> tuple[Term, set[str]]:
+        """The entries of a row, and the columns that only they may need. They are of the row alone."""
+        outside, self.used = self.used, {"status"}
+        was_global, self.is_global = self.is_global, False
+        entries = self._of(self._sum(), "string")
+        if self.is_global:
+            raise ExpressionError("the entries that balance goes by depend on other rows: name a column of the row")
+        columns, self.used, self.is_global = self.used, outside, was_global
+        return entries, columns
 
     def _call_regexp_matches(self) -> Term:
         text = self._of(self._sum(), "string")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from curation.errors import UserError
+from curation.recipe.balance import Balance
 from curation.recipe.expressions import Parser, Quantile, QuantileValues
 from curation.recipe.grammar import ReadList
 from curation.recipe.lists import read_list
@@ -40,11 +41,19 @@ class Rule:
     text: str
     sql: str
     columns: frozenset[str]
+    """The columns that its SQL names."""
     quantiles: frozenset[Quantile]
+    balances: frozenset[Balance]
+    """What it balances: its SQL names the bounds of these, too."""
     lists: Mapping[str, tuple[str, ...]]
     """The files that it names, with their entries."""
     is_global: bool
     """Whether one row's answer depends on other rows."""
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The columns of the manifest that it needs."""
+        return self.columns.union(*(balance.columns for balance in self.balances))
 
 
 def manifest_columns(scores: Iterable[pa.Schema] = (), num_captions: int = 1) -> dict[str, pa.DataType]:
@@ -91,8 +100,16 @@ def _parse_one(
         raise UserError(f"Rule {name} ({text.strip()!r}): {error}.") from error
     except RecursionError as error:
         raise UserError(f"Rule {name} is nested too deeply: split it in two rules.") from error
-    used, wanted = frozenset(parser.used), frozenset(parser.wanted)
-    return Rule(name, text, sql, used, wanted, parser.lists, parser.is_global)
+    return Rule(
+        name=name,
+        text=text,
+        sql=sql,
+        columns=frozenset(parser.used),
+        quantiles=frozenset(parser.wanted),
+        balances=frozenset(parser.balances),
+        lists=parser.lists,
+        is_global=parser.is_global,
+    )
 
 
 def parse_where(source: str, text: str, num_captions: int = 1) -> str:

@@ -10,7 +10,7 @@ from curation.recipe.expressions import Quantile, QuantileValues
 from curation.storage import Root
 from curation.tables import SELECTION
 
-_OF_CONCEPTS = re.compile(r"\bpartition\s+by\b[^)]*\bconcept\b", re.IGNORECASE)
+_OF_CONCEPTS = re.compile(r"\bpartition\s+by\b[^)]*\bconcept\b|\bbalance\s*\(", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ is held does not grow with the rows. Bins lie between quantiles of a sample of w
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,9 @@ OUTER = (0.005, 0.995)
 """The quantiles between which the bins lie."""
 CAPTION_LENGTH = "caption length"
 LOGARITHMIC = ("num_bytes",)
-TEXTS = ("language", "claimed_language", "format", "concept")
+CONCEPT, ENTRIES = "concept", "matched_entries"
+"""Columns of `concept_match` and of `matched_entries`: the longest concept, and all of them, one a line."""
+TEXTS = ("language", "claimed_language", "format", CONCEPT)
 _OTHERS = {"offset", "size", "train_offset", "train_size", "stored_width", "stored_height", "duplicate_similarity"}
 """Numbers that are no measure of a picture, or that a section asks for itself."""
 
@@ -97,6 +100,7 @@ class _Counter:
         self._texts = [name for name, dtype in types.items() if is_category(name, dtype)]
         self._thresholds = _find_thresholds(manifest.root, types, selected)
         self._reached, self._passed = _balance_sql(selected)
+        self._concepts = _choose_concepts(types, selected)
         self._bins: dict[str, Bins] = {}
         self._rows = Counter[tuple[str, int]]()
         self._kept = Counter[tuple[str, int]]()
@@ -119,13 +123,14 @@ class _Counter:
             hosts=tuple(self._counts.find_largest("domain", NUM_HOSTS, "num_rows")),
             num_hosts=self._counts.count_values("domain"),
             sources=tuple(self._counts.find_largest("source", MAX_SOURCES, "num_rows")),
-            concepts=self._count_concepts() if "concept" in self._texts else None,
+            concepts=self._count_concepts(self._concepts) if self._concepts else None,
             sides=dict(self._sides),
         )
 
     def _load(self, units: Sequence[str]) -> None:
         """Make the rows of `units` the table `batch`."""
-        names = [*dict.fromkeys(["status", "kept", "reason", "domain", "source", *self._numbers, *self._texts])]
+        concepts = [self._concepts] if self._concepts else []
+        names = dict.fromkeys(["status", "kept", "reason", "domain", "source", *self._numbers, *self._texts, *concepts])
         listed = ", ".join(map(quote_identifier, names))
         sql = f"select {listed}, length(caption)::double as {quote_identifier(CAPTION_LENGTH)} from {UNIT_ROWS}"
         self._connection.register("batch", self._manifest.query_units(sql, units).to_arrow_table())
@@ -159,6 +164,9 @@ class _Counter:
                 self._kept[name, place] += kept
         for name in ("domain", "source", *self._texts):
             self._counts.add(name, f"{quote_identifier(name)}::varchar", self._reached, self._passed)
+        if self._concepts == ENTRIES:
+            entries = f"unnest(string_split({quote_identifier(ENTRIES)}, chr(10)))"
+            self._counts.add(ENTRIES, entries, self._reached, self._passed)
         self._count_cuts()
         for x, y, count in self._ask(
             "select floor(2 * log2(width))::int as x, floor(2 * log2(height))::int as y, count(*) from batch "
@@ -197,18 +205,25 @@ class _Counter:
                     self._totals["pictures"] - known,
                 )
 
-    def _count_concepts(self) -> Concepts:
-        ranks = _spread_ranks(self._counts.count_values("concept", "pictures"))
+    def _count_concepts(self, name: str) -> Concepts:
+        ranks = _spread_ranks(self._counts.count_values(name, "pictures"))
         return Concepts(
-            num_reached=self._counts.count_values("concept", "reached"),
-            num_passed=self._counts.count_values("concept", "passed"),
-            largest=self._counts.find_largest("concept", NUM_CONCEPTS),
-            reached=self._counts.rank("concept", "reached", ranks),
-            passed=self._counts.rank("concept", "passed", ranks),
+            num_reached=self._counts.count_values(name, "reached"),
+            num_passed=self._counts.count_values(name, "passed"),
+            largest=self._counts.find_largest(name, NUM_CONCEPTS),
+            reached=self._counts.rank(name, "reached", ranks),
+            passed=self._counts.rank(name, "passed", ranks),
         )
 
     def _ask(self, sql: str) -> list[tuple[int, ...]]:
         return self._connection.execute(sql).fetchall()
+
+
+def _choose_concepts(types: Mapping[str, pa.DataType], selected: Selected | None) -> str | None:
+    """The column of concepts to count: the one that the rule goes by which balances them, where there are both."""
+    known = [name for name in (CONCEPT, ENTRIES) if name in types and pa.types.is_string(types[name])]
+    rule = selected.rules[selected.balancing] if selected and selected.balancing else ""
+    return next((name for name in known if re.search(rf"\b{name}\b", rule, re.IGNORECASE)), next(iter(known), None))
 
 
 def _value(name: str) -> str:
@@ -237,8 +252,8 @@ def _balance_sql(selected: Selected | None) -> tuple[str, str]:
     if selected is None or name is None:
         return "status = 'ok'", "kept"
     rules = [*selected.rules]
-    before = ", ".join(map(quote_text, rules[: rules.index(name)])) or "''"
-    reached = f"status = 'ok' and kept is not null and coalesce(reason, '') not in ({before})"
+    before = "".join(f" and coalesce(reason, '') <> {quote_text(rule)}" for rule in rules[: rules.index(name)])
+    reached = f"status = 'ok' and kept is not null{before}"
     return reached, f"{reached} and coalesce(reason, '') <> {quote_text(name)}"
 
 

@@ -43,11 +43,14 @@ class TextCounts:
         self._most = MAX_PARTS
 
     def add(self, name: str, value: str, reached: str, passed: str) -> None:
-        """Count the rows of the table `batch` by `value`, under the column's `name`; all but `name` are SQL."""
+        """Count the rows of the table `batch` by `value`, under the column's `name`; all but `name` are SQL.
+
+        A row of which `value` gives several values (by unnest) counts towards each.
+        """
         counts = ", ".join(f"count(*) filter (where {each})" for each in ("status = 'ok'", "kept", reached, passed))
         self._connection.execute(
-            f"insert into texts select {quote_text(name)}, {value} as v, count(*), {counts} "
-            "from batch as m where v is not null group by v"
+            f"insert into texts select {quote_text(name)}, v, count(*), {counts} "
+            f"from (select *, {value} as v from batch) as m where v is not null group by v"
         )
         if self._count("select count(*) from texts") > self._most:
             self._add_up()

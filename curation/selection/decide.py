@@ -30,6 +30,7 @@ def select(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limi
     work = find_work(version)
     with open_engine(root, rules, work.units, limits, root.scratch()) as engine:
         values = engine.compute_quantiles(tables)
+        engine.balance(tables)
         batches = engine.query(f"{_decided_sql(engine, rules, tables, values)} order by m.place")
 
         def write(decided: tuple[int, pa.Array]) -> None:

@@ -7,7 +7,7 @@ all rows. What does not fit into memory (sorts, windows, duplicates) goes to a f
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from curation.progress import track
 from curation.recipe import rules as rule_language
+from curation.recipe.balance import MACROS_IN_DUCKDB, bound_sql, count_entries_sql
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS
 from curation.recipe.select_config import SelectConfig
@@ -48,14 +49,13 @@ class Engine:
         self._streams = Streams(connection)
         self._num_threads = self._streams.num_threads
         self._has_duplicates = False
+        self._bounds: list[str] = []
 
     def compute_quantiles(self, tables: Tables) -> Values:
         """The quantiles of the rules. Raises UserError when one goes over too many partitions."""
 
         def read(wanted: Quantile, step: str) -> str:
-            needed = {"status", wanted.column, *wanted.by}
-            fewer = {table: [name for name in names if name in needed] for table, names in tables.items()}
-            return self.rows_sql(_drop_unused(fewer), step=step)
+            return self.rows_sql(_choose(tables, {"status", wanted.column, *wanted.by}), step=step)
 
         return {wanted: self._compute_quantile(wanted, read) for wanted in self._rules.quantiles}
 
@@ -72,6 +72,19 @@ class Engine:
             found = [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
         return name_quantile(wanted, found)
 
+    def balance(self, tables: Tables) -> None:
+        """Compute the bounds that the rules compare with: rows have them as columns from then on."""
+        bounds = []
+        for balance in self._rules.balances:
+            fewer = _choose(tables, {*balance.columns})
+            counted = self.rows_sql(fewer, with_uid="uid" in balance.columns, step="entries counted")
+            self.keep_rows(balance.counts, count_entries_sql(counted, balance))
+            sampled = self.rows_sql(fewer, with_uid=True, step="entries sampled")
+            self.keep_rows(balance.bound, bound_sql(sampled, balance, PLACE))
+            self._streams.execute(f"drop table {balance.counts}")
+            bounds.append(balance.bound)
+        self._bounds = bounds
+
     def keep_rows(self, table: str, sql: str) -> None:
         """Let `table` hold the rows of `sql`, in memory as long as they fit into it."""
         self._streams.execute(f"create temp table {table} as {sql}")
@@ -79,18 +92,22 @@ class Engine:
     def rows_sql(
         self, tables: Tables, *, with_uid: bool = False, step: str = "rules", lost: LostRows | None = None
     ) -> str:
-        """A table expression, to be used once, of all rows: `place`, the columns of `tables`, and `uid` if wanted.
+        """A table expression, to be used once, of all rows: `place`, the columns of `tables`, `uid` if wanted, and the
+        bounds once `balance` has computed them.
 
         Rows without a picture are left out where they are counted in `lost`. The units that are read are shown as the
         progress of `step`.
         """
         has_duplicates = bool(tables.get("duplicates"))
         self._register_units(tables, with_uid or has_duplicates, step, lost)
-        if not has_duplicates:
+        names = [*tables.get("duplicates", ()), *self._bounds]
+        if not names:
             return "unit_rows"
-        self._load_duplicates()
-        names = ", ".join(tables["duplicates"])
-        return f"(select unit_rows.*, {names} from unit_rows left join removed using (uid))"
+        if has_duplicates:
+            self._load_duplicates()
+        joined = " left join removed using (uid)" if has_duplicates else ""
+        joined += "".join(f" left join {bound} using ({PLACE})" for bound in self._bounds)
+        return f"(select unit_rows.*, {', '.join(names)} from unit_rows{joined})"
 
     def query(self, sql: str) -> Iterator[pa.RecordBatch]:
         """The rows of `sql`. Raises what reading a table raised, and UserError when memory or disk do not do."""
@@ -147,9 +164,12 @@ def open_engine(
         # The stream has no known number of rows, and must not be what a join keeps in memory.
         connection.execute("set disabled_optimizers = 'join_order,build_side_probe_side'")
         connection.execute("set lock_configuration = true")
+        for macro in MACROS_IN_DUCKDB:
+            connection.execute(macro)
         yield Engine(root, rules, units, connection, name)
 
 
-def _drop_unused(tables: Tables) -> Tables:
-    """`tables` without those of which no column is needed, samples apart."""
-    return {table: names for table, names in tables.items() if names or table == "samples"}
+def _choose(tables: Tables, needed: Collection[str]) -> Tables:
+    """`tables` with the columns that are `needed`, without those of which none is, samples apart."""
+    fewer = {table: [name for name in names if name in needed] for table, names in tables.items()}
+    return {table: names for table, names in fewer.items() if names or table == "samples"}

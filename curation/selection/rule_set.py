@@ -12,6 +12,7 @@ from curation.download.withdrawn import BLOCKLIST, NO_LISTS, REASON, Lists, desc
 from curation.errors import UserError
 from curation.freshness import Fingerprints, check_fresh
 from curation.recipe import rules as rule_language
+from curation.recipe.balance import Balance
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import DUPLICATE_COLUMNS, Rule, reason_sql
 from curation.recipe.select_config import MixConfig
@@ -44,6 +45,10 @@ class RuleSet:
     @property
     def quantiles(self) -> list[Quantile]:
         return sorted({wanted for rule in self.rules for wanted in rule.quantiles})
+
+    @property
+    def balances(self) -> list[Balance]:
+        return sorted({balance for rule in self.rules for balance in rule.balances})
 
     @property
     def is_global(self) -> bool:
@@ -105,7 +110,7 @@ def find_tables(rules: RuleSet, scores: Mapping[str, pa.Schema]) -> dict[str, li
 
     The columns of duplicates are called as in the manifest.
     """
-    used = frozenset[str]().union(*(rule.columns for rule in rules.rules), ["source"] if rules.mix else [])
+    used = frozenset[str]().union(*(rule.reads for rule in rules.rules), ["source"] if rules.mix else [])
     samples = samples_schema(count_captions(rules.columns))
     tables = {"samples": [f.name for f in samples if f.name != "uid" and f.name in used]}
     tables["downloads"] = [f.name for f in DOWNLOADS if f.name == "status" or (f.name != "uid" and f.name in used)]

@@ -110,6 +110,7 @@ def _ask(engine: Engine, rules: RuleSet, tables: Tables, lost: LostRows, with_pl
     What a rule says of a row alone is asked first: a rule about all rows is then asked beside answers, and not beside
     the columns that gave them. Rows are read once, also where quantiles have to be known before.
     """
+    engine.balance(tables)
     wanted: Tables = {**tables, "samples": list(dict.fromkeys(["source", *tables["samples"]]))}
     rows = engine.rows_sql(wanted, with_uid=rules.asks_uid, lost=lost)
     late = [number for number, rule in enumerate(rules.rules) if rule.is_global]
@@ -117,7 +118,8 @@ def _ask(engine: Engine, rules: RuleSet, tables: Tables, lost: LostRows, with_pl
     first = _answers_sql(rules.rules, own, [], with_place)
     if not late:
         return f"select {first} from {rows} as m"
-    kept = sorted(frozenset[str]().union(*(rules.rules[number].columns for number in late)) - {"source", "status"})
+    named = frozenset[str]().union(*(rules.rules[number].columns for number in late)) - {"source", "status"}
+    kept = [*sorted(named), *(balance.bound for balance in rules.balances)]
     columns = "".join(f", m.{name}" for name in kept)
     answered = f"select {first}, m.status{columns} from {rows} as m"
     if not rules.quantiles:
@@ -178,7 +180,7 @@ def _render_examples(
         yield f"{rule.name}: {rule.text}\n"
         for place in examples[rule.name]:
             row = _read_row(root, units[place >> PLACE_BITS], place & ROWS_MASK, tables)
-            shown = [f"{name}={row[name]}" for name in sorted(rule.columns - {"uid", "status"}) if name in row]
+            shown = [f"{name}={row[name]}" for name in sorted(rule.reads - {"uid", "status"}) if name in row]
             yield f"  {row['url']}  {row['caption']!r}  {' '.join(shown)}\n"
 
 

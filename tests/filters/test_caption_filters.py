@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import filters
+from filters._lexicon import make_lexicon, split_at_blanks, split_at_signs
 from filters.caption_boilerplate import is_boilerplate, letters
 from filters.caption_length import num_words
-from filters.concept_match import make_lexicon, split_at_blanks, split_at_signs
 
 captions = st.lists(st.one_of(st.none(), st.text(max_size=60)), min_size=1, max_size=10)
 

@@ -22,6 +22,8 @@ from curation.schema import DOWNLOADS, SAMPLES
 from filters import caption_nouns, caption_perplexity, opennsfw, text_overlap
 from filters._embeddings import EmbeddingFilter
 from filters.base import IMAGE, IMAGE_EMBEDDING, READABLE, TEXT_EMBEDDING
+from jobs.spark_selection import join_bounds
+from tests.support.balances import join_bounds_in_duckdb
 from tests.support.fake_onnx import FakeSession
 from tests.support.small_root import picture
 
@@ -70,6 +72,8 @@ LANGUAGE = {
     "draw_by_source": "draw('b') < case when source = 'a' then 0.7 else 0.2 end",
     "draw_by_count": "draw('c') < 5 / count(*) over (partition by domain)",
     "draw_order": "row_number() over (partition by domain order by draw('d') desc) <= 9",
+    "balance": "balance(caption, 15, 'e')",
+    "balance_of_some": "not balance(case when width > 199 then source end, case when source = 'a' then 2 end, 'f')",
     "pattern": "regexp_matches(caption, '^(A|一).*\\w') or regexp_matches(source, '^$|[^\\s]a')",
     "list": "caption in file('words.txt')",
     "not_list": "lower(trim(caption)) not in file('words.txt')",
@@ -91,6 +95,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str, 
     np.save(folder / "targets.npy", np.arange(4))
     return {
         "concept_match": {"entries": str(folder / "entries.txt")},
+        "matched_entries": {"entries": str(folder / "entries.txt")},
         "aesthetic_head": {"head": str(folder / "head.npz")},
         "caption_perplexity": {"model": "replaced.arpa"},
         "opennsfw": {"model": "replaced.onnx"},
@@ -183,6 +188,7 @@ def test_rules_mean_the_same_in_spark_and_duckdb(spark: SparkSession, manifest: 
         assert ours == theirs and ours, quantile
         quantiles[quantile] = {tuple(row[:-1]): row[-1] for row in ours}
     parsed = rules.parse(all_rules(), types, quantiles, resolve)
+    _balance(spark, connection, parsed)
     selected = ", ".join(f"{rules.passes_sql(rule)} as r{i}" for i, rule in enumerate(parsed))
     sql = f"select m.uid, {rules.reason_sql(parsed)} as reason, {selected} from rows as m"
     in_duckdb = connection.sql(sql).to_arrow_table().sort_by("uid").to_pydict()
@@ -191,6 +197,17 @@ def test_rules_mean_the_same_in_spark_and_duckdb(spark: SparkSession, manifest: 
         rows = [n for n in range(NUM_ROWS) if in_duckdb[f"r{i}"][n] != in_spark[f"r{i}"][n]]
         assert not rows, f"{rule.name} ({rule.text}) differs on {manifest.slice(rows[0], 1).to_pylist()}"
     assert in_duckdb == in_spark
+
+
+def _balance(spark: SparkSession, connection: duckdb.DuckDBPyConnection, parsed: list[rules.Rule]) -> None:
+    """Give the rows of both engines the bounds that rules compare with. They are the same doubles."""
+    balances = sorted(balance for rule in parsed for balance in rule.balances)
+    join_bounds_in_duckdb(connection, "rows", balances)
+    join_bounds(spark, spark.table("rows"), balances).createOrReplaceTempView("rows")
+    for balance in balances:
+        sql = f"select uid, {balance.bound} from rows order by uid"
+        ours, theirs = connection.sql(sql).fetchall(), [tuple(row) for row in spark.sql(sql).collect()]
+        assert ours == theirs and len({bound for _, bound in ours}) > 9, balance
 
 
 def test_each_construct_passes_some_rows_and_drops_some(manifest: pa.Table) -> None:
@@ -204,7 +221,9 @@ def test_each_construct_passes_some_rows_and_drops_some(manifest: pa.Table) -> N
         Quantile("width", 0.5): {(): 200.0},
         Quantile("clip_similarity", 0.6, ("source",)): by_source,
     }
-    for rule in rules.parse(LANGUAGE, types, quantiles, resolve):
+    parsed = rules.parse(LANGUAGE, types, quantiles, resolve)
+    join_bounds_in_duckdb(connection, "rows", [balance for rule in parsed for balance in rule.balances])
+    for rule in parsed:
         passed = {row[0] for row in connection.execute(f"select {rules.passes_sql(rule)} from rows as m").fetchall()}
         assert passed == ({False} if rule.name == "null_comparison" else {True, False}), rule.name
 
@@ -216,7 +235,9 @@ def test_null_and_nan_never_pass(manifest: pa.Table) -> None:
     connection = duckdb.connect()
     connection.register("rows", rows)
     shipped = {name: text for name, text in all_rules().items() if not name.startswith("language.")}
-    for rule in rules.parse(shipped, _types(manifest), {Quantile("clip_score_l14", 0.7): {(): 0.0}}):
+    parsed = rules.parse(shipped, _types(manifest), {Quantile("clip_score_l14", 0.7): {(): 0.0}})
+    join_bounds_in_duckdb(connection, "rows", [balance for rule in parsed for balance in rule.balances])
+    for rule in parsed:
         passed = connection.execute(f"select {rules.passes_sql(rule)} from rows as m").fetchone()
         asks_for_null = "is null" in rule.text or rule.is_global and "over" in rule.text
         assert passed == (asks_for_null,), rule.name

@@ -37,6 +37,13 @@ WHOLE = {
     "named": "lower(trim(caption)) not in file('words.txt')",
 }
 
+BALANCED = {
+    "likely": "clip_similarity >= quantile(clip_similarity, 0.1)",
+    "even": "balance(matched_entries, 40, 't')",
+    "wide": "aspect_ratio is null or aspect_ratio > 0.1",
+    "first": "balance(case when duplicate_of is null then matched_entries end, 20 + 30 * width / width, 'u')",
+}
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> SmallRoot:
@@ -46,10 +53,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SmallRoot:
 
 
 def _recipes() -> dict[str, Recipe]:
-    words = str(REPOSITORY / "tests" / "filters")
+    words, entries = str(REPOSITORY / "tests" / "filters"), {"entries": "words.txt"}
     return {
         "whole": Recipe(filters={"aspect_ratio": {}}, rules=WHOLE, folder=words),
-        **{name: _for_small_pictures(load_recipe(name)) for name in ("coyo-700m", "datacomp-1b", "metaclip", "demo")},
+        "balanced": Recipe(filters={"aspect_ratio": {}, "matched_entries": entries}, rules=BALANCED, folder=words),
+        **{
+            name: _for_small_pictures(load_recipe(name))
+            for name in ("coyo-700m", "datacomp-1b", "metaclip", "metaclip-all-entries", "demo")
+        },
     }
 
 
@@ -63,6 +74,7 @@ def test_duckdb_and_spark_write_the_same_bytes(spark: SparkSession, made: SmallR
     reasons = _select_by_both(spark, made.root, _recipes()[name])
     assert reasons & {*_recipes()[name].rules} and {None, "download:timeout"} < reasons
     assert name != "whole" or len(reasons & {*WHOLE}) > 4
+    assert name != "balanced" or {"likely", "even", "first"} < reasons
 
 
 def test_pictures_of_an_opt_out_list_are_withdrawn_by_both(
@@ -98,6 +110,18 @@ def test_pictures_of_blocklists_carry_the_name_of_their_list_in_both(
     (tmp_path / "hosts.txt").write_text("host1.test # another comment\nhost2.test\n")
     selection.run_here(recipe, made.root)
     assert (made.root.current("selection") or {})["fingerprint"] != version
+
+
+def test_what_if_counts_what_a_balance_and_a_mix_leave_out(spark: SparkSession, made: SmallRoot) -> None:
+    mix = MixConfig(weights={"laion": 1.0, "coyo": 1.0}, rows=40)
+    recipe = replace(_recipes()["balanced"], select=SelectConfig(mix=mix))
+    assert {None, "even", "mix:laion", "mix:coyo"} < _select_by_both(spark, made.root, recipe)
+    reasons = Counter(row["reason"] for unit in UNITS for row in _read_selection(made.root, unit))
+    table = selection.preview_rules(recipe, recipe, made.root, num_examples=2)
+    lines = [line.split() for line in table.split("\n\n")[0].splitlines()[2:]]
+    in_order = {line[0]: int(line[1] if ":" in line[0] else line[2]) for line in lines}
+    assert in_order == {name: reasons[name] for name in (*BALANCED, "mix:coyo", "mix:laion")}
+    assert "matched_entries=" in table.partition("even: balance")[2].splitlines()[1]
 
 
 def test_a_mix_keeps_the_same_rows_in_both_and_what_if_knows_it(spark: SparkSession, made: SmallRoot) -> None:

@@ -36,13 +36,16 @@ def _write_scores(made: SmallRoot, name: str) -> None:
     chance, schema = random.Random(name), pa.schema([("uid", pa.string()), *cls.writes])
     for unit in UNITS:
         uids = sorted(uid for uid in made.images if made.units[uid] == unit)
-        rows = [{"uid": uid} | {field.name: _draw(field.type, chance) for field in cls.writes} for uid in uids]
+        rows = [{"uid": uid} | {field.name: _draw(field, chance) for field in cls.writes} for uid in uids]
         made.root.publish_parquet(f"scores_{name}/{unit}.parquet", pa.Table.from_pylist(rows, schema))
 
 
-def _draw(dtype: pa.DataType, chance: random.Random) -> Any:
+def _draw(field: pa.Field, chance: random.Random) -> Any:
+    dtype = field.type
     if chance.random() < 0.1:
         return None
+    if field.name == "matched_entries":
+        return "\n".join(sorted(chance.sample(["cat", "dog", "hot dog", "it's", "猫"], chance.randint(1, 4))))
     if pa.types.is_boolean(dtype):
         return chance.random() < 0.5
     if pa.types.is_integer(dtype):

@@ -13,7 +13,7 @@ def render(facts: Facts) -> str:
     """The ranks of concepts before and after the rule that limits the rows of each, and the largest ones."""
     concepts, rule = facts.tally.concepts, facts.selected.balancing if facts.selected else None
     if concepts is None or not concepts.largest:
-        return say("No concept of a caption is known: the filter `concept_match` finds them.")
+        return say("No concept of a caption is known: the filters `concept_match` and `matched_entries` find them.")
     names = (f"reach {rule}", f"pass {rule}") if rule else ("all pictures", "kept")
     if rule:
         text = facts.selected.rules[rule] if facts.selected else ""

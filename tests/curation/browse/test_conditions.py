@@ -91,6 +91,7 @@ def test_a_rule_stands_for_the_pictures_that_it_removes() -> None:
     [
         ("aesthetic >= quantile(aesthetic, 0.5)", "depends on other rows"),
         ("count(*) over (partition by caption) <= 10", "depends on other rows"),
+        ("balance(caption, 10, 't')", "depends on other rows"),
         ("none > 3", "unknown column|no column"),
         ("drop table samples", "Rule rule"),
     ],

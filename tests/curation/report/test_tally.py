@@ -152,6 +152,23 @@ def test_concepts_are_counted_before_and_after_the_rule_that_balances(root: Root
     assert list(found.reached) == [(1, 22), (2, 6)] and list(found.passed) == [(1, 6), (2, 6)]
 
 
+@pytest.mark.parametrize("has_both", [False, True])
+def test_a_picture_counts_towards_each_entry_where_all_of_them_are_balanced(root: Root, has_both: bool) -> None:
+    made = small_root.build(root)
+    entries = pa.array(["cat\ndog"] * 4 + ["cat"] * 8 + ["dog"] * 3 + [None])
+    write_scores(made, "matched_entries", matched_entries=entries)
+    if has_both:
+        write_scores(made, "concept_match", concept=pa.array(["cat"] * 16))
+    reasons = {uid: f"download:{row['status']}" for uid, row in made.downloads.items() if row["status"] != "ok"}
+    for unit in UNITS:
+        reasons |= dict.fromkeys(pictures_of(made, unit)[2:10], "balanced")
+    publish_reasons(made, reasons)
+    select_by(made, {"balanced": "balance(matched_entries, 3, 't')"})
+    found = count(root).concepts
+    assert found is not None
+    assert [(each.value, each.pictures, each.passed) for each in found.largest] == [("cat", 24, 8), ("dog", 14, 10)]
+
+
 def publish_reasons(made: SmallRoot, reasons: dict[str, str]) -> None:
     """Publish a selection that removes the rows of `reasons`, each for its own, and keeps the others."""
     small_root.select(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -12,6 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.recipe.rules import parse, passes_sql
+from curation.recipe.select_config import SelectConfig
+from curation.schema import SAMPLES
+from curation.selection.decide import select
+from curation.selection.rule_set import find_tables, read_rules
+from curation.storage import Root
+from tests.support import small_root
+from tests.support.small_root import BATCH, UNITS, SmallRoot
 
 COLUMNS = {"uid": pa.string(), "status": pa.string(), "concept": pa.string(), "nearest_centroid": pa.int32()}
 RULES = {
@@ -54,3 +62,40 @@ def test_targets_are_met() -> None:
     assert abs(len(keep(RULES["concept_about"], 1_000, rows)) - 3_000) < 200
     assert abs(len(keep(RULES["cluster_about"], 1_000, rows)) - 4_000) < 200
     assert abs(len(keep(RULES["share"], 30, rows)) - 1_800) < 200
+
+
+SCORES = {"scores_matched_entries": pa.schema([("matched_entries", pa.string())])}
+
+
+def divide(made: SmallRoot, num_units: int) -> None:
+    """Cut the rows of the root, and of a table of the entries that they match, into so many units."""
+    uids = sorted(made.samples, key=lambda uid: hashlib.md5(f"{num_units} {uid}".encode()).digest())
+    made.units = {uid: f"{BATCH}-{number % num_units:06d}" for number, uid in enumerate(uids)}
+    for unit in UNITS:
+        made.root.remove(f"samples/{unit}.parquet")
+    schema = made.root.read_parquet(f"downloads/{UNITS[0]}.parquet").schema
+    for unit in sorted(set(made.units.values())):
+        own = sorted(uid for uid in uids if made.units[uid] == unit)
+        entries = ["\n".join(sorted({f"c{int(uid[:6], 16) % k}" for k in (2, 3, 5)})) for uid in own]
+        scores = pa.table({"uid": own, "matched_entries": entries})
+        samples = pa.Table.from_pylist([made.samples[uid] for uid in own], SAMPLES)
+        downloads = pa.Table.from_pylist([made.downloads[uid] for uid in own], schema)
+        for table, rows in (("samples", samples), ("downloads", downloads), ("scores_matched_entries", scores)):
+            made.root.publish_parquet(f"{table}/{unit}.parquet", rows)
+
+
+def test_the_cut_into_units_changes_nothing(tmp_path: Path) -> None:
+    texts = {"even": "balance(matched_entries, 12, 't')", "own": "balance(uid, 1, 't')"}
+    rules = read_rules(texts, SCORES)
+    found = []
+    for num_units in (1, 2, 5):
+        root = Root(tmp_path / f"{num_units}")
+        root.create()
+        made = small_root.build(root, 100)
+        divide(made, num_units)
+        select(root, rules, find_tables(rules, SCORES), SelectConfig())
+        files = (root.current("selection") or {})["files"]
+        rows = [row for rel in files for row in root.read_parquet(rel).to_pylist()]
+        assert len(files) == num_units and len(rows) == 100
+        found.append({row["uid"]: row["reason"] for row in rows})
+    assert found[0] == found[1] == found[2] and {None, "even"} < set(found[0].values())

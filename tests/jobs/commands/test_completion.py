@@ -41,7 +41,12 @@ def test_bash_completes_commands_options_values_settings_and_files(
     assert complete(script, tmp_path, "curate", "verify", "--q") == ["--quiet", "--quick"]
     assert complete(script, tmp_path, "curate", "export", "--format", "") == ["uids", "shards", "parquet"]
     assert complete(script, tmp_path, "curate", "run", "--set", "download.image") == ["download.image_size="]
-    assert complete(script, tmp_path, "curate", "run", "--recipe", "m") == ["merged-2b", "metaclip", "mine.toml"]
+    assert complete(script, tmp_path, "curate", "run", "--recipe", "m") == [
+        "merged-2b",
+        "metaclip",
+        "metaclip-all-entries",
+        "mine.toml",
+    ]
     assert complete(script, tmp_path, "curate", "status", "") == ["mine.toml"]
 
 
