@@ -96,7 +96,7 @@ class Run:
         row = {"rows": self.num_rows, "stage": stage, **took, "rows/CPU s": self.num_rows / took["CPU s"]}
         row |= {"shuffled MB": read_shuffled_bytes(logs) / 1e6, "files": files - before[0]}
         row |= {"MB in root": (num_bytes - before[1]) / 1e6}
-        return row | {"of it": out.strip() or None}
+        return row | {"load": os.getloadavg()[0], "of it": out.strip() or None}
 
 
 def main() -> None:
@@ -215,7 +215,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         "the size before: with other work on the same cores they say more than seconds do.",
         "`driver MB` is the peak of the command's own process, `worker MB` of the largest process below it that is not "
         "Java; Java's heap is capped at 2 GB. `shuffled MB` is what Spark's tasks wrote for others.",
-        f"{os.getloadavg()[2]:.1f}: mean load of the machine in the last 15 minutes of the run; its own is 2.",
+        "`load` is the mean load of the machine in the minute before the stage ended; its own is about 2. Where it is "
+        "higher, seconds say little.",
         *_sum_metadata(rows),
     ]
     (RESULTS / "scale.svg").write_text(draw_growth(rows))
