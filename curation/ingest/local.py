@@ -35,11 +35,8 @@ from curation.progress import track
 from curation.recipe.select_config import SelectConfig
 from curation.selection.rows import read_ahead
 from curation.selection.streams import Streams, open_connection
-from curation.storage import Root
+from curation.storage import Root, fingerprint
 from curation.workers import Workers
-
-PREFIX = "ingest-"
-"""Begins the names of private folders."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +58,7 @@ class LocalEngine:
     @contextlib.contextmanager
     def open_rows(self, items: Sequence[Input]) -> Iterator[LocalRows]:
         """The rows of `items`, in files of a private folder once they were read."""
-        with _make_folder(self._root) as folder, open_connection(self._limits, folder, "spilled") as connection:
+        with make_folder(self._root) as folder, open_connection(self._limits, folder, "spilled") as connection:
             connection.execute("set lock_configuration = true")
             streams = Streams(connection)
             with Workers(streams.num_threads) as workers:
@@ -69,18 +66,18 @@ class LocalEngine:
 
 
 @contextlib.contextmanager
-def _make_folder(root: Root) -> Iterator[Path]:
+def make_folder(root: Root) -> Iterator[Path]:
     """A folder on the disk of `root`, whose own folder is made and, if it stays empty, deleted with it.
 
-    What a killed ingest left is deleted first.
+    What a killed ingest of the same root left is deleted first; roots on object stores share their scratch.
     """
-    scratch = root.scratch_path
+    scratch, prefix = root.scratch_path, f"ingest-{fingerprint(root.base)}-"
     absent = [folder for folder in (scratch, scratch.parent) if root.is_local and not folder.exists()]
     root.scratch()
-    for left in scratch.glob(f"{PREFIX}*") if root.is_local else ():
+    for left in scratch.glob(f"{prefix}*"):
         shutil.rmtree(left, ignore_errors=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=scratch) as folder:
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=scratch) as folder:
             yield Path(folder)
     finally:
         for made in absent:
