@@ -157,6 +157,8 @@ class Files:
 
     def sizes(self, rel: str) -> dict[str, int]:
         """Bytes of each file directly in folder `rel`, by name, from one listing; empty when there is no folder."""
+        if self.is_local:
+            return _local_sizes(self.full(rel))
         self.fs.invalidate_cache(self.full(rel))
         try:
             entries = self.fs.ls(self.full(rel), detail=True)
@@ -264,6 +266,17 @@ class Files:
                 Path(path).unlink(missing_ok=True)
             return
         delete_each(self.fs, paths)
+
+
+def _local_sizes(folder: str) -> dict[str, int]:
+    """As `Files.sizes`, by one call a file: what fsspec says of each takes ten times as long."""
+    sizes = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # another process has deleted it meanwhile
+                if entry.is_file(follow_symlinks=False):
+                    sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+    return sizes
 
 
 def open_regular(path: str) -> BinaryIO:

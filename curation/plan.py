@@ -45,6 +45,11 @@ def read_plans(root: Root) -> list[dict[str, Any]]:
     return sorted(plans, key=lambda plan: plan["number"])
 
 
+def count_unit_rows(plans: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """The rows of each unit of `plans`."""
+    return {f"{plan['batch']}-{number}": rows for plan in plans for number, rows in plan["units"].items()}
+
+
 def _read_plan(root: Root, rel: str) -> dict[str, Any]:
     plan = root.read_record(rel, PLAN)
     for item in plan["inputs"]:

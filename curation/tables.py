@@ -218,18 +218,23 @@ def fingerprint_table(root: Root, table: str) -> str:
     names = root.list(table, ".npy") if table == VECTORS else [f"{unit}.parquet" for unit in root.units(table)]
     if root.exists("root.json"):
         root.record()  # a stage that has just ended named other ledgers in it
-    sizes = root.sizes(table)
+    sums = _find_sums(root, table, names)
+    return f"{BY_CONTENT}{fingerprint([[name, sums[name]] for name in names])}"
+
+
+def _find_sums(root: Root, table: str, names: Iterable[str]) -> dict[str, str]:
+    """The sha256 of each file of `table`, from its ledger where that has an entry of the file as large as it is."""
+    sizes, ledger, known = root.sizes(table), root.ledger(table.partition("/")[0]), dict[str, str]()
+    unknown = []
+    for name in names:
+        entry = ledger.get(f"{table}/{name}")
+        if entry is not None and entry.sha256 is not None and entry.size == sizes[name]:
+            known[name] = entry.sha256
+        else:
+            unknown.append(name)
     with ThreadPoolExecutor(NUM_READERS) as pool:
-        sums = pool.map(lambda name: _find_sum(root, f"{table}/{name}", sizes[name]), names)
-        return f"{BY_CONTENT}{fingerprint([[name, found] for name, found in zip(names, sums, strict=True)])}"
-
-
-def _find_sum(root: Root, rel: str, size: int) -> str:
-    """The sha256 of a file of `size` bytes, from the ledger of its table where it has an entry there."""
-    entry = root.expected(rel)
-    if entry is not None and entry.sha256 is not None and entry.size == size:
-        return entry.sha256
-    return file_sha256(root, rel)
+        sums = pool.map(lambda name: file_sha256(root, f"{table}/{name}"), unknown)
+        return known | dict(zip(unknown, sums, strict=True))
 
 
 def vector_sizes(root: Root) -> dict[str, int]:

@@ -34,12 +34,14 @@ from curation.sums.seal import is_whole
 from curation.tables import downloads_file, duplicates_file, metadata_file, samples_file, vectors_file
 from jobs.duplicates import graph
 from jobs.duplicates.arrays import remove_stale_work
+from jobs.duplicates.checks import check_vectors_by_tasks
 from jobs.duplicates.decontaminate import match_evaluation_sets
 from jobs.duplicates.hashes import PerceptualSearch
 from jobs.duplicates.plan import TABLE, DedupePlan, check_dedupe, plan_dedupe
 from jobs.duplicates.vectors import EmbeddingSearch
 from jobs.duplicates.verified import PictureVerifier
 from jobs.spark.sealing import seals
+from jobs.spark.slices import spread_numbers
 from jobs.spark.tasks import by_unit, materialise
 
 ROWS_PER_FILE = 1_000_000
@@ -66,6 +68,8 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     remove_stale_work(root, TABLE, plan.fp)
     if plan.is_done and is_whole(root, TABLE):
         return
+    if plan.min_cosine is not None:
+        check_vectors_by_tasks(spark, root, plan.units)
     root.remove(f"{TABLE}/{plan.fp}")
     try:
         rows = fold_exact_copies(number_rows(spark, root, plan), plan.config).persist(StorageLevel.DISK_ONLY)
@@ -89,7 +93,7 @@ def number_rows(spark: SparkSession, root: Root, plan: DedupePlan) -> DataFrame:
         for number in (n for batch in batches for n in batch["id"].to_pylist()):
             yield from scan_unit(root, units[number], number, embedded, lists).to_batches()
 
-    spark.range(0, len(units), 1, len(units)).mapInArrow(scan, _SCANNED).createOrReplaceTempView("scanned")
+    spread_numbers(spark, len(units)).mapInArrow(scan, _SCANNED).createOrReplaceTempView("scanned")
     ordered = spark.sql(f"select * from scanned order by {', '.join(order_sql(plan.config.keep))}")
     # The number of a row is its partition's first number plus its place there, which this function encodes.
     ordered = ordered.withColumn("id", F.monotonically_increasing_id()).persist(StorageLevel.DISK_ONLY)

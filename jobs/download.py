@@ -10,29 +10,33 @@ recipe's `rounds`; run it on a later day with `--set download.rounds=2` for one 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pyspark.sql import SparkSession
 
 from curation.adopt import list_unfinished
 from curation.compaction.compact import take_apart
+from curation.compaction.reading import group_by_file
 from curation.download.native_engine import fetch_rows
 from curation.download.opt_out import check_opt_out, load_opt_out
 from curation.download.progress import DownloadBar
-from curation.download.rounds import list_rewritten, units_due
+from curation.download.rounds import count_due_rows, list_rewritten
 from curation.download.unit import download_unit, resolve_opt_out_paths
 from curation.download.unit_rows import Engine
 from curation.errors import UserError
-from curation.plan import Lane, plan_lanes, read_plans
+from curation.plan import Lane, count_unit_rows, plan_lanes, read_plans
 from curation.recipe.config import DownloadConfig, Recipe
 from curation.settings import content_settings
 from curation.storage import Root
 from curation.sums.cover import EVERY_EMBEDDING, expand_tables
 from curation.sums.seal import forget_deleted, lost_files, open_files
-from curation.tables import SCORES, downloads_file
+from curation.tables import DOWNLOADS, SCORES, downloads_file
 from jobs.spark.sealing import seals
-from jobs.spark.tasks import watch_tasks
+from jobs.spark.tasks import cut_runs, map_units, watch_tasks
+
+UNITS_PER_READ = 64
+"""Units with files of their own whose rows one task reads to find those that are due."""
 
 
 def check(recipe: Recipe, root: Root) -> None:
@@ -59,17 +63,17 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
         raise UserError(
             f"{root.base} has {len(unread)} adopted shards left to read: run the same `curate adopt` again."
         )
-    due = {} if missing else _find_due(root, config)
-    if not missing and not due and not lost_files(root, "downloads"):
+    due = find_due(spark, root, config.rounds) if config.rounds and not missing else {}
+    if not missing and not due and not lost_files(root, DOWNLOADS):
         return
     root.begin_stage("downloads", content_settings(config))
     plans = read_plans(root)
-    rows = {f"{p['batch']}-{unit}": count for p in plans for unit, count in p["units"].items()}
+    rows = count_unit_rows(plans)
     # One plan after the other: two plans may name the same host, the units of one never do at the same time.
     for plan in plans:
         download_round(spark, root, config, plan, {u: rows[u] for u in missing if u.startswith(f"{plan['batch']}-")}, 0)
     for fetch_round in range(1, config.rounds + 1):
-        due = units_due(root, root.units("samples"), fetch_round)
+        due = find_due(spark, root, fetch_round)
         take_apart(root, list_rewritten(root, due))
         open_files(root, map(downloads_file, due))
         for plan in plans:
@@ -78,8 +82,13 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
         forget_deleted(root, expand_tables(root, [EVERY_EMBEDDING, SCORES]), due)
 
 
-def _find_due(root: Root, config: DownloadConfig) -> dict[str, int]:
-    return units_due(root, root.units("samples"), config.rounds) if config.rounds else {}
+def find_due(spark: SparkSession, root: Root, fetch_round: int) -> dict[str, int]:
+    """The units that round `fetch_round` has to try again, each with the number of its due rows; tasks read them."""
+    groups = group_by_file(root, DOWNLOADS, root.units("samples"), UNITS_PER_READ)
+    found = map_units(
+        spark, f"plan round {fetch_round}", groups, lambda group: count_due_rows(root, group, fetch_round), noun="part"
+    )
+    return {unit: count for counts in found for unit, count in counts.items()}
 
 
 def load_engine(name: str) -> Engine:
@@ -105,15 +114,27 @@ def download_round(
     """One round over `units` (with the rows that each has to end) of one plan."""
     if not units:
         return
-    queue = plan_lanes(plan, units, config.max_per_host)
 
-    def work(lane: Lane) -> None:
-        shared = share_limits(config, lane.share)
-        for unit in lane.units:
-            download_unit(root, unit, shared, fetch_round, load_engine(config.engine))
+    def work(lanes: Sequence[Lane]) -> None:
+        for lane in lanes:
+            shared = share_limits(config, lane.share)
+            for unit in lane.units:
+                download_unit(root, unit, shared, fetch_round, load_engine(config.engine))
 
+    tasks = cut_lanes(plan_lanes(plan, units, config.max_per_host), units)
     with DownloadBar(root, fetch_round, units) as show:
-        watch_tasks(spark, "download", queue, work, show)
+        watch_tasks(spark, "download", tasks, work, show)
+
+
+def cut_lanes(lanes: Sequence[Lane], num_rows: Mapping[str, int]) -> list[list[Lane]]:
+    """What each task does: one lane, or of very many the lanes of several units that own their hosts.
+
+    `num_rows` are those of each unit.
+    """
+    shared, own = (
+        [lane for lane in lanes if (len(lane.units) > 1 or lane.share > 1) is wanted] for wanted in (True, False)
+    )
+    return [[lane] for lane in shared] + cut_runs(own, [num_rows[lane.units[0]] for lane in own])
 
 
 def share_limits(config: DownloadConfig, parts: int) -> DownloadConfig:

@@ -4,7 +4,8 @@
     spark-submit jobs/embed.py --recipe R.toml --root ROOT
 
 Row i of a .npy belongs to row i of the metadata. Each model has a table of its own: embed.model `embeddings`,
-[embed.models.NAME] `embeddings_NAME`. One Spark task a unit; the metadata file, published last, makes the unit done.
+[embed.models.NAME] `embeddings_NAME`. A Spark task takes one unit, or several where there are very many of them; the
+metadata file, published last, makes a unit done.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from curation.errors import UserError
+from curation.plan import count_unit_rows, read_plans
 from curation.recipe.config import EmbedConfig, Recipe
 from curation.records import STAGE_CONFIG
 from curation.remedies import remedy
@@ -53,7 +55,7 @@ from jobs.embedders import (
 )
 from jobs.embedders._pictures import PictureEmbedder
 from jobs.spark.sealing import Run, seals
-from jobs.spark.tasks import map_units
+from jobs.spark.tasks import is_repeated, map_units
 
 SMALL = 0.01
 """No row of length 1 in up to 10,000 dimensions has a largest component below this."""
@@ -61,7 +63,7 @@ SMALL = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedTask:
-    """What one Spark task does: the vectors of a unit by one model, or those of its captions alone."""
+    """What is done for one unit: its vectors by one model, or those of its captions alone."""
 
     table: str
     model: str
@@ -70,11 +72,19 @@ class EmbedTask:
     unit: str
     is_text_alone: bool
 
-    def run(self, root: Root) -> int:
-        """Do it; the number of rows."""
+    def run(self, root: Root) -> None:
+        """Do it, unless an earlier attempt of the same Spark task has done it."""
+        if is_repeated() and root.exists(self._last_file):
+            return
         if self.is_text_alone:
-            return embed_captions(root, self.unit, self.model, self.batch_size, self.table)
-        return embed_unit(root, self.unit, self.model, self.batch_size, self.table, self.num_decoders)
+            embed_captions(root, self.unit, self.model, self.batch_size, self.table)
+        else:
+            embed_unit(root, self.unit, self.model, self.batch_size, self.table, self.num_decoders)
+
+    @property
+    def _last_file(self) -> str:
+        """The file that is published last."""
+        return texts_file(self.unit, self.table) if self.is_text_alone else metadata_file(self.unit, self.table)
 
 
 def check(recipe: Recipe, root: Root) -> None:
@@ -117,12 +127,15 @@ def _embed_missing(spark: SparkSession, root: Root, models: Mapping[str, str], c
     downloaded = root.units("downloads")
     if not downloaded:
         raise UserError(f"{root.base} has no downloads to embed: run `curate download` first.")
+    rows = count_unit_rows(read_plans(root))
     for name, model in models.items():
         table = embeddings_table(name)
         made = check_same_model(root, model, name) if embedded_units(root, table) else identify_model(model)
         root.begin_stage(metadata_folder(table), {"model": made})
         tasks = plan_tasks(root, table, model, config, downloaded)
-        map_units(spark, f"embed {name}".strip(), tasks, lambda task: task.run(root))
+        map_units(
+            spark, f"embed {name}".strip(), tasks, lambda task: task.run(root), [rows.get(t.unit, 1) for t in tasks]
+        )
 
 
 def plan_tasks(root: Root, table: str, model: str, config: EmbedConfig, downloaded: Sequence[str]) -> list[EmbedTask]:

@@ -3,7 +3,8 @@
     curate score --recipe R.toml --root ROOT
     spark-submit jobs/score.py --recipe R.toml --root ROOT
 
-One Spark task a unit computes every filter that the unit still lacks, reading each picture once for all of them.
+A Spark task takes one unit, or several where there are very many of them, and computes every filter that a unit still
+lacks, reading each picture once for all of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 
 from curation.errors import UserError
+from curation.plan import count_unit_rows, read_plans
 from curation.recipe.config import Recipe
 from curation.schema import DOWNLOADS, SAMPLES, Status, is_further_caption, name_captions
 from curation.shards import check_member
@@ -38,7 +40,7 @@ from jobs.scoring.vector_columns import (
     read_vectors,
 )
 from jobs.spark.sealing import seals
-from jobs.spark.tasks import map_units
+from jobs.spark.tasks import is_repeated, map_units
 
 ROWS_PER_BATCH = {True: MAX_BATCH // 4, False: 16_384}
 """Rows of one batch, with pictures (their bytes are held) and without."""
@@ -91,7 +93,22 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     if not work:
         return
     bound = bind_prompts(resolve_models(recipe), wanted)
-    map_units(spark, "score", work, lambda item: score_unit(root, item[0], {name: bound[name] for name in item[1]}))
+    rows = count_unit_rows(read_plans(root))
+
+    map_units(
+        spark,
+        "score",
+        work,
+        lambda item: score_missing(root, item[0], {name: bound[name] for name in item[1]}),
+        [rows.get(unit, 1) for unit, _ in work],
+    )
+
+
+def score_missing(root: Root, unit: str, wanted: Mapping[str, Filter]) -> None:
+    """As `score_unit`, without what an earlier attempt of the same Spark task has published."""
+    done = {n for n in wanted if is_repeated() and root.exists(unit_file(scores_table(n), unit))}
+    if wanted.keys() - done:
+        score_unit(root, unit, {name: wanted[name] for name in wanted if name not in done})
 
 
 def score_unit(root: Root, unit: str, wanted: Mapping[str, Filter]) -> int:

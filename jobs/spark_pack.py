@@ -26,7 +26,7 @@ from curation.storage import Root
 from jobs.packing.difference import count_difference
 from jobs.scoring.score_columns import PACKING_READS, PACKING_WRITES
 from jobs.spark.sealing import seals
-from jobs.spark.slices import read_files
+from jobs.spark.slices import read_files, spread_numbers
 from jobs.spark.tasks import by_unit
 
 ROWS_PER_BUCKET = 100_000
@@ -66,7 +66,7 @@ def find_kept_rows(spark: SparkSession, work: Work) -> DataFrame:
         for position in (row for batch in positions for row in batch["id"].to_pylist()):
             yield from read_kept_rows(version, files[position]).to_batches()
 
-    return spark.range(0, len(files), 1, max(1, len(files))).mapInArrow(scan, _row_type(version))
+    return spread_numbers(spark, len(files)).mapInArrow(scan, _row_type(version))
 
 
 def _row_type(version: Version) -> StructType:

@@ -24,6 +24,7 @@ from curation.tables import SELECTION as SELECTION_TABLE
 from curation.tables import selection_file
 from jobs.scoring.score_columns import SELECTION_READS, plan_rules
 from jobs.spark.sealing import seals
+from jobs.spark.slices import spread_numbers
 from jobs.spark.tasks import by_unit
 
 Types = Mapping[str, pa.DataType]
@@ -63,7 +64,7 @@ def join_tables(
             table = join_unit(root, units[position], aligned, lists)
             yield from table.add_column(0, "unit", pa.array([position] * len(table), pa.int32())).to_batches()
 
-    manifest = spark.range(0, len(units), 1, max(1, len(units))).mapInArrow(scan, ddl)
+    manifest = spread_numbers(spark, len(units)).mapInArrow(scan, ddl)
     if "duplicates" not in tables:
         return manifest
     return manifest.join(_read_duplicates(spark, root), "uid", "left")
@@ -78,7 +79,7 @@ def _read_duplicates(spark: SparkSession, root: Root) -> DataFrame:
 
     types = {"uid": pa.string(), **DUPLICATE_COLUMNS}
     ddl = ", ".join(f"{name} {_DDL[dtype]}" for name, dtype in types.items())
-    return spark.range(0, len(files), 1, max(1, len(files))).mapInArrow(read, ddl)
+    return spread_numbers(spark, len(files)).mapInArrow(read, ddl)
 
 
 def compute_quantile(

@@ -16,6 +16,8 @@ from curation.progress import bar
 from curation.storage import Root
 
 READ_EVERY_S = 3.0
+READING_SHARE = 0.05
+"""At most this share of the time is spent on reading logs, however many units there are."""
 NUM_REASONS = 3
 
 
@@ -43,9 +45,9 @@ class DownloadBar:
 
     def __call__(self) -> None:
         """Show the counts of the logs, at most once in READ_EVERY_S seconds."""
-        if time.monotonic() < self._next:
+        started = time.monotonic()
+        if started < self._next:
             return
-        self._next = time.monotonic() + READ_EVERY_S
         running: Counter[str] = Counter()
         for log in self._logs():
             if log["running"]:
@@ -56,6 +58,8 @@ class DownloadBar:
         counts = self._ended + running
         self._bar.set_postfix_str(summarise(counts), refresh=False)
         self._bar.update(counts.total() - self._bar.n)
+        now = time.monotonic()
+        self._next = now + max(READ_EVERY_S, (now - started) / READING_SHARE)
 
     def _logs(self) -> list[dict[str, Any]]:
         """Logs of this run's units that were still running when they were last read."""

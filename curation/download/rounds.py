@@ -11,18 +11,20 @@ comes cut in the same way a second time is cut where it lies, and no later round
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.compaction.reading import read_units
 from curation.fetch.client import TEMPORARY
 from curation.images.probe import PictureError
-from curation.progress import bar
 from curation.schema import DownloadRow, Status
 from curation.storage import Root
-from curation.tables import DOWNLOADS, downloads_file, embedding_tables, metadata_file, score_tables, unit_file
+from curation.tables import DOWNLOADS, embedding_tables, metadata_file, score_tables, unit_file
 
 TRIED_AGAIN = TEMPORARY | {Status.LOST_BY_ENGINE}
-NUM_READERS = 16
+_TRIED_AGAIN = pa.array(sorted(str(status) for status in TRIED_AGAIN), pa.string())
 MAX_REASON = 120
 """Characters of a reason that are kept before the hash, so that a row's detail is never cut inside the hash."""
 _CAME_CUT = re.compile(r"; sha256 [0-9a-f]{16}$")
@@ -52,20 +54,23 @@ def is_due(row: DownloadRow, fetch_round: int) -> bool:
     return row["status"] in TRIED_AGAIN and (row["fetch_round"] or 0) < fetch_round
 
 
-def units_due(root: Root, units: list[str], fetch_round: int) -> dict[str, int]:
-    """The units among `units` that round `fetch_round` has to try again, each with the number of its due rows."""
+def count_due_rows(root: Root, units: Sequence[str], fetch_round: int) -> dict[str, int]:
+    """The units that round `fetch_round` has to try again, each with the number of its due rows.
 
-    def count_due(unit: str) -> int:
-        rows = root.read_parquet(downloads_file(unit), ["status", "detail", "fetch_round"]).to_pylist()
-        return sum(is_due(row, fetch_round) for row in rows)
+    `units` are a group that `curation.compaction.reading.group_by_file` made.
+    """
+    columns = ["status", "detail", "fetch_round"]
+    counts = {unit: _count_due(rows, fetch_round) for unit, rows in read_units(root, DOWNLOADS, units, columns)}
+    return {unit: count for unit, count in counts.items() if count}
 
-    due = {}
-    with ThreadPoolExecutor(NUM_READERS) as pool, bar(len(units), f"plan round {fetch_round}", "unit") as progress:
-        for unit, num_rows in zip(units, pool.map(count_due, units), strict=True):
-            progress.update()
-            if num_rows:
-                due[unit] = num_rows
-    return due
+
+def _count_due(rows: pa.Table, fetch_round: int) -> int:
+    """The rows of which `is_due` holds."""
+    tried = rows.filter(pc.is_in(rows["status"], _TRIED_AGAIN))
+    ended_before = pc.less(pc.fill_null(tried["fetch_round"], 0), fetch_round)
+    marked = pc.fill_null(pc.ends_with(tried["detail"], TWICE), False)
+    lies_cut = pc.and_(pc.equal(tried["status"], Status.TRUNCATED.value), marked)
+    return int(pc.sum(pc.and_not(ended_before, lies_cut)).as_py() or 0)
 
 
 def list_rewritten(root: Root, units: Iterable[str]) -> list[str]:

@@ -15,7 +15,7 @@ from curation.recipe.config import DedupeConfig, DownloadConfig, Recipe
 from curation.settings import content_settings
 from curation.storage import Root, fingerprint
 from curation.tables import DUPLICATES, METADATA, embedded_units
-from jobs.duplicates.checks import check_vectors
+from jobs.duplicates.checks import find_dim
 from jobs.duplicates.evaluation_sets import EvaluationSet, find_evaluation_sets
 from jobs.embed import check_same_model
 from jobs.embedders import find_embedder, resolve_model
@@ -92,13 +92,16 @@ def check_dedupe(recipe: Recipe, root: Root) -> None:
             check_same_model(root, model)
         resolve_doubtful(config, model)
         if config.against:
-            dim = check_vectors(root, units[:1]) if units else find_embedder(model).check(model)
+            dim = find_dim(root, units[:1]) if units else find_embedder(model).check(model)
     sets = find_evaluation_sets(_resolve_sets(recipe), config.tiers, model, dim)
     _check_picture_vectors(sets, config, model, dim)
 
 
 def plan_dedupe(recipe: Recipe, root: Root) -> DedupePlan:
-    """Check that everything the recipe compares is there. Raises UserError before anything is written."""
+    """Check that everything the recipe compares is there. Raises UserError before anything is written.
+
+    Each unit's vectors are checked by `jobs.duplicates.checks.check_vectors_by_tasks`, if there is work to do.
+    """
     config, model, units = recipe.dedupe, resolve_model(recipe), root.units("downloads")
     order_sql(config.keep)
     missing = root.missing_units("downloads")
@@ -110,7 +113,7 @@ def plan_dedupe(recipe: Recipe, root: Root) -> DedupePlan:
         check_embedded(root, units)
         made = check_same_model(root, model)
         min_cosine, doubtful = resolve_min_cosine(config, model), resolve_doubtful(config, model)
-        dim = check_vectors(root, units)
+        dim = find_dim(root, units)
         inputs[VECTORS_INPUT] = known.of_vectors(made)
         tables.append(METADATA)
     inputs |= {table: known.of(table) for table in tables}

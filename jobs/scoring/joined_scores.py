@@ -23,10 +23,8 @@ from curation.tables import downloads_file, samples_file, unit_file
 from jobs.scoring.coverage import check_covered, check_known
 from jobs.scoring.joined_columns import JoinedScores, said_as_sentence
 from jobs.spark.errors import unwrap_task_errors
-from jobs.spark.slices import read_slices
+from jobs.spark.slices import cut_slices, read_slices
 from jobs.spark.tasks import by_unit
-
-UNITS_PER_TASK = 16
 
 
 def join_scores(spark: SparkSession, root: Root, item: JoinedScores) -> str:
@@ -68,8 +66,7 @@ def _read_pictures(spark: SparkSession, root: Root, units: Sequence[str]) -> Dat
             rows = ok.join(root.read_parquet(samples_file(units[number]), ["uid", "url"]), "uid")
             yield from rows.add_column(0, "unit", pa.array([number] * len(rows), pa.int32())).cast(schema).to_batches()
 
-    numbers = range(len(units))
-    return read_slices(spark, [list(numbers[i : i + UNITS_PER_TASK]) for i in numbers[::UNITS_PER_TASK]], read, schema)
+    return read_slices(spark, cut_slices(range(len(units))), read, schema)
 
 
 def _read_keys(spark: SparkSession, root: Root, key: str) -> DataFrame:
@@ -80,8 +77,7 @@ def _read_keys(spark: SparkSession, root: Root, key: str) -> DataFrame:
         for unit in share:
             yield from root.read_parquet(samples_file(unit), [key]).to_batches()
 
-    slices = [units[i : i + UNITS_PER_TASK] for i in range(0, len(units), UNITS_PER_TASK)]
-    return read_slices(spark, slices, read, schema).distinct()
+    return read_slices(spark, cut_slices(units), read, schema).distinct()
 
 
 def _read_scores(spark: SparkSession, item: JoinedScores) -> DataFrame:

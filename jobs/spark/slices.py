@@ -11,9 +11,23 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from curation.storage import Root
+from jobs.spark.tasks import MAX_TASKS
 
+Item = TypeVar("Item")
 Slice = TypeVar("Slice")
 FILES_PER_TASK = 16
+"""At least so many files are read by one task."""
+
+
+def spread_numbers(spark: SparkSession, count: int) -> DataFrame:
+    """`id` from 0 to `count` - 1, spread evenly over tasks: one number a task, or more beyond MAX_TASKS."""
+    return spark.range(0, count, 1, min(max(1, count), MAX_TASKS))
+
+
+def cut_slices(items: Sequence[Item], least: int = FILES_PER_TASK) -> list[list[Item]]:
+    """`items` in their order, in slices of `least` of them, or of more where they would be over MAX_TASKS."""
+    size = max(least, -(-len(items) // MAX_TASKS))
+    return [list(items[first : first + size]) for first in range(0, len(items), size)]
 
 
 def read_slices(
@@ -22,7 +36,7 @@ def read_slices(
     read: Callable[[Slice], Iterator[pa.RecordBatch]],
     schema: pa.Schema,
 ) -> DataFrame:
-    """What `read` yields of each of `slices`, one task a slice, as a frame with the columns of `schema`."""
+    """What `read` yields of each of `slices`, as a frame with the columns of `schema`; a task takes one, or a few."""
     # Pickled one by one: a worker unpickles its own slice alone.
     packed = spark.sparkContext.broadcast([pickle.dumps(one) for one in slices])
 
@@ -31,8 +45,7 @@ def read_slices(
             for number in batch.column("id").to_pylist():
                 yield from read(pickle.loads(packed.value[number]))
 
-    numbers = spark.range(0, len(slices), 1, max(1, len(slices)))
-    return numbers.mapInArrow(read_numbered, from_arrow_schema(schema))
+    return spread_numbers(spark, len(slices)).mapInArrow(read_numbered, from_arrow_schema(schema))
 
 
 def read_files(spark: SparkSession, root: Root, files: Sequence[str], schema: pa.Schema) -> DataFrame:
@@ -46,5 +59,4 @@ def read_files(spark: SparkSession, root: Root, files: Sequence[str], schema: pa
             if root.exists(name):
                 yield from root.read_parquet(name, schema.names).to_batches()
 
-    slices = [list(files[i : i + FILES_PER_TASK]) for i in range(0, len(files), FILES_PER_TASK)]
-    return read_slices(spark, slices, read, schema)
+    return read_slices(spark, cut_slices(files), read, schema)

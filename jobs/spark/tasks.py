@@ -1,4 +1,4 @@
-"""Spark tasks over units: one task a unit, streams sorted by unit, and frames that are computed once."""
+"""Spark tasks over units: a task takes a run of them, streams sorted by unit, and frames that are computed once."""
 
 from __future__ import annotations
 
@@ -10,22 +10,33 @@ from typing import TypeVar, cast
 
 import pyarrow as pa
 from py4j.protocol import Py4JError
-from pyspark import AccumulatorParam, StorageLevel
+from pyspark import AccumulatorParam, StorageLevel, TaskContext
 from pyspark.sql import DataFrame, SparkSession
 
 from curation.errors import UserError
+from curation.plan import group_by_rows
 from curation.progress import bar
 from jobs.spark.errors import unwrap_task_errors
 
 POLL_S = 0.5
+MAX_TASKS = 4_096
+"""Up to so many units each is a task of its own; more of them share about as many tasks."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def map_units(
-    spark: SparkSession, desc: str, items: Sequence[Item], function: Callable[[Item], Result]
+    spark: SparkSession,
+    desc: str,
+    items: Sequence[Item],
+    function: Callable[[Item], Result],
+    sizes: Sequence[int] | None = None,
+    noun: str = "unit",
 ) -> list[Result]:
-    """`function` of each of `items`, in their order; each is a task of its own, scheduled as executors become free.
+    """`function` of each of `items`, in their order; tasks take runs of them, scheduled as executors become free.
+
+    `sizes` are the rows of each item, by which the runs are balanced. The bar counts items and calls each a `noun`.
+    A task that Spark begins again takes its whole run again: `is_repeated` lets `function` see what is done.
 
     `toLocalIterator` would show progress too, but runs two tasks at a time. Raises UserError or
     OSError when a task did, and what Spark raises for any other failed task.
@@ -34,15 +45,35 @@ def map_units(
         return []
     finished = spark.sparkContext.accumulator(0)
 
-    def counted(item: Item) -> Result:
-        result = function(item)
-        finished.add(1)
-        return result
+    def counted(run: list[Item]) -> list[Result]:
+        results = []
+        for item in run:
+            results.append(function(item))
+            finished.add(1)
+        return results
 
-    with bar(len(items), desc, "unit") as progress:
-        results = watch_tasks(spark, desc, items, counted, lambda: progress.update(finished.value - progress.n))
+    with bar(len(items), desc, noun) as progress:
+        runs = cut_runs(items, sizes)
+        results = watch_tasks(spark, desc, runs, counted, lambda: progress.update(finished.value - progress.n))
         progress.update(len(items) - progress.n)
-    return results
+    return [result for run in results for result in run]
+
+
+def cut_runs(items: Sequence[Item], sizes: Sequence[int] | None = None) -> list[list[Item]]:
+    """`items` in their order as runs of about equal size, each for one task: one a run, or more beyond MAX_TASKS.
+
+    There are at most twice MAX_TASKS runs, as an item that is larger than the mean is a run of its own.
+    """
+    if len(items) <= MAX_TASKS:
+        return [[item] for item in items]
+    known = [max(1, size) for size in sizes] if sizes else [1] * len(items)
+    return list(group_by_rows(zip(items, known, strict=True), -(-sum(known) // MAX_TASKS)))
+
+
+def is_repeated() -> bool:
+    """Whether this task was begun before, by an attempt that failed or is still at work (speculation)."""
+    task = TaskContext.get()
+    return task is not None and task.attemptNumber() > 0
 
 
 def watch_tasks(
@@ -52,7 +83,7 @@ def watch_tasks(
     function: Callable[[Item], Result],
     watch: Callable[[], object],
 ) -> list[Result]:
-    """As `map_units`; `watch` is called on the driver every POLL_S while the tasks run."""
+    """As `map_units`, each of `items` in a task of its own; `watch` is called on the driver every POLL_S meanwhile."""
     if not items:  # Spark would start a Python process for a job without tasks
         return []
     context = spark.sparkContext

@@ -11,6 +11,7 @@ import pytest
 
 from curation.errors import UserError
 from curation.files import whole_file
+from curation.storage import Root
 
 
 def _write(target: Path, data: bytes = b"new") -> None:
@@ -62,3 +63,14 @@ def test_nothing_appears_of_a_file_that_is_not_whole(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_one_sentence(tmp_path: Path, place: str) -> None:
     with pytest.raises(UserError, match="make it first|is a folder"):
         _write(tmp_path / place)
+
+
+def test_only_regular_files_of_a_folder_of_this_machine_are_listed(tmp_path: Path) -> None:
+    files = Root(tmp_path / "root")
+    (tmp_path / "root" / "t" / "below").mkdir(parents=True)
+    (tmp_path / "root" / "t" / "a").write_bytes(b"123")
+    (tmp_path / "root" / "t" / "link").symlink_to(tmp_path / "root" / "t" / "a")
+    os.mkfifo(tmp_path / "root" / "t" / "pipe")
+    (tmp_path / "root" / "elsewhere").symlink_to(tmp_path / "root" / "t")  # a table may lie on another disk
+    assert files.sizes("t") == files.sizes("elsewhere") == {"a": 3}
+    assert files.sizes("gone") == files.sizes("t/a") == {}

@@ -12,8 +12,9 @@ from pyspark.sql import SparkSession
 from curation.errors import UserError
 from curation.recipe.config import EmbedConfig, Recipe
 from curation.storage import Root, fingerprint
-from curation.tables import metadata_file, samples_file, vectors_file
-from jobs.embed import embed_unit, run, to_half
+from curation.tables import embedded_units, metadata_file, samples_file, vectors_file
+from jobs import embed
+from jobs.embed import embed_unit, plan_tasks, run, to_half
 from jobs.embedders import efficientnet_lite0, find_embedder, identify_model, is_same_model, load_embedder
 from jobs.embedders.efficientnet_lite0 import trim_frame
 from tests.support.embedding_folder import TWO_ROWS, write_folder
@@ -44,6 +45,21 @@ def test_a_unit_is_embedded_in_order_of_uid_whatever_the_batch_size(root: Root) 
     assert np.allclose(np.linalg.norm(vectors.astype(np.float32), axis=1), 1, atol=1e-2)
     embed_unit(root, unit, "efficientnet-lite0", 3)
     assert np.allclose(read(root, unit)[1], vectors, atol=2e-3)
+
+
+def test_a_task_that_begins_again_leaves_the_units_that_its_first_attempt_has_made(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(root, [(f"{i}", encoded(i), {}) for i in range(4)], num_units=2)
+    model = "efficientnet-lite0"
+    first, second = plan_tasks(root, "embeddings", model, EmbedConfig(), root.units("downloads"))
+    first.run(root)
+    stamp = os.stat(root.full(vectors_file(first.unit))).st_mtime_ns
+    monkeypatch.setattr(embed, "is_repeated", lambda: True)
+    for task in (first, second):
+        task.run(root)
+    assert os.stat(root.full(vectors_file(first.unit))).st_mtime_ns == stamp
+    assert embedded_units(root) == [first.unit, second.unit]
 
 
 def test_copies_lie_above_the_calibrated_cosine_and_broken_bytes_give_nan() -> None:

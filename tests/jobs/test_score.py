@@ -62,6 +62,22 @@ def test_only_what_is_missing_is_computed(spark: SparkSession, made: SmallRoot) 
     assert made.root.units("scores_entropy") == list(UNITS)
 
 
+def test_a_task_that_begins_again_scores_what_its_first_attempt_had_not(
+    made: SmallRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {name: filters.build(name, {}) for name in ("aspect_ratio", "caption_length")}
+    first = Path(made.root.full(f"scores_aspect_ratio/{UNITS[0]}.parquet"))
+    score.score_missing(made.root, UNITS[0], {"aspect_ratio": wanted["aspect_ratio"]})
+    stamp = first.stat().st_mtime_ns
+    monkeypatch.setattr(score, "is_repeated", lambda: True)
+    score.score_missing(made.root, UNITS[0], wanted)
+    assert first.stat().st_mtime_ns == stamp and made.root.units("scores_caption_length") == [UNITS[0]]
+    score.score_missing(made.root, UNITS[0], wanted)
+    monkeypatch.setattr(score, "is_repeated", lambda: False)
+    score.score_missing(made.root, UNITS[0], wanted)  # what a stage makes anew stands already at times
+    assert first.stat().st_mtime_ns != stamp
+
+
 @dataclass(frozen=True, kw_only=True)
 class CountCaptions(filters.Filter):
     """A filter of somebody's own, which reads a further caption."""

@@ -17,6 +17,7 @@ from curation.storage import Root
 from curation.tables import METADATA, metadata_file, vectors_file
 from jobs.dedupe import scan_unit
 from jobs.duplicates.arrays import remove_stale_work
+from jobs.duplicates.checks import check_vectors
 from jobs.duplicates.plan import plan_dedupe
 from jobs.embedders import identify_model
 from tests.support.picture_root import fill, scene, set_vectors
@@ -101,7 +102,7 @@ def test_damaged_vectors_are_named(embedded: Root, fault: str, words: str) -> No
     unit = embedded.units("downloads")[1]
     spoil(embedded, unit, fault)
     with pytest.raises(UserError, match=words.format(unit=unit)):
-        plan_dedupe(RECIPE, embedded)
+        check_vectors(embedded, plan_dedupe(RECIPE, embedded).units)
 
 
 def test_scratch_of_killed_runs_goes_and_tables_stay(root: Root) -> None:
