@@ -38,15 +38,14 @@ class Joining:
     _first: Struct = field(default_factory=dict)
     _groups: list[Struct] = field(default_factory=list)
 
-    def fits(self, data: bytes) -> bool:
-        """Whether the parquet file `data` has the columns of the files before it."""
-        footer = read_footer(data)
+    def _fits(self, footer: Struct) -> bool:
+        """Whether the file with that `footer` has the columns of the files before it."""
         return not self._first or all(self._first.get(number) == footer.get(number) for number in _SAME)
 
     def add(self, data: bytes) -> None:
         """Take in the parquet file `data`, which is written at `size`. Raises ValueError when it does not fit."""
         footer = read_footer(data)
-        if not self.fits(data):
+        if not self._fits(footer):
             raise ValueError("its columns are not those of the files before it")
         self._first = self._first or footer
         for group in footer[_ROW_GROUPS][1][1]:

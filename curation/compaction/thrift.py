@@ -11,6 +11,7 @@ from typing import Any
 Struct = dict[int, tuple[int, Any]]
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 _LONG_LIST = 15
+_WHOLE = frozenset({I16, I32, I64})
 
 
 class Reader:
@@ -26,7 +27,7 @@ class Reader:
         while header := self._byte():
             kind, step = header & 15, header >> 4
             number = number + step if step else self._signed()
-            fields[number] = (kind, self._value(kind))
+            fields[number] = (kind, self._signed() if kind in _WHOLE else self._value(kind))
         return fields
 
     def _byte(self) -> int:
@@ -34,7 +35,11 @@ class Reader:
         return self._data[self._at - 1]
 
     def _unsigned(self) -> int:
-        value = shift = 0
+        byte = self._data[self._at]
+        self._at += 1
+        if byte < 128:  # most are: a footer has hundreds of them
+            return byte
+        value, shift = byte & 127, 7
         while (byte := self._byte()) & 128:
             value |= (byte & 127) << shift
             shift += 7
@@ -51,16 +56,15 @@ class Reader:
         return self._data[self._at - size : self._at]
 
     def _value(self, kind: int) -> Any:
-        if kind in (TRUE, FALSE):
-            return kind == TRUE
-        if kind in (I16, I32, I64):
-            return self._signed()
+        """A value of any type but _WHOLE, of which most are: those are read where they are met."""
         if kind == BINARY:
             return self._bytes(self._unsigned())
         if kind == STRUCT:
             return self.struct()
         if kind in (LIST, SET):
             return self._list()
+        if kind in (TRUE, FALSE):
+            return kind == TRUE
         if kind in (BYTE, DOUBLE):
             return self._bytes(1 if kind == BYTE else 8)
         raise ValueError(f"a parquet footer has no values of type {kind}")
@@ -71,6 +75,8 @@ class Reader:
         size = self._unsigned() if size == _LONG_LIST else size
         if kind in (TRUE, FALSE):
             return kind, [self._byte() == TRUE for _ in range(size)]
+        if kind in _WHOLE:
+            return kind, [self._signed() for _ in range(size)]
         return kind, [self._value(kind) for _ in range(size)]
 
 
@@ -96,7 +102,7 @@ def _write_struct(sink: bytearray, fields: Struct) -> None:
 
 
 def _write_value(sink: bytearray, kind: int, value: Any) -> None:
-    if kind in (I16, I32, I64):
+    if kind in _WHOLE:
         _write_signed(sink, value)
     elif kind == BINARY:
         _write_unsigned(sink, len(value))

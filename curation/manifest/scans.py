@@ -46,9 +46,10 @@ class Scans:
                 packed.setdefault(self._packed[rel], []).append(rel)
             else:
                 whole.append(rel)
-        whole += [file for file, units in packed.items() if len(units) == len(list_packed_units(file))]
+        partly = {file: units for file, units in packed.items() if len(units) < len(list_packed_units(file))}
+        whole += [file for file in packed if file not in partly]
         parts = [f"from read_parquet([{self._quote(whole)}], union_by_name = false)"] if whole else []
-        parts += [self._rows_sql(file, units) for file, units in packed.items() if file not in set(whole)]
+        parts += [self._rows_sql(file, units) for file, units in partly.items()]
         return parts[0] if len(parts) == 1 else f"from ({' union all '.join(f'select * {part}' for part in parts)})"
 
     def _quote(self, files: Iterable[str]) -> str:
