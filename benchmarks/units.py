@@ -34,9 +34,7 @@ from curation.compaction.compact import compact
 from curation.manifest.manifest import Manifest
 from curation.progress import be_quiet
 from curation.recipe.config import Recipe
-from curation.report import status_text
 from curation.storage import Root
-from curation.verify import verify
 from jobs import selection
 from jobs.spark.session import session
 from jobs.spark.stage import check_stages
@@ -220,11 +218,6 @@ def _list_missing(root: Root) -> None:
         assert not root.missing_units(table)
 
 
-def _verify(root: Root) -> None:
-    found = verify(root, quick=True)
-    assert found is None, found
-
-
 def _select(root: Root) -> None:
     selection.run_here(_recipe(root), root)
 
@@ -250,8 +243,6 @@ MEASURES: dict[str, Callable[[Root], Any]] = {
     "group query": lambda root: _query(root, GROUP),
     "look-up, first": _look_up,
     "look-up": _look_up,
-    "status": status_text,
-    "verify --quick": _verify,
     COMPACT: compact,
 }
 NEED_SPARK = {f"resume {name}" for name in ("ingest", "download", "embed", "dedupe", "score")}

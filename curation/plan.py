@@ -50,6 +50,12 @@ def count_unit_rows(plans: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return {f"{plan['batch']}-{number}": rows for plan in plans for number, rows in plan["units"].items()}
 
 
+def measure_units(root: Root, units: Iterable[str]) -> list[int]:
+    """The rows of each of `units`, as the plans of `root` say; 1 of a unit that none of them has."""
+    known = count_unit_rows(read_plans(root))
+    return [known.get(unit, 1) for unit in units]
+
+
 def _read_plan(root: Root, rel: str) -> dict[str, Any]:
     plan = root.read_record(rel, PLAN)
     for item in plan["inputs"]:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from curation.errors import UserError
-from curation.plan import count_unit_rows, read_plans
+from curation.plan import measure_units
 from curation.recipe.config import EmbedConfig, Recipe
 from curation.records import STAGE_CONFIG
 from curation.remedies import remedy
@@ -127,14 +127,18 @@ def _embed_missing(spark: SparkSession, root: Root, models: Mapping[str, str], c
     downloaded = root.units("downloads")
     if not downloaded:
         raise UserError(f"{root.base} has no downloads to embed: run `curate download` first.")
-    rows = count_unit_rows(read_plans(root))
     for name, model in models.items():
         table = embeddings_table(name)
         made = check_same_model(root, model, name) if embedded_units(root, table) else identify_model(model)
         root.begin_stage(metadata_folder(table), {"model": made})
         tasks = plan_tasks(root, table, model, config, downloaded)
+        units = [task.unit for task in tasks]
         map_units(
-            spark, f"embed {name}".strip(), tasks, lambda task: task.run(root), [rows.get(t.unit, 1) for t in tasks]
+            spark,
+            f"embed {name}".strip(),
+            tasks,
+            lambda task: task.run(root),
+            partial(measure_units, root, units),
         )
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 
 from curation.errors import UserError
-from curation.plan import count_unit_rows, read_plans
+from curation.plan import measure_units
 from curation.recipe.config import Recipe
 from curation.schema import DOWNLOADS, SAMPLES, Status, is_further_caption, name_captions
 from curation.shards import check_member
@@ -93,14 +93,12 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     if not work:
         return
     bound = bind_prompts(resolve_models(recipe), wanted)
-    rows = count_unit_rows(read_plans(root))
-
     map_units(
         spark,
         "score",
         work,
         lambda item: score_missing(root, item[0], {name: bound[name] for name in item[1]}),
-        [rows.get(unit, 1) for unit, _ in work],
+        lambda: measure_units(root, [unit for unit, _ in work]),
     )
 
 

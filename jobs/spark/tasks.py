@@ -30,12 +30,13 @@ def map_units(
     desc: str,
     items: Sequence[Item],
     function: Callable[[Item], Result],
-    sizes: Sequence[int] | None = None,
+    measure: Callable[[], Sequence[int]] | None = None,
     noun: str = "unit",
 ) -> list[Result]:
     """`function` of each of `items`, in their order; tasks take runs of them, scheduled as executors become free.
 
-    `sizes` are the rows of each item, by which the runs are balanced. The bar counts items and calls each a `noun`.
+    `measure` gives the rows of each item, by which runs of several are balanced; of fewer items nobody asks it. The bar
+    counts items and calls each a `noun`.
     A task that Spark begins again takes its whole run again: `is_repeated` lets `function` see what is done.
 
     `toLocalIterator` would show progress too, but runs two tasks at a time. Raises UserError or
@@ -53,7 +54,7 @@ def map_units(
         return results
 
     with bar(len(items), desc, noun) as progress:
-        runs = cut_runs(items, sizes)
+        runs = cut_runs(items, measure() if measure is not None and len(items) > MAX_TASKS else None)
         results = watch_tasks(spark, desc, runs, counted, lambda: progress.update(finished.value - progress.n))
         progress.update(len(items) - progress.n)
     return [result for run in results for result in run]

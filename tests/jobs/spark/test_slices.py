@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-@pytest.mark.parametrize(("count", "tasks"), [(0, 1), (1, 1), (4_096, 4_096), (230_000, 4_096)])
+@pytest.mark.parametrize(("count", "tasks"), [(1, 1), (4_096, 4_096), (230_000, 4_096)])
 def test_numbers_have_a_task_each_up_to_a_bound(spark: SparkSession, count: int, tasks: int) -> None:
     assert spread_numbers(spark, count).rdd.getNumPartitions() == tasks
 

@@ -76,7 +76,7 @@ def test_many_units_share_few_tasks_and_each_is_done_once(
         return number, context.partitionId()
 
     sizes = [100 if number == 7 else 1 for number in range(num)]
-    done = map_units(spark, "many", list(range(num)), note, sizes)
+    done = map_units(spark, "many", list(range(num)), note, lambda: sizes)
     assert [number for number, _ in done] == list(range(num))
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {str(n): "x" for n in range(num)}
     by_task = [[number for number, task in done if task == one] for one in sorted({task for _, task in done})]
