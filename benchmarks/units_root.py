@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from curation.settings import content_settings
 from curation.shards import file_sha256
 from curation.storage import Root, parquet_bytes
 from curation.sums.cover import summed_tables
+from curation.sums.ledger import Sum, sum_bytes
 from curation.sums.recorder import sealing
-from curation.sums.seal import seal_root
+from curation.sums.seal import seal_tables
 from curation.tables import (
     DUPLICATES,
     metadata_file,
@@ -88,14 +90,15 @@ def make_root(root: Root, recipe: Recipe, num_units: int, num_rows: int) -> None
     root.create(sealed=True)
     same = _files_without_pictures()
     with ThreadPoolExecutor(LOCAL_THREADS if root.is_local else REMOTE_THREADS) as pool:
-        list(pool.map(lambda number: _write_unit(root, number, num_rows, same), range(num_units)))
+        written = pool.map(lambda number: _write_unit(root, number, num_rows, same), range(num_units))
+        sums = dict(chain.from_iterable(found.items() for found in written))
     root.publish_json(f"plans/{BATCH}.json", _plan(recipe, num_units, num_rows))
     model = identify_model(resolve_model(recipe))
     root.begin_stage("downloads", content_settings(recipe.download))
     root.begin_stage(metadata_folder("embeddings"), {"model": model})
     for name, item in build_filters(recipe).items():
         root.begin_stage(scores_table(name), item.config())
-    seal_root(root, summed_tables(root))
+    seal_tables(root, summed_tables(root), sums)
 
 
 def _plan(recipe: Recipe, num_units: int, num_rows: int) -> dict[str, Any]:
@@ -124,7 +127,8 @@ def _files_without_pictures() -> dict[str, bytes]:
     }
 
 
-def _write_unit(root: Root, number: int, num_rows: int, same: dict[str, bytes]) -> None:
+def _write_unit(root: Root, number: int, num_rows: int, same: dict[str, bytes]) -> dict[str, Sum]:
+    """The files of one unit; what each of them holds."""
     unit = f"{BATCH}-{number:06d}"
     keys = [(f"http://h{number}.test/{k}.jpg", f"a picture of thing {k} in {number}") for k in range(num_rows)]
     uids = sorted((schema.uid(*key), *key) for key in keys)
@@ -134,11 +138,16 @@ def _write_unit(root: Root, number: int, num_rows: int, same: dict[str, bytes]) 
     downloads = {name: pa.nulls(num_rows, schema.DOWNLOADS.field(name).type) for name in schema.DOWNLOADS.names}
     downloads |= {"uid": samples["uid"], "status": pa.array(["http_404"] * num_rows)}
     downloads["fetch_round"] = pa.array([0] * num_rows, pa.int32())
-    _write(root, samples_file(unit), parquet_bytes(pa.table(samples, schema.SAMPLES)))
-    _write(root, unit_file("downloads", unit), parquet_bytes(pa.table(downloads, schema.DOWNLOADS)))
-    _write(root, vectors_file(unit), same["vectors"])
-    _write(root, metadata_file(unit), same["metadata"])
-    _write(root, unit_file(scores_table("caption_length"), unit), same["scores"])
+    files = {
+        samples_file(unit): parquet_bytes(pa.table(samples, schema.SAMPLES)),
+        unit_file("downloads", unit): parquet_bytes(pa.table(downloads, schema.DOWNLOADS)),
+        vectors_file(unit): same["vectors"],
+        metadata_file(unit): same["metadata"],
+        unit_file(scores_table("caption_length"), unit): same["scores"],
+    }
+    for rel, data in files.items():
+        _write(root, rel, data)
+    return {rel: sum_bytes(data) for rel, data in files.items()}
 
 
 def _write(root: Root, rel: str, data: bytes) -> None:
