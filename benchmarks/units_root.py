@@ -103,7 +103,7 @@ def make_root(root: Root, recipe: Recipe, num_units: int, num_rows: int) -> None
 
 def _plan(recipe: Recipe, num_units: int, num_rows: int) -> dict[str, Any]:
     total = num_units * num_rows
-    inputs = [describe_input(item) for item in find_inputs(recipe)]
+    inputs = [{**describe_input(item), "num_rows": total} for item in find_inputs(recipe)]  # of one row in truth
     return {
         "batch": BATCH,
         "number": 0,
