@@ -245,7 +245,7 @@ MEASURES: dict[str, Callable[[Root], Any]] = {
     "look-up": _look_up,
     COMPACT: compact,
 }
-NEED_SPARK = {f"resume {name}" for name in ("ingest", "download", "embed", "dedupe", "score")}
+NEED_SPARK = {f"resume {name}" for name in ("download", "embed", "dedupe", "score")}
 
 
 if __name__ == "__main__":
