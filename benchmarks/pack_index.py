@@ -16,12 +16,10 @@ from functools import partial
 import pyarrow as pa
 
 from curation.download.withdrawn import resolve_lists
-from curation.packing.local import cut_shards, order_rows
+from curation.packing.local import write_shards
 from curation.packing.version import Version, find_work
 from curation.recipe.config import load_recipe
-from curation.selection.streams import Streams, open_connection
 from curation.storage import Root
-from curation.workers import Workers
 
 
 def main() -> None:
@@ -33,17 +31,9 @@ def main() -> None:
     work = find_work(root, recipe.pack, resolve_lists(recipe))
     if work is None:
         sys.exit(f"{root.base} is packed already")
-    with (
-        tempfile.TemporaryDirectory(dir=root.scratch()) as folder,
-        open_connection(recipe.select, root.scratch()) as one,
-    ):
-        streams = Streams(one)
-        with Workers(streams.num_threads) as workers:
-            batches, totals = order_rows(work, streams, workers)
-            parts = workers.map(partial(write_part, Root(folder), work.version), cut_shards(batches, recipe.pack))
-            num_rows = sum(parts)
-    if num_rows != totals.num_rows:
-        sys.exit(f"{num_rows} rows are written and {totals.num_rows} were read")
+    with tempfile.TemporaryDirectory(dir=root.scratch()) as folder:
+        num_rows = sum(write_shards(work, recipe.select, partial(write_part, Root(folder), work.version)))
+    sys.stdout.write(f"{num_rows} rows\n")
 
 
 def write_part(target: Root, version: Version, shard: tuple[int, pa.Table]) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import io
 import json
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
@@ -165,21 +164,29 @@ class Root(UnitFiles):
         with self._open_parquet(rel) as (file, _):
             return file.read(columns=wanted)
 
-    def read_keyed(self, rel: str, columns: Iterable[str], known: Container[bytes]) -> tuple[pa.Table, bytes]:
-        """The `columns` of file `rel`, and the bytes in which it stores its column uid. Raises as `read_parquet` does.
+    def read_keyed(self, rel: str, columns: Iterable[str] | None, known: Container[bytes]) -> tuple[pa.Table, bytes]:
+        """The `columns` of file `rel`, without any all of them, and the bytes in which it stores its column uid.
+
+        Raises as `read_parquet` does.
 
         The uids themselves come first unless those bytes are among `known`: whoever has them has the uids, and decoding
         them takes longer than all else. The caller's thread reads alone.
         """
         with self._open_parquet(rel) as (file, stream):
             stored = _read_stored(file, stream, "uid")
-            wanted = [*(["uid"] if stored not in known else []), *columns]
+            names = file.schema_arrow.names if columns is None else columns
+            wanted = [*(["uid"] if stored not in known else []), *(name for name in names if name != "uid")]
             return file.read(columns=wanted, use_threads=False), stored
 
     def read_schema(self, rel: str) -> pa.Schema:
         """The columns of the parquet file `rel`, from its end alone. Raises UserError when that is damaged."""
         with self._open_parquet(rel, whole=False) as (file, _):
             return file.schema_arrow
+
+    def count_rows(self, rel: str) -> int:
+        """The rows of the parquet file `rel`, from its end alone. Raises UserError when that is damaged."""
+        with self._open_parquet(rel, whole=False) as (file, _):
+            return int(file.metadata.num_rows)
 
     def _open_native(self, rel: str) -> pa.NativeFile:
         """As `open`. Arrow reads a local file by itself: threads that read do not wait for each other's Python."""
@@ -367,7 +374,7 @@ def _read_stored(file: pq.ParquetFile, stream: pa.NativeFile, column: str) -> by
 
 def parquet_bytes(table: pa.Table) -> bytes:
     """`table` as parquet: zstd, page index, statistics, page checksums, row groups of 65,536 rows; deterministic."""
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     pq.write_table(
         table.replace_schema_metadata(None),
         sink,
@@ -377,4 +384,4 @@ def parquet_bytes(table: pa.Table) -> bytes:
         write_page_checksum=True,
         store_schema=True,
     )
-    return sink.getvalue()
+    return bytes(sink.getvalue())

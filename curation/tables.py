@@ -73,13 +73,30 @@ def count_all_captions(root: Root, planned: Iterable[int] = ()) -> int:
 
 def read_samples(root: Root, unit: str, columns: Sequence[str]) -> pa.Table:
     """`columns` of the samples of `unit`; a further caption that its batch does not have is null."""
+    lacking = _find_lacking(root, unit, columns)
+    table = root.read_parquet(samples_file(unit), [name for name in columns if name not in lacking])
+    return _append_nulls(table, lacking).select(columns)
+
+
+def read_keyed_samples(root: Root, unit: str, columns: Sequence[str]) -> tuple[pa.Table, bytes]:
+    """As `read_samples`, of uid and then `columns`, and the bytes in which the file stores its uids."""
+    lacking = _find_lacking(root, unit, columns)
+    table, stored = root.read_keyed(samples_file(unit), [name for name in columns if name not in lacking], ())
+    return _append_nulls(table, lacking).select(["uid", *columns]), stored
+
+
+def _find_lacking(root: Root, unit: str, columns: Iterable[str]) -> list[str]:
+    """The further captions among `columns` that the batch of `unit` does not have."""
     lacking = set(filter(is_further_caption, columns))
     if lacking:
         lacking -= set(name_captions(count_captions(root.read_schema(samples_file(unit)).names)))
-    table = root.read_parquet(samples_file(unit), [name for name in columns if name not in lacking])
-    for name in sorted(lacking):
+    return sorted(lacking)
+
+
+def _append_nulls(table: pa.Table, names: Iterable[str]) -> pa.Table:
+    for name in names:
         table = table.append_column(pa.field(name, pa.string()), pa.nulls(len(table), pa.string()))
-    return table.select(columns)
+    return table
 
 
 def rejects_file(unit: str) -> str:

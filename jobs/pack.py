@@ -1,6 +1,6 @@
 """Train shards of what selection kept: a seeded global shuffle, plain webdataset, an index with offsets and sha256.
 
-    curate pack --recipe R.toml --root ROOT                 on this machine, by DuckDB and processes, without Java
+    curate pack --recipe R.toml --root ROOT                 on this machine, by processes, without Java
     spark-submit jobs/pack.py --recipe R.toml --root ROOT   on a cluster
 
 Both write the same files. A shard is done if and only if it and its part of train_index stand, so an interrupted run

@@ -17,7 +17,7 @@ from pyspark.sql.types import LongType, StructType
 from curation.download.withdrawn import resolve_lists
 from curation.packing.difference import is_another, report_difference
 from curation.packing.order import order_sql
-from curation.packing.rows import PACKED_BYTES, read_kept_rows
+from curation.packing.rows import PACKED_BYTES, read_kept, read_kept_rows
 from curation.packing.shard import write_shard
 from curation.packing.version import Version, Work, check_any, check_largest, find_work, publish_version
 from curation.recipe.config import PackConfig, Recipe
@@ -64,7 +64,7 @@ def find_kept_rows(spark: SparkSession, work: Work) -> DataFrame:
 
     def scan(positions: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for position in (row for batch in positions for row in batch["id"].to_pylist()):
-            yield from read_kept_rows(version, files[position]).to_batches()
+            yield from read_kept_rows(version, read_kept(version.root, files[position])).to_batches()
 
     return spread_numbers(spark, len(files)).mapInArrow(scan, _row_type(version))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -15,38 +16,52 @@ import pyarrow.compute as pc
 
 from curation.packing.version import LOCATION, Version
 from curation.recipe.config import PackConfig
+from curation.selection.rows import PlaceFinder, append_columns
 from curation.shards import BLOCK
-from curation.tables import unit_file
+from curation.storage import Root
+from curation.tables import DOWNLOADS, SAMPLES
 
 PACKED_BYTES = "packed_bytes"
 """The column beside those of `Version.rows`: bytes that a sample takes in a shard."""
 
 
-def read_kept_rows(version: Version, selection_file: str) -> pa.Table:
-    """The rows of one file of the selection that are kept, in the columns of `version.rows` and PACKED_BYTES.
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """The rows of `unit` that a selection keeps: their uids, and their places where `stored` are the uids of a table.
+
+    `places` are None for all rows.
+    """
+
+    unit: str
+    uids: pa.ChunkedArray
+    stored: bytes
+    places: pa.Array | None
+
+
+def read_kept(root: Root, selection_file: str) -> Kept:
+    """What one file of the selection keeps."""
+    rows, stored = root.read_keyed(selection_file, ["kept"], ())
+    is_all = bool(pc.all(rows["kept"]).as_py())
+    places = None if is_all else pc.indices_nonzero(rows["kept"])
+    uids = rows["uid"] if places is None else rows["uid"].take(places)
+    return Kept(unit=Path(selection_file).stem, uids=uids, stored=stored, places=places)
+
+
+def read_kept_rows(version: Version, kept: Kept, order: np.ndarray | None = None) -> pa.Table:
+    """The rows of `kept`, in `order` when it is given, in the columns of `version.rows` and PACKED_BYTES.
 
     The latter is 0 where shards are cut by the number of samples: nobody asks for it there.
     """
-    unit = Path(selection_file).stem
-    chosen = version.root.read_parquet(selection_file)
-    rows = pa.table({"uid": chosen["uid"].filter(chosen["kept"])})
-    for table in ("samples", "downloads", *version.scores):
-        rows = _append_columns(rows, version.root.read_parquet(unit_file(table, unit)), version.rows)
+    # Samples and downloads have a row for each of the selection, scores one for each picture.
+    finder = PlaceFinder(kept.uids, {kept.stored: kept.places}, order)
+    tables = dict.fromkeys((SAMPLES, DOWNLOADS, *version.scores))
+    rows = pa.table({"uid": kept.uids if order is None else kept.uids.take(pa.array(order))})
+    rows = append_columns(version.root, kept.unit, rows, tables, finder)
     lacking = [field for field in version.rows if field.name not in rows.column_names]
     for field in lacking:  # an earlier version wrote this unit, or its batch has fewer captions
         rows = rows.append_column(field, pa.nulls(len(rows), field.type))
     rows = rows.select(version.rows.names).cast(version.rows)
     return rows.append_column(PACKED_BYTES, _measure_rows(rows, version.pack))
-
-
-def _append_columns(rows: pa.Table, known: pa.Table, wanted: pa.Schema) -> pa.Table:
-    """`rows` with the columns of `known` that are wanted and that they have not yet; null where it lacks their uid."""
-    taken = [name for name in known.column_names if name in wanted.names and name not in rows.column_names]
-    places = pc.index_in(rows["uid"], known["uid"].combine_chunks())
-    found = known.select(taken).take(places)
-    for name in taken:
-        rows = rows.append_column(name, found[name])
-    return rows
 
 
 def _measure_rows(rows: pa.Table, pack: PackConfig) -> pa.Array:

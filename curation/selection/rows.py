@@ -15,7 +15,7 @@ from curation.download.withdrawn import NO_LISTS, REASON, Lists, find_withdrawn
 from curation.recipe.rules import DUPLICATE_COLUMNS
 from curation.schema import DUPLICATES, Status
 from curation.storage import Root
-from curation.tables import DOWNLOADS, read_samples, unit_file
+from curation.tables import DOWNLOADS, read_keyed_samples, unit_file
 from curation.workers import map_ahead
 
 Item = TypeVar("Item")
@@ -40,8 +40,9 @@ def join_unit(root: Root, unit: str, tables: Mapping[str, Sequence[str]], lists:
     Columns: `uid`, then those of `tables` in their order. Duplicates are of no unit and are left out.
     The status of rows that `lists` name by now says so in the place of ok.
     """
-    rows = read_samples(root, unit, ["uid", *tables["samples"]])
-    rows = _append_columns(root, unit, rows, {name: tables[name] for name in tables if name not in _APART})
+    rows, stored = read_keyed_samples(root, unit, tables["samples"])
+    finder = PlaceFinder(rows["uid"], {stored: None})
+    rows = append_columns(root, unit, rows, {name: tables[name] for name in tables if name not in _APART}, finder)
     return _mark_withdrawn(root, unit, rows, lists)
 
 
@@ -53,27 +54,44 @@ def join_pictures(
     And how many rows without a picture there are. `tables` have the source and the status of each. Scores are those of
     pictures alone, so that they are joined without a search.
     """
-    rows = read_samples(root, unit, ["uid", *tables["samples"]])
+    rows, stored = read_keyed_samples(root, unit, tables["samples"])
     rows = rows.add_column(0, PLACE, pa.array(np.arange(len(rows))))
-    rows = _append_columns(root, unit, rows, {DOWNLOADS: tables[DOWNLOADS]})
+    finder = PlaceFinder(rows["uid"], {stored: None})
+    rows = append_columns(root, unit, rows, {DOWNLOADS: tables[DOWNLOADS]}, finder)
     rows = _mark_withdrawn(root, unit, rows, lists)
     came = pc.fill_null(pc.equal(rows["status"], Status.OK.value), False)
     lost = rows.select(["source", "status"]).filter(pc.invert(came))
     counts = lost.group_by(["source", "status"], use_threads=False).aggregate([([], "count_all")]).to_pylist()
     scores = {name: tables[name] for name in tables if name not in (*_APART, DOWNLOADS)}
     found = LostRows({(row["source"], row["status"]): row["count_all"] for row in counts})
-    return _append_columns(root, unit, rows.filter(came), scores), found
+    pictures = rows.filter(came)
+    return append_columns(root, unit, pictures, scores, PlaceFinder(pictures["uid"])), found
 
 
-def _append_columns(root: Root, unit: str, rows: pa.Table, tables: Mapping[str, Sequence[str]]) -> pa.Table:
-    finder = _PlaceFinder(rows["uid"])
+def append_columns(
+    root: Root, unit: str, rows: pa.Table, tables: Mapping[str, Sequence[str] | None], finder: PlaceFinder
+) -> pa.Table:
+    """`rows` with the columns of other tables of `unit`, all of them for None; null where one lacks the uid.
+
+    Columns that the rows have already are left out. `finder` is that of their uids.
+    """
+    fields, arrays = list(rows.schema), list(rows.columns)
     for table, columns in tables.items():
         others, stored = root.read_keyed(unit_file(table, unit), columns, finder.places)
-        places = finder.find(stored, others)
-        others = others if places is None else others.select(columns).take(places)
-        for name in columns:
-            rows = rows.append_column(others.schema.field(name), others[name])
-    return rows
+        places, names = finder.find(stored, others), {field.name for field in fields}
+        others = others.drop_columns([name for name in others.column_names if name in names])
+        fields += others.schema
+        arrays += others.columns if places is None else take_rows(others, places).columns
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def take_rows(table: pa.Table, places: pa.ChunkedArray | pa.Array) -> pa.Table:
+    """The rows of `table` at `places`, null for null. Columns without any value cost nothing."""
+    arrays = [
+        pa.nulls(len(places), column.type) if column.null_count == len(column) else column.take(places)
+        for column in table.columns
+    ]
+    return pa.Table.from_arrays(arrays, schema=table.schema)
 
 
 def _mark_withdrawn(root: Root, unit: str, rows: pa.Table, lists: Lists) -> pa.Table:
@@ -85,21 +103,33 @@ def _mark_withdrawn(root: Root, unit: str, rows: pa.Table, lists: Lists) -> pa.T
     return rows.set_column(rows.column_names.index("status"), "status", pc.coalesce(found, rows["status"]))
 
 
-class _PlaceFinder:
-    """Where each of `uids` stands among those of another table. Tables of scores have the same ones, mostly."""
+class PlaceFinder:
+    """Where each of `uids` stands among those of another table. Tables of one unit have the same ones, mostly.
 
-    def __init__(self, uids: pa.ChunkedArray) -> None:
+    With `order` the rows that are wanted are the uids at these places.
+    """
+
+    def __init__(
+        self,
+        uids: pa.ChunkedArray,
+        places: Mapping[bytes, pa.Array | None] | None = None,
+        order: np.ndarray | None = None,
+    ) -> None:
         self._uids = uids
-        self.places: dict[bytes, pa.ChunkedArray | None] = {}
+        self._order = None if order is None else pa.array(order)
+        self.places = dict(places or {})
         """The places in the tables that were seen, by the bytes in which they store their uids; None for the same."""
 
-    def find(self, stored: bytes, others: pa.Table) -> pa.ChunkedArray | None:
+    def find(self, stored: bytes, others: pa.Table) -> pa.Array | None:
         """Places of the uids in `others`, null where one lacks; None when both have the same in the same order."""
         if stored not in self.places:
             found = others["uid"]
             is_same = self._uids.equals(found)
             self.places[stored] = None if is_same else pc.index_in(self._uids, found.combine_chunks())
-        return self.places[stored]
+        places = self.places[stored]
+        if self._order is None:
+            return places
+        return self._order if places is None else places.take(self._order)
 
 
 def duplicates_files(root: Root) -> list[str]:

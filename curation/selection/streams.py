@@ -76,9 +76,14 @@ def open_connection(limits: SelectConfig, scratch: Path, name: str = "select") -
         forbid_extensions(connection)
         connection.execute(f"set temp_directory = {quote_text(folder)}")
         connection.execute(f"set memory_limit = '{round(limits.memory_gb * 1e9)}B'")
-        connection.execute(f"set threads = {limits.threads or len(os.sched_getaffinity(0))}")
+        connection.execute(f"set threads = {count_threads(limits)}")
         connection.execute("set enable_external_access = false")
         yield connection
+
+
+def count_threads(limits: SelectConfig) -> int:
+    """The threads, or processes, that `limits` allow."""
+    return limits.threads or len(os.sched_getaffinity(0))
 
 
 def _explain(error: Exception) -> Exception:

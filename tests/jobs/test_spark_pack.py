@@ -1,4 +1,4 @@
-"""One packing by two engines: DuckDB with processes on this machine and Spark write the same files, byte for byte."""
+"""One packing by two engines: processes on this machine and Spark write the same files, byte for byte."""
 
 from __future__ import annotations
 
