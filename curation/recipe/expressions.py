@@ -44,14 +44,20 @@ _NAMES = tuple(sorted((*FUNCTIONS, *_SPECIAL)))
 
 @dataclass
 class Parser(Grammar):
-    """A condition with its functions. `quantiles` are the known values; afterwards `wanted` names those it asks for."""
+    """A condition with its functions. `quantiles` are the known values; afterwards `wanted` names those it asks for.
+
+    With `is_alone` it is rendered for a row that shares no partition with another one: counts and row numbers are 1.
+    """
 
     quantiles: Mapping[Quantile, QuantileValues] = field(default_factory=dict)
+    is_alone: bool = False
     wanted: set[Quantile] = field(default_factory=set, init=False)
     balances: set[Balance] = field(default_factory=set, init=False)
     """What it balances; the rows that it is asked about have the bounds of these as columns."""
     is_global: bool = field(default=False, init=False)
     """Whether one row's answer depends on other rows."""
+    partitions: list[tuple[str, ...]] = field(default_factory=list, init=False)
+    """The keys of each `partition by` of a count or a row number, as SQL."""
 
     def _call(self, name: str) -> Term:
         if name in _SPECIAL:
@@ -84,11 +90,14 @@ class Parser(Grammar):
 
     def _call_count(self) -> Term:
         self._words.expect("*", ")")
-        return Term(f"cast(count(*) over ({self._partition()}) as double)", "number")
+        return self._over("count(*)", self._partition())
 
     def _call_row_number(self) -> Term:
         self._words.expect(")")
-        return Term(f"cast(row_number() over ({self._partition(ordered=True)}) as double)", "number")
+        return self._over("row_number()", self._partition(ordered=True))
+
+    def _over(self, function: str, partition: str) -> Term:
+        return Term(number_sql(1.0) if self.is_alone else f"cast({function} over ({partition}) as double)", "number")
 
     def _partition(self, ordered: bool = False) -> str:
         """`over (partition by …)` is required: without a partition one task would see every row.
@@ -101,7 +110,8 @@ class Parser(Grammar):
             keys.append(self._sum())
         self.is_global = True
         self.used.add("status")
-        sql = f"partition by m.status, {', '.join(k.sql for k in keys)}"
+        self.partitions.append(tuple(key.sql for key in keys))
+        sql = f"partition by m.status, {', '.join(self.partitions[-1])}"
         if ordered:
             self._words.expect("order", "by")
             sql += f" order by {', '.join((*self._order(), 'm.uid'))}"

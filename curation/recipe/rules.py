@@ -49,6 +49,10 @@ class Rule:
     """The files that it names, with their entries."""
     is_global: bool
     """Whether one row's answer depends on other rows."""
+    partitions: tuple[tuple[str, ...], ...]
+    """The keys, as SQL over `m`, of the partitions in which it counts or numbers rows."""
+    alone_sql: str
+    """Its SQL for a row that has each of its `partitions` to itself."""
 
     @property
     def reads(self) -> frozenset[str]:
@@ -96,6 +100,7 @@ def _parse_one(
     try:
         parser = Parser(text, columns, read, quantiles)
         sql = parser.condition()
+        alone_sql = Parser(text, columns, read, quantiles, is_alone=True).condition() if parser.partitions else sql
     except ExpressionError as error:
         raise UserError(f"Rule {name} ({text.strip()!r}): {error}.") from error
     except RecursionError as error:
@@ -109,6 +114,8 @@ def _parse_one(
         balances=frozenset(parser.balances),
         lists=parser.lists,
         is_global=parser.is_global,
+        partitions=tuple(parser.partitions),
+        alone_sql=alone_sql,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -122,11 +122,31 @@ def _ask(engine: Engine, rules: RuleSet, tables: Tables, lost: LostRows, with_pl
     kept = [*sorted(named), *(balance.bound for balance in rules.balances)]
     columns = "".join(f", m.{name}" for name in kept)
     answered = f"select {first}, m.status{columns} from {rows} as m"
-    if not rules.quantiles:
+    if not rules.quantiles and not any(rule.partitions for rule in rules.rules):
         return f"select {_answers_sql(rules.rules, late, own, with_place)} from ({answered}) as m"
     engine.keep_rows("answered", answered)
     known = rules.with_quantiles(engine.compute_quantiles_of("answered"))
-    return f"select {_answers_sql(known, late, own, with_place)} from answered as m"
+    answers = _answers_sql(known, late, own, with_place)
+    is_shared = " or ".join(_find_shared(engine, known))
+    if not is_shared:
+        return f"select {answers} from answered as m"
+    alone = _answers_sql([replace(rule, sql=rule.alone_sql) for rule in known], late, own, with_place)
+    return (
+        f"select {answers} from (select * from answered as m where {is_shared}) as m "
+        f"union all select {alone} from answered as m where not ({is_shared})"
+    )
+
+
+def _find_shared(engine: Engine, rules: Sequence[Rule]) -> Iterator[str]:
+    """SQL over `m`, rows of `answered`, for each kind of partition: whether a row may share its own with another one.
+
+    Most rows have theirs to themselves, and sorting those for a window takes most of its time. Rows of one partition
+    have one hash, so the others need no window.
+    """
+    for number, keys in enumerate(sorted({keys for rule in rules for keys in rule.partitions})):
+        key = f"hash({', '.join(keys)})"
+        engine.keep_rows(f"shared_{number}", f"select {key} from answered as m group by all having count(*) > 1")
+        yield f"{key} in (from shared_{number})"
 
 
 def _answer(number: int) -> str:

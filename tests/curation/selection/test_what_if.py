@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.recipe.config import load_recipe
+from curation.recipe.config import Recipe, load_recipe
 from curation.storage import Root
 from jobs import selection
 from tests.support.command import Command, contents
@@ -29,11 +29,8 @@ def _in_order(text: str) -> Counter[str]:
     return Counter({line.split()[0]: int(line.split()[2]) for line in lines if line.split()[2] != "0"})
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
-def test_its_counts_are_what_select_records(made: SmallRoot, name: str) -> None:
-    recipe = load_recipe(name)
-    # No picture of this root passes these two.
-    recipe = replace(recipe, rules={k: text for k, text in recipe.rules.items() if k not in ("bytes", "min_side")})
+def compare_with_select(made: SmallRoot, recipe: Recipe) -> Counter[str]:
+    """What each rule drops, once the counts are seen to be what a selection records."""
     before = contents(Path(made.root.path))
     text = selection.preview_rules(recipe, recipe, made.root)
     assert contents(Path(made.root.path)) == before
@@ -45,6 +42,27 @@ def test_its_counts_are_what_select_records(made: SmallRoot, name: str) -> None:
     assert text.startswith(
         f"all sources: {len(made.samples)} rows, {len(made.images)} pictures, {reasons[None]} kept\n"
     )
+    return recorded
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_its_counts_are_what_select_records(made: SmallRoot, name: str) -> None:
+    recipe = load_recipe(name)
+    # No picture of this root passes these two.
+    rules = {name: text for name, text in recipe.rules.items() if name not in ("bytes", "min_side")}
+    compare_with_select(made, replace(recipe, rules=rules))
+
+
+def test_rows_alone_in_a_partition_are_counted_as_those_that_share_one(made: SmallRoot) -> None:
+    """Captions are null for some rows and of one row for the others; each rule drops some rows and leaves some."""
+    rules = {
+        "named": "count(*) over (partition by caption) < 2",
+        "later": "row_number() over (partition by pwatermark, source order by aesthetic desc) <= 12",
+        "alone": "count(*) over (partition by domain, pwatermark) > 1 or count(*) over (partition by aesthetic) = 1",
+        "top": "clip_similarity >= quantile(clip_similarity, 0.2) over (partition by source)",
+    }
+    dropped = compare_with_select(made, Recipe(rules=rules))
+    assert dropped["named"] and 0 < sum(dropped.values()) < len(made.images)
 
 
 def test_alone_in_order_only_and_examples(made: SmallRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
