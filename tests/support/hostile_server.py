@@ -55,7 +55,9 @@ class Exchange:
         await self.send(head.replace("\n", "\r\n").encode("utf-8") + b"\r\n\r\n" + body)
 
     def reset(self) -> None:
-        """Close with RST."""
+        """Close with RST. Raises ConnectionResetError when the other side is gone."""
+        if self.writer.transport.is_closing():
+            raise ConnectionResetError
         link = self.writer.get_extra_info("socket")
         link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()

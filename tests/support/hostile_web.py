@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -73,6 +74,8 @@ def fill(root: Root, unit: str, behaves: Sequence[Behaviour]) -> dict[str, str]:
 
 def main() -> None:
     """Serve until standard input ends; says the port first. So the memory of the server is not that of its client."""
+    # Clients of this web go away in the midst of answers; asyncio warns of each of them.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     with serving(int(sys.argv[1])) as server:
         sys.stdout.write(f"{server.port}\n")
         sys.stdout.flush()
