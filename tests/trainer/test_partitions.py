@@ -55,7 +55,7 @@ def test_a_run_goes_on_at_another_number_of_ranks_at_every_stage(
 
 @pytest.mark.slow
 @pytest.mark.soak
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("optimizer", ["adamw", "lamb", "lion"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_number_of_ranks_and_stage_goes_on_at_every_other(optimizer: str, precision: str, tmp_path: Path) -> None:
@@ -64,10 +64,10 @@ def test_every_number_of_ranks_and_stage_goes_on_at_every_other(optimizer: str, 
         "temperatures": ["learned", "fixed"],
     }  # fmt: skip
     for num_ranks in (1, 2, 3):
-        run_ranks(num_ranks, f"{WORKER}:save", **arguments)
+        run_ranks(num_ranks, f"{WORKER}:save", timeout_s=1_700, **arguments)
     assert len(list(tmp_path.glob("*/latest"))) == 3 * 3 * 2
     for num_ranks in (1, 2, 3):
-        run_ranks(num_ranks, f"{WORKER}:restore", **arguments)
+        run_ranks(num_ranks, f"{WORKER}:restore", timeout_s=1_700, **arguments)
 
 
 def test_a_missing_rank_is_told(tmp_path: Path) -> None:
