@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from pyspark.sql import SparkSession
@@ -31,12 +32,14 @@ from curation.settings import content_settings
 from curation.storage import Root
 from curation.sums.cover import EVERY_EMBEDDING, expand_tables
 from curation.sums.seal import forget_deleted, lost_files, open_files
-from curation.tables import DOWNLOADS, SCORES, downloads_file
+from curation.tables import DOWNLOADS, NUM_READERS, SCORES, downloads_file
 from jobs.spark.sealing import seals
 from jobs.spark.tasks import cut_runs, map_units, watch_tasks
 
 UNITS_PER_READ = 64
 """Units with files of their own whose rows one task reads to find those that are due."""
+MAX_READS_HERE = 16
+"""So many times as many units are read on the driver: beginning tasks would take longer."""
 
 
 def check(recipe: Recipe, root: Root) -> None:
@@ -83,11 +86,17 @@ def run(spark: SparkSession, recipe: Recipe, root: Root) -> None:
 
 
 def find_due(spark: SparkSession, root: Root, fetch_round: int) -> dict[str, int]:
-    """The units that round `fetch_round` has to try again, each with the number of its due rows; tasks read them."""
+    """The units that round `fetch_round` has to try again, each with the number of its due rows; tasks read many."""
     groups = group_by_file(root, DOWNLOADS, root.units("samples"), UNITS_PER_READ)
-    found = map_units(
-        spark, f"plan round {fetch_round}", groups, lambda group: count_due_rows(root, group, fetch_round), noun="part"
-    )
+
+    def count(group: Sequence[str]) -> dict[str, int]:
+        return count_due_rows(root, group, fetch_round)
+
+    if len(groups) <= MAX_READS_HERE:
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            found = list(pool.map(count, groups))
+    else:
+        found = map_units(spark, f"plan round {fetch_round}", groups, count, noun="part")
     return {unit: count for counts in found for unit, count in counts.items()}
 
 

@@ -46,7 +46,9 @@ def moody(host: str, path: str, asked: int) -> tuple[int, bytes]:
     return pictures(host, path, asked)
 
 
-def test_rounds_try_again_only_what_failed_for_the_moment(spark: SparkSession, tmp_path: Path) -> None:
+def test_rounds_try_again_only_what_failed_for_the_moment(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = Root(tmp_path / "root")
     with serve(moody) as (port, asked):
         file = recipe(tmp_path, port, 90)
@@ -74,6 +76,10 @@ def test_rounds_try_again_only_what_failed_for_the_moment(spark: SparkSession, t
         }
         assert Counter(after[uid]["status"] for uid in again) == {"ok": 5, "http_404": 1, "http_5xx": 7}
         assert {after[uid]["fetch_round"] for uid in again} == {1}
+        due = download.find_due(spark, root, 2)
+        with monkeypatch.context() as patched:
+            patched.setattr(download, "MAX_READS_HERE", 0)
+            assert sum(due.values()) == 7 and download.find_due(spark, root, 2) == due, "tasks read the same"
         assert verify(root) is not None  # the selection is of before
         score.run(spark, second, root)
         selection.run(spark, second, root)
