@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from curation.errors import UserError
 from curation.remedies import remedy
+from curation.scratch import name_scratch
 from curation.storage import Root
 
 BLOCK = 512
@@ -223,7 +224,7 @@ def copy_shard(
     for member in index(root, shard):
         if keeps(member.key):
             files.setdefault(member.key, {})[member.extension] = member
-    with tempfile.TemporaryDirectory(prefix="copy-", dir=target.scratch()) as folder:
+    with tempfile.TemporaryDirectory(prefix=name_scratch(target, "copy"), dir=target.scratch()) as folder:
         path = Path(folder, "shard.tar")
         with ShardWriter(path) as writer:
             for key in sorted(files):

@@ -26,8 +26,9 @@ from curation.compaction.joining import Joining, parse_parts
 from curation.errors import UserError
 from curation.plan import group_by_rows, read_plans
 from curation.progress import bar
+from curation.scratch import name_scratch
 from curation.shards import file_sha256
-from curation.storage import Root, fingerprint
+from curation.storage import Root
 from curation.sums.cover import list_packable, list_unnamed_packed
 from curation.sums.ledger import Sum, sum_bytes, table_of
 from curation.sums.packed import list_packed_units, packed_file
@@ -157,7 +158,7 @@ def _batch_by_table(runs: Sequence[Run]) -> Iterator[Sequence[Run]]:
 
 def join_units(root: Root, run: Run) -> Sum:
     """Publish the packed file of `run`, which does not count yet; its sum. Raises UserError for a damaged unit."""
-    path = Path(root.scratch(), f"{name_scratch(root)}{hashlib.sha256(run.target.encode()).hexdigest()}")
+    path = Path(root.scratch(), f"{name_scratch(root, 'compact')}{hashlib.sha256(run.target.encode()).hexdigest()}")
     try:
         with open(path, "wb+") as sink:
             found = _write_joined(root, run, sink)
@@ -166,11 +167,6 @@ def join_units(root: Root, run: Run) -> Sum:
         return found
     finally:
         path.unlink(missing_ok=True)
-
-
-def name_scratch(root: Root) -> str:
-    """What names of unpublished packed files of `root` begin with: the scratch of object stores is shared."""
-    return f"compact-{fingerprint(root.url())}-"
 
 
 def _write_joined(root: Root, run: Run, sink: IO[bytes]) -> Sum:

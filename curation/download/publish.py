@@ -12,6 +12,7 @@ import pyarrow as pa
 from curation.download import rounds
 from curation.download.journal import Journal
 from curation.schema import DOWNLOADS, DownloadRow, SampleRow, Status
+from curation.scratch import name_scratch
 from curation.shards import ShardWriter, picture_extension
 from curation.storage import Root
 from curation.tables import downloads_file, raw_shard
@@ -33,7 +34,7 @@ def publish_unit(
     were not fetched but adopted.
     """
     rows = []
-    with tempfile.TemporaryDirectory(prefix="raw-", dir=root.scratch()) as folder:
+    with tempfile.TemporaryDirectory(prefix=name_scratch(root, "raw"), dir=root.scratch()) as folder:
         path = Path(folder, "shard.tar")
         with ShardWriter(path) as writer:
             for sample in sorted(samples, key=lambda sample: sample["uid"]):

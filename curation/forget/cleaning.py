@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import shutil
 
-from curation.compaction.compact import name_scratch
 from curation.forget.pending import Pending
 from curation.forget.proof import UNREAD, list_root_files, make_wanted, scan_file
+from curation.scratch import is_scratch_of
 from curation.storage import Root
 from curation.sums.cover import list_packable, list_unnamed_packed
 
@@ -29,14 +29,15 @@ def _clean_scratch(root: Root, pending: Pending) -> None:
     """Delete what stands in the scratch folder; journals of units that are not done are begun anew.
 
     The folder beside a store is shared by all roots of this user: only what names a unit of this removal goes, and what
-    an interrupted `curate compact` of this root left.
+    killed stages of this root left.
     """
     folder = root.scratch_path
     if not folder.is_dir():
         return
-    mine = (name_scratch(root), *pending.units)
+    units = tuple(pending.units)
     for path in sorted(folder.iterdir()):
-        if path.name == "leases" or (not root.is_local and not path.name.startswith(mine)):
+        is_mine = root.is_local or path.name.startswith(units) or is_scratch_of(root, path.name)
+        if path.name == "leases" or not is_mine:
             continue
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -7,8 +7,6 @@ not hold lie in a private folder on the disk of the root.
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,9 +31,10 @@ from curation.metadata.inputs import Input
 from curation.metadata.rows import choose_share, divide
 from curation.progress import track
 from curation.recipe.select_config import SelectConfig
+from curation.scratch import open_folder
 from curation.selection.rows import read_ahead
 from curation.selection.streams import Streams, open_connection
-from curation.storage import Root, fingerprint
+from curation.storage import Root
 from curation.workers import Workers
 
 
@@ -58,31 +57,11 @@ class LocalEngine:
     @contextlib.contextmanager
     def open_rows(self, items: Sequence[Input]) -> Iterator[LocalRows]:
         """The rows of `items`, in files of a private folder once they were read."""
-        with make_folder(self._root) as folder, open_connection(self._limits, folder, "spilled") as connection:
+        with open_folder(self._root, "ingest") as folder, open_connection(self._limits, folder) as connection:
             connection.execute("set lock_configuration = true")
             streams = Streams(connection)
             with Workers(streams.num_threads) as workers:
                 yield LocalRows(items, folder, streams, workers, self._sizes)
-
-
-@contextlib.contextmanager
-def make_folder(root: Root) -> Iterator[Path]:
-    """A folder on the disk of `root`, whose own folder is made and, if it stays empty, deleted with it.
-
-    What a killed ingest of the same root left is deleted first; roots on object stores share their scratch.
-    """
-    scratch, prefix = root.scratch_path, f"ingest-{fingerprint(root.base)}-"
-    absent = [folder for folder in (scratch, scratch.parent) if root.is_local and not folder.exists()]
-    root.scratch()
-    for left in scratch.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=scratch) as folder:
-            yield Path(folder)
-    finally:
-        for made in absent:
-            with contextlib.suppress(OSError):
-                made.rmdir()
 
 
 class LocalRows:

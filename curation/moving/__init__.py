@@ -19,6 +19,7 @@ from curation.plan import ADOPTED, read_plans
 from curation.progress import track
 from curation.records import Kinds
 from curation.remedies import remedy
+from curation.scratch import name_scratch
 from curation.shards import file_sha256
 from curation.storage import Root
 
@@ -78,7 +79,8 @@ def _copy_file(root: Root, target: Root, rel: str) -> None:
     has_size = target.exists(rel) and target.size(rel) == root.size(rel)
     if has_size and file_sha256(target, rel) == file_sha256(root, rel):
         return
-    path, digest = Path(target.scratch(), f"move-{hashlib.sha256(rel.encode()).hexdigest()}"), hashlib.sha256()
+    name = f"{name_scratch(target, 'move')}{hashlib.sha256(rel.encode()).hexdigest()}"
+    path, digest = Path(target.scratch(), name), hashlib.sha256()
     with root.open(rel) as source, open(path, "wb") as copy:
         while chunk := source.read(CHUNK_BYTES):
             digest.update(chunk)

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from curation.recipe.select_config import SelectConfig
 from curation.schema import TRAIN_INDEX
+from curation.scratch import name_scratch
 from curation.selection.rows import read_ahead
 from curation.selection.streams import Streams, open_connection
 from curation.storage import Root
@@ -58,7 +59,7 @@ def count_difference(root: Root, before: Sequence[str], after: Sequence[str], li
         return pa.table([uids, pa.repeat(version, len(uids))], schema=_SCHEMA)
 
     parts = [*((BEFORE, name) for name in before), *((AFTER, name) for name in after)]
-    with open_connection(limits, root.scratch(), "pack") as connection:
+    with open_connection(limits, root.scratch(), prefix=name_scratch(root, "difference")) as connection:
         streams = Streams(connection)
         streams.register("uids", _SCHEMA, read_ahead(read, parts, streams.num_threads))
         batches = streams.query(f"select versions::bigint as v, count(*) as n from ({_VERSIONS}) group by versions")

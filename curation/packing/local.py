@@ -6,12 +6,10 @@ The files are the same, byte for byte, as those that jobs/spark_pack.py makes on
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from curation.packing.shard import write_shard
@@ -19,6 +17,7 @@ from curation.packing.shuffle import Buckets, Part, Shard, Shuffle, Task, cut_bu
 from curation.packing.version import Version, Work, check_any, check_largest, publish_version
 from curation.progress import bar
 from curation.recipe.select_config import SelectConfig
+from curation.scratch import open_folder
 from curation.selection.rows import read_ahead
 from curation.selection.streams import count_threads
 from curation.sums.ledger import Sum
@@ -74,11 +73,11 @@ def _plan_shuffle(work: Work, limits: SelectConfig, num_threads: int) -> Iterato
     parts = _divide(files, counts, min(ROWS_PER_PART, -(-num_rows // num_threads)))
     wanted = min(BUCKETS_PER_PROCESS * num_threads, num_rows // MIN_BUCKET_ROWS)
     num_buckets = min(MAX_BUCKETS, max(1, wanted, -(-num_rows // ROWS_PER_BUCKET)))
-    with tempfile.TemporaryDirectory(prefix="pack-", dir=version.root.scratch()) as folder:
+    with open_folder(version.root, "pack") as folder:
         yield (
             Shuffle(
                 version=version,
-                folder=Path(folder),
+                folder=folder,
                 num_parts=len(parts),
                 num_buckets=num_buckets,
                 limits=replace(limits, threads=1),

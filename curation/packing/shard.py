@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from curation.packing.rows import build_record, encode_texts
 from curation.packing.version import Version
+from curation.scratch import name_scratch
 from curation.shards import ShardWriter, file_sha256, picture_extension, read_member
 from curation.storage import Root
 
@@ -29,7 +30,7 @@ def write_shard(version: Version, number: int, table: pa.Table) -> dict[str, Any
     if root.exists(part) and root.exists(rel):
         return {"num_samples": len(table), "num_bytes": root.size(rel), "sha256": file_sha256(root, rel)}
     rows = []
-    with tempfile.TemporaryDirectory(prefix="pack-", dir=root.scratch()) as folder:
+    with tempfile.TemporaryDirectory(prefix=name_scratch(root, "shard"), dir=root.scratch()) as folder:
         path = Path(folder, "shard.tar")
         with ShardWriter(path) as writer:
             for row, data in _read_pictures(root, table):

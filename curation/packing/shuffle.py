@@ -155,8 +155,7 @@ def _write_rows(file: BinaryIO, rows: pa.Table) -> None:
 
 def _find_keys(shuffle: Shuffle, kept: Sequence[Kept]) -> Iterator[np.ndarray]:
     """(rows, 2) of uint64, the keys of each of `kept`."""
-    limits, scratch = shuffle.limits, shuffle.version.root.scratch()
-    with open_connection(limits, scratch, "pack") as connection:
+    with open_connection(shuffle.limits, shuffle.folder) as connection:
         streams = Streams(connection)
         streams.register("kept", _UIDS, (pa.table([one.uids], schema=_UIDS) for one in kept))
         batches = streams.query(f"select unhex({order_sql(shuffle.version.pack.seed)}) as k from kept")

@@ -12,6 +12,7 @@ from curation.progress import track
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.select_config import SelectConfig
 from curation.schema import SELECTION
+from curation.scratch import open_folder
 from curation.selection.engine import PLACE_BITS, Engine, open_engine
 from curation.selection.mix import allot_rows, count_passed_sql, mixed_sql
 from curation.selection.rows import read_ahead
@@ -28,7 +29,7 @@ def select(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limi
     if version.is_current:
         return
     work = find_work(version)
-    with open_engine(root, rules, work.units, limits, root.scratch()) as engine:
+    with open_folder(root, "select") as folder, open_engine(root, rules, work.units, limits, folder) as engine:
         values = engine.compute_quantiles(tables)
         engine.balance(tables)
         batches = engine.query(f"{_decided_sql(engine, rules, tables, values)} order by m.place")

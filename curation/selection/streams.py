@@ -67,12 +67,14 @@ class Streams:
 
 
 @contextlib.contextmanager
-def open_connection(limits: SelectConfig, scratch: Path, name: str = "select") -> Iterator[duckdb.DuckDBPyConnection]:
+def open_connection(
+    limits: SelectConfig, scratch: Path, prefix: str = "spilled-"
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """DuckDB that reads no file and takes what `limits` allow; what it spills lies in a folder below `scratch`.
 
-    `name` begins the name of that folder.
+    `prefix` begins the name of that folder.
     """
-    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=scratch) as folder, duckdb.connect() as connection:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=scratch) as folder, duckdb.connect() as connection:
         forbid_extensions(connection)
         connection.execute(f"set temp_directory = {quote_text(folder)}")
         connection.execute(f"set memory_limit = '{round(limits.memory_gb * 1e9)}B'")

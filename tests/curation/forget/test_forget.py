@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from curation.download.tombstones import read_tombstones
 from curation.errors import UserError
 from curation.forget import Removal, forget, resume
 from curation.forget.requests import Requests, parse_requests
+from curation.scratch import name_scratch
 from curation.storage import PENDING_REMOVAL, Root
 from curation.sums.cover import summed_tables
 from curation.sums.seal import seal_root
@@ -121,15 +123,23 @@ def test_the_record_holds_hashes_alone_and_says_what_was_read(made: SmallRoot, t
 
 
 @pytest.mark.slow
-def test_a_root_on_an_object_store_forgets_as_a_folder_does() -> None:
+def test_a_root_on_an_object_store_forgets_as_a_folder_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     with s3_server.s3() as endpoint:
         root = Root("s3://curation/run", **s3_server.options(endpoint))
         root.create(sealed=True)
         made = small_root.finish(root)
         seal_root(root, summed_tables(root))
         uids = sorted(made.images)[:4]
+        left = [Path(root.scratch(), f"{name_scratch(root, stage)}left") for stage in ("raw", "ingest", "pack", "move")]
+        others = Path(root.scratch(), f"{name_scratch(Root(tmp_path / 'other'), 'raw')}left")
+        for folder in (*left, others):
+            folder.mkdir()
+            (folder / "shard.tar").write_bytes(made.images[uids[0]])
         done = ask(root, parse_requests(uids=uids))
         assert done is not None and done.proof is not None and done.proof.holds and done.proof.num_files > 20
+        assert others.exists() and not [folder for folder in left if folder.exists()]
         again = Root("s3://curation/run", **s3_server.options(endpoint))
         assert list(find_differences(again)) == []
         stored = [again.fs.cat_file(path) for path in again.fs.find("curation/run")]

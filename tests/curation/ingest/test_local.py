@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -14,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from curation.errors import UserError
-from curation.ingest.local import Sizes, list_buckets, make_folder
+from curation.ingest.local import Sizes, list_buckets
 from curation.ingest.parts import Bucket, Sorted
 from curation.recipe.config import load_recipe
-from curation.storage import Root, fingerprint
+from curation.storage import Root
 from tests.support import removal
 from tests.support.demo_run import REPOSITORY
 from tests.support.ingest_sets import ingest_here, read_rows, write_sets
@@ -82,23 +81,6 @@ def test_a_kill_at_any_step_leaves_nothing_that_counts_and_the_next_run_ends_in_
     ingest_here(recipe, Root(killed.path))
     assert removal.contents(Path(killed.path)) == removal.contents(Path(undisturbed.path))
     assert not list(killed.scratch_path.iterdir())
-
-
-def test_what_a_kill_left_is_deleted_by_an_ingest_of_the_same_root_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Roots on object stores have one scratch on this machine."""
-    shared, recipe = tmp_path / "scratch", load_recipe(write_sets(tmp_path / "meta"))
-    monkeypatch.setattr(Root, "scratch_path", shared)
-    shared.mkdir()
-    one, two = Root(tmp_path / "one"), Root(tmp_path / "two")
-    for root in (one, two):
-        with make_folder(root) as folder:
-            shutil.copytree(folder, shared / f"{folder.name}left")
-    assert len(list(shared.iterdir())) == 2
-    ingest_here(recipe, one)
-    (left,) = shared.iterdir()
-    assert left.name.startswith(f"ingest-{fingerprint(two.base)}")
 
 
 def test_a_process_that_fails_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
