@@ -1,7 +1,7 @@
 """Growth: what each stage takes at 0.1, 1 and 10 M rows of real captions and hosts, and the exponent of each.
 
     nice .venv/bin/python -m benchmarks.scale --rows 100000 1000000 10000000 --pack-up-to 1000000
-    nice .venv/bin/python -m benchmarks.scale --rows 10000000 --stages ingest
+    nice .venv/bin/python -m benchmarks.scale --rows 50000000 --stages ingest "ingest again"
 
 Metadata are drawn from the 5,000 real LAION rows beside the checkout, with URLs of their own; downloads are written as
 a download would have, all with one tiny picture. Every stage is `curate STAGE` in a process of its own, as a user
