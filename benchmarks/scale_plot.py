@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 WIDTH, HEIGHT, LEFT, BOTTOM, RIGHT, TOP = 760, 460, 70, 50, 170, 20
-COLOURS = ("#1b6ca8", "#d1495b", "#66a182", "#edae49", "#6a4c93", "#3d405b", "#00798c", "#b56576", "#8d99ae")
+COLOURS = (
+    "#1b6ca8", "#d1495b", "#66a182", "#edae49", "#6a4c93", "#3d405b", "#00b4a0", "#8c5a2b", "#8d99ae", "#e07bb5",
+)  # fmt: skip
 
 
 def draw_growth(rows: Sequence[dict[str, Any]]) -> str:
