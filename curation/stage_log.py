@@ -38,7 +38,7 @@ class RunningStage:
 def log_stage(root: Root, name: str) -> Iterator[None]:
     """Keep the log of stage `name` while the body runs: from INTERVAL_S on, once there are a root and a step of work.
 
-    A stage that finds its work done takes no step, and touches no file of the root.
+    A stage that finds within INTERVAL_S that its work is done touches no file of the root.
     """
     ended, started = threading.Event(), time.time()
     logging = threading.Thread(target=_log_often, args=(root, name, started, ended), name="stage-log", daemon=True)

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import hashlib
 import json
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,12 @@ class Root(UnitFiles):
         told = copy.copy(self)
         told.recorder, told._adopted = recorder, self._adopted
         return told
+
+    def note_published(self, published: Mapping[str, Sum]) -> None:
+        """Tell the recorder, if there is one, what a process that works for this one has published."""
+        if self.recorder is not None:
+            for rel, found in published.items():
+                self.recorder.end(rel, found)
 
     def record(self) -> RootRecord:
         """What root.json says now. Raises UserError when it is damaged, FileNotFoundError when there is none."""

@@ -86,15 +86,13 @@ class LocalRows:
 
     def write_units(self, work: UnitWork) -> list[UnitCounts]:
         """Sort the rows into buckets of units and publish samples and rejects; what each unit holds, in their order."""
-        chosen, recorder = self._sort(work), work.target.root.recorder
+        chosen = self._sort(work)
         inputs = pa.table({"source": [i.source for i in self._items], "file": [i.file for i in self._items]})
         writing = self._workers.map(partial(write_bucket, work.target, inputs), chosen)
         written = list[UnitCounts]()
         for units, published in track(writing, len(chosen), "ingest, written", "bucket"):
             written += units
-            if recorder is not None:
-                for rel, found in published.items():
-                    recorder.end(rel, found)
+            work.target.root.note_published(published)
         return written
 
     def _sort(self, work: UnitWork) -> list[Bucket]:

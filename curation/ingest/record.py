@@ -13,7 +13,7 @@ from curation.ingest.engine import UnitCounts
 from curation.ingest.unit import REASONS
 from curation.metadata.inputs import Input
 from curation.metadata.known import describe_input
-from curation.plan import NUM_LARGEST, Spread
+from curation.plan import Spread, describe_hosts
 from curation.schema import RejectReason
 
 UNCOMMON = (RejectReason.NOT_TEXT, RejectReason.MALFORMED, RejectReason.FORGOTTEN)
@@ -44,14 +44,13 @@ def check_totals(plan: Mapping[str, Any]) -> None:
         )
 
 
-def describe_hosts_of(written: Sequence[UnitCounts]) -> dict[str, Any]:
+def sum_hosts(written: Sequence[UnitCounts]) -> dict[str, Any]:
     """What the plan records of the hosts of its samples: a row that is a repeat is fetched from none."""
     counts: Counter[str] = Counter()
     for unit in written:
         counts.update(json.loads(unit["hosts"]))
-    largest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:NUM_LARGEST]
     num_rows, num_others = (sum(unit[key] for unit in written) for key in ("samples", "num_others"))
-    return {"num_rows": num_rows, "num_domains": num_others + len(counts), "largest": dict(largest)}
+    return describe_hosts(counts) | {"num_rows": num_rows, "num_domains": num_others + len(counts)}
 
 
 def describe_plan(
@@ -62,7 +61,7 @@ def describe_plan(
     totals = {key: count for key, count in totals.items() if count or key not in UNCOMMON}
     return {
         "number": number,
-        "hosts": describe_hosts_of(written),
+        "hosts": sum_hosts(written),
         "inputs": [describe_input(item) for item in fresh],
         "totals": totals,
         "num_rows_per_unit": size,

@@ -39,9 +39,7 @@ def pack_here(work: Work, limits: SelectConfig) -> None:
     """Write the shards of `work` and their index, and make them current. Raises UserError before the first shard."""
     written = []
     for held, published in write_shards(work, limits, partial(_write_in_process, work.version)):
-        for rel, one in published.items():
-            if work.version.root.recorder is not None:
-                work.version.root.recorder.end(rel, one)
+        work.version.root.note_published(published)
         written.append(held)
     publish_version(work, written)
 
