@@ -75,7 +75,8 @@ class _Stages:
 
     def ingest(self) -> StageCost:
         tables, puts = self._written("samples")
-        rows, seconds = self.amounts.rows, self.amounts.rows * slopes.INGEST.value
+        slope = slopes.INGEST_HERE if self.cluster.machines.nodes == 1 else slopes.INGEST
+        rows, seconds = self.amounts.rows, self.amounts.rows * slope.value
         return StageCost(
             stage="ingest",
             rows=rows,
@@ -84,7 +85,7 @@ class _Stages:
             tables=tables,
             scratch_bytes=tables["samples"],
             puts=puts,
-            slopes=(slopes.INGEST,),
+            slopes=(slope,),
         )
 
     def download(self) -> StageCost:

@@ -13,7 +13,7 @@ from tests.support.cluster import Cluster
 from tests.support.cluster_work import Work
 from tests.support.demo_run import files
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.cluster, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 
 def test_three_workers_give_the_bytes_of_one_machine(work: Work, cluster: Cluster, tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def test_a_picture_that_is_not_resized_costs_less_and_tls_is_added() -> None:
 
 
 def test_the_other_slopes_are_those_of_their_rows() -> None:
+    (ingest,) = rows_of("scale", stage="ingest", rows=10_000_000)
+    assert slopes.INGEST_HERE.value == pytest.approx(ingest["CPU s"] / 10_000_000, rel=0.01)
     (hashes,) = rows_of("dedupe_hashes", hashes=10_000_000, method="ours")
     assert len(make_tables(10_000_000, 6)) == hashes["tables"]
     each = 2 * hashes["seconds"] / hashes["tables"] / 10_000_000

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from curation.costs import slopes
 from curation.costs.amounts import Amounts
 from curation.costs.cluster import Assumptions, Cluster, Gpus, Machines, Storage
 from curation.costs.stages import GB, StageCost, estimate_stages, find_warnings, price_stage
@@ -53,6 +54,15 @@ def test_a_large_host_at_a_polite_rate_sets_the_time_whatever_the_cluster() -> N
     assert ten.hours == pytest.approx(1e9 * 0.067 * 0.1 / 3_600)
     (said,) = find_warnings([ten], polite, CLUSTER)
     assert "waits for one host" in said and "0.89 days" in said
+
+
+def test_one_machine_ingests_by_processes_and_a_cluster_by_spark() -> None:
+    one, two = (
+        estimate(Recipe(), cluster=replace(CLUSTER, machines=replace(WORKERS, nodes=nodes)))["ingest"]
+        for nodes in (1, 2)
+    )
+    assert one.slopes == (slopes.INGEST_HERE,) and two.slopes == (slopes.INGEST,)
+    assert one.cpu_hours == pytest.approx(1e9 * slopes.INGEST_HERE.value / 3_600) and one.cpu_hours < two.cpu_hours
 
 
 @pytest.mark.parametrize("stage", ["ingest", "embed", "dedupe", "pack"])
