@@ -32,6 +32,7 @@ from curation.schema import DUPLICATES, Status
 from curation.storage import Root
 from curation.sums.seal import is_whole
 from curation.tables import downloads_file, duplicates_file, metadata_file, samples_file, vectors_file
+from curation.unit_streams import by_unit
 from jobs.duplicates import graph
 from jobs.duplicates.arrays import remove_stale_work
 from jobs.duplicates.checks import check_vectors_by_tasks
@@ -42,7 +43,7 @@ from jobs.duplicates.vectors import EmbeddingSearch
 from jobs.duplicates.verified import PictureVerifier
 from jobs.spark.sealing import seals
 from jobs.spark.slices import spread_numbers
-from jobs.spark.tasks import by_unit, materialise
+from jobs.spark.tasks import materialise
 
 ROWS_PER_FILE = 1_000_000
 TIERS = ("exact", "perceptual", "embedding", "verified")

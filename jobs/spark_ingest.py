@@ -19,10 +19,10 @@ from curation.plan import NUM_LARGEST, Spread
 from curation.recipe.config import Recipe
 from curation.schema import SAMPLES, RejectReason, count_captions, samples_schema
 from curation.storage import Root
+from curation.unit_streams import by_unit
 from jobs.spark.errors import unwrap_task_errors
 from jobs.spark.sealing import seals
 from jobs.spark.slices import read_files, read_slices
-from jobs.spark.tasks import by_unit
 
 WRITTEN = "unit long, samples long, num_others long, hosts string, " + ", ".join(
     f"`{reason}` long" for reason in REASONS

@@ -23,11 +23,11 @@ from curation.packing.version import Version, Work, check_any, check_largest, fi
 from curation.recipe.config import PackConfig, Recipe
 from curation.schema import SELECTION
 from curation.storage import Root
+from curation.unit_streams import by_unit
 from jobs.packing.difference import count_difference
 from jobs.scoring.score_columns import PACKING_READS, PACKING_WRITES
 from jobs.spark.sealing import seals
 from jobs.spark.slices import read_files, spread_numbers
-from jobs.spark.tasks import by_unit
 
 ROWS_PER_BUCKET = 100_000
 KEY_BITS = 32

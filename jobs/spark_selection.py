@@ -22,10 +22,10 @@ from curation.selection.rule_set import MAX_PARTITIONS, decision_sql, find_work,
 from curation.storage import Root
 from curation.tables import SELECTION as SELECTION_TABLE
 from curation.tables import selection_file
+from curation.unit_streams import by_unit
 from jobs.scoring.score_columns import SELECTION_READS, plan_rules
 from jobs.spark.sealing import seals
 from jobs.spark.slices import spread_numbers
-from jobs.spark.tasks import by_unit
 
 Types = Mapping[str, pa.DataType]
 _DDL = {pa.string(): "string", pa.int32(): "int", pa.int64(): "bigint", pa.float32(): "float", pa.bool_(): "boolean"}

@@ -29,11 +29,12 @@ from curation.recipe.config import DownloadConfig
 from curation.shards import index, read_member
 from curation.storage import Root, fingerprint
 from curation.tables import vectors_file
+from curation.unit_streams import by_unit
 from jobs.duplicates.arrays import load_npy
 from jobs.duplicates.evaluation_sets import EvaluationSet, Kind
 from jobs.duplicates.plan import DedupePlan
 from jobs.embedders import Embedder, find_embedder, load_embedder
-from jobs.spark.tasks import by_unit, map_units
+from jobs.spark.tasks import map_units
 
 PICTURES_PER_TASK = 1_000
 MATCH_DDL = "row bigint, key string, tier string, similarity double"

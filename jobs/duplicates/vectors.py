@@ -40,8 +40,9 @@ from curation.duplicates.inside import search_cluster, split_by_cluster
 from curation.duplicates.limit import find_nearest
 from curation.storage import Root
 from curation.tables import vectors_file
+from curation.unit_streams import by_unit
 from jobs.duplicates.arrays import load_npy, save_npy
-from jobs.spark.tasks import by_unit, materialise
+from jobs.spark.tasks import materialise
 
 ROWS_PER_GROUP = 50_000
 """Vectors of one group: 128 MB on disk at 1280 dimensions in half precision."""

@@ -18,9 +18,10 @@ from pyspark.sql import functions as F
 from curation.duplicates.verification import SIDE, correlate, make_fingerprint
 from curation.storage import Root
 from curation.tables import downloads_file
+from curation.unit_streams import by_unit
 from jobs.duplicates.vectors import BatchTask
 from jobs.embed import read_stored_picture
-from jobs.spark.tasks import by_unit, materialise
+from jobs.spark.tasks import materialise
 
 _FINGERPRINT_DDL = "row bigint, fingerprint binary"
 _SCORED_DDL = "left bigint, right bigint, similarity double"

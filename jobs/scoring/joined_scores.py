@@ -20,11 +20,11 @@ from curation.paths import open_file
 from curation.schema import SAMPLES, Status
 from curation.storage import Root
 from curation.tables import downloads_file, samples_file, unit_file
+from curation.unit_streams import by_unit
 from jobs.scoring.coverage import check_covered, check_known
 from jobs.scoring.joined_columns import JoinedScores, said_as_sentence
 from jobs.spark.errors import unwrap_task_errors
 from jobs.spark.slices import cut_slices, read_slices
-from jobs.spark.tasks import by_unit
 
 
 def join_scores(spark: SparkSession, root: Root, item: JoinedScores) -> str:

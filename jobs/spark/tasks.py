@@ -1,14 +1,13 @@
-"""Spark tasks over units: a task takes a run of them, streams sorted by unit, and frames that are computed once."""
+"""Spark tasks over units, of which a task takes a run, and frames that are computed once."""
 
 from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar, cast
 
-import pyarrow as pa
 from py4j.protocol import Py4JError
 from pyspark import AccumulatorParam, StorageLevel, TaskContext
 from pyspark.sql import DataFrame, SparkSession
@@ -130,24 +129,6 @@ class _Lists(AccumulatorParam[list[str]]):
 
     def addInPlace(self, value1: list[str], value2: list[str]) -> list[str]:  # noqa: N802  # Spark's name
         return [*value1, *value2]
-
-
-def by_unit(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Table]]:
-    """Group a stream sorted by `unit` into one table a unit, holding one unit at a time."""
-    unit, parts = -1, list[pa.RecordBatch]()
-    for batch in batches:
-        values = batch.column("unit").to_numpy()
-        start = 0
-        while start < len(values):
-            stop = int(values.searchsorted(values[start], side="right"))
-            if values[start] != unit and parts:
-                yield unit, pa.Table.from_batches(parts)
-                parts = []
-            unit = int(values[start])
-            parts.append(batch.slice(start, stop - start))
-            start = stop
-    if parts:
-        yield unit, pa.Table.from_batches(parts)
 
 
 def materialise(frame: DataFrame) -> DataFrame:
