@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import subprocess
 import sys
 import time
@@ -36,6 +35,7 @@ from curation.duplicates.blocks import SearchSettings
 from curation.duplicates.clustering import Clustering, num_centroids_for
 from curation.duplicates.vectors import find_near_pairs
 from curation.recipe.config import DedupeConfig
+from tests.support.memory import memory_bytes
 
 SIZES = (100_000, 300_000, 1_000_000)
 METHODS = ("faiss flat", "ours", "ours, in Spark", "SemDeDup")
@@ -110,7 +110,7 @@ def measure_functions(folder: Path, num_rows: int, method: str, search: SearchSe
             left, right, _ = find_near_pairs(rows, search)
         found, num_distances, removed = data.codes(left, right, num_rows), sum(count), len(np.unique(right))
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = memory_bytes("VmHWM") / 2**30
     if method == "ours, in Spark":
         run = in_spark(rows, search, DedupeConfig().max_training_rows, folder / f"root-{num_rows}")
         found, num_distances, removed = data.codes(run.left, run.right, num_rows), None, len(np.unique(run.right))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from typing import Any
 
@@ -11,6 +10,7 @@ import faiss
 import numpy as np
 
 from curation.duplicates.hamming import find_near_values, make_tables
+from tests.support.memory import memory_bytes
 
 NUM_HASHES = 10_000_000
 NUM_PLANTED = 200_000
@@ -29,7 +29,7 @@ def measure_hashes() -> list[dict[str, Any]]:
     started = time.perf_counter()
     smaller, larger, _ = find_near_values(hashes, MAX_DISTANCE, num_threads=len(os.sched_getaffinity(0)))
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = memory_bytes("VmHWM") / 2**30
     found = set(zip(smaller.tolist(), larger.tolist(), strict=True))
     rng = np.random.default_rng(1)
     asked = np.concatenate([rng.choice(hashes, NUM_QUERIES // 2), rng.choice(planted[:, 0], NUM_QUERIES // 2)])

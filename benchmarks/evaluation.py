@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from benchmarks.table import write
+from tests.support.memory import memory_bytes
 from trainer import models
 from trainer.config import TrainConfig
 from trainer.data import EvalTransform, preprocess
@@ -100,7 +100,7 @@ def _time(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def _row(what: str, wall_s: float, cpu_s: float) -> dict[str, Any]:
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    peak_mb = memory_bytes("VmHWM") / 1e6
     return {"what": what, "wall s": wall_s, "CPU s": cpu_s, "peak MB": peak_mb, "share": None, "recall@1": None}
 
 

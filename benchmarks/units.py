@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -39,6 +38,7 @@ from jobs import selection
 from jobs.spark.session import session
 from jobs.spark.stage import check_stages
 from jobs.stages import STAGES, load_stages
+from tests.support.memory import memory_bytes
 
 BUCKET = "units"
 GROUP = "select source, count(*), count(kept) from manifest group by source"
@@ -181,8 +181,7 @@ def measure(name: str, root: Root) -> dict[str, Any]:
     began = time.time()
     work(root)
     ended = time.time()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found = {"s": ended - began, "peak MB": round(peak), "files": count_files(root)}
+    found = {"s": ended - began, "peak MB": round(memory_bytes("VmHWM") / 1e6), "files": count_files(root)}
     return found | {"began": began, "ended": ended}
 
 

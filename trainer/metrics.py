@@ -119,7 +119,10 @@ def memory_gb(device: Any) -> float:
         import torch
 
         return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss of a process begins with what its parent held when it was started
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # bytes on macOS
 
 
 class Metrics:

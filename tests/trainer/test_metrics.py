@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,3 +64,15 @@ def test_other_ranks_are_silent(tmp_path: Path) -> None:
     metrics.write(RECORD)
     metrics.close()
     assert not (tmp_path / "none").exists()
+
+
+def test_what_the_parent_held_is_not_of_this_process() -> None:
+    asked = (
+        "from trainer.metrics import memory_gb; from types import SimpleNamespace as N; print(memory_gb(N(type='cpu')))"
+    )
+    parent = (
+        "import subprocess, sys; held = bytearray(b'1') * 1_000_000_000; "
+        "sys.exit(subprocess.run([sys.executable, '-c', sys.argv[1]]).returncode)"
+    )
+    said = subprocess.run([sys.executable, "-c", parent, asked], capture_output=True, text=True, check=True).stdout
+    assert 0.01 < float(said) < 0.9
