@@ -244,7 +244,7 @@ MEASURES: dict[str, Callable[[Root], Any]] = {
     "look-up": _look_up,
     COMPACT: compact,
 }
-NEED_SPARK = {f"resume {name}" for name in ("download", "embed", "dedupe", "score")}
+NEED_SPARK = {f"resume {name}" for name in ("download", "embed", "dedupe")}
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def resolve_stages(recipe: Recipe, name: str) -> list[Stage]:
     own = resolve_recipe(recipe, name)
     return [
         Stage("embed", partial(embed.check_models, names=(name,)), embed.make_run((name,))),
-        Stage("score", lambda _, root: score.check(own, root), score.run),
+        Stage("score", lambda _, root: score.check(own, root), score.run, score.run_here),
     ]
 
 

@@ -151,8 +151,9 @@ for package in {packages!r}:
         (["filters"], ["pyspark", "torch", "deepspeed"]),
         (["trainer.config"], ["pyspark", "torch", "deepspeed"]),
         (["jobs.cli", "curation.manifest.query"], ["pyspark", "torch", "deepspeed"]),
+        (["jobs.ingest", "jobs.score", "jobs.selection", "jobs.pack"], ["pyspark", "torch", "deepspeed"]),
     ],
-    ids=["curation", "filters", "trainer.config", "looking at a root"],
+    ids=["curation", "filters", "trainer.config", "looking at a root", "stages of one machine"],
 )
 def test_minimal_imports(packages: list[str], blocked: list[str]) -> None:
     code = BLOCKED.format(packages=packages, blocked=blocked)

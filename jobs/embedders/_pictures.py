@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,10 +75,11 @@ def _split(reads: Iterable[Callable[[], bytes]], size: int) -> Iterator[list[Cal
 def find_device() -> torch.device:
     """The GPU that Spark gave to this task, else the first one, else the CPU."""
     import torch
-    from pyspark import TaskContext
 
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    context = TaskContext.get()
+    # A task has loaded pyspark; elsewhere it need not be there.
+    spark = sys.modules.get("pyspark")
+    context = None if spark is None else spark.TaskContext.get()
     given = context.resources().get("gpu") if context is not None else None
     return torch.device(f"cuda:{given.addresses[0]}" if given is not None else "cuda")

@@ -1,6 +1,6 @@
 """How far the files of `[scores.NAME]` and a root go together, found out before any stage begins, without Spark.
 
-`curate score` finds it out again, on the cluster, when the pictures have come. This look is for those who would wait
+`curate score` finds it out again when the pictures have come. This look is for those who would wait
 days for that: it is left out for roots or files of more than MAX_ROWS rows, which one machine would read for long.
 """
 
@@ -26,7 +26,14 @@ from curation.selection.rows import join_unit, read_ahead
 from curation.selection.streams import open_connection
 from curation.storage import Root
 from curation.terminal import write_error
-from jobs.scoring.joined_columns import JoinedScores, plan_joined_scores, said_as_sentence
+from jobs.scoring.joined_columns import (
+    JoinedScores,
+    RowGroup,
+    list_groups,
+    measure_groups,
+    plan_joined_scores,
+    said_as_sentence,
+)
 
 MAX_ROWS = 20_000_000
 NUM_READERS = 2
@@ -113,26 +120,17 @@ def _insert(connection: duckdb.DuckDBPyConnection, part: pa.Table, *, listed: bo
 
 
 def _count_rows(item: JoinedScores) -> int:
-    return sum(rows for file in item.files for rows in _measure_groups(item, file))
-
-
-def _measure_groups(item: JoinedScores, file: str) -> list[int]:
-    """Rows of each row group."""
-    with said_as_sentence(f"[scores.{item.name}]", file), open_file(file) as stream:
-        metadata = pq.read_metadata(stream)
-    return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    return sum(rows for file in item.files for rows in measure_groups(item, file))
 
 
 def _read_files(item: JoinedScores) -> Iterator[pa.Table]:
-    places = [(file, group) for file in item.files for group in range(len(_measure_groups(item, file)))]
-
-    def read(place: tuple[str, int]) -> pa.Table:
+    def read(place: RowGroup) -> pa.Table:
         with said_as_sentence(f"[scores.{item.name}]", place[0]), open_file(place[0]) as stream:
             group = pq.ParquetFile(stream, page_checksum_verification=True).read_row_group(place[1], [item.key])
             keys = group[item.key].cast(pa.string())
         return pa.table([keys, pa.nulls(len(keys), pa.bool_())], schema=_SEEN)
 
-    return read_ahead(read, places, NUM_READERS)
+    return read_ahead(read, list_groups(item), NUM_READERS)
 
 
 def _read_units(root: Root, item: JoinedScores) -> Iterator[pa.Table]:

@@ -1,6 +1,6 @@
 """The sections `[scores.NAME]` of a recipe, resolved: which files they join and which columns they add.
 
-Nothing here needs Spark, which joins them (jobs/scoring/joined_scores.py).
+Nothing here joins them: that is for jobs/scoring/joined_scores.py and, on a cluster, spark_joined_scores.py.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from curation.tables import scores_table
 
 KEYS = ("uid", "url")
 CHUNK_BYTES = 1 << 20
+RowGroup = tuple[str, int]
+"""A file and the number of a row group in it."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -86,6 +88,18 @@ def _plan_one(recipe: Recipe, name: str, config: ScoresConfig) -> JoinedScores:
 def _read_schema(file: str, subject: str) -> pa.Schema:
     with said_as_sentence(subject, file), open_file(file) as stream:
         return pq.read_schema(stream).remove_metadata()
+
+
+def measure_groups(item: JoinedScores, file: str) -> list[int]:
+    """Rows of each row group of `file`. Raises UserError when it is not readable."""
+    with said_as_sentence(f"[scores.{item.name}]", file), open_file(file) as stream:
+        metadata = pq.read_metadata(stream)
+    return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+
+
+def list_groups(item: JoinedScores) -> list[RowGroup]:
+    """The row groups of all files. Raises UserError for a file that is not readable."""
+    return [(file, group) for file in item.files for group in range(len(measure_groups(item, file)))]
 
 
 @contextlib.contextmanager

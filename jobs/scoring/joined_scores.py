@@ -1,139 +1,120 @@
 """Scores of one's own, `[scores.NAME]`: parquet files of uid or url and columns become a table as a filter's is.
 
 `curate score` joins them with the pictures that came and checks how many it covers before anything is written; the
-columns are then columns of the manifest, for rules, queries and the trainer.
+columns are then columns of the manifest, for rules, queries and the trainer. DuckDB joins, out of core: what it does
+not hold in memory lies in a folder on the disk of the root.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyspark import StorageLevel
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
-from curation.errors import UserError
-from curation.paths import open_file
-from curation.schema import SAMPLES, Status
+from curation.progress import track
+from curation.recipe.select_config import SelectConfig
+from curation.scratch import open_folder
+from curation.selection.rows import read_ahead
+from curation.selection.streams import Streams, open_connection
 from curation.storage import Root
-from curation.tables import downloads_file, samples_file, unit_file
 from curation.unit_streams import by_unit
-from jobs.scoring.coverage import check_covered, check_known
-from jobs.scoring.joined_columns import JoinedScores, said_as_sentence
-from jobs.spark.errors import unwrap_task_errors
-from jobs.spark.slices import cut_slices, read_slices
+from jobs.scoring.joined_columns import JoinedScores, list_groups
+from jobs.scoring.joined_rows import (
+    KEYS,
+    PICTURES,
+    describe_covered,
+    describe_known,
+    find_units,
+    publish_empty,
+    publish_unit,
+    read_group,
+    read_keys,
+    read_pictures,
+    refuse_key,
+    score_schema,
+)
 
 
-def join_scores(spark: SparkSession, root: Root, item: JoinedScores) -> str:
+def join_scores(root: Root, item: JoinedScores, limits: SelectConfig) -> str:
     """Publish the table of `item` for every downloaded unit that lacks it; what is said of it, empty without work.
 
     Raises UserError before anything is written: another content than the table was begun with, a key that stands twice
     with different scores, no key that the root knows, or fewer pictures covered than `min_coverage`.
     """
-    done = set(root.units(item.table))
-    units = [unit for unit in root.units("downloads") if unit not in done]
+    units = find_units(root, item)
     if not units:
         return ""
     described = item.describe()
-    with unwrap_task_errors():
-        pictures = _read_pictures(spark, root, units)
-        scores = _read_scores(spark, item)
-        _check_keys(scores, item)
-        said = _check_known(scores, _read_keys(spark, root, item.key), item)
-        joined = pictures.join(scores.withColumn("found", F.lit(True)), item.key, "left").persist(
-            StorageLevel.DISK_ONLY
-        )
-        try:
-            said += _check_coverage(joined, item)
-            root.begin_stage(item.table, described)
-            _write_units(joined, root, units, item)
-        finally:
-            joined.unpersist()
+    with open_folder(root, "score") as folder, open_connection(limits, folder) as connection:
+        # A stream has no known number of rows, and must not be what a join keeps in memory.
+        connection.execute("set disabled_optimizers = 'join_order,build_side_probe_side'")
+        connection.execute("set preserve_insertion_order = false")
+        connection.execute("set lock_configuration = true")
+        joining = _Joining(root, item, units, Streams(connection))
+        joining.read_scores()
+        said = joining.compare_keys() + joining.join()
+        root.begin_stage(item.table, described)
+        joining.write_units()
     return said
 
 
-def _read_pictures(spark: SparkSession, root: Root, units: Sequence[str]) -> DataFrame:
-    """`unit` (position in `units`), `uid` and `url` of each picture that came."""
-    schema = pa.schema([("unit", pa.int32()), SAMPLES.field("uid"), SAMPLES.field("url")])
+class _Joining:
+    """One join. Its tables in DuckDB are `scores`, which has each key once, and `joined`, which has each picture."""
 
-    def read(numbers: list[int]) -> Iterator[pa.RecordBatch]:
-        for number in numbers:
-            downloads = root.read_parquet(downloads_file(units[number]), ["uid", "status"])
-            ok = downloads.filter(pc.equal(downloads["status"], Status.OK.value)).select(["uid"])
-            rows = ok.join(root.read_parquet(samples_file(units[number]), ["uid", "url"]), "uid")
-            yield from rows.add_column(0, "unit", pa.array([number] * len(rows), pa.int32())).cast(schema).to_batches()
+    def __init__(self, root: Root, item: JoinedScores, units: Sequence[str], streams: Streams) -> None:
+        self._root, self._item, self._units, self._streams = root, item, units, streams
+        self._step = f"score, {item.name}"
+        self._columns = score_schema(item).names[1:]
 
-    return read_slices(spark, cut_slices(range(len(units))), read, schema)
+    def read_scores(self) -> None:
+        """Make `scores` of the files. Raises UserError for a key with different scores."""
+        groups, item = list_groups(self._item), self._item
+        found = read_ahead(lambda place: read_group(item, place), groups, self._streams.num_threads)
+        shown = track(found, len(groups), f"{self._step}, read", "row group")
+        self._streams.register("listed", score_schema(item), shown)
+        self._streams.execute("create temp table scores as select distinct * from listed")
+        repeated = "select key, count(*) as n from scores group by key having n > 1 order by key limit 1"
+        for key, number in self._query(repeated):
+            raise refuse_key(item, key, number)
 
+    def compare_keys(self) -> str:
+        """How many scores are of no sample. Raises UserError when all are."""
+        root, item, units = self._root, self._item, self._root.units("samples")
+        found = read_ahead(lambda unit: read_keys(root, unit, item), units, self._streams.num_threads)
+        self._streams.register("samples", KEYS, track(found, len(units), f"{self._step}, compared", "unit"))
+        known = "select count(*) from (select distinct key from samples semi join scores using (key))"
+        ((num_known,),) = self._query(known)
+        ((num_scores, example),) = self._query("select count(*), min(key) from scores")
+        return describe_known(item, num_scores, num_known, None if num_known else example)
 
-def _read_keys(spark: SparkSession, root: Root, key: str) -> DataFrame:
-    """The `key` of every sample, whether its picture came or not."""
-    units, schema = root.units("samples"), pa.schema([SAMPLES.field(key)])
+    def join(self) -> str:
+        """Make `joined`; how many pictures have scores. Raises UserError when they are too few."""
+        root, item, units = self._root, self._item, self._units
 
-    def read(share: list[str]) -> Iterator[pa.RecordBatch]:
-        for unit in share:
-            yield from root.read_parquet(samples_file(unit), [key]).to_batches()
+        def read(numbered: tuple[int, str]) -> pa.Table:
+            return read_pictures(root, numbered[1], numbered[0], item)
 
-    return read_slices(spark, cut_slices(units), read, schema).distinct()
+        found = read_ahead(read, list(enumerate(units)), self._streams.num_threads)
+        self._streams.register("pictures", PICTURES, track(found, len(units), f"{self._step}, joined", "unit"))
+        names = ", ".join(["unit", "uid", "scores.key is not null as found", *self._columns])
+        self._streams.execute(f"create temp table joined as select {names} from pictures left join scores using (key)")
+        ((num_pictures, num_found),) = self._query("select count(*), count(*) filter (found) from joined")
+        return describe_covered(item, num_found, num_pictures)
 
+    def write_units(self) -> None:
+        """Publish the table of each unit."""
+        names = ", ".join(["unit", "uid", *self._columns])
+        rows = by_unit(self._streams.query(f"select {names} from joined order by unit, uid"))
 
-def _read_scores(spark: SparkSession, item: JoinedScores) -> DataFrame:
-    """The key and the columns of all files, one task a row group; rows without a key are left out."""
-    schema = pa.schema([(item.key, pa.string()), *item.columns])
-    slices = [(file, group) for file in item.files for group in range(_count_groups(file))]
+        def write(unit_rows: tuple[int, pa.Table]) -> int:
+            publish_unit(self._root, self._units[unit_rows[0]], self._item, unit_rows[1])
+            return unit_rows[0]
 
-    def read(place: tuple[str, int]) -> Iterator[pa.RecordBatch]:
-        with said_as_sentence(f"[scores.{item.name}]", place[0]), open_file(place[0]) as stream:
-            file = pq.ParquetFile(stream, page_checksum_verification=True)
-            table = file.read_row_group(place[1], columns=schema.names)
-        yield from table.select(schema.names).cast(schema).to_batches()
+        writing = read_ahead(write, rows, self._streams.num_threads)
+        came = set(track(writing, len(self._units), f"{self._step}, written", "unit"))
+        publish_empty(self._root, [unit for number, unit in enumerate(self._units) if number not in came], self._item)
 
-    return read_slices(spark, slices, read, schema).where(F.col(item.key).isNotNull()).distinct()
-
-
-def _count_groups(file: str) -> int:
-    with open_file(file) as stream:
-        return int(pq.ParquetFile(stream).num_row_groups)
-
-
-def _check_keys(scores: DataFrame, item: JoinedScores) -> None:
-    twice = scores.groupBy(item.key).count().where("count > 1").orderBy(item.key).first()
-    if twice is not None:
-        raise UserError(
-            f"[scores.{item.name}] has {item.key} {twice[item.key]} with {twice['count']} different scores."
-        )
-
-
-def _check_known(scores: DataFrame, keys: DataFrame, item: JoinedScores) -> str:
-    """How many of the scores are of no sample, if any are. Raises UserError when all are."""
-    marked = scores.join(keys.withColumn("known", F.lit(True)), item.key, "left")
-    num_scores, num_known = marked.selectExpr("count(*)", "count(known)").collect()[0]
-    num_unknown = num_scores - num_known
-    example = None if num_known else scores.agg(F.min(item.key)).collect()[0][0]
-    check_known(item, num_scores, num_unknown, example)
-    if not num_unknown:
-        return ""
-    return f"scores.{item.name} has {num_unknown:,} of {num_scores:,} {item.key}s that are of no sample of this root\n"
-
-
-def _check_coverage(joined: DataFrame, item: JoinedScores) -> str:
-    (num_pictures, num_found) = joined.selectExpr("count(*)", "count(found)").collect()[0]
-    check_covered(item, num_found, num_pictures)
-    return f"scores.{item.name} covers {num_found:,} of {num_pictures:,} pictures\n"
-
-
-def _write_units(joined: DataFrame, root: Root, units: Sequence[str], item: JoinedScores) -> None:
-    schema = pa.schema([SAMPLES.field("uid"), *item.columns])
-    ordered = joined.select("unit", *schema.names).repartition(min(len(units), 200), "unit")
-
-    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for number, table in by_unit(batches):
-            root.publish_parquet(unit_file(item.table, units[number]), table.select(schema.names).cast(schema))
-            yield pa.RecordBatch.from_pydict({"unit": pa.array([number], pa.int32())})
-
-    written = ordered.sortWithinPartitions("unit", "uid").mapInArrow(write, "unit int").collect()
-    for number in set(range(len(units))) - {row["unit"] for row in written}:  # no picture of these units came
-        root.publish_parquet(unit_file(item.table, units[number]), schema.empty_table())
+    def _query(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        for batch in self._streams.query(sql):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
