@@ -7,7 +7,7 @@ Metadata are drawn from the 5,000 real LAION rows beside the checkout, with URLs
 a download would have, all with one tiny picture. Every stage is `curate STAGE` in a process of its own, as a user
 starts it; "ingest, Spark" is jobs/ingest.py, as a cluster runs it. Bytes shuffled are from Spark's own event log. Each
 row of benchmarks/results/scale.json is written as it is measured, and a run that was stopped goes on where it was; the
-folder of a size is deleted when it is done.
+folder of a size is deleted when it is done. --prepare makes these folders before, as what is in them takes minutes.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ SPARK = (
 METADATA_STAGES = ("ingest", "dedupe", "score", "select")
 SPARK_ROWS = 1_000_000
 """More rows are not ingested by Spark on one machine."""
+MADE = "made"
+"""Stands in a folder whose metadata, samples and downloads are whole."""
 BATCH_SIZE = 256
 NUM_CORES = 2
 
@@ -104,6 +106,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
     parser.add_argument("--pack-up-to", type=int, default=1_000_000, help="more rows than these are not packed")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE", help="only these")
+    parser.add_argument("--prepare", action="store_true", help="make what is measured, ingest it, and no more")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "bench-scale"))
     parser.add_argument("--queries", metavar="ROOT", help="only ask the manifest of ROOT")
     parser.add_argument("--loader", metavar="ROOT", help="only load from ROOT")
@@ -117,7 +120,11 @@ def main() -> None:
     for num_rows in sorted(arguments.rows):
         limits = {"pack": arguments.pack_up_to, "loader": arguments.pack_up_to, "ingest, Spark": SPARK_ROWS}
         stages = [s for s in STAGES if s in arguments.stages and num_rows <= limits.get(s, num_rows)]
-        measure_size(Run(folder=arguments.folder / str(num_rows), num_rows=num_rows), stages, rows)
+        run = Run(folder=arguments.folder / str(num_rows), num_rows=num_rows)
+        if not arguments.prepare:
+            measure_size(run, stages, rows)
+        elif not (run.folder / MADE).exists():
+            prepare(run, rows, with_downloads=True)
     sys.stdout.write(report(rows))
 
 
@@ -132,17 +139,32 @@ def measure_size(run: Run, stages: list[str], rows: list[dict[str, Any]]) -> Non
     done = {row["stage"] for row in rows if row["rows"] == run.num_rows}
     if done >= set(stages):
         return
-    run.folder.mkdir(parents=True, exist_ok=True)
+    only_ingest = set(stages) <= {"ingest", "ingest, Spark", "ingest again"}
+    if not (run.folder / MADE).exists():
+        prepare(run, rows, with_downloads=not only_ingest)
+    for stage in (stage for stage in stages if stage not in done and stage != "ingest"):
+        append(rows, run.measure(stage))
+    shutil.rmtree(run.folder)
+
+
+def prepare(run: Run, rows: list[dict[str, Any]], *, with_downloads: bool) -> None:
+    """Make metadata, ingest them, which is measured unless `rows` know it, and write downloads if they are wanted."""
+    shutil.rmtree(run.folder, ignore_errors=True)
+    run.folder.mkdir(parents=True)
     recipe = metadata(run.folder / "metadata", run.num_rows).rename(run.folder / "recipe.toml")
     recipe.write_text(recipe.read_text().replace('"part-', '"metadata/part-') + RECIPE)
-    for stage in stages:
-        measured = run.measure(stage)
-        if stage == "ingest" and not set(stages) <= {"ingest", "ingest, Spark", "ingest again"}:
-            write_downloads(Root(run.root))
-        if stage not in done:
-            rows.append(measured)
-            report(rows)
-    shutil.rmtree(run.folder)
+    measured = run.measure("ingest")
+    if all((row["stage"], row["rows"]) != ("ingest", run.num_rows) for row in rows):
+        append(rows, measured)
+    if with_downloads:
+        write_downloads(Root(run.root), NUM_CORES)
+    (run.folder / MADE).touch()
+
+
+def append(rows: list[dict[str, Any]], measured: dict[str, Any]) -> None:
+    """Enter what was measured, and write the results."""
+    rows.append(measured)
+    report(rows)
 
 
 def count_files(folder: Path) -> tuple[int, int]:

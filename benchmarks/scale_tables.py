@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +22,29 @@ from curation.shards import ShardWriter
 from curation.storage import Root
 from curation.sums.seal import seal_tables
 from curation.tables import downloads_file, samples_file
+from curation.workers import Workers
 
 SHARE_CAME, SHARE_COPIED, SHARE_NEAR = 0.75, 0.02, 0.03
 """Of the rows: pictures that came; of these: the same bytes as an earlier one, a hash near that of an earlier one."""
 
 
-def write_downloads(root: Root) -> None:
+def write_downloads(root: Root, num_processes: int) -> None:
     """A row of downloads for every sample of `root`, unless they stand; seals the table."""
     units = root.units("samples")
     missing = sorted(set(units) - set(root.units("downloads")))
     if not missing:
         return
     place = _write_shard(root)
-    with bar(len(missing), "make downloads", "unit") as progress:
-        for unit in missing:
-            uids = root.read_parquet(samples_file(unit), ["uid"])["uid"].to_pylist()
-            root.publish_parquet(downloads_file(unit), _describe(uids, int(unit[-6:]), place))
+    with Workers(num_processes) as workers, bar(len(missing), "make downloads", "unit") as progress:
+        for _ in workers.map(partial(_write_unit, root, place), missing):
             progress.update()
     root.begin_stage("downloads", {})
     seal_tables(root, ["downloads"], {})
+
+
+def _write_unit(root: Root, place: tuple[str, int, bytes], unit: str) -> None:
+    uids = root.read_parquet(samples_file(unit), ["uid"])["uid"].to_pylist()
+    root.publish_parquet(downloads_file(unit), _describe(uids, int(unit[-6:]), place))
 
 
 def _write_shard(root: Root) -> tuple[str, int, bytes]:
