@@ -3,18 +3,27 @@
 A pair in doubt often concerns rows that are removed already. What it says of them it says of the rows that are kept in
 their place, so each row is first replaced by the one that is kept for it. Then each kept row is compared with the
 nearest few, once.
+
+Of few pairs the driver holds the fingerprints, for the next round too, and sends tasks what they compare. Of more they
+move from tasks to tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession, Window
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from curation.duplicates.graph import EDGES
 from curation.duplicates.verification import SIDE, correlate, make_fingerprint
 from curation.storage import Root
 from curation.tables import downloads_file
@@ -26,15 +35,20 @@ from jobs.spark.tasks import materialise
 _FINGERPRINT_DDL = "row bigint, fingerprint binary"
 _SCORED_DDL = "left bigint, right bigint, similarity double"
 TASKS_PER_CORE = 4
+MAX_LOCAL_PAIRS = 10_000
+"""Pairs whose fingerprints the driver holds: 80 MB of them, and ten seconds of one core to compare."""
+ITEMS_PER_TASK = 250
+"""Pictures or pairs of one task, at least: as many as a second is enough for."""
 _STORED = ["uid", "shard", "offset", "size", "stored_sha256"]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass
 class PictureVerifier:
     """See `jobs.duplicates.graph.Verifier`. `rows` has `row`, `uid` and `unit`, a position in `units`.
 
-    An edge of `tier` is a pair whose correlation is at least `min_correlation`, which is its similarity then. Of each
-    row at most `max_doubtful` pairs are looked at in a round.
+    An edge of `tier` is a pair whose correlation is at least `min_correlation`, which is its similarity then.
     """
 
     spark: SparkSession
@@ -46,20 +60,49 @@ class PictureVerifier:
     max_doubtful: int
     num_looks: int = 0
     """Pairs that were looked at."""
-    _seen: DataFrame | None = field(default=None, repr=False)
+    _fingerprints: dict[int, bytes | None] = field(default_factory=dict, repr=False)
+    """Of the rows of the last look by `look_here`, and some before it."""
 
-    def __call__(self, doubtful: DataFrame, removing: DataFrame) -> DataFrame:
-        pairs = choose_pairs(doubtful, removing, self.max_doubtful)
-        if self._seen is not None:
-            pairs = pairs.join(self._seen, ["left", "right"], "left_anti")
-        pairs = materialise(pairs)
-        num_pairs = pairs.count()
+    def look(self, pairs: DataFrame, num_pairs: int) -> DataFrame:
+        """See `jobs.duplicates.graph.Verifier`."""
         self.num_looks += num_pairs
-        if not num_pairs:  # the last round, where reading and comparing nothing would cost seconds
-            return pairs.select("left", "right", F.lit(self.tier).alias("tier"), F.lit(1.0).alias("similarity"))
-        self._seen = pairs if self._seen is None else self._seen.unionByName(pairs)
         scored = self._compare(pairs).where(F.col("similarity") >= self.min_correlation)
         return scored.select("left", "right", F.lit(self.tier).alias("tier"), "similarity")
+
+    def look_here(self, pairs: pa.Table) -> pa.Table:
+        """See `jobs.duplicates.graph.Verifier`."""
+        if len(pairs) > MAX_LOCAL_PAIRS:
+            return self.look(self.spark.createDataFrame(pairs), len(pairs)).toArrow().cast(EDGES)
+        self.num_looks += len(pairs)
+        pairs = pairs.sort_by([("right", "ascending"), ("left", "ascending")])
+        left, right = (pairs[name].to_pylist() for name in ("left", "right"))
+        seen = self._read_fingerprints({*left, *right})
+        compare = partial(_compare_pairs, enough=self.min_correlation)
+        scores = self._map_runs(compare, [(seen[a], seen[b]) for a, b in zip(left, right, strict=True)])
+        found = {"left": left, "right": right, "tier": [self.tier] * len(pairs), "similarity": scores}
+        edges = pa.Table.from_pydict(found, EDGES)
+        return edges.filter(pc.greater_equal(edges["similarity"], self.min_correlation))
+
+    def _read_fingerprints(self, wanted: set[int]) -> dict[int, bytes | None]:
+        """The fingerprints of the `wanted` rows and perhaps of more, None where a picture cannot be decoded."""
+        missing = sorted(wanted - self._fingerprints.keys())
+        if len(self._fingerprints) + len(missing) > 2 * MAX_LOCAL_PAIRS:
+            self._fingerprints = {row: self._fingerprints[row] for row in wanted & self._fingerprints.keys()}
+        if missing:
+            frame = self.spark.createDataFrame(pa.table({"row": missing}))
+            stored = self.rows.select("row", "uid", "unit").join(F.broadcast(frame), "row").toArrow()
+            items = [(row["unit"], row["uid"], row["row"]) for row in stored.sort_by("unit").to_pylist()]
+            read = partial(_read_rows, self.root, self.units)
+            self._fingerprints |= dict.fromkeys(missing) | dict(self._map_runs(read, items))
+        return self._fingerprints
+
+    def _map_runs(self, function: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
+        """What `function` gives for all of `items`, a run of them in each task; here when there is only one run."""
+        runs = [items[first : first + ITEMS_PER_TASK] for first in range(0, len(items), ITEMS_PER_TASK)]
+        if len(runs) <= 1:
+            return function(items)
+        results = self.spark.sparkContext.parallelize(runs, len(runs)).map(function).collect()
+        return [result for part in results for result in part]
 
     def _compare(self, pairs: DataFrame) -> DataFrame:
         """`left`, `right`, `similarity` of those of `pairs` whose pictures can both be decoded."""
@@ -75,7 +118,7 @@ class PictureVerifier:
         def compare(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 pictures = zip(batch["left_picture"].to_pylist(), batch["right_picture"].to_pylist(), strict=True)
-                scores = [correlate(_unpack(a), _unpack(b), enough) for a, b in pictures]
+                scores = _compare_pairs(list(pictures), enough)
                 columns = [batch["left"], batch["right"], pa.array(scores, pa.float64())]
                 yield pa.RecordBatch.from_arrays(columns, ["left", "right", "similarity"])
 
@@ -87,40 +130,46 @@ class PictureVerifier:
         return spread.mapInArrow(compare, _SCORED_DDL)
 
 
-def choose_pairs(doubtful: DataFrame, removing: DataFrame, count: int) -> DataFrame:
-    """`left`, `right` of kept rows, left being the better one: of each right row the `count` nearest.
-
-    `doubtful` has pairs (`left`, `right`, `similarity`) of any rows, `removing` the edges (`left`, `right`) that remove
-    their right row.
-    """
-    kept = removing.selectExpr("right as row", "left as kept")
-    for side in ("left", "right"):
-        doubtful = doubtful.join(kept.withColumnsRenamed({"row": side, "kept": f"{side}_kept"}), side, "left")
-    a, b = "coalesce(left_kept, left)", "coalesce(right_kept, right)"
-    pairs = doubtful.selectExpr(f"least({a}, {b}) as left", f"greatest({a}, {b}) as right", "similarity")
-    pairs = pairs.where("left < right").groupBy("left", "right").agg(F.max("similarity").alias("similarity"))
-    nearest = Window.partitionBy("right").orderBy(F.desc("similarity"), "left")
-    return pairs.withColumn("place", F.row_number().over(nearest)).where(f"place <= {count}").select("left", "right")
-
-
 def _make_reader(root: Root, units: list[str]) -> BatchTask:
     """Task that reads the stored pictures of rows sorted by (unit, uid) and yields their fingerprints."""
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for unit, table in by_unit(batches):
-            numbers = dict(zip(table["uid"].to_pylist(), table["row"].to_pylist(), strict=True))
-            stored = root.read_parquet(downloads_file(units[unit]), _STORED).to_pylist()
-            rows, pictures = [], []
-            for item in (item for item in stored if item["uid"] in numbers):
-                fingerprint = make_fingerprint(read_stored_picture(root, item))
-                if fingerprint is not None:
-                    rows.append(numbers[item["uid"]])
-                    pictures.append(fingerprint.tobytes())
-            yield pa.RecordBatch.from_pydict(
-                {"row": pa.array(rows, pa.int64()), "fingerprint": pa.array(pictures, pa.binary())}
-            )
+            rows = dict(zip(table["uid"].to_pylist(), table["row"].to_pylist(), strict=True))
+            found = list(_read_unit(root, units[unit], rows))
+            columns = [
+                pa.array([row for row, _ in found], pa.int64()),
+                pa.array([data for _, data in found], pa.binary()),
+            ]
+            yield pa.RecordBatch.from_arrays(columns, ["row", "fingerprint"])
 
     return read
+
+
+def _read_rows(root: Root, units: list[str], items: Sequence[tuple[int, str, int]]) -> list[tuple[int, bytes]]:
+    """The rows and fingerprints of `items` (unit, uid, row), those of a unit one after the other."""
+    return [
+        found
+        for unit, own in groupby(items, itemgetter(0))
+        for found in _read_unit(root, units[unit], {uid: row for _, uid, row in own})
+    ]
+
+
+def _read_unit(root: Root, unit: str, rows: dict[str, int]) -> Iterator[tuple[int, bytes]]:
+    """The rows and fingerprints of those of `rows` (by uid) whose pictures can be decoded."""
+    stored = root.read_parquet(downloads_file(unit), _STORED).to_pylist()
+    for item in (item for item in stored if item["uid"] in rows):
+        fingerprint = make_fingerprint(read_stored_picture(root, item))
+        if fingerprint is not None:
+            yield rows[item["uid"]], fingerprint.tobytes()
+
+
+def _compare_pairs(pairs: Sequence[tuple[bytes | None, bytes | None]], enough: float) -> list[float | None]:
+    """The correlations of `pairs` of fingerprints, None where there is none of a picture."""
+    return [
+        None if left is None or right is None else correlate(_unpack(left), _unpack(right), enough)
+        for left, right in pairs
+    ]
 
 
 def _unpack(fingerprint: bytes) -> np.ndarray:

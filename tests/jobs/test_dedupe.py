@@ -244,15 +244,16 @@ def test_without_doubt_only_the_cosine_decides(spark: SparkSession, root: Root) 
 
 
 @pytest.mark.slow
-def test_second_looks_do_not_depend_on_units(spark: SparkSession, tmp_path: Path) -> None:
+def test_second_looks_do_not_depend_on_units_and_on_who_holds_the_graph(spark: SparkSession, tmp_path: Path) -> None:
     results = []
-    for num_units in (1, 3):
-        root = Root(tmp_path / str(num_units))
+    for number, (num_units, local) in enumerate([(1, 10**6), (3, 10**6), (3, 0)]):
+        root = Root(tmp_path / str(number))
         root.create()
         build_doubtful(root, num_units)
-        run(spark, recipe(**IN_DOUBT), root)
-        results.append(written(root))
-    assert results[0] == results[1] and results[0]
+        run(spark, recipe(**IN_DOUBT, max_local_edges=local), root)
+        fp = (root.current("duplicates") or {})["fingerprint"]
+        results.append((written(root), root.read_bytes(f"duplicates/{fp}/statistics.json")))
+    assert results[0] == results[1] == results[2] and results[0][0]
 
 
 def test_a_lost_shard_is_one_sentence(spark: SparkSession, root: Root) -> None:

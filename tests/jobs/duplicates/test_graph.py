@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
+from curation.duplicates import graph as local_graph
 from curation.duplicates.clustering import normalise
+from curation.duplicates.graph import EDGES
 from curation.manifest.manifest import Manifest
 from curation.recipe.config import DedupeConfig, Recipe
 from curation.schema import DOWNLOADS, SAMPLES, uid
 from curation.storage import Root
 from jobs.dedupe import run
 from jobs.duplicates import hashes as hash_edges
-from jobs.duplicates.graph import find_removing_edges
+from jobs.duplicates.graph import choose_pairs, find_removing_edges
 from jobs.duplicates.hashes import PerceptualSearch
 
 HASH = 0x0F0F0F0F0F0F0F0F
@@ -207,3 +209,83 @@ def test_rounds_do_not_depend_on_partitions_units_and_the_components_engine(
         assert len(rounds_of(root)) > 1
         results.append([root.read_bytes(file) for file in (root.current("duplicates") or {})["files"]])
     assert all(result == results[0] for result in results)
+
+
+Found = list[tuple[int, int, float, int | None, bool, int]]
+RESULTS = "left bigint, right bigint, similarity double, cluster bigint, in_doubt boolean"
+
+
+class Agreement:
+    """A second look that agrees to every third pair, and notes the pairs of each round."""
+
+    max_doubtful = 2
+
+    def __init__(self, spark: SparkSession) -> None:
+        self.rounds, self._spark = list[list[tuple[int, int]]](), spark
+
+    def look(self, pairs: DataFrame, num_pairs: int) -> DataFrame:
+        assert pairs.count() == num_pairs
+        return self._spark.createDataFrame(self.look_here(pairs.toArrow()))
+
+    def look_here(self, pairs: pa.Table) -> pa.Table:
+        chosen = sorted((row["left"], row["right"]) for row in pairs.to_pylist())
+        self.rounds.append(chosen)
+        edges = [{"left": a, "right": b, "tier": 3, "similarity": 0.7} for a, b in chosen if (a + b) % 3 == 0]
+        return pa.Table.from_pylist(edges, EDGES)
+
+
+def decide_by(spark: SparkSession, found: list[Found], max_local_edges: int) -> list[Any]:
+    """What the graph says of a search that finds the lists of `found` one after the other, then nothing."""
+    lists = iter(found)
+
+    def search(kept: DataFrame | None = None, cut: DataFrame | None = None) -> DataFrame:
+        rows = [row[:5] for row in next(lists, [])]
+        if kept is not None and cut is not None:
+            assert not cut.join(kept, "row", "left_anti").count()
+            among = {row["row"] for row in kept.collect()}
+            rows = [row for row in rows if among >= {*row[:2]} and row[0] != row[1]]
+        return spark.createDataFrame(rows, RESULTS)
+
+    verify = Agreement(spark)
+    rows = spark.range(60).withColumnRenamed("id", "row")
+    removing, labels, rounds = find_removing_edges(spark, rows, {2: search}, max_local_edges, verify)
+    return [sorted(map(tuple, frame.collect())) for frame in (removing.select(EDGES.names), labels)] + [
+        rounds,
+        [looks for looks in verify.rounds if looks],
+    ]
+
+
+def make_found(seed: int, num_pairs: int) -> Found:
+    rng = np.random.default_rng(seed)
+    pairs = np.sort(rng.integers(0, 60, (num_pairs, 2)), axis=1)
+    similarity = rng.choice([0.7, 0.75, 0.8], num_pairs)
+    in_doubt = rng.random(num_pairs) < 0.7
+    return [
+        (a, b, s, 7 if a == b else None, d and a < b, 2)
+        for (a, b), s, d in zip(pairs.tolist(), similarity.tolist(), in_doubt.tolist(), strict=True)
+    ]
+
+
+def test_driver_and_executors_decide_the_same_and_so_does_a_graph_that_outgrows_the_driver(
+    spark: SparkSession,
+) -> None:
+    """Rows cut short are found again in the first rounds, pairs in doubt are looked at in the later ones."""
+    found = [make_found(0, 70) + [(55, 55, 1.0, 7, False, 2)], make_found(1, 300)]
+    here, spread, outgrown = (decide_by(spark, found, limit) for limit in (10**6, 0, 100))
+    assert here == spread == outgrown
+    removing, _, rounds, looks = here
+    assert rounds[0]["searched_again"] and len(rounds) > 2 and looks
+    assert {edge[2] for edge in removing} == {2, 3}
+    assert len(set(itertools.chain(*looks))) == sum(map(len, looks)), "each pair is looked at once"
+
+
+def test_pairs_are_those_of_the_rows_that_are_kept_and_of_each_row_the_nearest(spark: SparkSession) -> None:
+    """Row 1 is removed by 0 and row 5 by 4, so what is said of 1 and 5 is said of 0 and 4."""
+    removing = spark.createDataFrame([(0, 1), (4, 5)], "left bigint, right bigint")
+    doubtful = [(1, 5, 0.7), (0, 4, 0.8), (0, 1, 0.75), (2, 4, 0.71), (3, 4, 0.72), (2, 3, 0.7), (5, 6, 0.7)]
+    pairs = spark.createDataFrame(doubtful, "left bigint, right bigint, similarity double")
+    for chosen in (
+        choose_pairs(pairs, removing, 2).toArrow(),
+        local_graph.choose_pairs(pairs.toArrow(), removing.toArrow(), 2),
+    ):
+        assert sorted((row["left"], row["right"]) for row in chosen.to_pylist()) == [(0, 4), (2, 3), (3, 4), (4, 6)]

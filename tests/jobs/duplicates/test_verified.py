@@ -1,37 +1,82 @@
-"""Which pairs in doubt are looked at; tests/jobs/test_dedupe.py has what the look decides."""
+"""The second look at pairs; tests/jobs/test_dedupe.py has what it decides, test_graph.py which pairs it is for."""
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
+import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
 from curation.storage import Root
-from jobs.duplicates.verified import PictureVerifier, choose_pairs
+from jobs.duplicates import verified
+from jobs.duplicates.verified import PictureVerifier
+from jobs.embed import read_stored_picture
 from tests.support import small_root
 from tests.support.small_root import UNITS
 
-
-def test_pairs_are_those_of_the_rows_that_are_kept_and_of_each_row_the_nearest(spark: SparkSession) -> None:
-    """Row 1 is removed by 0 and row 5 by 4, so what is said of 1 and 5 is said of 0 and 4."""
-    removing = spark.createDataFrame([(0, 1), (4, 5)], "left bigint, right bigint")
-    doubtful = [(1, 5, 0.7), (0, 4, 0.8), (0, 1, 0.75), (2, 4, 0.71), (3, 4, 0.72), (2, 3, 0.7), (5, 6, 0.7)]
-    pairs = spark.createDataFrame(doubtful, "left bigint, right bigint, similarity double")
-    chosen = choose_pairs(pairs, removing, 2)
-    assert sorted((row["left"], row["right"]) for row in chosen.collect()) == [(0, 4), (2, 3), (3, 4), (4, 6)]
+TIER = 3
 
 
-def test_a_pair_is_looked_at_once_and_where_none_is_left_no_picture_is_read(
-    spark: SparkSession, root: Root, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def verifier(spark: SparkSession, root: Root) -> PictureVerifier:
+    """Of twelve pictures of two units; every pair is said to agree."""
     made = small_root.build(root)
-    uids = sorted(uid for uid in made.images if made.units[uid] == UNITS[0])[:3]
-    rows = spark.createDataFrame([(row, uid, 0) for row, uid in enumerate(uids)], "row bigint, uid string, unit int")
-    verifier = PictureVerifier(spark, root, [*UNITS], rows, tier=3, min_correlation=-1.0, max_doubtful=5)
-    doubtful = spark.createDataFrame([(0, 1, 0.75), (1, 2, 0.7)], "left bigint, right bigint, similarity double")
-    removing = spark.createDataFrame([], "left bigint, right bigint")
-    found = verifier(doubtful, removing).collect()
-    assert sorted((row["left"], row["right"], row["tier"]) for row in found) == [(0, 1, 3), (1, 2, 3)]
-    monkeypatch.setattr(PictureVerifier, "_compare", lambda *_: pytest.fail("it compared nothing"))
-    again = verifier(doubtful, removing)
-    assert again.collect() == [] and again.columns == ["left", "right", "tier", "similarity"]
-    assert verifier.num_looks == 2
+    some = sorted(made.images)[:12]
+    rows = [(row, uid, UNITS.index(made.units[uid])) for row, uid in enumerate(some)]
+    frame = spark.createDataFrame(rows, "row bigint, uid string, unit int")
+    return PictureVerifier(spark, root, [*UNITS], frame, TIER, min_correlation=-1.0, max_doubtful=5)
+
+
+def all_pairs(verifier: PictureVerifier) -> pa.Table:
+    pairs = list(itertools.combinations(range(verifier.rows.count()), 2))
+    return pa.table({name: [pair[side] for pair in pairs] for side, name in enumerate(("left", "right"))})
+
+
+def edges_of(edges: pa.Table) -> list[dict[str, Any]]:
+    return sorted(edges.to_pylist(), key=lambda edge: (edge["left"], edge["right"]))
+
+
+def test_driver_and_tasks_see_the_same(
+    spark: SparkSession, verifier: PictureVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In frames; on the driver with one run, and with several that are sent to tasks; and sent on by the driver."""
+    verifier.min_correlation, pairs = 0.17, all_pairs(verifier)
+    wanted = edges_of(verifier.look(spark.createDataFrame(pairs), len(pairs)).toArrow())
+    assert 1 < len(wanted) < len(pairs) and {edge["tier"] for edge in wanted} == {TIER}
+    assert edges_of(verifier.look_here(pairs)) == wanted
+    verifier._fingerprints = {}
+    monkeypatch.setattr(verified, "ITEMS_PER_TASK", 3)
+    assert edges_of(verifier.look_here(pairs)) == wanted
+    monkeypatch.setattr(verified, "MAX_LOCAL_PAIRS", len(pairs) - 1)
+    assert edges_of(verifier.look_here(pairs)) == wanted
+    assert verifier.num_looks == 4 * len(pairs)
+
+
+def test_a_picture_is_read_once_while_it_is_remembered(
+    verifier: PictureVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[str]()
+
+    def note(root: Root, row: dict[str, Any]) -> bytes:
+        read.append(row["uid"])
+        return read_stored_picture(root, row)
+
+    monkeypatch.setattr(verified, "read_stored_picture", note)
+    pairs = pa.table({"left": [0, 1, 0], "right": [1, 2, 3]})
+    assert len(verifier.look_here(pairs)) == 3 and len(set(read)) == len(read) == 4
+    assert len(verifier.look_here(pairs.slice(0, 2))) == 2 and len(read) == 4
+    monkeypatch.setattr(verified, "MAX_LOCAL_PAIRS", 2)
+    verifier.look_here(pa.table({"left": [0], "right": [4]}))
+    assert len(read) == 5 and len(verifier._fingerprints) == 2, "it remembers those of two pairs at most, and the last"
+
+
+def test_a_picture_that_cannot_be_decoded_has_no_edge(
+    spark: SparkSession, verifier: PictureVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verified, "read_stored_picture", lambda *_: b"no picture")
+    pairs = pa.table({"left": [0], "right": [1]})
+    assert len(verifier.look_here(pairs)) == 0
+    monkeypatch.setattr(verified, "read_stored_picture", lambda *_: pytest.fail("it is not read again"))
+    assert len(verifier.look_here(pairs)) == 0
