@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +11,13 @@ import pyarrow.compute as pc
 
 from curation.progress import track
 from curation.recipe.expressions import Quantile, QuantileValues
-from curation.recipe.select_config import SelectConfig
+from curation.recipe.rules import Rule, passes_sql
+from curation.recipe.select_config import MixConfig, SelectConfig
 from curation.schema import SELECTION
 from curation.scratch import open_folder
 from curation.selection.engine import PLACE_BITS, Engine, open_engine
 from curation.selection.mix import allot_rows, count_passed_sql, mixed_sql
+from curation.selection.partitions import ask_apart, has_partitions, keep_rows
 from curation.selection.rows import read_ahead
 from curation.selection.rule_set import RuleSet, decision_sql, find_work, resolve_version
 from curation.storage import Root
@@ -50,13 +53,50 @@ def _decided_sql(
     engine: Engine, rules: RuleSet, tables: Mapping[str, Sequence[str]], values: Mapping[Quantile, QuantileValues]
 ) -> str:
     """A query for `place` and `reason` of every row."""
-    reason, asks_uid = decision_sql(rules.with_quantiles(values)), rules.asks_uid
+    known = rules.with_quantiles(values)
+    if has_partitions(known):
+        decided = f"({_decide_apart(engine, rules, tables, known)})"
+        if rules.mix is None:
+            return f"select m.place, m.reason from {decided} as m"
+        return _mix_sql(engine, rules.mix, lambda _: decided, "m.reason")
+    reason = decision_sql(known)
     if rules.mix is None:
-        return f"select m.place, {reason} as reason from {engine.rows_sql(tables, with_uid=asks_uid)} as m"
-    counting = count_passed_sql(engine.rows_sql(tables, with_uid=asks_uid, step="mix"), reason)
+        return f"select m.place, {reason} as reason from {engine.rows_sql(tables, with_uid=rules.asks_uid)} as m"
+    return _mix_sql(engine, rules.mix, lambda step: engine.rows_sql(tables, with_uid=True, step=step), reason)
+
+
+def _mix_sql(engine: Engine, mix: MixConfig, rows: Callable[[str], str], reason: str) -> str:
+    """A query for `place` and `reason` of what `rows`, given the name of a step, names, once `mix` is known."""
+    counting = count_passed_sql(rows("mix"), reason)
     passed = {row["source"]: row["n"] for batch in engine.query(counting) for row in batch.to_pylist()}
-    allotted = allot_rows(rules.mix, passed)
-    return mixed_sql(engine.rows_sql(tables, with_uid=True), ["place"], reason, rules.mix, allotted)
+    return mixed_sql(rows("rules"), ["place"], reason, mix, allot_rows(mix, passed))
+
+
+def _decide_apart(engine: Engine, rules: RuleSet, tables: Mapping[str, Sequence[str]], known: Sequence[Rule]) -> str:
+    """As `_decided_sql`, where rules go over partitions, and with what a mix asks for.
+
+    What rules say of a row alone is asked as rows are read, and of them the first that says no is kept: no later one
+    can be the reason.
+    """
+    own = [number for number, rule in enumerate(known) if not rule.is_global]
+    refusals = "".join(f" when not {passes_sql(known[number])} then {number}" for number in own)
+    first = f"case{refusals} else {len(known)} end" if own else f"{len(known)}"
+    named = frozenset[str]().union(*(rule.columns for rule in known if rule.is_global)) - {"status"}
+    drawn = [] if rules.mix is None else ["uid", "source"]
+    kept = [*sorted(named - {*drawn}), *(balance.bound for balance in rules.balances)]
+    # Nobody asks for these of a row without a picture, where they would take memory.
+    of_pictures = [f"case when m.status = 'ok' then m.{name} end as {name}" for name in kept]
+    columns = ["m.place", "m.status", f"{first} as first_own", *of_pictures, *(f"m.{name}" for name in drawn)]
+    with_uid = rules.asks_uid or rules.mix is not None
+    keep_rows(engine, known, ", ".join(columns), engine.rows_sql(tables, with_uid=with_uid))
+    answered = [rule if rule.is_global else _answer(rule, f"m.first_own <> {n}") for n, rule in enumerate(known)]
+    named_columns = ", ".join(["m.place", *(f"m.{name}" for name in drawn)])
+    return ask_apart(engine, answered, lambda asked: f"{named_columns}, {decision_sql(asked)} as reason")
+
+
+def _answer(rule: Rule, sql: str) -> Rule:
+    """`rule` with its SQL for rows that have its answer."""
+    return replace(rule, sql=f"({sql})", alone_sql=f"({sql})")
 
 
 def decide_unit(root: Root, unit: str, reasons: pa.Array) -> pa.Table:

@@ -43,7 +43,9 @@ def allot_rows(mix: MixConfig, passed: Mapping[str, int]) -> dict[str, int]:
 
 def count_passed_sql(rows: str, reason: str) -> str:
     """A query for `source` and `n`, the rows of `rows` that `reason`, SQL over `m`, keeps."""
-    return f"select m.source, count(case when {reason} is null then 1 end) as n from {rows} as m group by m.source"
+    # A reason may have windows, and no aggregate takes those.
+    decided = f"select m.source, {reason} as reason from {rows} as m"
+    return f"select m.source, count(case when m.reason is null then 1 end) as n from ({decided}) as m group by m.source"
 
 
 def mixed_sql(rows: str, keys: Sequence[str], reason: str, mix: MixConfig, allotted: Mapping[str, int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -13,6 +13,7 @@ from curation.recipe.rules import Rule, passes_sql
 from curation.recipe.select_config import MixConfig, SelectConfig
 from curation.selection.engine import PLACE_BITS, Engine, Tables, open_engine
 from curation.selection.mix import MIX, allot_rows
+from curation.selection.partitions import KEPT, ask_apart, has_partitions, keep_rows
 from curation.selection.rows import LostRows, join_unit
 from curation.selection.rule_set import RuleSet, check_inputs, name_list
 from curation.storage import Root
@@ -120,33 +121,14 @@ def _ask(engine: Engine, rules: RuleSet, tables: Tables, lost: LostRows, with_pl
         return f"select {first} from {rows} as m"
     named = frozenset[str]().union(*(rules.rules[number].columns for number in late)) - {"source", "status"}
     kept = [*sorted(named), *(balance.bound for balance in rules.balances)]
-    columns = "".join(f", m.{name}" for name in kept)
-    answered = f"select {first}, m.status{columns} from {rows} as m"
-    if not rules.quantiles and not any(rule.partitions for rule in rules.rules):
-        return f"select {_answers_sql(rules.rules, late, own, with_place)} from ({answered}) as m"
-    engine.keep_rows("answered", answered)
-    known = rules.with_quantiles(engine.compute_quantiles_of("answered"))
-    answers = _answers_sql(known, late, own, with_place)
-    is_shared = " or ".join(_find_shared(engine, known))
-    if not is_shared:
-        return f"select {answers} from answered as m"
-    alone = _answers_sql([replace(rule, sql=rule.alone_sql) for rule in known], late, own, with_place)
-    return (
-        f"select {answers} from (select * from answered as m where {is_shared}) as m "
-        f"union all select {alone} from answered as m where not ({is_shared})"
-    )
-
-
-def _find_shared(engine: Engine, rules: Sequence[Rule]) -> Iterator[str]:
-    """SQL over `m`, rows of `answered`, for each kind of partition: whether a row may share its own with another one.
-
-    Most rows have theirs to themselves, and sorting those for a window takes most of its time. Rows of one partition
-    have one hash, so the others need no window.
-    """
-    for number, keys in enumerate(sorted({keys for rule in rules for keys in rule.partitions})):
-        key = f"hash({', '.join(keys)})"
-        engine.keep_rows(f"shared_{number}", f"select {key} from answered as m group by all having count(*) > 1")
-        yield f"{key} in (from shared_{number})"
+    answered = ", ".join([first, *(f"m.{name}" for name in ["status", *kept])])
+    if not rules.quantiles and not has_partitions(rules.rules):
+        return (
+            f"select {_answers_sql(rules.rules, late, own, with_place)} from (select {answered} from {rows} as m) as m"
+        )
+    keep_rows(engine, rules.rules, answered, rows)
+    known = rules.with_quantiles(engine.compute_quantiles_of(KEPT))
+    return ask_apart(engine, known, lambda asked: _answers_sql(asked, late, own, with_place))
 
 
 def _answer(number: int) -> str:

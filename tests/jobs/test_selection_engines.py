@@ -145,6 +145,14 @@ def test_a_mix_keeps_the_same_rows_in_both_and_what_if_knows_it(spark: SparkSess
     assert _kept(made.root) > before
 
 
+def test_a_mix_of_what_rules_over_partitions_let_pass_is_the_same_in_both(spark: SparkSession, made: SmallRoot) -> None:
+    whole, mix = _recipes()["whole"], MixConfig(weights={"laion": 3.0, "coyo": 1.0}, rows=8)
+    rules = {name: WHOLE[name] for name in ("first", "close")}
+    recipe = replace(whole, rules=rules, select=SelectConfig(mix=mix))
+    assert {None, "first", "mix:laion", "mix:coyo"} < _select_by_both(spark, made.root, recipe)
+    assert len(_kept(made.root)) == 8
+
+
 def test_a_mix_that_cannot_be_made_is_refused_before_anything_is_written(spark: SparkSession, made: SmallRoot) -> None:
     made.root.remove("selection")
     mix = MixConfig(weights={"laion": 3.0})
