@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby
 from operator import itemgetter
 from typing import TypeVar
@@ -25,6 +25,7 @@ from pyspark.sql import functions as F
 
 from curation.duplicates.graph import EDGES
 from curation.duplicates.verification import SIDE, correlate, make_fingerprint
+from curation.plan import group_by_rows
 from curation.storage import Root
 from curation.tables import downloads_file
 from curation.unit_streams import by_unit
@@ -37,8 +38,12 @@ _SCORED_DDL = "left bigint, right bigint, similarity double"
 TASKS_PER_CORE = 4
 MAX_LOCAL_PAIRS = 10_000
 """Pairs whose fingerprints the driver holds: 80 MB of them, and ten seconds of one core to compare."""
-ITEMS_PER_TASK = 250
-"""Pictures or pairs of one task, at least: as many as a second is enough for."""
+MAX_LOCAL_ROWS = 250_000
+"""Rows whose places the driver holds, 15 MB of them: Spark takes half a second to find those of a few."""
+WORK_PER_TASK = 250
+"""Pictures or pairs of one task: as many as half a second is enough for."""
+WORK_PER_UNIT = 25
+"""Pictures that take as long as the table of their unit, which says where they are."""
 _STORED = ["uid", "shard", "offset", "size", "stored_sha256"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -78,7 +83,7 @@ class PictureVerifier:
         left, right = (pairs[name].to_pylist() for name in ("left", "right"))
         seen = self._read_fingerprints({*left, *right})
         compare = partial(_compare_pairs, enough=self.min_correlation)
-        scores = self._map_runs(compare, [(seen[a], seen[b]) for a, b in zip(left, right, strict=True)])
+        scores = self._map_runs(compare, [((seen[a], seen[b]), 1) for a, b in zip(left, right, strict=True)])
         found = {"left": left, "right": right, "tier": [self.tier] * len(pairs), "similarity": scores}
         edges = pa.Table.from_pydict(found, EDGES)
         return edges.filter(pc.greater_equal(edges["similarity"], self.min_correlation))
@@ -89,19 +94,33 @@ class PictureVerifier:
         if len(self._fingerprints) + len(missing) > 2 * MAX_LOCAL_PAIRS:
             self._fingerprints = {row: self._fingerprints[row] for row in wanted & self._fingerprints.keys()}
         if missing:
-            frame = self.spark.createDataFrame(pa.table({"row": missing}))
-            stored = self.rows.select("row", "uid", "unit").join(F.broadcast(frame), "row").toArrow()
-            items = [(row["unit"], row["uid"], row["row"]) for row in stored.sort_by("unit").to_pylist()]
+            places = self._find_places(pa.table({"row": missing})).sort_by("unit")
+            items = zip(*(places[name].to_pylist() for name in ("unit", "uid", "row")), strict=True)
+            begins = np.diff(places["unit"].to_numpy(), prepend=-1) > 0
+            work = (1 + WORK_PER_UNIT * begins).tolist()
             read = partial(_read_rows, self.root, self.units)
-            self._fingerprints |= dict.fromkeys(missing) | dict(self._map_runs(read, items))
+            self._fingerprints |= dict.fromkeys(missing) | dict(self._map_runs(read, zip(items, work, strict=True)))
         return self._fingerprints
 
-    def _map_runs(self, function: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
-        """What `function` gives for all of `items`, a run of them in each task; here when there is only one run."""
-        runs = [items[first : first + ITEMS_PER_TASK] for first in range(0, len(items), ITEMS_PER_TASK)]
-        if len(runs) <= 1:
-            return function(items)
-        results = self.spark.sparkContext.parallelize(runs, len(runs)).map(function).collect()
+    def _find_places(self, rows: pa.Table) -> pa.Table:
+        """`row`, `uid`, `unit` of `rows` (`row`)."""
+        if self._places is None:
+            return self.rows.join(F.broadcast(self.spark.createDataFrame(rows)), "row").toArrow()
+        return self._places.filter(pc.is_in(self._places["row"], rows["row"].combine_chunks()))
+
+    @cached_property
+    def _places(self) -> pa.Table | None:
+        """All rows, None where they are too many."""
+        return self.rows.toArrow() if self.rows.count() <= MAX_LOCAL_ROWS else None
+
+    def _map_runs(
+        self, function: Callable[[list[Item]], list[Result]], items: Iterable[tuple[Item, int]]
+    ) -> list[Result]:
+        """What `function` gives for all of `items`, each with its work, a run in each task; here if it is one."""
+        runs = list(group_by_rows(items, WORK_PER_TASK))
+        if len(runs) == 1:  # a task would take longer to begin
+            return function(runs[0])
+        results = self.spark.sparkContext.parallelize(runs, max(1, len(runs))).map(function).collect()
         return [result for part in results for result in part]
 
     def _compare(self, pairs: DataFrame) -> DataFrame:

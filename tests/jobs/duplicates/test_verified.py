@@ -41,13 +41,15 @@ def edges_of(edges: pa.Table) -> list[dict[str, Any]]:
 def test_driver_and_tasks_see_the_same(
     spark: SparkSession, verifier: PictureVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In frames; on the driver with one run, and with several that are sent to tasks; and sent on by the driver."""
+    """In frames; on the driver; by the driver, which knows no places and sends runs to tasks; and sent on by it."""
     verifier.min_correlation, pairs = 0.17, all_pairs(verifier)
     wanted = edges_of(verifier.look(spark.createDataFrame(pairs), len(pairs)).toArrow())
     assert 1 < len(wanted) < len(pairs) and {edge["tier"] for edge in wanted} == {TIER}
     assert edges_of(verifier.look_here(pairs)) == wanted
     verifier._fingerprints = {}
-    monkeypatch.setattr(verified, "ITEMS_PER_TASK", 3)
+    del verifier._places
+    monkeypatch.setattr(verified, "MAX_LOCAL_ROWS", 0)
+    monkeypatch.setattr(verified, "WORK_PER_TASK", 3)
     assert edges_of(verifier.look_here(pairs)) == wanted
     monkeypatch.setattr(verified, "MAX_LOCAL_PAIRS", len(pairs) - 1)
     assert edges_of(verifier.look_here(pairs)) == wanted
