@@ -6,7 +6,7 @@ Paths are relative to the root (`curation.storage.Root`). docs/architecture.md s
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -71,18 +71,17 @@ def count_all_captions(root: Root, planned: Iterable[int] = ()) -> int:
     return max([*count_captions_by_batch(root, root.units(SAMPLES)).values(), *planned], default=1)
 
 
-def read_samples(root: Root, unit: str, columns: Sequence[str]) -> pa.Table:
-    """`columns` of the samples of `unit`; a further caption that its batch does not have is null."""
-    lacking = _find_lacking(root, unit, columns)
-    table = root.read_parquet(samples_file(unit), [name for name in columns if name not in lacking])
-    return _append_nulls(table, lacking).select(columns)
+def read_keyed_samples(
+    root: Root, unit: str, columns: Sequence[str], known: Container[bytes] = ()
+) -> tuple[pa.Table, bytes]:
+    """The uid and then `columns` of the samples of `unit`, and the bytes in which the file stores its uids.
 
-
-def read_keyed_samples(root: Root, unit: str, columns: Sequence[str]) -> tuple[pa.Table, bytes]:
-    """As `read_samples`, of uid and then `columns`, and the bytes in which the file stores its uids."""
+    A further caption that its batch does not have is null. Without uids if those bytes are among `known`, as
+    `Root.read_keyed`.
+    """
     lacking = _find_lacking(root, unit, columns)
-    table, stored = root.read_keyed(samples_file(unit), [name for name in columns if name not in lacking], ())
-    return _append_nulls(table, lacking).select(["uid", *columns]), stored
+    table, stored = root.read_keyed(samples_file(unit), [name for name in columns if name not in lacking], known)
+    return _append_nulls(table, lacking).select([*(["uid"] if stored not in known else []), *columns]), stored
 
 
 def _find_lacking(root: Root, unit: str, columns: Iterable[str]) -> list[str]:

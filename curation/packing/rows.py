@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from curation.packing.version import LOCATION, Version
 from curation.recipe.config import PackConfig
-from curation.selection.rows import PlaceFinder, append_columns
+from curation.selection.place_finder import PlaceFinder
+from curation.selection.rows import append_columns
 from curation.shards import BLOCK
 from curation.storage import Root
 from curation.tables import DOWNLOADS, SAMPLES

@@ -21,7 +21,7 @@ from curation.packing.rows import PACKED_BYTES, Kept, read_kept, read_kept_rows
 from curation.packing.version import Version
 from curation.recipe.config import PackConfig
 from curation.recipe.select_config import SelectConfig
-from curation.selection.rows import take_rows
+from curation.selection.place_finder import take_rows
 from curation.selection.streams import Streams, open_connection
 
 Shard = tuple[int, pa.Table]

@@ -6,20 +6,17 @@ that filters load from unit to unit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from curation.plan import group_by_rows, measure_units
 from curation.progress import bar
 from curation.recipe.select_config import SelectConfig
 from curation.selection.streams import count_threads
-from curation.storage import Root
-from curation.sums.ledger import Sum
-from curation.sums.recorder import TaskRecorder
 from curation.workers import Workers
-from filters.base import IMAGE, Filter
+from filters.base import IMAGE
 from jobs.scoring.flow import Work
-from jobs.scoring.unit_scores import score_unit
+from jobs.scoring.unit_scores import score_units
 
 ROWS_PER_CALL = 32_768
 """Small units are given to a process together, up to so many rows; one with pictures takes long enough alone."""
@@ -32,7 +29,7 @@ def score_here(work: Work, limits: SelectConfig) -> None:
     """Compute and publish what is left of `work`. Raises UserError for damage, and when a process was ended."""
     num_processes = count_threads(limits)
     runs = list(cut_runs(work, num_processes))
-    score = partial(score_run, work.root, work.filters)  # alone: a call need not carry the names of all units
+    score = partial(score_units, work.root, work.filters)  # alone: a call need not carry the names of all units
     with Workers(num_processes) as workers, bar(len(work.missing), "score", "unit") as progress:
         for run, published in zip(runs, workers.map(score, runs), strict=True):
             work.root.note_published(published)
@@ -46,12 +43,3 @@ def cut_runs(work: Work, num_processes: int) -> Iterator[Missing]:
     sizes = measure_units(work.root, work.units)
     most = min(ROWS_PER_CALL, sum(sizes) // (CALLS_PER_PROCESS * num_processes))
     return group_by_rows(zip(work.missing, sizes, strict=True), most)
-
-
-def score_run(root: Root, filters: Mapping[str, Filter], run: Missing) -> dict[str, Sum]:
-    """Score the units of `run`, each by those of `filters` that it names; the sums of what was published."""
-    recorder = TaskRecorder()
-    told = root.recording(recorder)
-    for unit, names in run:
-        score_unit(told, unit, {name: filters[name] for name in names})
-    return recorder.published

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
@@ -11,10 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import filters
+from filters import caption_length
 from filters._lexicon import make_lexicon, split_at_blanks, split_at_signs
+from filters._words import UNSPACED
 from filters.caption_boilerplate import is_boilerplate, letters
-from filters.caption_length import num_words
+from filters.caption_length import count_words
 
+MIXED = "ab \t\x1c\x85\xa0\u2003\u3000é猫ね𠀀한"
+"""Letters, blanks of many kinds, and characters that are words."""
 captions = st.lists(st.one_of(st.none(), st.text(max_size=60)), min_size=1, max_size=10)
 
 
@@ -39,7 +45,7 @@ def scored(name: str, values: list[str | None], **options: object) -> dict[str, 
     ],
 )
 def test_words_by_script(caption: str, words: int) -> None:
-    assert num_words(caption) == words
+    assert count_words(pa.array([caption])).tolist() == [words]
 
 
 @given(captions)
@@ -47,12 +53,41 @@ def test_lengths(values: list[str | None]) -> None:
     found = scored("caption_length", values)
     for text, characters, words in zip(values, found["caption_characters"], found["caption_words"], strict=True):
         assert characters == (None if text is None else len(text))
-        assert words is None if text is None else 0 <= words <= len(text)
+        assert words == (None if text is None else split_words_one_by_one(text))
 
 
 @given(st.text("ab c", max_size=30), st.text("ab c", max_size=30))
 def test_words_add_up_over_a_blank(left: str, right: str) -> None:
-    assert num_words(f"{left} {right}") == num_words(left) + num_words(right)
+    both, first, second = count_words(pa.array([f"{left} {right}", left, right])).tolist()
+    assert both == first + second
+
+
+def split_words_one_by_one(caption: str) -> int:
+    """Words as Python's own functions split them."""
+    spaced, num_characters = UNSPACED.subn(" ", caption)
+    return len(spaced.split()) + num_characters
+
+
+@given(
+    st.lists(
+        st.one_of(st.none(), st.text("ab \t\x1c\x85\xa0\u2003\u3000é猫ね𠀀한", max_size=12), st.text()), max_size=9
+    ),
+    st.integers(0, 9),
+    st.integers(1, 30),
+)
+def test_words_of_many_captions_are_those_of_each(values: list[str | None], start: int, limit: int) -> None:
+    """Of a part of an array too, and where so few characters are looked at together that captions are taken apart."""
+    whole = pa.array(values, pa.string())
+    expected = [split_words_one_by_one(text or "") for text in values[start:]]
+    assert count_words(whole[start:]).tolist() == expected
+    with patch.object(caption_length, "MAX_CHARACTERS", limit):
+        assert count_words(whole[start:]).tolist() == expected
+
+
+def test_every_character_is_of_the_kind_that_python_says() -> None:
+    every = [chr(point) for point in range(sys.maxunicode + 1) if not 0xD800 <= point < 0xE000]
+    found = count_words(pa.array([f"a{character}b" for character in every]))
+    assert found.tolist() == [split_words_one_by_one(f"a{character}b") for character in every]
 
 
 def test_languages_of_clear_sentences() -> None:

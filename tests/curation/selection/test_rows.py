@@ -14,7 +14,8 @@ import pytest
 
 from curation.download.withdrawn import Lists, resolve_lists
 from curation.recipe.config import DownloadConfig, Recipe
-from curation.selection.rows import PlaceFinder, append_columns, join_pictures, join_unit
+from curation.selection.place_finder import PlaceFinder
+from curation.selection.rows import append_columns, join_pictures, join_unit
 from curation.storage import Root
 from tests.support import small_root
 from tests.support.small_root import UNITS, SmallRoot

@@ -64,3 +64,38 @@ def test_pictures_are_read_once_a_batch_and_shard(made: SmallRoot, monkeypatch: 
     assert len([rel for rel in reads if rel.startswith("raw/")]) == len(batches) == 1
     images = dict(zip(batches[0]["uid"].to_pylist(), batches[0]["image"].to_pylist(), strict=True))
     assert images == {uid: made.images[uid] for uid in _ok(made, UNITS[0])}
+
+
+def test_rows_of_samples_reach_downloads_that_lie_in_another_order_or_lack_some(made: SmallRoot) -> None:
+    wanted = {name: filters.build(name, {}) for name in ("caption_length", "clip_score", "aspect_ratio")}
+    unit_scores.score_unit(made.root, UNITS[0], wanted)
+    expected = {name: made.root.read_bytes(f"scores_{name}/{UNITS[0]}.parquet") for name in wanted}
+    samples = made.root.read_parquet(f"samples/{UNITS[0]}.parquet")
+    downloads = made.root.read_parquet(f"downloads/{UNITS[0]}.parquet")
+    for backward in (samples, downloads):
+        name = "samples" if backward is samples else "downloads"
+        made.root.publish_parquet(f"{name}/{UNITS[0]}.parquet", backward[::-1])
+        unit_scores.score_unit(made.root, UNITS[0], wanted)
+        assert {name: made.root.read_bytes(f"scores_{name}/{UNITS[0]}.parquet") for name in wanted} == expected
+    lost = _ok(made, UNITS[0])[0]
+    without = pa.Table.from_pylist([row for row in samples.to_pylist() if row["uid"] != lost], samples.schema)
+    made.root.publish_parquet(f"samples/{UNITS[0]}.parquet", without)
+    unit_scores.score_unit(made.root, UNITS[0], wanted)
+    for name in ("caption_length", "clip_score"):
+        rows = made.root.read_parquet(f"scores_{name}/{UNITS[0]}.parquet").to_pylist()
+        assert [row["uid"] for row in rows] == _ok(made, UNITS[0]) and set(rows[0].values()) == {lost, None}
+
+
+def test_pages_end_where_the_rows_say_and_not_where_batches_do(
+    made: SmallRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uids = [f"{number:032x}" for number in range(40_000)]
+    made.root.publish_parquet(f"samples/{UNITS[0]}.parquet", pa.table({"uid": uids, "caption": uids}))
+    status = ["ok" if number % 3 else "dns" for number in range(len(uids))]
+    made.root.publish_parquet(f"downloads/{UNITS[0]}.parquet", pa.table({"uid": uids, "status": status}))
+    found = set()
+    for size in (16_384, 1_000):
+        monkeypatch.setitem(unit_scores.ROWS_PER_BATCH, False, size)
+        unit_scores.score_unit(made.root, UNITS[0], {"caption_length": filters.build("caption_length", {})})
+        found.add(made.root.read_bytes(f"scores_caption_length/{UNITS[0]}.parquet"))
+    assert len(found) == 1

@@ -1,0 +1,47 @@
+"""Where rows of one table of a unit stand in another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+class PlaceFinder:
+    """Where each of `uids` stands among those of another table. Tables of one unit have the same ones, mostly.
+
+    With `order` the rows that are wanted are the uids at these places.
+    """
+
+    def __init__(
+        self,
+        uids: pa.ChunkedArray,
+        places: Mapping[bytes, pa.Array | None] | None = None,
+        order: np.ndarray | None = None,
+    ) -> None:
+        self._uids = uids
+        self._order = None if order is None else pa.array(order)
+        self.places = dict(places or {})
+        """The places in the tables that were seen, by the bytes in which they store their uids; None for the same."""
+
+    def find(self, stored: bytes, others: pa.Table) -> pa.Array | None:
+        """Places of the uids in `others`, null where one lacks; None when both have the same in the same order."""
+        if stored not in self.places:
+            found = others["uid"]
+            is_same = self._uids.equals(found)
+            self.places[stored] = None if is_same else pc.index_in(self._uids, found.combine_chunks())
+        places = self.places[stored]
+        if self._order is None:
+            return places
+        return self._order if places is None else places.take(self._order)
+
+
+def take_rows(table: pa.Table, places: pa.ChunkedArray | pa.Array) -> pa.Table:
+    """The rows of `table` at `places`, null for null. Columns without any value cost nothing."""
+    arrays = [
+        pa.nulls(len(places), column.type) if column.null_count == len(column) else column.take(places)
+        for column in table.columns
+    ]
+    return pa.Table.from_arrays(arrays, schema=table.schema)
