@@ -266,6 +266,7 @@ def make_found(seed: int, num_pairs: int) -> Found:
     ]
 
 
+@pytest.mark.slow
 def test_driver_and_executors_decide_the_same_and_so_does_a_graph_that_outgrows_the_driver(
     spark: SparkSession,
 ) -> None:
