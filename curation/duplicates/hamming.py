@@ -23,8 +23,10 @@ import numpy as np
 from curation.duplicates.limit import take_best
 
 BITS = 64
-CHUNK = 1 << 18
-"""Rows of a sorted table compared at a time, so that temporaries stay in the cache."""
+CHUNK = 1 << 16
+"""Hashes rearranged and compared at a time, so that temporaries stay in the cache."""
+FEW = 16
+"""Where only one of so many hashes still has the wanted neighbour, these are picked out before they are compared."""
 SORT_COST, PAIR_COST = 60.0, 4.0
 """Nanoseconds to put one hash into a sorted table and to compare one pair, as measured; they only choose B."""
 MAX_BLOCKS = 12
@@ -69,7 +71,8 @@ class Table:
     @property
     def order(self) -> list[int]:
         """Blocks from the most significant of the rearranged hash to the least."""
-        return [*self.equal, *(block for block in range(self.num_blocks) if block not in self.equal)]
+        others = set(range(self.num_blocks)).difference(self.equal)
+        return [*sorted(self.equal, reverse=True), *sorted(others, reverse=True)]
 
     @property
     def key_bits(self) -> int:
@@ -78,18 +81,36 @@ class Table:
 
     def rearrange(self, hashes: np.ndarray) -> np.ndarray:
         """`hashes` (uint64) with the leading blocks in the most significant bits."""
-        return _reorder_blocks(hashes, self.num_blocks, self.order)
+        return _move_fields(hashes, self._fields())
 
     def restore(self, rearranged: np.ndarray) -> np.ndarray:
         """The inverse of `rearrange`."""
-        edges, order = _edges(self.num_blocks), self.order
-        result, used = np.zeros_like(rearranged), 0
-        for block in reversed(order):
-            width = edges[block + 1] - edges[block]
-            part = (rearranged >> np.uint64(used)) & np.uint64((1 << width) - 1)
-            result |= part << np.uint64(edges[block])
-            used += width
-        return result
+        return _move_fields(rearranged, [(target, source, width) for source, target, width in self._fields()])
+
+    def _fields(self) -> list[tuple[int, int, int]]:
+        """Runs of bits that stay together: where each begins in a hash, where in the rearranged one, and its bits."""
+        edges, end, fields = _edges(self.num_blocks), BITS, list[tuple[int, int, int]]()
+        for block in self.order:
+            start, width = edges[block], edges[block + 1] - edges[block]
+            end -= width
+            if fields and fields[-1][0] == start + width:
+                width += fields.pop()[2]
+            fields.append((start, end, width))
+        return fields
+
+
+def _move_fields(hashes: np.ndarray, fields: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    result = np.zeros_like(hashes)
+    for start in range(0, len(hashes), CHUNK):
+        given, made = hashes[start : start + CHUNK], result[start : start + CHUNK]
+        for source, target, width in fields:
+            part = given & np.uint64(((1 << width) - 1) << source)
+            shift, distance = (
+                (np.left_shift, target - source) if target >= source else (np.right_shift, source - target)
+            )
+            shift(part, np.uint64(distance), out=part)
+            np.bitwise_or(made, part, out=made)
+    return result
 
 
 def _edges(num_blocks: int) -> list[int]:
@@ -101,16 +122,6 @@ def block_value(hashes: np.ndarray, num_blocks: int, block: int) -> np.ndarray:
     edges = _edges(num_blocks)
     mask = np.uint64((1 << (edges[block + 1] - edges[block])) - 1)
     return ((hashes >> np.uint64(edges[block])) & mask).astype(np.int64)
-
-
-def _reorder_blocks(hashes: np.ndarray, num_blocks: int, order: Sequence[int]) -> np.ndarray:
-    edges = _edges(num_blocks)
-    result = np.zeros_like(hashes)
-    for block in order:
-        width = edges[block + 1] - edges[block]
-        part = (hashes >> np.uint64(edges[block])) & np.uint64((1 << width) - 1)
-        result = (result << np.uint64(width)) | part
-    return result
 
 
 def make_tables(num_hashes: int, max_distance: int) -> list[Table]:
@@ -167,41 +178,64 @@ def search(
     shift = np.uint64(BITS - table.key_bits)
     if about is not None:
         ordered = ordered[np.isin(ordered >> shift, table.rearrange(about) >> shift)]
-    ordered = np.sort(ordered)
-    if classes is not None:
-        ordered = ordered[np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)]]
-    keys = ordered >> shift
-    if classes is not None and np.any(keys[MAX_RUN:] == keys[:-MAX_RUN]):
+    ordered.sort()
+    if classes is not None and _has_equal(ordered, 1, np.uint64(1)):
+        ordered = ordered[np.r_[True, ordered[1:] != ordered[:-1]]]
+    if classes is not None and _has_equal(ordered, MAX_RUN, np.uint64(1) << shift):
+        keys = ordered >> shift
         ends = np.flatnonzero(np.r_[keys[1:] != keys[:-1], True]) + 1
         lengths, ranked = np.diff(ends, prepend=0), classes()
         for end, length in zip(*(column[lengths > MAX_RUN].tolist() for column in (ends, lengths)), strict=True):
             run = np.sort(table.restore(ordered[end - length : end]))
             yield from _search_crowd(ranked.of(run), table, max_distance)
-        sparse = np.repeat(lengths <= MAX_RUN, lengths)
-        ordered, keys = ordered[sparse], keys[sparse]
+        ordered = ordered[np.repeat(lengths <= MAX_RUN, lengths)]
     for start in range(0, len(ordered), CHUNK):
-        for a, b in _search_chunk(ordered, keys, start, max_distance):
+        for a, b in _search_chunk(ordered, np.uint64(1) << shift, start, max_distance):
             yield from _report_first(table.restore(a), table.restore(b), table)
 
 
+def _has_equal(ordered: np.ndarray, step: int, beyond: np.uint64) -> bool:
+    """Whether two of `ordered`, `step` apart, have the same leading bits: their difference is below `beyond`."""
+    for start in range(0, len(ordered) - step, CHUNK):
+        one = ordered[start : min(start + CHUNK, len(ordered) - step)]
+        if ((one ^ ordered[start + step : start + step + len(one)]) < beyond).any():
+            return True
+    return False
+
+
 def _search_chunk(
-    ordered: np.ndarray, keys: np.ndarray, start: int, max_distance: int
+    ordered: np.ndarray, beyond: np.uint64, start: int, max_distance: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Close pairs whose first member lies in `ordered[start : start + CHUNK]`, at most 2 × CHUNK at a time."""
-    rows = np.arange(start, min(start + CHUNK, len(ordered) - 1))
+    """Close pairs whose first member lies in `ordered[start : start + CHUNK]`, at most 2 × CHUNK at a time.
+
+    Of a pair the leading bits are equal: its difference is below `beyond`.
+    """
     found_a, found_b, num_found = [ordered[:0]], [ordered[:0]], 0
-    step = 1
-    while len(rows := rows[rows < len(ordered) - step]):
-        rows = rows[keys[rows] == keys[rows + step]]
-        a, b = ordered[rows], ordered[rows + step]
-        close = np.bitwise_count(a ^ b) <= max_distance
+    rows: np.ndarray | None = None
+    for step in itertools.count(1):
+        if rows is None:
+            a = ordered[start : min(start + CHUNK, len(ordered) - step)]
+            b = ordered[start + step : start + step + len(a)]
+        else:
+            rows = rows[rows < len(ordered) - step]
+            a, b = ordered[rows], ordered[rows + step]
+        difference = a ^ b
+        has_key = difference < beyond
+        num_left = np.count_nonzero(has_key)
+        if not num_left:
+            break
+        close = np.bitwise_count(difference) <= max_distance
+        close &= has_key
         found_a.append(a[close])
         found_b.append(b[close])
         num_found += len(found_a[-1])
         if num_found >= CHUNK:
             yield np.concatenate(found_a), np.concatenate(found_b)
             found_a, found_b, num_found = [], [], 0
-        step += 1
+        if rows is not None:
+            rows = rows[has_key]
+        elif num_left < len(a) // FEW:
+            rows = np.flatnonzero(has_key) + start
     if num_found:
         yield np.concatenate(found_a), np.concatenate(found_b)
 
