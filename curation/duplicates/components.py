@@ -24,6 +24,35 @@ def label_components(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, n
     return rows.astype(np.int64), smallest[labels].astype(np.int64)
 
 
+MAX_STEPS = 64
+"""Steps over all edges before the rest is decided edge by edge: a chain takes a step for every two rows."""
+
+
+def select_removing(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """What `RemovalSelector` selects of edges (int64 `[n]`) sorted by (left, right), as their places, by right row.
+
+    A row is kept once no better one that may still be kept has an edge to it: all such rows are found at a time.
+    """
+    rows, compact = np.unique(np.concatenate([left, right]), return_inverse=True)
+    a, b = compact[: len(left)], compact[len(left) :]
+    removed, open_edges = np.zeros(len(rows), bool), np.arange(len(a))
+    for _ in range(MAX_STEPS):
+        if not len(open_edges):
+            break
+        is_waiting = np.zeros(len(rows), bool)
+        is_waiting[b[open_edges]] = True
+        is_decided = ~is_waiting[a[open_edges]]
+        removed[b[open_edges[is_decided]]] = True
+        open_edges = open_edges[~is_decided]
+        open_edges = open_edges[~removed[a[open_edges]] & ~removed[b[open_edges]]]
+    for one, other in zip(a[open_edges].tolist(), b[open_edges].tolist(), strict=True):
+        if not removed[one]:
+            removed[other] = True
+    removing = np.flatnonzero(~removed[a])
+    _, first = np.unique(b[removing], return_index=True)
+    return np.asarray(removing[first])
+
+
 class RemovalSelector:
     """Selects the edges that remove their right row, from a stream of edges sorted by (component, left, right).
 

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.duplicates.components import RemovalSelector, label_components
+from curation.duplicates import components
+from curation.duplicates.components import RemovalSelector, label_components, select_removing
 from tests.support.graphs import SHAPES, Edges, brute_force, random_graph
 
 
@@ -54,6 +55,22 @@ def test_who_stays(seed: int, num_rows: int, num_edges: int, cuts: list[int]) ->
     for a, b in edges:
         assert a in gone or b in gone, "two alike rows never both stay"
     assert removed == decide(edges, [])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    num_rows=st.integers(2, 40),
+    num_edges=st.integers(0, 80),
+    max_steps=st.sampled_from([0, 1, 64]),
+)
+def test_edges_at_a_time_decide_as_a_stream_does(seed: int, num_rows: int, num_edges: int, max_steps: int) -> None:
+    edges = random_graph(seed, num_rows, num_edges)
+    ends = np.array(sorted({(min(e), max(e)) for e in edges if e[0] != e[1]}), np.int64).reshape(-1, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(components, "MAX_STEPS", max_steps)
+        chosen = ends[select_removing(ends[:, 0], ends[:, 1])]
+    assert [(b, a) for a, b in chosen.tolist()] == sorted(decide(edges, []))
 
 
 def test_a_chain_is_not_one_group() -> None:
