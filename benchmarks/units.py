@@ -226,7 +226,7 @@ def _resume(name: str, root: Root) -> None:
     recipe, (stage,) = _recipe(root), load_stages([name])
     before = root.record()
     check_stages([stage], recipe, root)
-    if stage.run_here is not None:
+    if stage.run_here is not None and not stage.runs_on_spark(recipe):
         stage.run_here(recipe, root)
     else:
         stage.run(session("units"), recipe, root)

@@ -50,4 +50,5 @@ def load_stages(names: Iterable[str] = STAGES) -> list[Stage]:
 
 def _load(name: str) -> Stage:
     module = importlib.import_module(STAGES[name][0])
-    return Stage(name, module.check, module.run, getattr(module, "run_here", None))
+    run_here, runs_here = getattr(module, "run_here", None), getattr(module, "runs_here", None)
+    return Stage(name, module.check, module.run, run_here, runs_here)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from curation.errors import UserError
 
@@ -20,16 +21,40 @@ COLUMNS = {
 """What a keep rule may order by, as SQL over samples and downloads; `resolution` is that of the picture as fetched."""
 
 
-def order_sql(keep: Sequence[str]) -> list[str]:
-    """`["resolution desc"]` → the terms of an ORDER BY that leaves no ties.
+TEXTS = ("uid", "source")
+"""Those of COLUMNS that are no numbers."""
 
-    Unknown values (null, NaN) come last whatever the direction. Raises UserError for an unknown column or direction.
+
+@dataclass(frozen=True)
+class Term:
+    """One entry of a keep rule: a name of COLUMNS, and whether larger values come first."""
+
+    column: str
+    descending: bool
+
+
+def parse_keep(keep: Sequence[str]) -> list[Term]:
+    """`["resolution desc"]` → its terms, and behind them the uid, so that no ties are left.
+
+    Raises UserError for an unknown column or direction.
     """
     terms = []
     for entry in [*keep, "uid"]:
         column, _, direction = entry.strip().partition(" ")
         if column not in COLUMNS or direction.strip() not in ("", "asc", "desc"):
             raise UserError(f"dedupe.keep: {entry!r} is not COLUMN [asc|desc] with one of {', '.join(COLUMNS)}.")
-        known = f"nullif({COLUMNS[column]}, double('nan'))" if column not in ("uid", "source") else COLUMNS[column]
-        terms.append(f"{known} {direction.strip() or 'asc'} nulls last")
+        terms.append(Term(column, direction.strip() == "desc"))
+    return terms
+
+
+def order_sql(keep: Sequence[str]) -> list[str]:
+    """`["resolution desc"]` → the terms of an ORDER BY that leaves no ties, as `parse_keep` reads them.
+
+    Unknown values (null, NaN) come last whatever the direction.
+    """
+    terms = []
+    for term in parse_keep(keep):
+        value = COLUMNS[term.column]
+        known = value if term.column in TEXTS else f"nullif({value}, double('nan'))"
+        terms.append(f"{known} {'desc' if term.descending else 'asc'} nulls last")
     return terms

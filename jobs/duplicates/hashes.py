@@ -18,6 +18,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
+from curation.deduplication.near import MAX_NEIGHBOURS, NUM_HUBS
 from curation.duplicates import hamming
 from curation.duplicates.hamming import Classes
 from curation.storage import Root
@@ -30,10 +31,6 @@ SPLIT_ROWS = 1_000_000
 """Below it, tables share tasks: a task costs more than a table."""
 ROWS_PER_BATCH = 100_000
 _PAIRS_DDL = "a bigint, b bigint, distance int"
-NUM_HUBS = 8
-"""Number of the best rows of a class that other rows are linked with."""
-MAX_NEIGHBOURS = 64
-"""Number of better rows that a row is linked with."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from curation.recipe.config import DedupeConfig, DownloadConfig, Recipe
 from curation.settings import content_settings
 from curation.storage import Root, fingerprint
 from curation.tables import DUPLICATES, METADATA, embedded_units
-from jobs.duplicates.checks import find_dim
 from jobs.duplicates.evaluation_sets import EvaluationSet, find_evaluation_sets
-from jobs.embed import check_same_model
 from jobs.embedders import find_embedder, resolve_model
 
 TABLE = DUPLICATES
+READS = ("samples", "downloads")
+ROWS_PER_FILE = 1_000_000
 _OF_DOUBTFUL = ("verify_from", "verify_below", "min_correlation", "max_doubtful")
 """Settings that mean nothing where no pair is in doubt; versions of such runs are called as by earlier releases."""
 
@@ -87,6 +87,9 @@ def check_dedupe(recipe: Recipe, root: Root) -> None:
     config, model, dim = recipe.dedupe, resolve_model(recipe), None
     order_sql(config.keep)
     if "embedding" in config.tiers:
+        from jobs.duplicates.checks import find_dim  # pyspark need not be there where no vectors are compared
+        from jobs.embed import check_same_model
+
         units = embedded_units(root)
         if units:
             check_same_model(root, model)
@@ -110,6 +113,9 @@ def plan_dedupe(recipe: Recipe, root: Root) -> DedupePlan:
     tables, inputs, known = ["samples", "downloads"], dict[str, Any](), Fingerprints(root)
     min_cosine, doubtful, dim = None, None, None
     if "embedding" in config.tiers:
+        from jobs.duplicates.checks import find_dim
+        from jobs.embed import check_same_model
+
         check_embedded(root, units)
         made = check_same_model(root, model)
         min_cosine, doubtful = resolve_min_cosine(config, model), resolve_doubtful(config, model)

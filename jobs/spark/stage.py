@@ -26,6 +26,7 @@ PREFIX = "curate: "
 Check = Callable[[Recipe, Root], None]
 Run = Callable[[Any, Recipe, Root], None]
 RunHere = Callable[[Recipe, Root], None]
+RunsHere = Callable[[Recipe], bool]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class Stage:
     """`run(spark, recipe, root)` does what is left to do. Raises UserError before anything is written."""
     run_here: RunHere | None = None
     """`run_here(recipe, root)` does the same on this machine without Spark; None where only Spark does it."""
+    runs_here: RunsHere | None = None
+    """`runs_here(recipe)` says whether `run_here` can do what the recipe asks for; None where it always can."""
+
+    def runs_on_spark(self, recipe: Recipe) -> bool:
+        """Whether only Spark does what `recipe` asks for."""
+        return self.run_here is None or (self.runs_here is not None and not self.runs_here(recipe))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +78,7 @@ def run_stages(stages: Sequence[Stage], arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe, arguments.set)
     root = Root(arguments.root)
     check_stages(stages, recipe, root)
-    if any(stage.run_here is None for stage in stages[1:]):  # a first one asks for itself
+    if any(stage.runs_on_spark(recipe) for stage in stages[1:]):  # a first one asks for itself
         _check_java()
     with hold_root(root) as waited:
         if waited:
@@ -91,7 +98,7 @@ def run_loaded(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
 
     Spark starts, once, before the first stage that needs it: that takes a Java, seconds and memory.
     """
-    for needs_spark, group in itertools.groupby(stages, lambda stage: stage.run_here is None):
+    for needs_spark, group in itertools.groupby(stages, lambda stage: stage.runs_on_spark(recipe)):
         if needs_spark:
             _run_on_spark(list(group), recipe, root)
         else:

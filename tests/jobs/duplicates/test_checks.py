@@ -15,11 +15,11 @@ from curation.errors import UserError
 from curation.recipe.config import DedupeConfig, DownloadConfig, EmbedConfig, Recipe
 from curation.storage import Root
 from curation.tables import METADATA, metadata_file, vectors_file
-from jobs.dedupe import scan_unit
 from jobs.duplicates.arrays import remove_stale_work
 from jobs.duplicates.checks import check_vectors
 from jobs.duplicates.plan import plan_dedupe
 from jobs.embedders import identify_model
+from jobs.spark_dedupe import scan_unit
 from tests.support.picture_root import fill, scene, set_vectors
 
 RECIPE = Recipe(dedupe=DedupeConfig(min_cosine=0.9, tiers=("embedding",)))

@@ -32,3 +32,10 @@ def test_spark_starts_for_the_first_stage_that_needs_it(
     run_loaded(stages, Recipe(), Root(tmp_path / "root"))
     assert said == ["a here", "Spark starts", "b on Spark", "c on Spark", "d here"]
     assert [line.split()[:2] for line in capsys.readouterr().err.splitlines()] == [[x, "done"] for x in "abcd"]
+
+
+def test_a_stage_says_by_the_recipe_whether_it_needs_spark() -> None:
+    stage = Stage("a", lambda *_: None, lambda *_: None, lambda *_: None, lambda recipe: not recipe.rules)
+    assert not stage.runs_on_spark(Recipe())
+    assert stage.runs_on_spark(Recipe(rules={"wide": "width > 3"}))
+    assert Stage("b", lambda *_: None, lambda *_: None).runs_on_spark(Recipe())
