@@ -208,7 +208,7 @@ class Root(UnitFiles):
         try:
             has_sum = whole and self.expected(rel) is not None
             with pa.BufferReader(self.read_whole(rel)) if has_sum else self._open_native(rel) as stream:
-                # Reading ahead is for stores that answer late: here it costs a fifth of the time of a small file.
+                # Reading ahead, by threads of its own, is for stores that answer late.
                 is_far = isinstance(stream, pa.PythonFile)
                 yield pq.ParquetFile(stream, pre_buffer=is_far, page_checksum_verification=True), stream
         except PermissionError as error:
