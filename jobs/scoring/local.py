@@ -38,8 +38,9 @@ def score_here(work: Work, limits: SelectConfig) -> None:
 
 def cut_runs(work: Work, num_processes: int) -> Iterator[Missing]:
     """The units of `work` in their order, those of each call of a process together."""
-    if any(IMAGE.name in item.reads for item in work.filters.values()):
+    least = CALLS_PER_PROCESS * num_processes
+    if len(work.missing) <= least or any(IMAGE.name in item.reads for item in work.filters.values()):
         return ([one] for one in work.missing)
     sizes = measure_units(work.root, work.units)
-    most = min(ROWS_PER_CALL, sum(sizes) // (CALLS_PER_PROCESS * num_processes))
+    most = min(ROWS_PER_CALL, sum(sizes) // least)
     return group_by_rows(zip(work.missing, sizes, strict=True), most)
