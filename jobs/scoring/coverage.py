@@ -85,14 +85,19 @@ class Coverage:
 def check_joined_scores(recipe: Recipe, root: Root) -> None:
     """Say what of each `[scores.NAME]` no sample has, and which samples it leaves out.
 
-    Raises UserError where `curate score` would have to refuse the files, whatever is still downloaded. Where the recipe
-    names metadata that is not ingested yet, nothing is refused: its rows may be what the scores are of.
+    Raises UserError where `curate score` would have to refuse the files, whatever is still downloaded, as it does those
+    that differ from what a table was begun with. Where the recipe names metadata that is not ingested yet, nothing is
+    refused for its keys: its rows may be what the scores are of.
     """
     units = root.units("samples")
     num_rows = sum(sum(plan["units"].values()) for plan in read_plans(root)) if recipe.scores else 0
     for item in plan_joined_scores(recipe):
         done = set(root.units(item.table))
-        if done.issuperset(units) or num_rows + _count_rows(item) > MAX_ROWS:
+        if num_rows + _count_rows(item) > MAX_ROWS:
+            continue
+        if done:
+            root.check_stage(item.table, item.describe())
+        if done.issuperset(units):
             continue
         found = measure_coverage(root, item, recipe.select)
         if not _resolve_new_inputs(recipe, root):

@@ -26,9 +26,15 @@ PICTURES = pa.schema([("unit", pa.int32()), SAMPLES.field("uid"), KEY])
 
 
 def find_units(root: Root, item: JoinedScores) -> list[str]:
-    """The downloaded units that have no table of `item` yet."""
+    """The downloaded units that have no table of `item` yet.
+
+    Raises UserError when all have one that was made of other files than those of `item`; these are read for that.
+    """
     done = set(root.units(item.table))
-    return [unit for unit in root.units("downloads") if unit not in done]
+    units = [unit for unit in root.units("downloads") if unit not in done]
+    if done and not units:
+        root.check_stage(item.table, item.describe())
+    return units
 
 
 def score_schema(item: JoinedScores) -> pa.Schema:

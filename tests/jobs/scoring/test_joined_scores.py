@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,21 @@ def test_scores_in_files_decide_as_those_of_filters(
     before = made.root.units("scores_mine")
     score.run_here(recipe, made.root)
     assert made.root.units("scores_mine") == before and "covers" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stage", [score.check, score.run_here])
+def test_other_scores_under_the_same_name_are_refused_when_the_table_stands(
+    made: SmallRoot, tmp_path: Path, stage: Callable[[Recipe, Root], None]
+) -> None:
+    uids = sorted(made.samples)
+    _write(tmp_path, "mine-0.parquet", {"uid": uids, "mark": [0.25] * len(uids)})
+    score.run_here(_recipe(tmp_path), made.root)
+    stage(_recipe(tmp_path), made.root)
+    (tmp_path / "mine-0.parquet").rename(tmp_path / "mine-of-another-name.parquet")
+    stage(_recipe(tmp_path), made.root)
+    _write(tmp_path, "mine-0.parquet", {"uid": uids, "mark": [0.75] * len(uids)})
+    with pytest.raises(UserError, match=r"scores_mine was made with other settings \(files differ\)"):
+        stage(_recipe(tmp_path), made.root)
 
 
 def test_too_few_scores_are_refused_and_unknown_where_allowed(made: SmallRoot, tmp_path: Path) -> None:
