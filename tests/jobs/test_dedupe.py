@@ -296,6 +296,7 @@ def test_the_keep_rule_decides_and_unknown_values_come_last(spark: SparkSession,
     assert {kept for kept, _ in removed(root).values()} == {"low"}
 
 
+@pytest.mark.slow
 def test_another_caption_can_be_kept(spark: SparkSession, root: Root) -> None:
     picture, smaller = encoded(scene(1, 128)), encoded(scene(1, 90))
     fill(root, [("A Dog ", picture, {}), ("a dog", picture, {}), ("a cat", picture, {}), ("a dog", smaller, {})])
@@ -311,6 +312,7 @@ def count(root: Root) -> int:
     return Manifest(root).query("select count(*) from duplicates").fetchall()[0][0]
 
 
+@pytest.mark.slow
 def test_evaluation_pictures_are_found_by_every_tier(spark: SparkSession, root: Root, tmp_path: Path) -> None:
     build(root)
     pictures = tmp_path / "evalset" / "deep"

@@ -46,6 +46,7 @@ def ingest_by_both(spark: SparkSession, recipe: Recipe, folder: Path) -> None:
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
+@pytest.mark.slow
 def test_both_write_the_same_bytes(spark: SparkSession, tmp_path: Path) -> None:
     """Several kinds of files, conditions, repeats within and across plans, domains in several units, removals, and
     units that are made again.

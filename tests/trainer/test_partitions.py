@@ -14,12 +14,14 @@ from trainer import zero_files
 WORKER = "tests.support.trainer.partitions_worker"
 
 
+@pytest.mark.slow
 def test_more_ranks_than_the_temperature_has_elements(tmp_path: Path) -> None:
     few = {"optimizers": ["adamw"], "temperatures": ["learned"], "precision": "fp32", "folder": str(tmp_path)}
     run_ranks(1, f"{WORKER}:save", stages=[1], **few)
     run_ranks(2, f"{WORKER}:restore", stages=[2], **few)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_stage_0_at_2_and_from_3_at_0(tmp_path: Path) -> None:
     run_ranks(2, f"{WORKER}:cross", folder=str(tmp_path), pairs=[[0, 2], [3, 0]], optimizer="adamw", precision="bf16")
 

@@ -240,6 +240,7 @@ def test_a_header_that_is_no_configuration_is_one_sentence(text: str, tmp_path: 
         models.load(tmp_path / "x.safetensors")
 
 
+@pytest.mark.slow
 def test_sharded_parameters_are_filled_on_every_rank(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
     save_file(baai_state(random_model(worker_config().override(image_size=112))), tmp_path / "e.safetensors")

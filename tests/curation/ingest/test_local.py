@@ -67,6 +67,7 @@ def test_the_first_of_equal_rows_is_kept_in_the_order_of_the_recipe(tmp_path: Pa
     assert [(row["source"], row["reason"]) for row in rejects] == [("b", "repeated")] * 39
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_step_leaves_nothing_that_counts_and_the_next_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
     file = write_sets(tmp_path / "meta")
     recipe, undisturbed, killed = load_recipe(file), Root(tmp_path / "undisturbed"), Root(tmp_path / "killed")

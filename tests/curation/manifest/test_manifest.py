@@ -202,6 +202,7 @@ def s3() -> Iterator[str]:
         yield endpoint
 
 
+@pytest.mark.slow
 def test_a_root_on_s3(s3: str, made: SmallRoot) -> None:
     root = Root("s3://curation/whole", **s3_server.options(s3))
     root.create()

@@ -267,6 +267,7 @@ def test_select_refuses_what_the_merge_did_not_take_over(two: tuple[SmallRoot, S
     assert "go on with `curate download`, `curate embed`, `curate dedupe`" in describe_merge([], target, [])
 
 
+@pytest.mark.slow
 def test_a_merge_on_a_store_gives_the_same_bytes(two: tuple[SmallRoot, SmallRoot], tmp_path: Path) -> None:
     with s3_server.s3() as endpoint:
         options = s3_server.options(endpoint)

@@ -38,6 +38,7 @@ def edges_of(edges: pa.Table) -> list[dict[str, Any]]:
     return sorted(edges.to_pylist(), key=lambda edge: (edge["left"], edge["right"]))
 
 
+@pytest.mark.slow
 def test_driver_and_tasks_see_the_same(
     spark: SparkSession, verifier: PictureVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:

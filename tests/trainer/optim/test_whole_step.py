@@ -11,6 +11,7 @@ from trainer.optim.whole_step import _bundle, _join
 WORKER = "tests.support.trainer.whole_step_worker"
 
 
+@pytest.mark.slow
 def test_all_groups_at_once_are_deepspeeds_step_on_two_ranks() -> None:
     run_ranks(2, f"{WORKER}:compare", stages=[1, 2, 3], optimizers=["adamw"], precisions=["bf16"])
 
