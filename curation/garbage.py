@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curation.storage import Root
+from curation.sums.seal import leave_other_versions
 from curation.tables import DUPLICATES, SELECTION, TRAIN, TRAIN_INDEX
 
 VERSIONED = (DUPLICATES, SELECTION, TRAIN, TRAIN_INDEX)
@@ -70,6 +71,7 @@ def _measure(root: Root, rel: str) -> OldVersion:
 
 def delete_versions(root: Root, versions: Sequence[OldVersion]) -> None:
     """Delete `versions`, which nothing names; a kill on the way leaves the rest of a folder for the next time."""
+    leave_other_versions(root)
     for version in versions:
         root.remove(version.rel)
 

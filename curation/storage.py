@@ -88,6 +88,7 @@ class Root(UnitFiles):
 
     def record(self) -> RootRecord:
         """What root.json says now. Raises UserError when it is damaged, FileNotFoundError when there is none."""
+        self.forget_blocks()
         try:
             self._record = parse_record(self.read_bytes("root.json"))
         except ValueError as error:

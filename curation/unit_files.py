@@ -10,6 +10,7 @@ import io
 from abc import abstractmethod
 from typing import BinaryIO
 
+from curation.blocks import Blocks
 from curation.files import Files
 from curation.sums.ledger import table_of
 from curation.sums.packed import Place, Places, is_packed, packed_folder
@@ -17,6 +18,14 @@ from curation.sums.packed import Place, Places, is_packed, packed_folder
 
 class UnitFiles(Files):
     """Files of a folder, among which are files of units that lie inside of packed ones."""
+
+    def _connect(self) -> None:
+        super()._connect()
+        self._blocks = Blocks()
+
+    def forget_blocks(self) -> None:
+        """Read of packed files what they hold now: another process may have replaced them."""
+        self._blocks.clear()
 
     @abstractmethod
     def places(self, table: str) -> Places:
@@ -111,6 +120,8 @@ class UnitFiles(Files):
     def _read_place(self, place: Place, offset: int, size: int | None) -> bytes:
         left = max(0, place.size - offset)
         wanted = left if size is None else min(left, size)
+        if wanted and not self.is_local:
+            return self._blocks.read(super().read_bytes, place.file, place.offset + offset, wanted)
         return super().read_bytes(place.file, place.offset + offset, wanted) if wanted else b""
 
 

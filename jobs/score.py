@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from curation.compaction.compact import join_units_of_scores
 from curation.errors import UserError
 from curation.recipe.config import Recipe
 from curation.schema import is_further_caption, name_captions
@@ -61,6 +62,7 @@ def run_here(recipe: Recipe, root: Root) -> None:
     with sealing(root, WRITES) as recording:
         limits = recipe.select
         score_here(plan_scores(recipe, recording, lambda at, item: join_scores(at, item, limits)), limits)
+    join_units_of_scores(root)
 
 
 def run(spark: Any, recipe: Recipe, root: Root) -> None:
@@ -68,6 +70,7 @@ def run(spark: Any, recipe: Recipe, root: Root) -> None:
     from jobs.spark_score import run_on_spark  # pyspark need not be there where this machine scores by itself
 
     run_on_spark(spark, recipe, root)
+    join_units_of_scores(root)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.functions import broadcast
 
+from curation.compaction.writing import publish_units
 from curation.download.withdrawn import Lists
 from curation.recipe import rules as rule_language
 from curation.recipe.balance import Balance, bound_sql, count_entries_sql
@@ -18,10 +20,9 @@ from curation.recipe.select_config import MixConfig
 from curation.schema import SELECTION
 from curation.selection.mix import allot_rows, count_passed_sql, mixed_sql
 from curation.selection.rows import duplicates_files, join_unit, read_duplicates
-from curation.selection.rule_set import MAX_PARTITIONS, decision_sql, find_work, name_quantile, resolve_version
+from curation.selection.rule_set import MAX_PARTITIONS, Work, decision_sql, find_work, name_quantile, resolve_version
 from curation.storage import Root
 from curation.tables import SELECTION as SELECTION_TABLE
-from curation.tables import selection_file
 from curation.unit_streams import by_unit
 from jobs.scoring.score_columns import SELECTION_READS, plan_rules
 from jobs.spark.sealing import seals
@@ -42,9 +43,7 @@ def run_on_spark(spark: SparkSession, recipe: Recipe, root: Root) -> None:
     manifest = join_tables(spark, root, work.units, wanted_tables, rules.columns, rules.refused)
     values = {wanted: compute_quantile(spark, manifest, rules.columns, wanted) for wanted in rules.quantiles}
     manifest = join_bounds(spark, manifest, rules.balances)
-    write_units(
-        decide(spark, manifest, rules.with_quantiles(values), rules.mix), root, version.fp, work.units, work.written
-    )
+    write_units(decide(spark, manifest, rules.with_quantiles(values), rules.mix), root, version.fp, work)
     version.publish(values)
 
 
@@ -116,18 +115,30 @@ def decide(spark: SparkSession, manifest: DataFrame, rules: list[Rule], mix: Mix
     return spark.sql(mixed_sql("m", ["unit", "uid"], reason, mix, allotted))
 
 
-def write_units(decided: DataFrame, root: Root, fp: str, units: list[str], written: frozenset[str]) -> None:
-    """Publish the units of version `fp` that are not `written` yet, each sorted by uid."""
-    parallelism = decided.sparkSession.sparkContext.defaultParallelism
-    num_partitions = min(max(1, len(units)), max(parallelism * 4, len(units) // 64))
-    ordered = decided.repartition(num_partitions, "unit").sortWithinPartitions("unit", "uid")
+def write_units(decided: DataFrame, root: Root, fp: str, work: Work) -> None:
+    """Publish the units of version `fp` that are left to do, each sorted by uid."""
+    spark, units, written, runs = decided.sparkSession, work.units, work.written, work.runs
+    parallelism = spark.sparkContext.defaultParallelism
+    num_partitions = min(max(1, len(runs.starts)), max(parallelism * 4, len(units) // 64))
+    if len(runs.starts) < len(units):  # those of one packed file have to meet in one task
+        numbered = pa.table({"unit": pa.array(range(len(units)), pa.int32()), "run": runs.list_runs(len(units))})
+        decided = decided.join(broadcast(spark.createDataFrame(numbered)), "unit").repartition(num_partitions, "run")
+    else:
+        decided = decided.repartition(num_partitions, "unit")
+    ordered = decided.sortWithinPartitions("unit", "uid")
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for position, table in by_unit(batches):
-            if units[position] not in written:
-                kept = pc.is_null(table["reason"])
-                columns = [table["uid"], kept, table["reason"]]
-                root.publish_parquet(selection_file(fp, units[position]), pa.table(columns, schema=SELECTION))
-            yield pa.RecordBatch.from_pydict({"rows": pa.array([len(table)], pa.int64())})
+        for run in runs.gather(by_unit(batches)):
+            left = [
+                (units[position], _choose_columns(rows)) for position, rows in run if units[position] not in written
+            ]
+            if left:
+                publish_units(root, f"{SELECTION_TABLE}/{fp}", left)
+            num_rows = sum(len(rows) for _, rows in run)
+            yield pa.RecordBatch.from_pydict({"rows": pa.array([num_rows], pa.int64())})
 
     ordered.mapInArrow(write, "rows bigint").agg({"rows": "sum"}).collect()
+
+
+def _choose_columns(rows: pa.Table) -> pa.Table:
+    return pa.table([rows["uid"], pc.is_null(rows["reason"]), rows["reason"]], schema=SELECTION)

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +32,15 @@ from curation.storage import Root
 from curation.sums.cover import list_packable, list_unnamed_packed
 from curation.sums.ledger import Sum, sum_bytes, table_of
 from curation.sums.packed import list_packed_units, packed_file
-from curation.sums.seal import check_own_tables, enter_packed, is_sealed, leave_packed, seal_tables
-from curation.tables import NUM_READERS
+from curation.sums.seal import (
+    check_own_tables,
+    enter_packed,
+    is_sealed,
+    leave_other_versions,
+    leave_packed,
+    seal_tables,
+)
+from curation.tables import NUM_READERS, SAMPLES, SCORES
 
 MAX_ROWS = 1_000_000
 MAX_UNITS = 256
@@ -58,13 +65,13 @@ class Compacted:
     num_packed: int
 
 
-def compact(root: Root) -> Compacted:
-    """Join the files of units in every table of `root`. Hold the root (curation.root_lock) meanwhile.
+def compact(root: Root, wanted: Callable[[str], bool] = lambda table: True) -> Compacted:
+    """Join the files of units in every table of `root` that is `wanted`. Hold the root (curation.root_lock) meanwhile.
 
     Raises UserError, before anything is joined, for a root without sums and for a damaged file.
     """
     _check_sealed(root)
-    folders = list_packable(root)
+    folders = [folder for folder in list_packable(root) if wanted(folder.partition("/")[0])]
     tables = sorted({folder.partition("/")[0] for folder in folders})
     check_own_tables(root, tables)
     seal_tables(root, tables, {})
@@ -80,6 +87,12 @@ def compact(root: Root) -> Compacted:
             root.delete_files(joined)
             progress.update(len(joined))
     return Compacted(num_joined=num_units, num_packed=len(runs))
+
+
+def join_units_of_scores(root: Root) -> None:
+    """Join new files of scores where those of samples were joined: a table keeps to what its root has come to."""
+    if root.places(SAMPLES):
+        compact(root, lambda table: table.startswith(SCORES))
 
 
 def _check_sealed(root: Root) -> None:
@@ -231,6 +244,7 @@ def undo(root: Root) -> list[str]:
     """Take every packed file apart; the units that are damaged, and so are missing now. Hold the root meanwhile."""
     _check_sealed(root)
     seal_tables(root, [], {})  # deletes ledgers that an interrupted run left
+    leave_other_versions(root)
     damaged = []
     for folder in list_packable(root):
         places = root.places(folder.partition("/")[0])
@@ -261,7 +275,7 @@ def restore_packed(root: Root) -> None:
     for folder in list_packable(root):
         for rel in list_unnamed_packed(root, folder):
             if holds_last_copy(root, rel):
-                enter_packed(root, folder.partition("/")[0], _sum_packed(root, rel))
+                enter_packed(root, folder.partition("/")[0], sum_packed(root, rel))
 
 
 def holds_last_copy(root: Root, rel: str) -> bool:
@@ -274,11 +288,11 @@ def holds_last_copy(root: Root, rel: str) -> bool:
     standing = [unit for unit in units if root.exists(unit)]
     if len(standing) == len(units):
         return False
-    sums = _sum_packed(root, rel)
+    sums = sum_packed(root, rel)
     return all(sum_bytes(root.read_bytes(unit)) == sums[unit] for unit in standing)
 
 
-def _sum_packed(root: Root, rel: str) -> dict[str, Sum]:
+def sum_packed(root: Root, rel: str) -> dict[str, Sum]:
     """Sums of a packed file and of each of its units, as they stand. Raises UserError for a damaged one."""
     units = list_packed_units(rel)
     root.read_parquet(rel)

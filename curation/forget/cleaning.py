@@ -10,10 +10,12 @@ from curation.forget.proof import UNREAD, list_root_files, make_wanted, scan_fil
 from curation.scratch import is_scratch_of
 from curation.storage import Root
 from curation.sums.cover import list_packable, list_unnamed_packed
+from curation.sums.seal import leave_other_versions
 
 
 def clean_up(root: Root, pending: Pending) -> None:
     """Delete old versions with such rows, logs in which something of them stands, and unpublished files."""
+    leave_other_versions(root)
     for rel in pending.old_versions:
         root.remove(rel)
     _clean_scratch(root, pending)

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.progress import track
+from curation.compaction.writing import publish_units
+from curation.progress import bar
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import Rule, passes_sql
 from curation.recipe.select_config import MixConfig, SelectConfig
@@ -21,7 +22,8 @@ from curation.selection.partitions import ask_apart, has_partitions, keep_rows
 from curation.selection.rows import read_ahead
 from curation.selection.rule_set import RuleSet, decision_sql, find_work, resolve_version
 from curation.storage import Root
-from curation.tables import samples_file, selection_file
+from curation.tables import SELECTION as SELECTION_TABLE
+from curation.tables import samples_file
 
 NUM_WRITERS = 2
 
@@ -37,15 +39,17 @@ def select(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limi
         engine.balance(tables)
         batches = engine.query(f"{_decided_sql(engine, rules, tables, values)} order by m.place")
 
-        def write(decided: tuple[int, pa.Array]) -> None:
-            unit = work.units[decided[0]]
-            if unit not in work.written:
-                root.publish_parquet(selection_file(version.fp, unit), decide_unit(root, unit, decided[1]))
+        def write(run: list[tuple[int, pa.Array]]) -> int:
+            decided = [(work.units[number], reasons) for number, reasons in run]
+            left = [(unit, decide_unit(root, unit, reasons)) for unit, reasons in decided if unit not in work.written]
+            if left:
+                publish_units(root, f"{SELECTION_TABLE}/{version.fp}", left)
+            return len(run)
 
-        for _ in track(
-            read_ahead(write, split_units(batches), NUM_WRITERS), len(work.units), "select, written", "unit"
-        ):
-            pass
+        runs = read_ahead(write, work.runs.gather(split_units(batches)), NUM_WRITERS)
+        with bar(len(work.units), "select, written", "unit") as progress:
+            for num_units in runs:
+                progress.update(num_units)
     version.publish(values)
 
 

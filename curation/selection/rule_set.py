@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.compaction.writing import Runs, enter_written, plan_packed
 from curation.download.withdrawn import BLOCKLIST, NO_LISTS, REASON, Lists, describe_lists
 from curation.errors import UserError
 from curation.freshness import Fingerprints, check_fresh
@@ -161,6 +162,7 @@ class Version:
         config = _describe_rules(self.rules) | {"quantiles": known} | _describe_lists(self.rules)
         config |= _describe_mix(self.rules)
         files = [selection_file(self.fp, unit) for unit in self.root.units("samples")]
+        enter_written(self.root, f"{SELECTION}/{self.fp}")
         self.root.publish_current(SELECTION, self.fp, files, config, self.inputs)
 
 
@@ -182,14 +184,17 @@ class Work:
 
     units: list[str]
     written: frozenset[str]
+    runs: Runs
+    """How the others are published."""
 
 
 def find_work(version: Version) -> Work:
     """The units to read. A rule about all rows needs them all; else those that an interrupted run wrote stay unread."""
     units = version.root.units("samples")
+    enter_written(version.root, f"{SELECTION}/{version.fp}")
     written = frozenset(version.root.units(f"{SELECTION}/{version.fp}"))
-    is_global = version.rules.is_global
-    return Work(units=units if is_global else [unit for unit in units if unit not in written], written=written)
+    left = units if version.rules.is_global else [unit for unit in units if unit not in written]
+    return Work(units=left, written=written, runs=plan_packed(version.root, left, written))
 
 
 def name_quantile(wanted: Quantile, rows: Sequence[tuple[Any, ...]]) -> QuantileValues:

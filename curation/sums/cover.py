@@ -48,8 +48,8 @@ def _of_kind(tables: Iterable[str], kind: str) -> list[str]:
 def list_standing(root: Root, table: str) -> dict[str, int]:
     """Bytes of each file of `table` that has to stand under a sum, by its path.
 
-    Of a versioned table only the current version counts: nothing reads the others, and they may be deleted. Units that
-    lie in packed files stand as long as those do.
+    Of a versioned table only the current version counts: nothing reads the others, and they may be deleted. Packed
+    files of one that is about to be current count already. Units in packed files stand as long as those do.
     """
     if is_embeddings(table):
         metadata, vectors, texts = metadata_folder(table), vectors_folder(table), texts_folder(table)
@@ -58,8 +58,17 @@ def list_standing(root: Root, table: str) -> dict[str, int]:
     if table in VERSIONED:
         version = read_version(root, table)
         made = f"{table}/{version}"
-        return _only(root, table, CURRENT) | (_list(root, made, "") | _list_packed(root, made) if version else {})
+        found = _only(root, table, CURRENT) | (_list(root, made, "") | _list_packed(root, made) if version else {})
+        return _list_next_versions(root, table, version) | found
     return _list(root, table, _SUFFIXES.get(table, ".parquet")) | _list_packed(root, table) | _only(root, table, CONFIG)
+
+
+def _list_next_versions(root: Root, table: str, current: str | None) -> dict[str, int]:
+    """Units in packed files, and those, of versions that are not the current one and that the ledger names."""
+    folders = {rel.rpartition("/")[0] for rel in root.places(table)} - {f"{table}/{current}"}
+    listed = [_list(root, folder, ".parquet") | _list_packed(root, folder) for folder in folders]
+    ledger = root.ledger(table)
+    return {rel: size for one in listed for rel, size in one.items() if rel in ledger}
 
 
 def _list_packed(root: Root, folder: str) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Any
 from curation.errors import UserError
 from curation.storage import Root
 from curation.sums.cover import expand_tables
-from curation.sums.ledger import Sum
+from curation.sums.ledger import Ledger, Sum
 from curation.sums.seal import is_sealed, open_entries, open_files, open_missing, seal_tables
 
 
@@ -47,6 +47,11 @@ class LocalRecorder:
         """Note that `rel` holds `found`."""
         with self._lock:
             self.own[rel] = found
+
+
+def list_recorded(root: Root) -> Ledger:
+    """What this process, and tasks that work for it, have published by `root` so far, where that has a recorder."""
+    return root.recorder.recorded if isinstance(root.recorder, LocalRecorder) else {}
 
 
 class TaskRecorder:

@@ -18,7 +18,7 @@ from curation.remedies import remedy
 from curation.schema import PACKED_FORMAT, SEALED_FORMAT
 from curation.shards import file_sha256
 from curation.storage import CONFIG, Root
-from curation.sums.cover import belonging, list_standing, read_version, unit_of
+from curation.sums.cover import VERSIONED, belonging, list_standing, read_version, unit_of
 from curation.sums.ledger import SUMS, Ledger, Sum, ledger_bytes, ledger_file, sum_bytes, table_of
 from curation.sums.packed import is_packed
 from curation.sums.record import RootRecord
@@ -91,6 +91,17 @@ def leave_packed(root: Root, table: str, packed: Iterable[str]) -> None:
     others = (name for name in root.record().sums or {} if name != table)
     stays = any(root.places(name) for name in others) or any(map(is_packed, root.ledger(table).keys() - gone))
     _name_ledgers(root, {table: sha256}, PACKED_FORMAT if stays else SEALED_FORMAT)
+
+
+def leave_other_versions(root: Root) -> None:
+    """Let packed files of versions count no more that an interrupted stage has not made the current ones."""
+    changed = dict[str, Ledger]()
+    for table in VERSIONED if is_sealed(root) else ():
+        known, version = root.ledger(table), read_version(root, table)
+        left = {rel: entry for rel, entry in known.items() if version is None or _is_of(version, rel)}
+        if len(left) < len(known):
+            changed[table] = left
+    _write_ledgers(root, changed)
 
 
 def seal_root(root: Root, tables: Iterable[str]) -> None:
@@ -177,7 +188,7 @@ def _make_ledger(root: Root, table: str, recorded: Ledger) -> Ledger:
     # The units of a packed file that was lost are made anew as files of their own.
     lasting = {rel: found for rel, found in lasting.items() if found.sha256 or not is_packed(rel) or rel in standing}
     told = {**_read_shard_sums(root, table, version), **recorded}
-    mine = sorted(rel for rel in standing if belongs(rel))
+    mine = sorted(rel for rel in standing if belongs(rel) and (version is None or _is_of(version, rel)))
     unknown = [rel for rel in mine if rel not in told and (rel not in known or known[rel].sha256 is None)]
     return lasting | {rel: told[rel] for rel in mine if rel in told} | _sum_files(root, unknown)
 

@@ -54,7 +54,7 @@ def test_later_stages_and_a_later_round_make_the_same_bytes(spark: SparkSession,
         refusing = False
         for root in (plain, joined):
             if root is joined:
-                assert compact(root).num_packed == 2  # scores and the selection
+                assert compact(root).num_packed == 0  # score and select keep to packed files
             before = root.current("train")
             download.run(spark, second, root)
             score.run(spark, second, root)
