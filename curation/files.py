@@ -43,6 +43,7 @@ SCRATCH = ".scratch"
 _STATE = ("size", "mtime", "ETag", "etag", "LastModified", "last_modified", "modified", "updated")
 """What file systems call the size, the date and the tag of a file in a listing."""
 LOCAL = fsspec.filesystem("file")
+NUM_REMOTE_READERS = 16
 
 
 def _full_path(path: str) -> str:
@@ -175,6 +176,10 @@ class Files:
             for name, entry in sorted(entries.items())
             if name in names
         }
+
+    def count_readers(self, num_threads: int) -> int:
+        """Threads that read or write files where `num_threads` can work: on a store more, most of which wait for it."""
+        return num_threads if self.is_local else max(num_threads, NUM_REMOTE_READERS)
 
     def folders(self) -> Names:
         """Sorted names of the folders directly in the root."""

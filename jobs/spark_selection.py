@@ -120,7 +120,7 @@ def write_units(decided: DataFrame, root: Root, fp: str, work: Work) -> None:
     spark, units, written, runs = decided.sparkSession, work.units, work.written, work.runs
     parallelism = spark.sparkContext.defaultParallelism
     num_partitions = min(max(1, len(runs.starts)), max(parallelism * 4, len(units) // 64))
-    if len(runs.starts) < len(units):  # those of one packed file have to meet in one task
+    if not runs.are_single(len(units)):  # those of one packed file have to meet in one task
         numbered = pa.table({"unit": pa.array(range(len(units)), pa.int32()), "run": runs.list_runs(len(units))})
         decided = decided.join(broadcast(spark.createDataFrame(numbered)), "unit").repartition(num_partitions, "run")
     else:

@@ -79,7 +79,8 @@ def compact(root: Root, wanted: Callable[[str], bool] = lambda table: True) -> C
         _remove_leftovers(root, folder)
     runs = [run for folder in folders for run in plan_runs(root, folder)]
     num_units = sum(len(run.units) for run in runs)
-    with bar(num_units, "compact", "unit") as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+    num_threads = root.count_readers(os.cpu_count() or 1)
+    with bar(num_units, "compact", "unit") as progress, ThreadPoolExecutor(num_threads) as pool:
         for several in _batch_by_table(runs):
             found = dict(pool.map(lambda run: (run.target, join_units(root, run)), several))
             enter_packed(root, several[0].target.partition("/")[0], found)

@@ -40,6 +40,10 @@ class Runs:
         """The run of the unit at `position`, as the position of its first unit."""
         return self.starts[bisect.bisect_right(self.starts, position) - 1]
 
+    def are_single(self, num_units: int) -> bool:
+        """Whether each of `num_units` units is published alone."""
+        return len(self.starts) == num_units
+
     def list_runs(self, num_units: int) -> list[int]:
         """`run_of` each of `num_units` units."""
         ends = [*self.starts[1:], num_units]

@@ -116,7 +116,10 @@ def list_root_files(root: Root) -> Iterator[str]:
 def _scan_files(root: Root, files: list[str], wanted: Wanted) -> dict[str, set[str]]:
     """File → the names of what stands in it."""
     tables = tuple(f"{table}/" for table in embedding_tables(root))
-    with ThreadPoolExecutor(os.cpu_count()) as pool, bar(len(files), "prove", "file") as progress:
+    with (
+        ThreadPoolExecutor(root.count_readers(os.cpu_count() or 1)) as pool,
+        bar(len(files), "prove", "file") as progress,
+    ):
         found = {}
         scans = pool.map(lambda rel: scan_file(root, rel, wanted, rel.startswith(tables)), files)
         for rel, names in zip(files, scans, strict=True):

@@ -61,6 +61,6 @@ def count_difference(root: Root, before: Sequence[str], after: Sequence[str], li
     parts = [*((BEFORE, name) for name in before), *((AFTER, name) for name in after)]
     with open_connection(limits, root.scratch(), prefix=name_scratch(root, "difference")) as connection:
         streams = Streams(connection)
-        streams.register("uids", _SCHEMA, read_ahead(read, parts, streams.num_threads))
+        streams.register("uids", _SCHEMA, read_ahead(read, parts, root.count_readers(streams.num_threads)))
         batches = streams.query(f"select versions::bigint as v, count(*) as n from ({_VERSIONS}) group by versions")
         return name_counts({row["v"]: row["n"] for batch in batches for row in batch.to_pylist()})

@@ -46,7 +46,9 @@ def select(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limi
                 publish_units(root, f"{SELECTION_TABLE}/{version.fp}", left)
             return len(run)
 
-        runs = read_ahead(write, work.runs.gather(split_units(batches)), NUM_WRITERS)
+        # A run of packed units is a million rows, of which few are held.
+        num_writers = root.count_readers(NUM_WRITERS) if work.runs.are_single(len(work.units)) else NUM_WRITERS
+        runs = read_ahead(write, work.runs.gather(split_units(batches)), num_writers)
         with bar(len(work.units), "select, written", "unit") as progress:
             for num_units in runs:
                 progress.update(num_units)

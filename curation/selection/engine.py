@@ -47,7 +47,7 @@ class Engine:
     ) -> None:
         self._root, self._rules, self._units, self._name = root, rules, units, name
         self._streams = Streams(connection)
-        self._num_threads = self._streams.num_threads
+        self._num_readers = root.count_readers(self._streams.num_threads)
         self._has_duplicates = False
         self._bounds: list[str] = []
 
@@ -135,7 +135,7 @@ class Engine:
                     lost.update(without)
                 yield rows
 
-        found = read_ahead(read, range(len(self._units)), self._num_threads)
+        found = read_ahead(read, range(len(self._units)), self._num_readers)
         shown = track(found, len(self._units), f"{self._name}, {step}", "unit")
         self._streams.register("unit_rows", schema, take(shown))
 
@@ -145,7 +145,7 @@ class Engine:
             return
         schema = pa.schema([("uid", pa.string()), *DUPLICATE_COLUMNS.items()])
         files = duplicates_files(self._root)
-        found = read_ahead(lambda file: read_duplicates(self._root, file), files, self._num_threads)
+        found = read_ahead(lambda file: read_duplicates(self._root, file), files, self._num_readers)
         tables = track(found, len(files), f"{self._name}, duplicates", "file")
         self._streams.register("removed_rows", schema, tables)
         self._streams.execute("create temp table removed as from removed_rows")

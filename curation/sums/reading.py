@@ -28,7 +28,6 @@ MAX_AGE_S = 7 * 86_400.0
 """So long a sum is taken to hold of a file that looks unchanged."""
 SETTLED_S = 2.0
 """A file that was written within this time may change once more without a new date."""
-NUM_REMOTE_READERS = 16
 MIN_LINES = 1_000
 """Lines beyond which a memory that is mostly outdated is written anew."""
 SHOWN_BYTES = 4 << 30
@@ -139,8 +138,10 @@ def _stat(root: Root, rel: str) -> dict[str, int] | None:
 def _compare(root: Root, rels: Sequence[str], states: Mapping[str, State]) -> None:
     total = sum(int(states[rel]["size"]) for rel in rels if rel in states)
     shown = len(rels) if total >= SHOWN_BYTES else 0
-    threads = os.cpu_count() if root.is_local else NUM_REMOTE_READERS
-    with ThreadPoolExecutor(threads) as pool, bar(shown, "compare sums", "file") as progress:
+    with (
+        ThreadPoolExecutor(root.count_readers(os.cpu_count() or 1)) as pool,
+        bar(shown, "compare sums", "file") as progress,
+    ):
         try:
             for fault in pool.map(lambda rel: _find_fault(root, rel), rels):
                 if fault is not None:

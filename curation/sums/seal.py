@@ -213,7 +213,7 @@ def _sum_files(root: Root, rels: list[str]) -> dict[str, Sum]:
         return {}
     shown = len(rels) if len(rels) >= MANY_FILES else 0
     found = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool, bar(shown, "seal", "file") as progress:
+    with ThreadPoolExecutor(root.count_readers(os.cpu_count() or 1)) as pool, bar(shown, "seal", "file") as progress:
         for rel, one in zip(rels, pool.map(lambda rel: _sum_file(root, rel), rels), strict=True):
             found[rel] = one
             progress.update(1 if shown else 0)

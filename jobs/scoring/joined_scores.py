@@ -64,13 +64,14 @@ class _Joining:
 
     def __init__(self, root: Root, item: JoinedScores, units: Sequence[str], streams: Streams) -> None:
         self._root, self._item, self._units, self._streams = root, item, units, streams
+        self._num_readers = root.count_readers(streams.num_threads)
         self._step = f"score, {item.name}"
         self._columns = score_schema(item).names[1:]
 
     def read_scores(self) -> None:
         """Make `scores` of the files. Raises UserError for a key with different scores."""
         groups, item = list_groups(self._item), self._item
-        found = read_ahead(lambda place: read_group(item, place), groups, self._streams.num_threads)
+        found = read_ahead(lambda place: read_group(item, place), groups, self._num_readers)
         shown = track(found, len(groups), f"{self._step}, read", "row group")
         self._streams.register("listed", score_schema(item), shown)
         self._streams.execute("create temp table scores as select distinct * from listed")
@@ -81,7 +82,7 @@ class _Joining:
     def compare_keys(self) -> str:
         """How many scores are of no sample. Raises UserError when all are."""
         root, item, units = self._root, self._item, self._root.units("samples")
-        found = read_ahead(lambda unit: read_keys(root, unit, item), units, self._streams.num_threads)
+        found = read_ahead(lambda unit: read_keys(root, unit, item), units, self._num_readers)
         self._streams.register("samples", KEYS, track(found, len(units), f"{self._step}, compared", "unit"))
         known = "select count(*) from (select distinct key from samples semi join scores using (key))"
         ((num_known,),) = self._query(known)
@@ -95,7 +96,7 @@ class _Joining:
         def read(numbered: tuple[int, str]) -> pa.Table:
             return read_pictures(root, numbered[1], numbered[0], item)
 
-        found = read_ahead(read, list(enumerate(units)), self._streams.num_threads)
+        found = read_ahead(read, list(enumerate(units)), self._num_readers)
         self._streams.register("pictures", PICTURES, track(found, len(units), f"{self._step}, joined", "unit"))
         names = ", ".join(["unit", "uid", "scores.key is not null as found", *self._columns])
         self._streams.execute(f"create temp table joined as select {names} from pictures left join scores using (key)")
@@ -111,7 +112,7 @@ class _Joining:
             publish_unit(self._root, self._units[unit_rows[0]], self._item, unit_rows[1])
             return unit_rows[0]
 
-        writing = read_ahead(write, rows, self._streams.num_threads)
+        writing = read_ahead(write, rows, self._num_readers)
         came = set(track(writing, len(self._units), f"{self._step}, written", "unit"))
         publish_empty(self._root, [unit for number, unit in enumerate(self._units) if number not in came], self._item)
 
