@@ -48,18 +48,18 @@ def read_kept(root: Root, selection_file: str) -> Kept:
     return Kept(unit=Path(selection_file).stem, uids=uids, stored=stored, places=places)
 
 
-def read_kept_rows(version: Version, kept: Kept, order: np.ndarray | None = None) -> pa.Table:
-    """The rows of `kept`, in `order` when it is given, in the columns of `version.rows` and PACKED_BYTES.
+def read_kept_rows(version: Version, kept: Kept) -> pa.Table:
+    """The rows of `kept` in the columns of `version.rows` and PACKED_BYTES.
 
     The latter is 0 where shards are cut by the number of samples: nobody asks for it there.
     """
     # Samples and downloads have a row for each of the selection, scores one for each picture.
-    finder = PlaceFinder(kept.uids, {kept.stored: kept.places}, order)
+    finder = PlaceFinder(kept.uids, {kept.stored: kept.places})
     tables = dict.fromkeys((SAMPLES, DOWNLOADS, *version.scores))
-    rows = pa.table({"uid": kept.uids if order is None else kept.uids.take(pa.array(order))})
-    rows = append_columns(version.root, kept.unit, rows, tables, finder)
-    lacking = [field for field in version.rows if field.name not in rows.column_names]
-    for field in lacking:  # an earlier version wrote this unit, or its batch has fewer captions
+    rows = append_columns(version.root, kept.unit, pa.table({"uid": kept.uids}), tables, finder)
+    found = set(rows.column_names)
+    for field in (field for field in version.rows if field.name not in found):
+        # An earlier version wrote this unit, or its batch has fewer captions.
         rows = rows.append_column(field, pa.nulls(len(rows), field.type))
     rows = rows.select(version.rows.names).cast(version.rows)
     return rows.append_column(PACKED_BYTES, _measure_rows(rows, version.pack))

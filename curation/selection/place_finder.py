@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 
 class PlaceFinder:
-    """Where each of `uids` stands among those of another table. Tables of one unit have the same ones, mostly.
+    """Where each of `uids` stands among those of another table. Tables of one unit have the same ones, mostly."""
 
-    With `order` the rows that are wanted are the uids at these places.
-    """
-
-    def __init__(
-        self,
-        uids: pa.ChunkedArray,
-        places: Mapping[bytes, pa.Array | None] | None = None,
-        order: np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, uids: pa.ChunkedArray, places: Mapping[bytes, pa.Array | None] | None = None) -> None:
         self._uids = uids
-        self._order = None if order is None else pa.array(order)
         self.places = dict(places or {})
         """The places in the tables that were seen, by the bytes in which they store their uids; None for the same."""
 
@@ -32,10 +22,7 @@ class PlaceFinder:
             found = others["uid"]
             is_same = self._uids.equals(found)
             self.places[stored] = None if is_same else pc.index_in(self._uids, found.combine_chunks())
-        places = self.places[stored]
-        if self._order is None:
-            return places
-        return self._order if places is None else places.take(self._order)
+        return self.places[stored]
 
 
 def take_rows(table: pa.Table, places: pa.ChunkedArray | pa.Array) -> pa.Table:

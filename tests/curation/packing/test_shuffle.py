@@ -13,7 +13,7 @@ import pytest
 
 from curation.download.withdrawn import NO_LISTS
 from curation.packing.rows import PACKED_BYTES
-from curation.packing.shuffle import Buckets, Part, Shuffle, cut_bucket, sort_keys, spread_rows
+from curation.packing.shuffle import Buckets, Part, Shuffle, cut_bucket, sort_keys, sort_slices, spread_rows
 from curation.packing.version import Work, find_work
 from curation.recipe.config import PackConfig
 from curation.recipe.select_config import SelectConfig
@@ -95,6 +95,15 @@ def test_each_row_has_its_own_values(made: SmallRoot, tmp_path: Path) -> None:
     assert 0 < texts.count(None) < len(texts)
 
 
+def test_columns_without_values_keep_their_types(made: SmallRoot, tmp_path: Path) -> None:
+    work = plan_work(made.root, PackConfig(num_samples_per_shard=7))
+    _, shards = shuffle_rows(work, tmp_path, 4)
+    wanted = work.version.rows.append(pa.field(PACKED_BYTES, pa.int64()))
+    assert all(table.schema == wanted for table in shards.values())
+    found = pa.concat_tables(shards.values())
+    assert any(found[name].null_count == len(found) for name in ("num_faces", "license")), "the root has such a column"
+
+
 def test_a_bucket_knows_its_last_row_whichever_file_has_it(made: SmallRoot, tmp_path: Path) -> None:
     pack = PackConfig(num_bytes_per_shard=30_000)
     buckets, shards = shuffle_rows(plan_work(made.root, pack), tmp_path, 4)
@@ -114,3 +123,10 @@ def test_keys_of_the_same_high_half_are_sorted_by_the_low_one() -> None:
     high, low = np.array([7, 3, 7, 3, 9], np.uint64), np.array([1, 8, 0, 2, 5], np.uint64)
     assert sort_keys(high, low).tolist() == [3, 1, 2, 0, 4]
     assert sort_keys(np.array([7, 3, 9], np.uint64), low[:3]).tolist() == [1, 0, 2]
+
+
+def test_slices_are_sorted_by_uid_also_where_uids_begin_alike() -> None:
+    uids = pa.chunked_array([["0" * 8 + "b" * 24, "f" * 32, "0" * 8 + "a" * 24], ["8" * 32, "7" * 32]])
+    order = np.array([4, 0, 1, 2, 3])
+    assert sort_slices(uids, order, [slice(1, 4), slice(4, 5)]).tolist() == [2, 0, 1, 3]
+    assert sort_slices(uids, order, [slice(0, 2), slice(2, 5)]).tolist() == [0, 4, 2, 3, 1]

@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from curation.download.withdrawn import Lists, resolve_lists
 from curation.recipe.config import DownloadConfig, Recipe
-from curation.selection.place_finder import PlaceFinder
-from curation.selection.rows import append_columns, join_pictures, join_unit
+from curation.selection.rows import join_pictures, join_unit
 from curation.storage import Root
 from tests.support import small_root
 from tests.support.small_root import UNITS, SmallRoot
@@ -100,13 +98,3 @@ def test_all_columns_are_read_where_none_is_named_and_rows_are_counted_by_the_en
     without, _ = made.root.read_keyed(file, None, {stored})
     assert found.equals(whole) and without.equals(whole.drop_columns("uid"))
     assert made.root.count_rows(file) == len(whole) > 0
-
-
-def test_rows_come_in_the_order_that_is_asked_for(made: SmallRoot) -> None:
-    uids = made.root.read_parquet(f"scores_a/{UNIT}.parquet")["uid"]
-    order = np.arange(len(uids))[::-1].copy()
-    rows = pa.table({"uid": uids.take(pa.array(order))})
-    tables = {"scores_a": None, "scores_b": ["b"]}
-    found = append_columns(made.root, UNIT, rows, tables, PlaceFinder(uids, order=order))
-    named = {row["uid"]: {name: row[name] for name in ("uid", "a", "b")} for row in list_expected(made)}
-    assert found.to_pylist() == [named[uid] for uid in reversed(uids.to_pylist())]
