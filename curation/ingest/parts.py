@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.deduplication.hexadecimal import DIGITS, read_numbers
+from curation.deduplication.sorting import Column, count_bits, sort_rows
 from curation.ingest.engine import SORTED_BY, UnitCounts, UnitTarget
 from curation.ingest.placing import Numbers, place_rows
 from curation.ingest.unit import write_unit
@@ -173,10 +175,32 @@ def _read_bucket(inputs: pa.Table, bucket: Bucket) -> pa.Table:
     named = inputs.take(rows["position"].combine_chunks())
     for name in OF_INPUT:
         rows = rows.append_column(name, named[name])
-    known = pc.fill_null(rows["uid"], "")  # nulls come first on every engine
-    keys = rows.select([*SORTED_BY]).set_column(SORTED_BY.index("uid"), "uid", known)
-    order = pc.sort_indices(keys, [(name, "ascending") for name in SORTED_BY])
-    return rows.take(order)
+    return rows.take(pa.array(order_rows(rows)))
+
+
+def order_rows(rows: pa.Table) -> Numbers:
+    """The numbers of `rows` in the order of SORTED_BY, int64 `[n]`.
+
+    Units and uids are compared as numbers, which is several times as fast as text. Only rows that are equal in both,
+    repeats and rows without a uid, are compared by what follows. Raises ValueError for a uid that is no md5 sum.
+    """
+    units, uids = rows["unit"].to_numpy(), rows["uid"].combine_chunks()
+    known = uids.is_valid().to_numpy(zero_copy_only=False)  # nulls come first on every engine
+    named = read_numbers(uids.drop_null(), DIGITS, DIGITS)
+    if named is None:
+        raise ValueError("A uid is not 32 digits of small hexadecimal.")
+    numbers = np.zeros((len(rows), 2), np.uint64)
+    numbers[known] = named
+    first = int(units.min(initial=0))
+    keys = [Column((units - first).view(np.uint64), count_bits(int(units.max(initial=0)) - first))]
+    keys += [Column(known.astype(np.uint64), 1), *(Column(np.ascontiguousarray(half)) for half in numbers.T)]
+    found = sort_rows(keys, len(rows))
+    order: Numbers = found.order
+    if len(found.places):
+        equal = rows.select(SORTED_BY[2:]).take(pa.array(found.equal)).append_column("group", pa.array(found.groups))
+        by = pc.sort_indices(equal, [(name, "ascending") for name in ("group", *SORTED_BY[2:])])
+        order[found.places] = found.equal[by.to_numpy()]
+    return order
 
 
 def _read_batch(path: Path, number: int) -> pa.RecordBatch:

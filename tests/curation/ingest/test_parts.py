@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curation.ingest import parts
-from curation.ingest.parts import PLACE_BITS, Buckets, Part, read_part_files, read_uids, sort_part
+from curation.ingest.parts import PLACE_BITS, Buckets, Part, order_rows, read_part_files, read_uids, sort_part
 from curation.ingest.placing import place_rows
 from curation.metadata.inputs import find_inputs
 from curation.metadata.rows import divide, read_shares
@@ -87,3 +89,18 @@ def test_a_sorted_part_has_one_batch_of_each_bucket(read: Read, only: frozenset[
                 assert batch["uid"].to_pylist() == table["uid"].take(pa.array(expected[bucket])).to_pylist()
                 reasons = ["repeated" if k in repeated else table["reason"][k].as_py() for k in expected[bucket]]
                 assert batch["reason"].to_pylist() == reasons
+
+
+UIDS = st.sampled_from([None, "0" * 32, "0" * 31 + "1", "0" * 15 + "a" + "f" * 16, "0" * 15 + "a" * 17, "f" * 32])
+
+
+@given(st.lists(st.tuples(st.integers(7, 9), UIDS, st.sampled_from("ab"), st.integers(0, 2), st.integers(0, 2))))
+def test_rows_of_a_bucket_are_in_the_order_of_unit_uid_file_row_and_position(
+    rows: list[tuple[int, str | None, str, int, int]],
+) -> None:
+    columns = zip(("unit", "uid", "file", "row", "position"), zip(*rows, strict=True), strict=True) if rows else ()
+    schema = pa.schema([("unit", pa.int64()), ("uid", pa.string()), ("file", pa.string())])
+    schema = pa.schema([*schema, ("row", pa.int64()), ("position", pa.int64())])
+    table = pa.table({name: list(values) for name, values in columns} or {n: [] for n in schema.names}, schema)
+    found = [rows[number] for number in order_rows(table).tolist()]
+    assert found == sorted(rows, key=lambda row: (row[0], row[1] or "", *row[2:]))
