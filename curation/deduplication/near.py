@@ -99,6 +99,10 @@ class Classes:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def list_hashes(self) -> np.ndarray:
+        """The different hashes, rising."""
+        return hamming.sort_different(self.hashes) if self._has_texts else self.hashes
+
     def rank(self) -> hamming.Classes:
         """What hashes that crowd are compared by."""
         return hamming.Classes(self.hashes, self.texts.view(np.int64), self.rows[self.starts])
@@ -162,7 +166,7 @@ class PerceptualSearch:
         parts: list[hamming.Pairs] = [(classes.hashes[:0], classes.hashes[:0], np.zeros(0, np.uint8))]
         if len(classes):
             tables = hamming.make_tables(len(classes), self._max_hamming)
-            values = np.unique(classes.hashes)
+            values = classes.list_hashes()
 
             def search_table(table: hamming.Table) -> list[hamming.Pairs]:
                 return list(hamming.search(values, table, self._max_hamming, classes.rank, about))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from curation.duplicates.hamming import BITS, MAX_BLOCKS, Table, make_tables_of
+from curation.duplicates.hamming import BITS, MAX_BLOCKS, Table, make_tables_of, sort_different
 
 MAX_BYTES = 1 << 29
 """Of the sorted copies of one list; fewer blocks take fewer copies."""
@@ -27,7 +27,7 @@ class HashList:
     """`values` uint64 `[n]`, and the bits `max_distance` in which another hash may differ from one of them."""
 
     def __init__(self, values: np.ndarray, max_distance: int) -> None:
-        self._values, self._max_distance = np.unique(values), max_distance
+        self._values, self._max_distance = sort_different(values), max_distance
 
     def has_near(self, hashes: np.ndarray) -> np.ndarray:
         """Whether each of `hashes`, uint64 `[m]`, lies within `max_distance` bits of one of the list; bool `[m]`."""

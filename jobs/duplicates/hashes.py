@@ -210,4 +210,4 @@ def _read_classes(root: Root, files: Iterable[str]) -> Classes:
 
 
 def _read_hashes(root: Root, files: Iterable[str] | None) -> np.ndarray | None:
-    return None if files is None else np.unique(_read_classes(root, files).hashes)
+    return None if files is None else hamming.sort_different(_read_classes(root, files).hashes)

@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -68,6 +69,25 @@ def test_hashes_apart_by_the_first_block_of_a_table_find_what_it_finds() -> None
         values = block_value(hashes, table.num_blocks, table.equal[0])
         pieces = [as_dict(through(hashes[values == value], table, 4)) for value in np.unique(values)]
         assert {pair: d for piece in pieces for pair, d in piece.items()} == whole
+
+
+@given(hashes=st.lists(st.sampled_from([0, 1, 2**63, 2**64 - 1, 7]), max_size=12))
+def test_different_hashes_are_those_of_a_set(hashes: list[int]) -> None:
+    given_hashes = np.array(hashes, np.uint64)
+    assert hamming.sort_different(given_hashes).tolist() == sorted(set(hashes))
+    assert given_hashes.tolist() == hashes
+
+
+def test_different_hashes_take_about_the_time_of_a_sort() -> None:
+    hashes = np.random.default_rng(0).integers(0, 2**64 - 1, 1_000_000, np.uint64)
+    times = list[tuple[float, float]]()
+    for _ in range(3):
+        began = time.process_time()
+        np.unique(hashes)
+        between = time.process_time()
+        hamming.sort_different(hashes)
+        times.append((time.process_time() - between, between - began))
+    assert min(own for own, _ in times) < min(other for _, other in times) / 2
 
 
 def test_order_and_threads_do_not_matter() -> None:
