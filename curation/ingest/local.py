@@ -101,7 +101,8 @@ class LocalRows:
         num_rows = sum(part.by_position.total() for part in parts)
         num_units = max(1, self._sizes.bucket * work.spread.num_units // max(1, num_rows))
         buckets = Buckets(spread=work.spread, num_units=num_units, only=work.only)
-        repeats = find_repeats(self._streams, self._read_uids(parts), self._read_earlier(work), len(parts))
+        read_uids = partial(self._read_uids, parts)
+        repeats = find_repeats(self._streams, read_uids, self._read_earlier(work), num_rows, len(parts))
         sorting = self._workers.map(partial(sort_part, buckets), zip(parts, repeats, strict=True))
         return list_buckets(track(sorting, len(parts), "ingest, sorted", "part"))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from curation.ingest.candidates import Candidates
 from curation.ingest.engine import DomainCounts
 from curation.ingest.parts import PLACE_BITS
 from curation.ingest.placing import Numbers
@@ -46,16 +47,25 @@ def count_domains(streams: Streams, least: int) -> DomainCounts:
 
 
 def find_repeats(
-    streams: Streams, uids: Iterable[pa.Table], earlier: Iterable[pa.Table], num_parts: int
+    streams: Streams,
+    read_uids: Callable[[], Iterable[pa.Table]],
+    earlier: Iterable[pa.Table],
+    num_rows: int,
+    num_parts: int,
 ) -> Iterator[Numbers]:
     """For each part the numbers of its rows that are repeated, ascending.
 
-    `uids` has `uid` and `place` of all rows that are not refused, `earlier` the uids of earlier plans.
+    `read_uids` gives `uid` and `place` of the rows that are not refused, at most `num_rows`, and is called twice;
+    `earlier` has the uids of earlier plans. DuckDB compares the candidates alone. Raises UserError for a uid that is
+    none.
     """
-    streams.register("new_uids", _PLACED_UIDS, uids)
-    streams.execute(f"create temp table uids as select {_AS_NUMBER}, place from new_uids")
-    streams.register("known_uids", _UIDS, earlier)
+    candidates = Candidates(num_rows)
+    for uids in read_uids():
+        candidates.add(uids)
+    streams.register("known_uids", _UIDS, map(candidates.meet, earlier))
     streams.execute(f"create temp table earlier_uids as select {_AS_NUMBER} from known_uids")
+    streams.register("new_uids", _PLACED_UIDS, map(candidates.select, read_uids()))
+    streams.execute(f"create temp table uids as select {_AS_NUMBER}, place from new_uids")
     places = streams.query(f"select place from ({_REPEATED}) order by place")
     yield from _split_parts((batch["place"].to_numpy() for batch in places), num_parts)
     streams.execute("drop table uids")
