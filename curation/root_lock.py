@@ -26,6 +26,7 @@ from curation.errors import UserError
 from curation.files import SCRATCH
 from curation.object_store import tolerate_failures
 from curation.places import lies_in
+from curation.scratch import delete_left
 from curation.storage import Root
 from curation.terminal import write_error
 
@@ -41,11 +42,14 @@ NO_FLOCK = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTS
 def hold_root(root: Root) -> Iterator[bool]:
     """Hold `root` against other drivers; yields whether another one had to be waited for, which is said once.
 
-    The folder of a local root is made when there is none, and removed again when nothing was written into it.
+    The folder of a local root is made when there is none, and removed again when nothing was written into it. What
+    killed processes left unpublished long ago is deleted.
     """
     with contextlib.ExitStack() as stack:
         waited = _lock_folder(Path(root.path), stack) if root.is_local else None
-        yield stack.enter_context(_hold_lease(root)) if waited is None else waited
+        waited = stack.enter_context(_hold_lease(root)) if waited is None else waited
+        delete_left(root)
+        yield waited
 
 
 def hold_both(root: Root, target: Root) -> contextlib.AbstractContextManager[None]:

@@ -8,12 +8,18 @@ left there holds rows and pictures, so its name says whose it is: the stage dele
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from curation.storage import Root, fingerprint
+
+UNPUBLISHED = re.compile(r"[0-9a-f]{32}")
+"""Names of files that `Files.put` has written and not yet moved."""
+LEFT_AFTER_S = 86_400.0
 
 
 def name_scratch(root: Root, stage: str) -> str:
@@ -45,3 +51,18 @@ def open_folder(root: Root, stage: str) -> Iterator[Path]:
         for made in absent:
             with contextlib.suppress(OSError):
                 made.rmdir()
+
+
+def delete_left(root: Root) -> None:
+    """Delete what processes left in the scratch of a local root that were killed between writing and publishing a file.
+
+    Tasks on other machines may be publishing into the same folder, so age decides: a file is moved within seconds. The
+    time of the last change of the inode counts, since a file that is moved here keeps the time of its contents.
+    """
+    if not root.is_local:
+        return
+    with contextlib.suppress(OSError):  # there is none, or this account may not look into it
+        for path in [path for path in root.scratch_path.iterdir() if UNPUBLISHED.fullmatch(path.name)]:
+            with contextlib.suppress(OSError):  # another process has moved it, or this account may not delete it
+                if time.time() - path.lstat().st_ctime > LEFT_AFTER_S:
+                    path.unlink()

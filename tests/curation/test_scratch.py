@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from curation.scratch import is_scratch_of, name_scratch, open_folder
+from curation import scratch
+from curation.root_lock import hold_root
+from curation.scratch import LEFT_AFTER_S, is_scratch_of, name_scratch, open_folder
 from curation.storage import Root
 
 
@@ -49,3 +55,27 @@ def test_a_root_that_was_not_there_is_not_there_afterwards(tmp_path: Path) -> No
     with open_folder(root, "ingest") as folder:
         assert folder.is_dir()
     assert not (tmp_path / "root").exists()
+
+
+KILLED = """
+import os, signal, sys
+from curation.storage import Root
+os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+Root(sys.argv[1]).publish("samples/a.parquet", b"rows")
+"""
+
+
+def test_what_a_kill_left_unpublished_is_deleted_by_a_run_a_day_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Root(tmp_path / "root")
+    assert subprocess.run([sys.executable, "-c", KILLED, root.base], check=False).returncode == -9
+    (left,) = root.scratch().iterdir()
+    os.utime(left, (0, 0))  # as a file that was moved here and has kept its time
+    (root.scratch() / "leases").mkdir()
+    with hold_root(root):
+        assert left.read_bytes() == b"rows", "another machine may be about to publish it"
+    later = time.time() + LEFT_AFTER_S + 60
+    monkeypatch.setattr(scratch.time, "time", lambda: later)
+    with hold_root(root):
+        assert [path.name for path in root.scratch().iterdir()] == ["leases"]
