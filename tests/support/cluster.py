@@ -90,7 +90,7 @@ class Cluster:
         return [process for one in ([worker] if worker else self.workers) for process in _below(one.pid, known)]
 
     def num_alive(self) -> int:
-        """Workers that the master counts. Raises OSError before the master answers."""
+        """Workers that the master counts. Raises OSError or ValueError before the master answers."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._ui_port}/json/", timeout=60) as answer:
             return int(json.load(answer)["aliveworkers"])
 
@@ -122,7 +122,8 @@ class Cluster:
     def _wait(self, num_workers: int, complaint: str) -> None:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):  # the master does not listen yet
+            # The master does not listen yet, or answers with its page before it knows the address of its JSON.
+            with contextlib.suppress(OSError, ValueError):
                 if self.num_alive() >= num_workers:
                     return
             time.sleep(POLL_S)
