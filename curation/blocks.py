@@ -47,7 +47,8 @@ class Blocks:
             return fetch(file, offset, size)
         first, stop = offset // BLOCK_BYTES, (offset + size - 1) // BLOCK_BYTES + 1
         data = b"".join(self._read_block(fetch, file, number) for number in range(first, stop))
-        return data[offset - first * BLOCK_BYTES :][:size]
+        start = offset - first * BLOCK_BYTES
+        return data[start : start + size]
 
     def _read_block(self, fetch: Fetch, file: str, number: int) -> bytes:
         key = file, number

@@ -8,7 +8,6 @@ packed file that `curate compact` would make of them, byte for byte.
 from __future__ import annotations
 
 import bisect
-import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,7 +23,7 @@ from curation.sums.ledger import Ledger, Sum, sum_bytes
 from curation.sums.packed import list_packed_units, packed_file
 from curation.sums.recorder import list_recorded
 from curation.sums.seal import enter_packed
-from curation.tables import batch_of, samples_file, unit_file
+from curation.tables import SAMPLES, batch_of, samples_file, unit_file
 
 Item = TypeVar("Item")
 
@@ -67,7 +66,7 @@ def plan_packed(root: Root, units: Sequence[str], written: Collection[str] = ())
 
     A run is a group that `curate compact` would join, if its samples were joined and none of it is written.
     """
-    if not root.places("samples"):
+    if not root.places(SAMPLES):
         return Runs(starts=range(len(units)))
     positions = {unit: position for position, unit in enumerate(units) if unit not in written}
     inside = set[int]()
@@ -80,7 +79,7 @@ def plan_packed(root: Root, units: Sequence[str], written: Collection[str] = ())
 
 def _find_joined(root: Root) -> Iterator[list[str]]:
     """The groups of several units whose samples all lie in packed files."""
-    places = root.places("samples")
+    places = root.places(SAMPLES)
     for plan in read_plans(root):
         for numbers in (run for group in plan_groups(plan["units"]) for run in split_consecutive(group)):
             units = [f"{plan['batch']}-{number:06d}" for number in numbers]
@@ -99,11 +98,11 @@ def publish_units(root: Root, folder: str, units: Sequence[tuple[str, pa.Table]]
         joining.add(own)
         data += own
         sums[unit_file(folder, unit)] = sum_bytes(own)
-    data += joining.footer()
+    whole = bytes(data + joining.footer())
     first, last = (int(unit.rpartition("-")[2]) for unit in (units[0][0], units[-1][0]))
     target = packed_file(folder, batch_of(units[0][0]), first, last)
-    root.put(target, bytes(data))
-    root.note_published({**sums, target: Sum(len(data), hashlib.sha256(data).hexdigest())})
+    root.put(target, whole)
+    root.note_published({**sums, target: sum_bytes(whole)})
 
 
 def enter_written(root: Root, folder: str) -> None:
@@ -111,12 +110,10 @@ def enter_written(root: Root, folder: str) -> None:
 
     Raises UserError for a damaged one.
     """
-    unnamed = list_unnamed_packed(root, folder)
-    if unnamed:
-        recorded = list_recorded(root)
-        found = dict[str, Sum]()
-        for rel in unnamed:
-            found |= _find_sums(root, rel, recorded)
+    recorded, found = list_recorded(root), dict[str, Sum]()
+    for rel in list_unnamed_packed(root, folder):
+        found |= _find_sums(root, rel, recorded)
+    if found:
         enter_packed(root, folder.partition("/")[0], found)
 
 

@@ -15,15 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.deduplication.hexadecimal import write_texts
 from curation.deduplication.near import PerceptualSearch, sort_hashes
 from curation.deduplication.order import fold_exact_copies, order_rows, split_terms
 from curation.deduplication.rounds import Decided, find_removing_edges
 from curation.deduplication.scan import Columns, Wanted, scan_unit
-from curation.deduplication.sorting import Column, sort_rows
 from curation.download.withdrawn import Lists
 from curation.duplicates.hamming import BITS
 from curation.duplicates.keep import parse_keep
+from curation.hexadecimal import write_texts
 from curation.progress import track
 from curation.recipe.config import DedupeConfig
 from curation.recipe.select_config import SelectConfig
@@ -31,6 +30,7 @@ from curation.schema import DUPLICATES
 from curation.scratch import open_folder
 from curation.selection.rows import read_ahead
 from curation.selection.streams import count_threads
+from curation.sorting import Column, sort_rows
 from curation.storage import Root
 from curation.tables import duplicates_file
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curation.deduplication.sorting import Column, count_bits, sort_rows
 from curation.duplicates import hamming
 from curation.progress import track
+from curation.sorting import Column, count_bits, sort_rows
 from curation.workers import map_ahead
 
 NUM_HUBS = 8

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from curation.deduplication.scan import UNKNOWN, Columns
-from curation.deduplication.sorting import Column, count_bits, sort_rows
 from curation.duplicates.keep import Term
+from curation.sorting import Column, count_bits, sort_rows
 
 _ONES = np.uint64(2**64 - 1)
 

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.deduplication.hexadecimal import DIGITS, read_numbers, read_sums
 from curation.download.withdrawn import Lists, find_withdrawn
 from curation.duplicates.captions import number_captions
 from curation.duplicates.keep import Term
 from curation.duplicates.phash import NUM_SET_BITS
 from curation.errors import UserError
+from curation.hexadecimal import DIGITS, read_numbers, read_sums
 from curation.schema import Status
 from curation.selection.place_finder import PlaceFinder
 from curation.selection.rows import append_columns

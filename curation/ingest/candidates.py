@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from curation.deduplication.hexadecimal import DIGITS, read_numbers
-from curation.deduplication.sorting import count_bits
 from curation.errors import UserError
+from curation.hexadecimal import DIGITS, read_numbers
 from curation.ingest.placing import Numbers
+from curation.sorting import count_bits
 
 SLOTS_PER_ROW = 8
 MAX_BITS = 29

@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.deduplication.hexadecimal import DIGITS, read_numbers
-from curation.deduplication.sorting import Column, count_bits, sort_rows
+from curation.hexadecimal import DIGITS, read_numbers
 from curation.ingest.engine import SORTED_BY, UnitCounts, UnitTarget
 from curation.ingest.placing import Numbers, place_rows
 from curation.ingest.unit import write_unit
 from curation.metadata.rows import Share, read_shares
 from curation.plan import Spread
 from curation.schema import RejectReason
+from curation.sorting import Column, count_bits, sort_rows
 from curation.sums.ledger import Sum
 from curation.sums.recorder import TaskRecorder
 

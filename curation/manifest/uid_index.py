@@ -29,7 +29,6 @@ MAX_SEGMENTS = 32
 BITS_PER_ROW = 16
 NUM_PROBES = 8
 """With 16 bits and 8 probes a row, one file in 1,700 is read in vain: (1 - e^(-8/16))^8."""
-NUM_READERS = 16
 FORMAT = 1
 Sized = tuple[str, int]
 
@@ -133,7 +132,7 @@ def _delete_segment(path: Path) -> None:
 
 
 def _build_segment(root: Root, folder: Path, files: Sequence[Sized]) -> Segment:
-    with ThreadPoolExecutor(NUM_READERS if not root.is_local else 2) as pool:
+    with ThreadPoolExecutor(root.count_readers(2)) as pool:
         uids = list(pool.map(lambda file: _read_halves(root, file[0]), files))
     num = BITS_PER_ROW * max(1, *map(len, uids))
     bits = np.zeros((num, -(-len(files) // 8)), np.uint8)

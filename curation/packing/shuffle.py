@@ -1,8 +1,8 @@
 """The global shuffle on this machine: kept rows are spread over buckets of its order, and each bucket is cut by itself.
 
 A process holds the rows of some units, or those of two buckets; all of them lie on disk in between. A bucket is a range
-of the order's keys, so the rows of a bucket come before those of the next one. Rows are put
-into an order twice, all of a file and all of a bucket at a time: a bucket's shards are slices of it.
+of the order's keys, so the rows of a bucket come before those of the next one. Rows are put into an order twice, all of
+a file and all of a bucket at a time: a bucket's shards are slices of it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 
 from curation.compaction import compact as module
 from curation.compaction.compact import compact, undo
-from curation.compaction.writing import Runs, plan_packed
+from curation.compaction.writing import Runs, enter_written, plan_packed
 from curation.garbage import delete_versions, find_old_versions
 from curation.recipe.config import Recipe
 from curation.schema import SEALED_FORMAT
@@ -80,7 +81,7 @@ def test_killed_at_any_change_the_selection_before_stays_and_the_command_again_e
         shutil.rmtree(tmp_path / "killed", ignore_errors=True)
         shutil.copytree(tmp_path / "begun", tmp_path / "killed")
         killed = Root(tmp_path / "killed")
-        was_killed = is_killed(lambda: selection.run_here(RECIPE, killed), Killing(number, after=after))  # noqa: B023
+        was_killed = is_killed(partial(selection.run_here, RECIPE, killed), Killing(number, after=after))
         found = Root(tmp_path / "killed")
         if (found.current("selection") or {})["fingerprint"] == VERSION:
             assert {rel: found.read_whole(rel) for rel in before} == before
@@ -100,7 +101,7 @@ def test_a_version_that_was_not_made_current_is_in_nobodys_way(tmp_path: Path, c
         shutil.rmtree(tmp_path / "killed", ignore_errors=True)
         shutil.copytree(begun.path, tmp_path / "killed")
         root = Root(tmp_path / "killed")
-        assert is_killed(lambda: selection.run_here(RECIPE, root), Killing(number, after=True))  # noqa: B023
+        assert is_killed(partial(selection.run_here, RECIPE, root), Killing(number, after=True))
         root, number = Root(root.path), number + 1
     assert (root.current("selection") or {})["fingerprint"] == VERSION
     assert [said for said in find_differences(root) if not said.startswith("sums/")] == []
@@ -114,6 +115,17 @@ def test_a_version_that_was_not_made_current_is_in_nobodys_way(tmp_path: Path, c
     assert list(find_differences(again)) == []
     selection.run_here(RECIPE, again)
     assert list(find_differences(Root(root.path))) == []
+
+
+def test_what_an_interrupted_compaction_left_does_not_make_a_root_one_of_packed_files(tmp_path: Path) -> None:
+    root = packed_root.build(tmp_path / "root")
+    shutil.copytree(root.path, tmp_path / "joined")
+    compact(Root(tmp_path / "joined"))
+    rel = f"selection/{VERSION}/packed/{BATCH}-000000-000007.parquet"
+    root.put(rel, Root(tmp_path / "joined").read_bytes(rel))
+    enter_written(root, f"selection/{VERSION}")
+    assert not root.own_exists(rel) and root.record().format == SEALED_FORMAT
+    assert list(find_differences(root)) == []
 
 
 def test_units_whose_samples_stand_by_themselves_or_that_are_written_are_published_alone(tmp_path: Path) -> None:
@@ -149,6 +161,5 @@ def test_what_is_read_of_a_store_is_read_by_blocks(monkeypatch: pytest.MonkeyPat
         assert read_units(again) == before
         assert len([path for path in asked if "/packed/" in path]) < 16
         monkeypatch.undo()
-        decide_root = Root("s3://curation/root", **options)
-        selection.run_here(RECIPE, decide_root)
+        selection.run_here(RECIPE, Root("s3://curation/root", **options))
         assert list(find_differences(Root("s3://curation/root", **options))) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -122,6 +123,7 @@ def test_processes_that_are_killed_and_the_command_again_leave_nothing(tmp_path:
     made = removal.build(tmp_path / "root")
     uids = sorted(made.samples)
     command = [sys.executable, "-m", "jobs.cli", "forget", str(tmp_path / "root")]
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
     for number in range(12):
         mine = uids[3 * number : 3 * number + 3]
         options = [word for uid in mine for word in ("--uid", uid)]
@@ -132,7 +134,8 @@ def test_processes_that_are_killed_and_the_command_again_leave_nothing(tmp_path:
             time.sleep(0.002)
         started.send_signal(signal.SIGKILL)
         started.wait()
-        subprocess.run([*command, *options], check=True, capture_output=True)
+        done = subprocess.run([*command, *options], check=False, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
         assert removal.find_left(tmp_path / "root", made, mine) == []
     assert subprocess.run([*command[:3], "verify", "--all", command[4]], check=False).returncode == 0
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.deduplication.sorting import Column, sort_rows
+from curation.sorting import Column, sort_rows
 
 WIDTHS = (0, 1, 3, 32, 40, 64)
 
