@@ -119,15 +119,17 @@ def measure(folder: Path, name: str, line: list[str]) -> dict[str, Any]:
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     environment["PATH"] = os.pathsep.join((str(BIN), environment.get("PATH", "")))
     with open(folder / f"{name}.log", "w") as log:
-        started = time.perf_counter()
+        began = time.time()
         process = subprocess.Popen(line, env=environment, stdout=log, stderr=log)
         tree = ProcessTree(process.pid, MAX_BYTES, MAX_S)
         status = process.wait()
-        seconds = time.perf_counter() - started
+        ended = time.time()
         tree.stop()
     if status:
         raise SystemExit(f"{name} ended with status {status}: see {folder / f'{name}.log'}")
-    found = {"stage": name, "seconds": seconds, "CPU s": tree.cpu_s, "peak MB": tree.peak_bytes / 1e6}
+    cpu_s = tree.cpu_s(began, ended)
+    found: dict[str, str | float] = {"stage": name, "seconds": ended - began, "CPU s": cpu_s}
+    found["peak MB"] = tree.peak_bytes / 1e6
     record.write_text(json.dumps(found))
     return found
 
@@ -153,7 +155,8 @@ def notes(folder: Path) -> list[str]:
     last = json.loads((folder / "training" / "metrics.jsonl").read_text().splitlines()[-1])
     recalls = {key: value for key, value in last.items() if key.startswith("pairs/crop") and key.endswith("@1")}
     return [
-        "Each stage is `curate STAGE` in a process of its own: starting Python and Spark (about 7 s) is included.",
+        "Each stage is `curate STAGE` in a process of its own, the start of Python included, and where it works by Spark "
+        "(download, embed, dedupe by vectors) that of Java (about 7 s).",
         "`peak MB` is the resident memory of the command and all below it together (Java, Python workers, decoders), "
         "shared pages counted once a process.",
         "The photographs are served from the same two cores by a process that is not counted.",
