@@ -155,8 +155,8 @@ def notes(folder: Path) -> list[str]:
     last = json.loads((folder / "training" / "metrics.jsonl").read_text().splitlines()[-1])
     recalls = {key: value for key, value in last.items() if key.startswith("pairs/crop") and key.endswith("@1")}
     return [
-        "Each stage is `curate STAGE` in a process of its own, the start of Python included, and where it works by Spark "
-        "(download, embed, dedupe by vectors) that of Java (about 7 s).",
+        "Each stage is `curate STAGE` in a process of its own, the start of Python included, and where it works by "
+        "Spark (download, embed, dedupe by vectors) that of Java (about 7 s).",
         "`peak MB` is the resident memory of the command and all below it together (Java, Python workers, decoders), "
         "shared pages counted once a process.",
         "The photographs are served from the same two cores by a process that is not counted.",
