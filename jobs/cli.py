@@ -36,6 +36,8 @@ From nothing to a trained model:
   torchrun -m trainer.train --config debug --set data.root=ROOT       train on it
   curate --help                                    all commands
 """
+OF_WHAT_IF = ("rules", "filters", "scores", "select")
+"""Sections that `--what-if FILE` reads of its file; all others are the recipe's, and the limits of select too."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -102,8 +104,9 @@ def _what_if(arguments: argparse.Namespace) -> None:
 
     if arguments.examples < 0:
         raise UserError(f"--examples must be 0 or more, not {arguments.examples}.")
-    recipe = load_recipe(arguments.recipe)
-    wanted = load_recipe(arguments.what_if, arguments.set)
+    sections = [(setting.partition(".")[0].strip(), setting) for setting in arguments.set]
+    recipe = load_recipe(arguments.recipe, [setting for section, setting in sections if section != "rules"])
+    wanted = load_recipe(arguments.what_if, [setting for section, setting in sections if section in OF_WHAT_IF])
     root = open_root(arguments.root)
     with hold_root(root):  # what another run is about to replace would be counted half old and half new
         said = preview_rules(recipe, wanted, root, arguments.examples)

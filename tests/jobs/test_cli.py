@@ -15,7 +15,7 @@ from curation import __version__
 from curation.errors import UserError
 from curation.recipe.config import Recipe, SourceConfig
 from curation.storage import Root
-from jobs.cli import parser
+from jobs.cli import main, parser
 from jobs.stages import STAGES, load_stages, plan_stages
 from tests.support import packed_root, small_root
 from tests.support.command import Command, contents
@@ -236,3 +236,27 @@ def test_a_root_of_adopted_folders_goes_on_without_sources(root: Root) -> None:
     with pytest.raises(UserError, match="adopted shards left to read: run the same `curate adopt` again"):
         plan_stages(recipe, root)
     assert made.samples
+
+
+def test_settings_of_a_what_if_reach_the_recipe_and_the_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--set` was for the file of rules alone: a path of the recipe's sources was refused as one of its own."""
+    found = list[Recipe]()
+
+    def preview(recipe: Recipe, wanted: Recipe, root: Root, num_examples: int) -> str:
+        found.extend((recipe, wanted))
+        return "said\n"
+
+    monkeypatch.setattr("jobs.selection.preview_rules", preview)
+    (tmp_path / "rules.toml").write_text('[rules]\nwords = "caption_words >= 8"\n')
+    settings = ('sources.0.paths=["a.parquet"]', "select.memory_gb=1.5", "rules.words=caption_words >= 9")
+    options = [word for setting in settings for word in ("--set", setting)]
+    root = packed_root.build(tmp_path / "root")
+    call = ["select", "--recipe", "flickr8k", "--root", root.base, "--what-if", str(tmp_path / "rules.toml"), *options]
+    with pytest.raises(SystemExit) as ended:
+        main(call)
+    assert not ended.value.code and capsys.readouterr().out == "said\n"
+    recipe, wanted = found
+    assert recipe.sources[0].paths == ("a.parquet",) and recipe.select.memory_gb == wanted.select.memory_gb == 1.5
+    assert wanted.rules == {"words": "caption_words >= 9"} and recipe.rules["words"] == "caption_words >= 4"
