@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,9 @@ PORT = 8_196
 BIN = Path(sys.executable).parent
 MAX_BYTES, MAX_S = 20 << 30, 500.0
 TRAINING = "train"
+BY_SPARK = {"score, Spark": "jobs/score.py", "pack, Spark": "jobs/pack.py"}
+"""Stages that one machine does without Spark: what a cluster would run, on a copy of the root without their tables."""
+REPOSITORY = Path(__file__).resolve().parents[1]
 NUM_SAMPLES = 14_400
 PACKAGES = ("pyspark", "torch", "deepspeed", "pyarrow", "duckdb", "opencv-python-headless")
 
@@ -55,7 +59,9 @@ def main() -> None:
     rows = metadata(arguments.photographs)
     pq.write_table(pa.Table.from_pylist(rows, LAION), folder / "flickr8k.parquet")
     with server(arguments.photographs):
-        measures = [measure(folder, name, command(folder, name)) for name in (*STAGES, TRAINING)]
+        measures = [measure(folder, name, command(folder, name)) for name in STAGES]
+    copy_for_spark(folder)
+    measures += [measure(folder, name, command(folder, name)) for name in (*BY_SPARK, TRAINING)]
     sys.stdout.write(write("flickr8k", table(folder, measures), notes(folder), PACKAGES))
 
 
@@ -95,10 +101,23 @@ def server(photographs: Path) -> Iterator[None]:
         process.wait()
 
 
+def copy_for_spark(folder: Path) -> None:
+    """The root that BY_SPARK work on, once."""
+    root = folder / "by-spark"
+    if not root.exists():
+        shutil.copytree(folder / "root", root)
+        for made in (*root.glob("scores_*"), root / "train", root / "train_index"):
+            shutil.rmtree(made)
+
+
 def command(folder: Path, name: str) -> list[str]:
     """What a user types for stage `name`, or for the training."""
     root = folder / "root"
-    if name != TRAINING:
+    if name in BY_SPARK:
+        settings = [f'sources.0.paths=["{folder.resolve() / "flickr8k.parquet"}"]']
+        script = str(REPOSITORY / BY_SPARK[name])
+        head = [str(BIN / "spark-submit"), script, "--recipe", "flickr8k", "--root", str(folder / "by-spark")]
+    elif name != TRAINING:
         settings = [
             f'sources.0.paths=["{folder.resolve() / "flickr8k.parquet"}"]',
             f'download.connect_to={{"*.example" = "127.0.0.1:{PORT}"}}',
@@ -139,6 +158,7 @@ def table(folder: Path, measures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ask = "select count(*), count(*) filter (where status = 'ok'), count(*) filter (where kept) from manifest"
     num_rows, num_pictures, num_kept = Manifest(folder / "root").query(ask).fetchall()[0]
     given = {"ingest": num_rows, "download": num_rows, "select": num_rows, "pack": num_kept, TRAINING: NUM_SAMPLES}
+    given["pack, Spark"] = num_kept
     rows = []
     for found in measures:
         count = given.get(found["stage"], num_pictures)
@@ -156,7 +176,8 @@ def notes(folder: Path) -> list[str]:
     recalls = {key: value for key, value in last.items() if key.startswith("pairs/crop") and key.endswith("@1")}
     return [
         "Each stage is `curate STAGE` in a process of its own, the start of Python included, and where it works by "
-        "Spark (download, embed, dedupe by vectors) that of Java (about 7 s).",
+        "Spark (download, embed, dedupe by vectors) that of Java (about 7 s). `STAGE, Spark` is `spark-submit "
+        "jobs/STAGE.py`, which a cluster runs, on a copy of the root.",
         "`peak MB` is the resident memory of the command and all below it together (Java, Python workers, decoders), "
         "shared pages counted once a process.",
         "The photographs are served from the same two cores by a process that is not counted.",

@@ -65,6 +65,7 @@ def test_the_other_slopes_are_those_of_their_rows() -> None:
     for slope, rules in ((slopes.SELECT, "plain"), (slopes.SELECT_WINDOWS, "windows")):
         (row,) = rows_of("decisions", rules=rules, call="select", rows=10_000_000)
         assert slope.value == pytest.approx(row["CPU s"] / 10_000_000, rel=0.01)
-    for slope, stage in ((slopes.SCORE, "score"), (slopes.PACK, "pack")):
+    by_spark = ((slopes.SCORE, "score, Spark"), (slopes.PACK, "pack, Spark"))
+    for slope, stage in (*by_spark, (slopes.EMBED_CPU, "embed")):
         (row,) = rows_of("flickr8k", stage=stage)
         assert slope.value == pytest.approx(row["CPU s"] / row["rows"], rel=0.02)
