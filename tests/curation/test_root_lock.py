@@ -131,6 +131,7 @@ def test_a_folder_that_holds_a_lock_may_still_become_a_root() -> None:
     fsspec.filesystem("memory").rm("/fresh", recursive=True)
 
 
+@pytest.mark.slow
 def test_on_a_real_store_the_second_driver_waits_until_a_killed_one_has_expired(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

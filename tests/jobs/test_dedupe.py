@@ -187,6 +187,7 @@ def test_the_same_run_again_does_nothing_and_another_threshold_does(spark: Spark
     assert "looks alike" not in removed(root)
 
 
+@pytest.mark.slow
 def test_a_lost_file_is_made_again(spark: SparkSession, root: Root) -> None:
     build(root)
     run(spark, recipe(tiers=("embedding",)), root)

@@ -39,6 +39,7 @@ def kept_by_all_pairs(num_rows: int, alike: Iterable[tuple[int, int]]) -> set[in
     return kept
 
 
+@pytest.mark.slow
 def test_hashes_in_a_crowd_leave_what_all_pairs_would(
     spark: SparkSession, root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
