@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -45,21 +46,27 @@ def base(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return str(tmp_path / "root") if request.param == "local" else f"memory://{tmp_path.name}/root"
 
 
-def test_a_second_driver_waits_and_says_so(base: str, capsys: pytest.CaptureFixture[str]) -> None:
-    order, begun = list[str](), threading.Event()
+def test_a_second_driver_waits_and_says_so(
+    base: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, waits, say = list[str](), threading.Event(), root_lock.write_error
+
+    def tell(text: str) -> None:
+        say(text)
+        waits.set()
 
     def second() -> None:
-        begun.set()
         with hold_root(Root(base)) as waited:
             order.append(f"second, waited: {waited}")
 
+    monkeypatch.setattr(root_lock, "write_error", tell)
     with hold_root(Root(base)) as waited:
         thread = threading.Thread(target=second)
         thread.start()
-        begun.wait()
-        time.sleep(0.3)
+        assert waits.wait(120)
+        time.sleep(0.3)  # a second driver that only said so would go on in this time
         order.append(f"first, waited: {waited}")
-    thread.join(30)
+    thread.join(600)
     assert order == ["first, waited: False", "second, waited: True"]
     assert capsys.readouterr().err.count("another run is at work on") == 1
 
@@ -78,7 +85,7 @@ def test_many_drivers_that_come_at_once_hold_the_root_one_after_the_other(base: 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(600)
     assert seen == [1] * 6
 
 
@@ -90,12 +97,20 @@ def test_the_lock_dies_with_its_holder(tmp_path: Path) -> None:
         assert not waited
 
 
-def test_a_lease_that_nobody_renews_expires(capsys: pytest.CaptureFixture[str]) -> None:
-    root = Root("memory://expired/root")
-    root.publish_json(f"{LEASES}/dead.json", {"host": "gone", "pid": 7, "until": time.time() + 0.4})
+def test_a_lease_that_nobody_renews_expires(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A minute passes with each poll, on a clock that nothing else moves."""
+    root, now = Root("memory://expired/root"), [1e9]
+
+    def pass_time(_: float) -> None:
+        now[0] += 60
+
+    monkeypatch.setattr(root_lock, "time", SimpleNamespace(time=lambda: now[0], sleep=pass_time))
+    root.publish_json(f"{LEASES}/dead.json", {"host": "gone", "pid": 7, "until": now[0] + 90})
     root.publish(f"{LEASES}/torn.json", b"{")
     with hold_root(root) as waited:
-        assert waited and len(root.list(LEASES)) == 1
+        assert waited and len(root.list(LEASES)) == 1 and now == [1e9 + 120]
     assert "process 7 on gone" in capsys.readouterr().err
     assert root.list(LEASES) == []
 
@@ -106,7 +121,7 @@ def test_a_lease_is_renewed_while_its_driver_lives(monkeypatch: pytest.MonkeyPat
     with hold_root(root):
         (name,) = root.list(LEASES)
         first = root.read_json(f"{LEASES}/{name}")["until"]
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 600
         while root.read_json(f"{LEASES}/{name}")["until"] == first and time.monotonic() < deadline:
             time.sleep(0.02)
         assert root.read_json(f"{LEASES}/{name}")["until"] > first

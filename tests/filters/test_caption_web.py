@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -73,13 +72,7 @@ def test_any_text_has_a_share(text: str) -> None:
     assert share[0] is None if not text.split() else 0 <= (share[0] or 0.0) <= 1
 
 
-def test_hostile_captions_take_no_longer_than_others_of_their_length() -> None:
-    plain = "a dog on the lawn " * 3_000
-    for hostile in ("<a" * 27_000, "a." * 27_000, "a-" * 27_000 + "@", "&a" * 27_000, "." * 54_000):
-        assert _cpu_s(hostile) < 50 * _cpu_s(plain) + 1
-
-
-def _cpu_s(text: str) -> float:
-    began = time.process_time()
-    score([text])
-    return time.process_time() - began
+@pytest.mark.timeout(300)  # it takes a second; what goes over the rest of a caption from each of its places takes hours
+@pytest.mark.parametrize("piece", ["<a", "a.", "a-", "&a", "."])
+def test_hostile_captions_are_gone_through_once(piece: str) -> None:
+    score([piece * 1_000_000 + "@"])

@@ -20,7 +20,7 @@ SEED = 20261125
 TABLES = ("samples", "downloads", "embeddings/metadata", "duplicates", "scores_", "selection", "train_index")
 """One a stage, in order: a moment is a number of files in one of them."""
 NUM_KILLS = 5
-LIMIT_S = 240
+LIMIT_S = 800
 
 
 def count(folder: Path, table: str) -> int:

@@ -30,7 +30,7 @@ FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-port=0",
 )
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 """A busy machine takes long; what is waited for comes or does not."""
 KEY_CODES = {" ": 32, "Escape": 27, "ArrowRight": 39, "ArrowLeft": 37, "ArrowDown": 40, "ArrowUp": 38, "Enter": 13}
 

@@ -25,8 +25,9 @@ def test_open_clips_step_is_ours_and_what_it_asks_is_told(monkeypatch: pytest.Mo
     monkeypatch.setattr(benchmark, "started", lambda case, timeout_s: results[1])
     row = benchmark._gpu_row(cases[1], 1.0)
     assert row["launches"] > 100 and row["samples/s"] > 0 and set(benchmark.GPU_COLUMNS) - {"data wait"} <= set(row)
-    shares = [row[kind] for kind in (*KERNELS, "elementwise")]
-    assert sum(shares) == pytest.approx(1) and row["products"] > 0.1 and min(row["attention"], row["norms"]) > 0
+    shares = {kind: row[kind] for kind in (*KERNELS, "elementwise")}
+    assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) >= 0
+    assert min(shares[kind] for kind in ("products", "attention", "norms", "elementwise")) > 0
 
 
 def test_a_case_that_fails_on_a_gpu_costs_its_own_row_only(
@@ -81,7 +82,7 @@ def test_the_dry_runs_memory_stands_beside_a_whole_model_of_ours_alone() -> None
 @pytest.mark.slow
 def test_the_loaders_share_is_measured_on_packed_shards() -> None:
     row = benchmark.waited(steps=3, batch=4, model="debug")
-    assert 0 <= row["data wait"] < 1 and row["fastest s"] > 0 and row["device"] == "CPU"
+    assert 0 <= row["data wait"] <= 1 and row["fastest s"] <= row["median s"] and row["device"] == "CPU"
 
 
 def test_without_a_gpu_the_gpu_part_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
@@ -178,7 +179,9 @@ def test_queries_are_sound_while_a_job_writes(written: Root) -> None:
     first = Manifest(written)
     seen = first.query("select count(*), count(distinct uid) from samples").fetchall()
     versions = Counter()
-    for _ in range(15):
+    for number in itertools.count():
+        if number >= 15 and len(versions) > 1:  # a busy machine may keep the writer waiting for long
+            break
         manifest = Manifest(written)
         samples, distinct = manifest.query("select count(*), count(distinct uid) from samples").fetchall()[0]
         assert samples == distinct and samples % 50 == 0, "whole units only"
@@ -189,7 +192,6 @@ def test_queries_are_sound_while_a_job_writes(written: Root) -> None:
         versions[found[0][0]] += 1
         # A manifest is what stood when it was opened, however much has come since.
         assert first.query("select count(*), count(distinct uid) from samples").fetchall() == seen
-    assert len(versions) > 1
     assert len(written.units("samples")) * 50 > seen[0][0]
 
 

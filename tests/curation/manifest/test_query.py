@@ -113,7 +113,7 @@ def test_a_reader_that_leaves_early_is_no_error(made: SmallRoot) -> None:
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline().startswith(b'"uid"')
     process.stdout.close()
-    assert (process.wait(60), process.stderr.read()) == (141, b"")
+    assert (process.wait(600), process.stderr.read()) == (141, b"")
 
 
 class Terminal(io.TextIOWrapper):

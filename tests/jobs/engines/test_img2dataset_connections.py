@@ -124,7 +124,7 @@ def test_a_body_that_drips_is_cut_off_at_the_deadline() -> None:
 
     with HostileServer({"a": drip}, {}) as server:
         made = connections(server)
-        with made.open(parse_url(HOST), Clock(0.5)) as connection:
+        ended = pytest.raises((http.client.HTTPException, OSError))
+        with ended, made.open(parse_url(HOST), Clock(0.5)) as connection:
             connection.request("GET", "/", headers={"Host": f"a.{DOMAIN}"})
-            with pytest.raises((http.client.HTTPException, OSError)):
-                connection.getresponse().read()
+            connection.getresponse().read()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,18 +18,30 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def _sleep(number: int) -> int:
-    time.sleep(0.4)
+def _wait_at_the_end(told: str, number: int) -> int:
+    """The last task ends when a line has told of others that are done."""
+    deadline = time.monotonic() + 120
+    while number == 7 and not Path(told).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
     return number
 
 
 def test_the_tasks_of_a_stage_are_counted_under_its_name(
-    spark: SparkSession, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    spark: SparkSession, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    write = progress._LineSink.write
+
+    def tell(sink: progress._LineSink, text: str) -> None:
+        write(sink, text)
+        if re.search(r": [1-9] of 8 tasks", text):
+            (tmp_path / "told").touch()
+
     monkeypatch.setattr(progress, "LINE_S", 0.0)
+    monkeypatch.setattr(progress._LineSink, "write", tell)
     monkeypatch.setattr(watch, "POLL_S", 0.1)
+    tasks = spark.sparkContext.parallelize(range(8), 8)
     with watch_jobs(spark, "pack"):
-        assert spark.sparkContext.parallelize(range(8), 8).map(_sleep).count() == 8
+        assert tasks.map(functools.partial(_wait_at_the_end, str(tmp_path / "told"))).count() == 8
     lines = capsys.readouterr().err.splitlines()
     shown = [found for line in lines if (found := re.match(r"pack, step 1: (\d) of 8 tasks, .* left$", line))]
     assert shown and int(shown[-1][1]) > 0
