@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from multiprocessing.connection import wait
 from types import TracebackType
 from typing import TypeVar
 
+from curation.command import leave_process
 from curation.errors import UserError
 
 Item = TypeVar("Item")
@@ -82,6 +84,7 @@ def map_ahead(
 
 def _begin() -> None:
     """Leave Ctrl+C to the parent, and end when it has ended: the pool's queue alone would be waited at forever."""
+    atexit.register(leave_process, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

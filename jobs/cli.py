@@ -11,9 +11,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from curation import __version__
-from curation.command import run_guarded
+from curation.command import run_guarded, run_program
 from curation.errors import UserError
 from curation.progress import be_quiet
 from curation.recipe.config import load_recipe
@@ -173,13 +174,18 @@ def _demo(arguments: argparse.Namespace) -> int:
     return demo(arguments.root, train=not arguments.no_train)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `curate`; exits 0, 1 (verify found a difference), 2 (bad input), 130 (interrupted)."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
         write_out(FIRST_STEPS)
         sys.exit(0)
     sys.exit(run_guarded(lambda: _act(words), PREFIX))
+
+
+def program() -> NoReturn:
+    """The program `curate`: `main` in a process of its own."""
+    run_program(main)
 
 
 def _act(words: list[str]) -> int | None:
@@ -210,4 +216,4 @@ def _refuse_unknown(whole: argparse.ArgumentParser, word: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program()

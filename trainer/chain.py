@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from curation.command import run_program
 from curation.errors import UserError
 from curation.terminal import write_out
 from trainer import dry_run, launch
@@ -299,4 +300,4 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    launch.end_process(main())
+    run_program(main)

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curation.command import run_program
 from curation.errors import UserError
-from trainer import launch, preflight
+from trainer import preflight
 from trainer.command import run_training_command
 from trainer.config import Config
 from trainer.launch import Rank
@@ -75,4 +76,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    launch.end_process(main())
+    run_program(main)

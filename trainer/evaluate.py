@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from curation.command import run_program
 from curation.errors import UserError
 from curation.settings import apply_overrides, from_dict
 from curation.terminal import write_out
@@ -363,4 +364,4 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    launch.end_process(main())
+    run_program(main)

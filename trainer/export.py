@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from curation.command import run_guarded
+from curation.command import run_guarded, run_program
 from curation.errors import UserError
 from curation.terminal import write_out
 from trainer import checkpoint, layouts, models, weights
@@ -118,4 +117,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -6,19 +6,17 @@ Works under `deepspeed`, `torchrun`, `srun` and alone. Nothing here imports torc
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import socket
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 logger = logging.getLogger("trainer")
 TIMEOUT = timedelta(minutes=60)
@@ -115,21 +113,6 @@ def warn_of_lock() -> None:
             "while it did; if nothing happens for minutes, stop this run, delete that file and start again.",
             lock,
         )
-
-
-def end_process(status: int) -> NoReturn:
-    """End this process with `status` after its other threads and exit handlers, but without Python's own clean-up.
-
-    DeepSpeed keeps process groups past their destruction. A thread of theirs that drops the tensors of its last
-    collective while Python is on its way out ends the process with abort(), and a run that went well with status -6.
-    """
-    # As Python at its end: it tells the pools of concurrent.futures to stop, and waits for threads that are no daemons.
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 def _set_rendezvous(rank: Rank) -> None:

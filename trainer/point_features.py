@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from curation.command import run_program
 from curation.errors import UserError
 from trainer import evaluate, launch, uni3d_files
 from trainer.command import add_shared_arguments, log_to_stderr, run_checked
@@ -108,4 +109,4 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    launch.end_process(main())
+    run_program(main)

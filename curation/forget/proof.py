@@ -174,9 +174,9 @@ def _scan_table(root: Root, rel: str, wanted: Wanted) -> set[str]:
     short = pa.array(sorted(wanted.texts.values), pa.string())
     try:
         with root.open(rel) as f:
-            file = pq.ParquetFile(f)
+            file = pq.ParquetFile(f, pre_buffer=False)  # files are read side by side: they need no threads of their own
             for number in range(file.num_row_groups):
-                for name, column in _list_texts(file.read_row_group(number)):
+                for name, column in _list_texts(file.read_row_group(number, use_threads=False)):
                     for chunk in column.chunks:
                         found |= wanted.texts.find(data := _join(chunk)) | wanted.pieces.find(data)
                     if len(short) and ("caption" in name or "url" in name) and not name.endswith(_BYTES):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-from curation.command import run_guarded
+from curation.command import end_process, run_guarded
 from curation.progress import be_quiet, is_quiet
 from curation.recipe.config import Recipe, load_recipe
 from curation.root_lock import hold_root
@@ -146,9 +145,9 @@ def check_stages(stages: Sequence[Stage], recipe: Recipe, root: Root) -> None:
         stage.check(recipe, root)
 
 
-def main(name: str, check: Check, run: Run) -> None:
+def main(name: str, check: Check, run: Run) -> NoReturn:
     """Entry of `spark-submit jobs/NAME.py --recipe … --root …`; exits."""
     parser = argparse.ArgumentParser(prog=f"jobs/{name}.py")
     add_arguments(parser)
     arguments = parser.parse_args()
-    sys.exit(run_guarded(lambda: run_stages([Stage(name, check, run)], arguments), PREFIX))
+    end_process(run_guarded(lambda: run_stages([Stage(name, check, run)], arguments), PREFIX))

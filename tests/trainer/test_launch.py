@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -48,18 +46,6 @@ def test_a_machine_without_a_gpu_trains_on_its_cores(monkeypatch: pytest.MonkeyP
     prepare_environment(Rank(0, 0, 2, 2))
     assert not has_gpu()
     assert int(os.environ["OMP_NUM_THREADS"]) == max(1, len(os.sched_getaffinity(0)) // 2)
-
-
-def test_a_process_ends_although_a_pool_was_never_told_to_stop() -> None:
-    lines = (
-        "from concurrent.futures import ThreadPoolExecutor",
-        "from trainer import launch",
-        "pool = ThreadPoolExecutor(1)",
-        "pool.submit(int).result()",
-        "launch.end_process(3)",
-    )
-    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], timeout=600, check=False)
-    assert done.returncode == 3
 
 
 def test_the_lock_of_a_build_is_told(

@@ -42,7 +42,7 @@ def _start(launcher: list[str], root: str, folder: Path, *overrides: str) -> sub
 COLLECTIVE_IN_FLIGHT = """
 import atexit, sys, threading, time, torch
 from torch import distributed as dist
-from trainer.launch import end_process
+from curation.command import end_process
 
 def late():
     time.sleep(0.2)

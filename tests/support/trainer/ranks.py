@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from curation.command import end_process
 from tests.support.ports import free_port
-from trainer.launch import end_process
 
 PROJECT = Path(__file__).resolve().parents[3]
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from curation.command import end_process
 from trainer import config
 from trainer.config import Config, PhaseConfig
-from trainer.launch import Rank, end_process, read_rank
+from trainer.launch import Rank, read_rank
 
 NUM_PAIRS = 48
 RECIPE = """
