@@ -34,6 +34,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Let what was left out go with the interpreter: some libraries report objects that outlive it as leaks."""
+    gc.unfreeze()
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
