@@ -47,9 +47,12 @@ def spark() -> Iterator[SparkSession]:
     """One local session a test process, started by the first test that asks for it."""
     from jobs.spark.session import LOG_CONFIG, session
 
-    # Sessions are too short for the optimising compiler to earn what it costs: a third of all processor time.
+    # Sessions are too short for the optimising compiler to earn what it costs: a third of all processor time. What they
+    # compile is kept, since each test asks much of what the one before has asked; Spark's own classes are not verified.
     options = f"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()} -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    options += " -XX:ReservedCodeCacheSize=200m -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
     conf = {"spark__driver__extraJavaOptions": options, "spark__driver__memory": "1g"}
+    conf["spark__sql__codegen__cache__maxEntries"] = "3000"
     conf["spark__master"] = f"local[{os.cpu_count()}]"  # one attempt a task: many tests are about tasks that fail
     found = session("tests", spark__sql__shuffle__partitions="2", **conf)
     yield found
