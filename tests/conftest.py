@@ -39,7 +39,8 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+PROJECT = Path(__file__).resolve().parents[1]
+SHARED = PROJECT.parent / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +54,10 @@ def spark() -> Iterator[SparkSession]:
     options += " -XX:ReservedCodeCacheSize=200m -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
     conf = {"spark__driver__extraJavaOptions": options, "spark__driver__memory": "1g"}
     conf["spark__sql__codegen__cache__maxEntries"] = "3000"
+    conf |= {
+        "spark__python__daemon__module": "tests.support.warm_daemon",
+        "spark__executorEnv__PYTHONPATH": str(PROJECT),
+    }
     conf["spark__master"] = f"local[{os.cpu_count()}]"  # one attempt a task: many tests are about tasks that fail
     found = session("tests", spark__sql__shuffle__partitions="2", **conf)
     yield found

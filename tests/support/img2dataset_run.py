@@ -15,7 +15,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_RUN = "import json, sys; from img2dataset import download; [download(**s) for s in json.loads(sys.argv[1])]"
+# Its processes are forks here: begun anew, each of the two of a run would take three seconds to import it again.
+_RUN = """
+import json, multiprocessing, multiprocessing.context, multiprocessing.pool, sys
+fork = multiprocessing.get_context("fork")
+multiprocessing.get_context = lambda method=None: fork
+multiprocessing.context.SpawnProcess = fork.Process
+from img2dataset import download
+for settings in json.loads(sys.argv[1]):
+    download(**settings)
+"""
 SETTINGS: dict[str, Any] = {
     "input_format": "parquet",
     "url_col": "url",
