@@ -10,8 +10,7 @@ while a job writes.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ import pyarrow as pa
 
 from curation import schema
 from curation.errors import UserError
+from curation.manifest.limits import count_threads, limit_memory
 from curation.manifest.quoting import (
     check_names,
     forbid_extensions,
@@ -30,7 +30,9 @@ from curation.manifest.quoting import (
 from curation.manifest.rewrite import Use, is_uid, list_tables, rewrite_query
 from curation.manifest.scans import Scans, find_packed
 from curation.manifest.uid_index import MIN_FILES, UidIndex
+from curation.manifest.wide import OF_ALL_UNITS, Wide
 from curation.object_store import GLOB, take_names_literally
+from curation.plan import group_by_rows, measure_units
 from curation.storage import Root
 from curation.sums.reading import check_sums
 from curation.sums.seal import check_tables, is_sealed
@@ -44,6 +46,12 @@ VERSIONED_TABLES = {
 }
 UNIT_ROWS = "unit_rows"
 """In the SQL of `Manifest.query_units`: the rows of the view manifest that are in the wanted units."""
+GROUPS = "groups"
+"""The schema of views that scan some units of a table each."""
+MAX_GROUPS = 16
+"""Of units that are joined one after the other: each costs a look at a file of each table."""
+ROWS_PER_THREAD = 2_500_000
+"""Of a group, at least: with fewer DuckDB fills the tables of the next joins before a join has given its own back."""
 Check = Literal["sums", "sizes", "nothing"]
 """What is compared with the ledgers of a sealed root before rows are read: whole files, their sizes, or nothing."""
 
@@ -58,10 +66,18 @@ class Manifest:
 
     DuckDB compares no checksum, so the files that a query reads are summed before it, once (curation/sums/reading.py).
     `check` is "sums" on this machine; of an object store, where that would fetch whole files, it is "sizes".
+
+    DuckDB holds up to `memory_gb`, by default a GB for each thread and at least 2, and puts the rest on disk, into the
+    private folder below TMPDIR (curation/manifest/limits.py).
     """
 
     def __init__(
-        self, root: Root | str | Path, *, allow_files: bool | Sequence[str] = False, check: Check | None = None
+        self,
+        root: Root | str | Path,
+        *,
+        allow_files: bool | Sequence[str] = False,
+        check: Check | None = None,
+        memory_gb: float | None = None,
     ) -> None:
         self.root = root if isinstance(root, Root) else Root(root)
         self.root.check_format()
@@ -69,6 +85,7 @@ class Manifest:
         self.check: Check = wanted if is_sealed(self.root) else "nothing"
         self.connection = duckdb.connect()
         forbid_extensions(self.connection)
+        limit_memory(self.connection, memory_gb)
         if not self.root.is_local:
             has_glob = GLOB.search(self.root.url()) is not None
             self.connection.register_filesystem(take_names_literally(self.root.fs) if has_glob else self.root.fs)
@@ -79,6 +96,7 @@ class Manifest:
         """Files that take the place of whole tables in the query that is being rewritten."""
         self._sound: set[str] = set()
         """Files that were compared with their sums since this manifest was opened."""
+        self._group_views: set[str] = set()
         self._create_views()
         if allow_files is not True:
             lock(self.connection, self.root.url(), list(allow_files or ()))
@@ -209,7 +227,7 @@ class Manifest:
             self._create_view(name, columns)
         for table in scores:
             check_names(self._stored_columns(table), self.root.url(table))
-        self._wide = _Wide(samples=self.columns(SAMPLES), scores={table: self.columns(table) for table in scores})
+        self._wide = Wide(samples=self.columns(SAMPLES), scores={table: self.columns(table) for table in scores})
         self.connection.execute(f"create view scores as {self._wide.scores_sql()}")
         self.connection.execute(f"create view manifest as {self._wide.sql(None, {})}")
         self._views = frozenset({*known, "manifest"})
@@ -255,9 +273,50 @@ class Manifest:
             return None if use.uids is None else self._prune_scan(use.view, use.uids)
         tables = self._wide.needed_tables(use.names)
         if use.uids is None:
+            if len(set(tables) - {*OF_ALL_UNITS}) > 1 and len(self._groups) > 1:
+                return self._wide.grouped_sql(use.names, self._scan_groups(tables))
             return None if use.names is None else self._wide.sql(use.names, {})
         scans = {table: self._prune_scan(table, use.uids) for table in tables}
         return self._wide.sql(use.names, {table: scan for table, scan in scans.items() if scan is not None})
+
+    @cached_property
+    def _groups(self) -> list[frozenset[str]]:
+        """The names of the unit files of each group, in the order of the units; one group of a root of few rows."""
+        names = [file.rpartition("/")[2] for file in self._files[SAMPLES]]
+        if len(names) < MIN_FILES:
+            return [frozenset(names)]
+        try:
+            rows = measure_units(self.root, [Path(name).stem for name in names])
+        except UserError:  # a plan is damaged, which `curate verify` says; a query needs none
+            return [frozenset(names)]
+        least = ROWS_PER_THREAD * count_threads(self.connection)
+        num_groups = max(1, min(MAX_GROUPS, sum(rows) // least))
+        # Units that lie in one packed file stay together, so that no file is read twice.
+        runs: dict[str, list[tuple[str, int]]] = {}
+        for file, name, count in zip(self._files[SAMPLES], names, rows, strict=True):
+            runs.setdefault(self._scans.stored([file])[0], []).append((name, count))
+        sized = [([name for name, _ in run], sum(count for _, count in run)) for run in runs.values()]
+        largest = max(count for _, count in sized)
+        grouped = group_by_rows(sized, -(-sum(rows) // num_groups) + largest // 2)
+        return [frozenset(name for run in group for name in run) for group in grouped]
+
+    def _scan_groups(self, tables: Sequence[str]) -> list[dict[str, str]]:
+        """For each group of units what scans it, of each of `tables` that has files of units."""
+        self._pruned += [file for table in tables for file in self._files[table]]
+        of_units = [table for table in tables if table not in OF_ALL_UNITS]
+        return [{table: self._group_view(table, number) for table in of_units} for number in range(len(self._groups))]
+
+    def _group_view(self, table: str, number: int) -> str:
+        """The rows of `table` in one group: a view, since a query that lists thousands of files is slow to rewrite."""
+        view = f"{GROUPS}.{quote_identifier(f'{table} {number}')}"
+        if view not in self._group_views:
+            files = [file for file in self._files[table] if file.rpartition("/")[2] in self._groups[number]]
+            self.connection.execute(f"create schema if not exists {GROUPS}")
+            # DuckDB takes a table with a condition for the smaller side of a join, which is the one that it keeps.
+            known = "" if table == SAMPLES else " where uid is not null"
+            self.connection.execute(f"create view {view} as select * from ({self._scan_some(table, files)}){known}")
+            self._group_views.add(view)
+        return f"from {view}"
 
     def _prune_scan(self, table: str, uids: Sequence[str]) -> str | None:
         """A scan of the files of `table` that can hold `uids`; None where all of them are scanned."""
@@ -283,73 +342,6 @@ class Manifest:
         if table not in self._indexes:
             self._indexes[table] = UidIndex(self.root, self._files[table])
         return self._indexes[table]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Wide:
-    """The columns of the view `manifest` and the tables they come from.
-
-    `samples`: columns of samples, `scores`: those of each table of scores.
-    """
-
-    samples: Sequence[str]
-    scores: dict[str, list[str]]
-
-    @cached_property
-    def columns(self) -> dict[str, dict[str, str]]:
-        """Table → name in the view → expression; a name belongs to the first table that has it."""
-        found: dict[str, dict[str, str]] = {
-            "samples": {name: f"s.{quote_identifier(name)}" for name in self.samples},
-            "downloads": {name: f"d.{quote_identifier(name)}" for name in schema.DOWNLOADS.names if name != "uid"},
-        }
-        versioned = {
-            "duplicates": {
-                "duplicate_of": "u.kept_uid",
-                "duplicate_tier": "u.tier",
-                "duplicate_similarity": "u.similarity",
-            },
-            "selection": {"kept": "l.kept", "reason": "l.reason"},
-            "train_index": {"train_shard": "t.shard", "train_offset": 't."offset"', "train_size": "t.size"},
-        }
-        # No score may stand under a name of the manifest's own, in whatever case: DuckDB's names are equal in both.
-        taken = {name.lower() for columns in (*found.values(), *versioned.values()) for name in columns}
-        for table, names in self.scores.items():
-            prefix = quote_identifier(table)
-            free = [name for name in names if name.lower() not in taken]
-            found[table] = {name: f"{prefix}.{quote_identifier(name)}" for name in free}
-            taken |= {name.lower() for name in free}
-        return found | versioned
-
-    def needed_tables(self, names: frozenset[str] | None) -> list[str]:
-        """The tables that a query with the words `names` can need; samples is always needed, as it lists the rows."""
-        return [
-            table
-            for table, columns in self.columns.items()
-            if table == "samples" or names is None or any(name.lower() in names for name in columns)
-        ]
-
-    def sql(self, names: frozenset[str] | None, scans: Mapping[str, str]) -> str:
-        """The SQL of the view, or of the part that `names` need; `scans` replace the scans of whole tables."""
-        tables = self.needed_tables(names)
-        aliases = {"samples": "s", "downloads": "d", "duplicates": "u", "selection": "l", "train_index": "t"}
-        listed = [f"{sql} as {quote_identifier(name)}" for table in tables for name, sql in self.columns[table].items()]
-        sources = [
-            f"{f'({scans[table]})' if table in scans else quote_identifier(table)} "
-            f"as {quote_identifier(aliases.get(table, table))}"
-            for table in tables
-        ]
-        joined = " left join ".join([sources[0], *(f"{source} using (uid)" for source in sources[1:])])
-        return f"select {', '.join(listed)} from {joined}"
-
-    def scores_sql(self) -> str:
-        """The SQL of the view `scores`, with one row for each uid in any table of scores."""
-        listed = "".join(f", {sql}" for table in self.scores for sql in self.columns[table].values())
-        uids = (
-            " union ".join(f"select uid from {quote_identifier(t)}" for t in self.scores)
-            or "select uid from samples where false"
-        )
-        joins = " ".join(f"left join {quote_identifier(table)} using (uid)" for table in self.scores)
-        return f"select uid{listed} from ({uids}) u {joins}"
 
 
 def explain_error(error: Exception) -> str:

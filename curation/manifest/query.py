@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from curation.errors import UserError
 from curation.files import whole_file
+from curation.manifest.limits import OUT_OF_MEMORY
 from curation.manifest.manifest import Check, Manifest, explain_error
 from curation.storage import Root
 from curation.terminal import EscapedSink, escape_controls
@@ -32,17 +33,24 @@ MAX_ROWS_DOWNWARDS = 5
 
 
 def write_query(
-    root: Root, sql: str, form: str, output: str | None, *, allow_files: bool = False, check: Check | None = None
+    root: Root,
+    sql: str,
+    form: str,
+    output: str | None,
+    *,
+    allow_files: bool = False,
+    check: Check | None = None,
+    memory_gb: float | None = None,
 ) -> None:
     """Run `sql` and write its rows to `output`, or to standard output. Raises UserError for bad SQL.
 
-    Files outside of the root are read only with `allow_files`; `check` is as in `Manifest`. On a terminal control
-    characters are escaped, and tables are as wide as it.
+    Files outside of the root are read only with `allow_files`; `check` and `memory_gb` are as in `Manifest`. On a
+    terminal control characters are escaped, and tables are as wide as it.
     """
     is_on_terminal = output is None and sys.stdout.isatty()
     if form == "parquet" and is_on_terminal:
         raise UserError("Parquet is not for a terminal: name a file with --output.")
-    relation = Manifest(root, allow_files=allow_files, check=check).query(sql)
+    relation = Manifest(root, allow_files=allow_files, check=check, memory_gb=memory_gb).query(sql)
     with _open_sink(output) as sink, _errors_as_user_errors():
         reader = _rename_repeated(relation.to_arrow_reader(10_000))
         if form == "table":
@@ -67,6 +75,11 @@ def _errors_as_user_errors() -> Iterator[None]:
     except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
+        if OUT_OF_MEMORY in str(error):
+            raise UserError(
+                "The query needs more memory, or more disk below TMPDIR, than it may take: give it more by "
+                f"--memory-gb ({explain_error(error)})."
+            ) from error
         raise UserError(f"DuckDB refuses the query: {explain_error(error)}") from error
 
 

@@ -17,6 +17,8 @@ import duckdb
 
 _UID = re.compile(r"[0-9a-f]{32}")
 Node = dict[str, Any]
+_OF_STARS = ("expr", "relation_name", "exclude_list", "qualified_exclude_list", "replace_list", "rename_list")
+"""What says that a star is not all columns as they are."""
 
 
 def is_uid(text: str) -> bool:
@@ -117,8 +119,12 @@ def walk_nodes(value: Any) -> Iterator[Node]:
 def _collect_words(nodes: Sequence[Node], uses: Sequence[Node]) -> frozenset[str] | None:
     """Every word of the query in lower case, among them all columns that it names; None when it needs whole rows."""
     rows = {(n["alias"] or n["table_name"]).lower() for n in uses}
+    order_by_all = {id(star) for star in map(_find_order_by_all, nodes) if star is not None}
     for node in nodes:
-        if node.get("class") == "STAR" or node.get("ref_type") in ("NATURAL", "POSITIONAL"):
+        if (node.get("class") == "STAR" and id(node) not in order_by_all) or node.get("ref_type") in (
+            "NATURAL",
+            "POSITIONAL",
+        ):
             return None
         if node.get("class") == "COLUMN_REF" and node["column_names"][-1].lower() in rows:
             return None
@@ -127,6 +133,14 @@ def _collect_words(nodes: Sequence[Node], uses: Sequence[Node]) -> frozenset[str
         for value in node.values():
             words.update(v.lower() for v in (value if isinstance(value, list) else [value]) if isinstance(v, str))
     return frozenset(words)
+
+
+def _find_order_by_all(node: Node) -> Node | None:
+    """The star of ORDER BY ALL of a query: it stands for the columns of the result, and not for those of a table."""
+    modifiers = node["modifiers"] if node.get("type") in ("SELECT_NODE", "SET_OPERATION_NODE") else []
+    orders = [order["expression"] for modifier in modifiers for order in modifier.get("orders", [])]
+    is_plain = len(orders) == 1 and orders[0]["class"] == "STAR" and not any(orders[0][key] for key in _OF_STARS)
+    return orders[0] if is_plain else None
 
 
 def _find_uids(select: Node, parameters: Sequence[Any] | None) -> tuple[str, ...] | None:

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from curation.caches import cache_folder
+from curation.errors import UserError
+from curation.hexadecimal import DIGITS, read_numbers
 from curation.storage import Root, fingerprint
 
 MIN_FILES = 64
@@ -148,6 +150,9 @@ def _build_segment(root: Root, folder: Path, files: Sequence[Sized]) -> Segment:
 
 
 def _read_halves(root: Root, name: str) -> np.ndarray:
-    """uint64 `[n, 2]`: the uids of one file, 32 hex digits each."""
-    digits = "".join(root.read_parquet(name, ["uid"])["uid"].to_pylist())
-    return np.frombuffer(bytes.fromhex(digits), ">u8").reshape(-1, 2)
+    """uint64 `[n, 2]`: the uids of one file. Raises UserError for one that is not 32 hex digits."""
+    uids = root.read_parquet(name, ["uid"])["uid"].combine_chunks()
+    halves = read_numbers(uids, DIGITS, DIGITS) if not uids.null_count else None
+    if halves is None:
+        raise UserError(f"{root.url(name)} has a uid that is not 32 digits: run `curate verify {root.base}`.")
+    return halves

@@ -84,6 +84,8 @@ def _add_query(commands: Commands) -> None:
     query.add_argument("--format", choices=forms, default="table", help="json is one object a line (table)")
     query.add_argument("--allow-files", action="store_true", help="let the SQL read files outside of the root too")
     query.add_argument("--quick", action="store_true", help="compare the sizes of the files alone, not their sums")
+    text = "memory that DuckDB may hold; the rest goes to disk below TMPDIR (1 for each thread, at least 2)"
+    query.add_argument("--memory-gb", type=float, metavar="GB", help=text)
     query.add_argument("--output", metavar="FILE", help="write here instead of to the terminal")
 
 
@@ -191,7 +193,11 @@ def _query(arguments: argparse.Namespace) -> None:
     root = open_root(arguments.root)
     write_error("".join(f"curate query: {sentence}\n" for sentence in find_mixed(root)))
     check: Check | None = "sizes" if arguments.quick else None
-    write_query(root, arguments.sql, arguments.format, arguments.output, allow_files=arguments.allow_files, check=check)
+    allow_files, memory_gb = arguments.allow_files, arguments.memory_gb
+    write_query(
+        root, arguments.sql, arguments.format, arguments.output, allow_files=allow_files, check=check,
+        memory_gb=memory_gb,
+    )  # fmt: skip
 
 
 def _adopt(arguments: argparse.Namespace) -> None:

@@ -50,6 +50,8 @@ def test_only_tables_that_are_named_are_read(made: SmallRoot) -> None:
     assert _scans(manifest.query("select source, avg(aesthetic) from manifest group by source")) == 1
     assert _scans(manifest.query("select source from manifest where kept")) == 2
     assert _scans(manifest.query("select * from manifest")) == 7
+    assert _scans(manifest.query("select source, count(*) from manifest group by all order by all")) == 1
+    assert _scans(manifest.query("select source from manifest order by columns('s.*')")) == 7
 
 
 def _uses(sql: str, parameters: list[Any] | None = None) -> list[Use]:
