@@ -50,13 +50,14 @@ def write_query(
     is_on_terminal = output is None and sys.stdout.isatty()
     if form == "parquet" and is_on_terminal:
         raise UserError("Parquet is not for a terminal: name a file with --output.")
-    relation = Manifest(root, allow_files=allow_files, check=check, memory_gb=memory_gb).query(sql)
-    with _open_sink(output) as sink, _errors_as_user_errors():
-        reader = _rename_repeated(relation.to_arrow_reader(10_000))
-        if form == "table":
-            _write_table(reader, sink, shutil.get_terminal_size().columns if is_on_terminal else None)
-        else:
-            _WRITERS[form](reader, sink)
+    with Manifest(root, allow_files=allow_files, check=check, memory_gb=memory_gb) as manifest:
+        relation = manifest.query(sql)
+        with _open_sink(output) as sink, _errors_as_user_errors():
+            reader = _rename_repeated(relation.to_arrow_reader(10_000))
+            if form == "table":
+                _write_table(reader, sink, shutil.get_terminal_size().columns if is_on_terminal else None)
+            else:
+                _WRITERS[form](reader, sink)
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def test_what_does_not_go_to_disk_is_one_sentence_that_names_the_option(made: Sm
     output = tmp_path / "out.csv"
     with pytest.raises(UserError, match=r"needs more memory.*--memory-gb"):
         write_query(made.root, f"select list(text) from {ROWS}", "csv", str(output), memory_gb=0.1)
-    assert not output.exists()
+    assert not output.exists() and not list(private_folder_path().iterdir())
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "nan", "1e9"])
