@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.compaction.writing import publish_units
+from curation.plan import group_by_rows, measure_units
 from curation.progress import bar
 from curation.recipe.expressions import Quantile, QuantileValues
 from curation.recipe.rules import Rule, passes_sql
@@ -26,6 +27,8 @@ from curation.tables import SELECTION as SELECTION_TABLE
 from curation.tables import samples_file
 
 NUM_WRITERS = 2
+ORDERED_ROWS_PER_GB = 5_000_000
+"""A sort by place holds less than 100 bytes a row; what is joined to it has the other half."""
 
 
 def select(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limits: SelectConfig) -> None:
@@ -37,7 +40,8 @@ def select(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limi
     with open_folder(root, "select") as folder, open_engine(root, rules, work.units, limits, folder) as engine:
         values = engine.compute_quantiles(tables)
         engine.balance(tables)
-        batches = engine.query(f"{_decided_sql(engine, rules, tables, values)} order by m.place")
+        sizes = measure_units(root, work.units)
+        batches = _decide_in_order(engine, rules, tables, values, split_work(sizes, limits.memory_gb))
 
         def write(run: list[tuple[int, pa.Array]]) -> int:
             decided = [(work.units[number], reasons) for number, reasons in run]
@@ -55,11 +59,31 @@ def select(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limi
     version.publish(values)
 
 
-def _decided_sql(
-    engine: Engine, rules: RuleSet, tables: Mapping[str, Sequence[str]], values: Mapping[Quantile, QuantileValues]
-) -> str:
-    """A query for `place` and `reason` of every row."""
+def split_work(sizes: Sequence[int], memory_gb: float) -> list[range]:
+    """The numbers of units of so many rows, in runs of which one is put in order within `memory_gb`."""
+    groups = list(group_by_rows(enumerate(sizes), round(memory_gb * ORDERED_ROWS_PER_GB)))
+    return [range(group[0], group[-1] + 1) for group in groups]
+
+
+def _decide_in_order(
+    engine: Engine,
+    rules: RuleSet,
+    tables: Mapping[str, Sequence[str]],
+    values: Mapping[Quantile, QuantileValues],
+    parts: Sequence[range],
+) -> Iterator[pa.RecordBatch]:
+    """`place` and `reason` of every row, sorted by place: one of `parts` after the other where rows stand alone."""
     known = rules.with_quantiles(values)
+    if rules.mix is not None or rules.balances or any(rule.is_global for rule in known):
+        yield from engine.query(f"{_decided_sql(engine, rules, tables, known)} order by m.place")
+        return
+    for units in parts:
+        rows = engine.rows_sql(tables, with_uid=rules.asks_uid, units=units)
+        yield from engine.query(f"select m.place, {decision_sql(known)} as reason from {rows} as m order by m.place")
+
+
+def _decided_sql(engine: Engine, rules: RuleSet, tables: Mapping[str, Sequence[str]], known: Sequence[Rule]) -> str:
+    """A query for `place` and `reason` of every row."""
     if has_partitions(known):
         decided = f"({_decide_apart(engine, rules, tables, known)})"
         if rules.mix is None:

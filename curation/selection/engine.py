@@ -90,16 +90,23 @@ class Engine:
         self._streams.execute(f"create temp table {table} as {sql}")
 
     def rows_sql(
-        self, tables: Tables, *, with_uid: bool = False, step: str = "rules", lost: LostRows | None = None
+        self,
+        tables: Tables,
+        *,
+        with_uid: bool = False,
+        step: str = "rules",
+        lost: LostRows | None = None,
+        units: range | None = None,
     ) -> str:
         """A table expression, to be used once, of all rows: `place`, the columns of `tables`, `uid` if wanted, and the
         bounds once `balance` has computed them.
 
-        Rows without a picture are left out where they are counted in `lost`. The units that are read are shown as the
-        progress of `step`.
+        Rows without a picture are left out where they are counted in `lost`. `units` are the numbers of those that are
+        read, None means all; they are shown as the progress of `step`.
         """
         has_duplicates = bool(tables.get("duplicates"))
-        self._register_units(tables, with_uid or has_duplicates, step, lost)
+        numbers = range(len(self._units)) if units is None else units
+        self._register_units(tables, with_uid or has_duplicates, step, lost, numbers)
         names = [*tables.get("duplicates", ()), *self._bounds]
         if not names:
             return "unit_rows"
@@ -113,7 +120,7 @@ class Engine:
         """The rows of `sql`. Raises what reading a table raised, and UserError when memory or disk do not do."""
         return self._streams.query(sql)
 
-    def _register_units(self, tables: Tables, with_uid: bool, step: str, lost: LostRows | None) -> None:
+    def _register_units(self, tables: Tables, with_uid: bool, step: str, lost: LostRows | None, numbers: range) -> None:
         names = [name for table, columns in tables.items() if table != "duplicates" for name in columns]
         fields = [pa.field("place", pa.int64()), *([pa.field("uid", pa.string())] if with_uid else [])]
         schema = pa.schema([*fields, *(pa.field(name, self._rules.columns[name]) for name in names)])
@@ -135,8 +142,8 @@ class Engine:
                     lost.update(without)
                 yield rows
 
-        found = read_ahead(read, range(len(self._units)), self._num_readers)
-        shown = track(found, len(self._units), f"{self._name}, {step}", "unit")
+        found = read_ahead(read, numbers, self._num_readers)
+        shown = track(found, len(numbers), f"{self._name}, {step}", "unit")
         self._streams.register("unit_rows", schema, take(shown))
 
     def _load_duplicates(self) -> None:
