@@ -44,7 +44,7 @@ class SelectConfig:
 
     mix: MixConfig | None = setting(None, content=True)
 
-    memory_gb: float = setting(2.0, content=False, between=(0.1, 65_536.0))
+    memory_gb: float = setting(1.5, content=False, between=(0.1, 65_536.0))
     """Rows, sorts and joins beyond it go to disk: to ROOT/.scratch, or for a question to the private folder."""
     threads: int | None = setting(None, content=False, between=(1, 4_096))
     """None means one for each core that this process may use."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from curation.errors import UserError
 from curation.recipe.select_config import SelectConfig
-from curation.selection.decide import select, split_units
-from curation.selection.engine import PLACE_BITS
+from curation.selection.decide import select, split_units, split_work
+from curation.selection.engine import PLACE_BITS, Engine
 from curation.selection.rows import join_unit, read_ahead
 from curation.selection.rule_set import find_tables, read_rules
 from curation.storage import Root
@@ -40,6 +41,38 @@ def test_an_interrupted_selection_ends_in_the_same_bytes(made: SmallRoot, rules:
     made.root.remove("selection/current.json")
     _select(made.root, rules)
     assert [f.read_bytes() for f in files] == before and files[1].stat().st_mtime_ns == stamp
+
+
+def test_units_are_decided_in_parts_that_fit_into_memory_with_the_same_bytes(
+    made: SmallRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = {"safe": RULES["safe"], "first": "duplicate_of is null"}
+    small_root.duplicates(made, dict([sorted(made.images)[:2]]))
+    files = [Path(made.root.full(rel)) for rel in _select(made.root, rules)]
+    before = [f.read_bytes() for f in files]
+    for file in files:
+        file.unlink()
+    made.root.remove("selection/current.json")
+    read, rows_sql = list[range | None](), Engine.rows_sql
+
+    def spy(engine: Engine, *arguments: Any, **named: Any) -> str:
+        read.append(named.get("units"))
+        return rows_sql(engine, *arguments, **named)
+
+    monkeypatch.setattr("curation.selection.decide.ORDERED_ROWS_PER_GB", 1)
+    monkeypatch.setattr(Engine, "rows_sql", spy)
+    _select(made.root, rules)
+    assert read == [range(0, 1), range(1, 2)] and [f.read_bytes() for f in files] == before
+
+
+def test_parts_are_runs_of_units_of_so_many_rows() -> None:
+    assert split_work([3_000_000, 2_000_000, 1, 9_000_000, 4_000_000], 1.0) == [
+        range(2),
+        range(2, 3),
+        range(3, 4),
+        range(4, 5),
+    ]
+    assert split_work([], 1.0) == []
 
 
 def test_the_same_rules_and_inputs_read_nothing(made: SmallRoot, monkeypatch: pytest.MonkeyPatch) -> None:
