@@ -178,7 +178,7 @@ def test_a_shipped_file_is_found_by_its_name_and_an_unknown_one_names_the_known(
 DEEP = {
     "brackets": "a = " + "[" * 50_000,
     "whole brackets": "a = " + "[" * 40 + "]" * 40,
-    "dots": ".".join("a" * 20_000) + " = 1",
+    "dots": ".".join("a" * 5_000) + " = 1",
     "sections": "[" + ".".join("ab" * 99) + "]",
 }
 

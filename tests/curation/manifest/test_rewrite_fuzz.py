@@ -98,7 +98,7 @@ def test_a_condition_on_another_scope_prunes_nothing(made: SmallRoot, many_files
 
 
 def test_random_queries(made: SmallRoot, many_files: None) -> None:
-    assert compare(made, range(150)) > 75
+    assert compare(made, range(75)) > 37
 
 
 @pytest.mark.slow
