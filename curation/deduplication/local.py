@@ -1,7 +1,7 @@
 """The duplicates that metadata alone tell, found on this machine: numbers of 64 bits, sorted and compared in memory.
 
-Each row that came takes some 40 bytes of memory at a time; what is read of the tables lies in a private folder on the
-disk of the root.
+Each row that came takes some 35 bytes of memory at a time, and 8 more where its text counts; what is read of the tables
+lies in a private folder on the disk of the root.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from curation.deduplication.rounds import Decided, find_removing_edges
 from curation.deduplication.scan import Columns, Wanted, scan_unit
 from curation.download.withdrawn import Lists
 from curation.duplicates.hamming import BITS
-from curation.duplicates.keep import parse_keep
+from curation.duplicates.keep import Term, parse_keep
 from curation.hexadecimal import write_texts
 from curation.progress import track
 from curation.recipe.config import DedupeConfig
@@ -30,7 +30,7 @@ from curation.schema import DUPLICATES
 from curation.scratch import open_folder
 from curation.selection.rows import read_ahead
 from curation.selection.streams import count_threads
-from curation.sorting import Column, sort_rows
+from curation.sorting import Column, list_pieces, sort_rows
 from curation.storage import Root
 from curation.tables import duplicates_file
 
@@ -79,18 +79,16 @@ def dedupe_units(
             same_caption=config.same_caption,
         )
         _scan(target.root, wanted, units, columns, num_threads)
-        places = order_rows(columns, terms, uid_descending)
-        rows = np.empty(len(places), np.int64)
-        rows[places] = np.arange(len(places))
+        _number_rows(columns, terms, uid_descending)
         none = np.zeros(0, np.int64)
-        copies, best = fold_exact_copies(columns, rows) if wanted.exact else (none, none)
+        copies, best = fold_exact_copies(columns) if wanted.exact else (none, none)
         search = None
         if wanted.perceptual:
-            search = _prepare_search(columns, rows, copies, config.max_hamming, num_threads).search
-        del rows
+            search = _prepare_search(columns, copies, config.max_hamming, num_threads).search
         decided = find_removing_edges(search, columns.num_rows)
+        del search
         removed = _list_removed(decided, copies, best)
-        files, tiers = _write_removed(target, columns, places, removed)
+        files, tiers = _write_removed(target, columns, removed)
     statistics = {
         "pictures": columns.num_rows,
         "different": columns.num_rows - len(copies),
@@ -110,16 +108,29 @@ def _scan(root: Root, wanted: Wanted, units: Sequence[str], columns: Columns, nu
         columns.append(part, wanted.terms)
 
 
-def _prepare_search(
-    columns: Columns, rows: np.ndarray, copies: np.ndarray, max_hamming: int, num_threads: int
-) -> PerceptualSearch:
+def _number_rows(columns: Columns, terms: Sequence[Term], uid_descending: bool) -> None:
+    """Write the columns `row`, the row of each place, and `place`, the place of each row."""
+    places = order_rows(columns, terms, uid_descending)
+    columns.write("place", places)
+    rows = np.empty_like(places)
+    rows[places] = np.arange(len(places), dtype=places.dtype)
+    columns.write("row", rows)
+
+
+def _prepare_search(columns: Columns, copies: np.ndarray, max_hamming: int, num_threads: int) -> PerceptualSearch:
     """The search among best rows whose hashes say something."""
-    chosen = columns.read("has_phash")
-    is_copy = np.zeros(len(rows), bool)
+    return PerceptualSearch(sort_hashes(*_read_hashes(columns, copies)), max_hamming, num_threads)
+
+
+def _read_hashes(columns: Columns, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Hashes, texts if these count, and rows that are compared: best ones whose hashes say something."""
+    is_copy = np.zeros(columns.num_rows, bool)
     is_copy[copies] = True
-    places = np.flatnonzero(chosen & ~is_copy[rows])
-    texts = columns.map("text")[places] if columns.has("text") else None
-    return PerceptualSearch(sort_hashes(columns.map("phash")[places], texts, rows[places]), max_hamming, num_threads)
+    chosen = columns.read("has_phash")
+    for piece in list_pieces(len(chosen)):
+        chosen[piece] &= ~is_copy[columns.map("row")[piece]]
+    texts = columns.map("text")[chosen] if columns.has("text") else None
+    return columns.map("phash")[chosen], texts, columns.map("row")[chosen]
 
 
 def _list_removed(decided: Decided, copies: np.ndarray, best: np.ndarray) -> Removed:
@@ -148,11 +159,9 @@ def _look_up(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(rows[found] == wanted, found, -1)
 
 
-def _write_removed(
-    target: Target, columns: Columns, places: np.ndarray, removed: Removed
-) -> tuple[list[str], dict[str, int]]:
+def _write_removed(target: Target, columns: Columns, removed: Removed) -> tuple[list[str], dict[str, int]]:
     """Publish the table in files that cover equal ranges of uids, sorted by uid; their paths, and rows by tier."""
-    uids = columns.map("uid")
+    uids, places = columns.map("uid"), columns.map("place")
     own = uids[places[removed.rows]]
     keys = (Column(np.ascontiguousarray(own[:, half])) for half in (0, 1))
     order = sort_rows(keys, len(own)).order

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -163,22 +164,30 @@ class Columns:
         for name, values in part.columns.items():
             if name.startswith("key-") and terms[int(name.removeprefix("key-"))].column == "source":
                 values = numbers[values.view(np.int64)]
-            self._kinds[name] = (values.dtype, values.shape[1:])
-            with (self.folder / name).open("ab") as file:
-                np.ascontiguousarray(values).tofile(file)
+            self.write(name, values)
         self.num_rows += len(part.columns["uid"])
         self.num_too_plain += part.num_too_plain
+
+    def write(self, name: str, values: np.ndarray) -> None:
+        """Write `values` behind what the column `name` holds by now."""
+        self._kinds[name] = (values.dtype, values.shape[1:])
+        with (self.folder / name).open("ab") as file:
+            np.ascontiguousarray(values).tofile(file)
 
     def has(self, name: str) -> bool:
         """Whether there is a column `name`."""
         return name in self._kinds
 
-    def map(self, name: str) -> np.ndarray:
-        """The column `name`, read where it is asked for."""
+    def map(self, name: str, mode: Literal["r", "r+"] = "r") -> np.ndarray:
+        """The column `name`, read where it is asked for; with the mode `r+` it may be changed.
+
+        What was read counts as memory of this process until the array is gone, so large columns are mapped anew for
+        each piece.
+        """
         dtype, shape = self._kinds[name]
         if not self.num_rows:
             return np.zeros((0, *shape), dtype)
-        return np.memmap(self.folder / name, dtype, "r", shape=(self.num_rows, *shape))
+        return np.memmap(self.folder / name, dtype, mode, shape=(self.num_rows, *shape))
 
     def read(self, name: str) -> np.ndarray:
         """The column `name` in memory."""

@@ -45,7 +45,7 @@ hash was cut short."""
 class Classes:
     """What is compared where hashes crowd, in order of `hashes`: uint64 `[n]`, each with a text (int64) at most once.
 
-    Only equal `texts` make pairs there, and smaller `ranks` (int64) are better.
+    Only equal `texts` make pairs there, and smaller `ranks` (integers) are better.
     """
 
     hashes: np.ndarray
@@ -188,13 +188,12 @@ def search(
     ordered = table.rearrange(values)
     shift = np.uint64(BITS - table.key_bits)
     if about is not None:
-        ordered = ordered[np.isin(ordered >> shift, table.rearrange(about) >> shift)]
+        ordered = ordered[_have_key(ordered, sort_different(table.rearrange(about) >> shift), shift)]
     ordered.sort()
     if classes is not None and _has_equal(ordered, 1, np.uint64(1)):
         ordered = ordered[np.r_[True, ordered[1:] != ordered[:-1]]]
     if classes is not None and _has_equal(ordered, MAX_RUN, np.uint64(1) << shift):
-        keys = ordered >> shift
-        ends = np.flatnonzero(np.r_[keys[1:] != keys[:-1], True]) + 1
+        ends = _find_ends(ordered, np.uint64(1) << shift)
         lengths, ranked = np.diff(ends, prepend=0), classes()
         for end, length in zip(*(column[lengths > MAX_RUN].tolist() for column in (ends, lengths)), strict=True):
             run = np.sort(table.restore(ordered[end - length : end]))
@@ -212,6 +211,24 @@ def _has_equal(ordered: np.ndarray, step: int, beyond: np.uint64) -> bool:
         if ((one ^ ordered[start + step : start + step + len(one)]) < beyond).any():
             return True
     return False
+
+
+def _have_key(hashes: np.ndarray, keys: np.ndarray, shift: np.uint64) -> np.ndarray:
+    """Mask of the `hashes` whose bits from `shift` on are one of `keys`, which rise."""
+    mask = np.zeros(len(hashes), bool)
+    for start in range(0, len(hashes) if len(keys) else 0, CHUNK):
+        own = hashes[start : start + CHUNK] >> shift
+        mask[start : start + CHUNK] = keys[np.minimum(np.searchsorted(keys, own), len(keys) - 1)] == own
+    return mask
+
+
+def _find_ends(ordered: np.ndarray, beyond: np.uint64) -> np.ndarray:
+    """The place behind each run of `ordered`, int64: inside a run the difference of two is below `beyond`."""
+    ends = list[np.ndarray]()
+    for start in range(0, len(ordered) - 1, CHUNK):
+        one = ordered[start : min(start + CHUNK, len(ordered) - 1)]
+        ends.append(np.flatnonzero((one ^ ordered[start + 1 : start + 1 + len(one)]) >= beyond) + start + 1)
+    return np.concatenate([*ends, np.array([len(ordered)])])
 
 
 def _search_chunk(

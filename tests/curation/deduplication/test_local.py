@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curation import sorting
 from curation.manifest.manifest import Manifest
 from curation.recipe.config import DedupeConfig
 from curation.storage import Root
@@ -77,6 +78,7 @@ def tables(draw: st.DrawFn) -> list[Row]:
     same_caption=st.booleans(),
     tiers=st.sampled_from([("exact", "perceptual"), ("exact",), ("perceptual",)]),
     max_hamming=st.sampled_from([0, 2, 6]),
+    piece_rows=st.sampled_from([3, sorting.PIECE_ROWS]),
 )
 def test_what_all_pairs_say_is_found(
     tmp_path_factory: pytest.TempPathFactory,
@@ -84,12 +86,16 @@ def test_what_all_pairs_say_is_found(
     same_caption: bool,
     tiers: tuple[str, ...],
     max_hamming: int,
+    piece_rows: int,
 ) -> None:
     root = Root(tmp_path_factory.mktemp("oracle") / "root")
     root.create()
     fill(root, rows, num_units=2)
     made = recipe(tiers=tiers, same_caption=same_caption, max_hamming=max_hamming)
-    dedupe.run_here(made, root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sorting, "PIECE_ROWS", piece_rows)
+        patch.setattr(sorting, "RANGE_ROWS", piece_rows)
+        dedupe.run_here(made, root)
     assert found(root, rows) == oracle(rows, made.dedupe)
 
 

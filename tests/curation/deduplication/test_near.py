@@ -23,7 +23,7 @@ def draw(seed: int, count: int, num_texts: int) -> tuple[np.ndarray, np.ndarray]
         hashes ^= (np.uint64(1) << rng.integers(0, 12, count, dtype=np.uint64)) * (rng.random(count) < 0.5)
     far = rng.random(count) < 0.2
     hashes[far] = rng.integers(0, 2**64 - 1, int(far.sum()), np.uint64)
-    return hashes, rng.integers(0, num_texts, count)
+    return hashes, rng.choice(rng.integers(-(2**63), 2**63 - 1, num_texts), count)
 
 
 def all_pairs(hashes: np.ndarray, texts: np.ndarray, max_hamming: int) -> dict[tuple[int, int], int]:
