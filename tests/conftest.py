@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+# Spark's Java processes, also of commands that tests start, are too short for the optimising compiler to earn what it
+# costs, a third of all processor time; and its own classes need no verification each time.
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+os.environ.setdefault("SPARK_SUBMIT_OPTS", JAVA_OPTIONS)
+
 # A busy machine must not fail a property; pytest-timeout ends what hangs.
 hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("project")
@@ -56,11 +61,9 @@ def spark() -> Iterator[SparkSession]:
     """One local session a test process, started by the first test that asks for it."""
     from jobs.spark.session import LOG_CONFIG, session
 
-    # Sessions are too short for the optimising compiler to earn what it costs: a third of all processor time. What they
-    # compile is kept, since each test asks much of what the one before has asked; Spark's own classes are not verified.
-    options = f"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()} -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-    options += " -XX:ReservedCodeCacheSize=200m -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+    options = f"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()} -XX:ReservedCodeCacheSize=200m"
     conf = {"spark__driver__extraJavaOptions": options, "spark__driver__memory": "1g"}
+    # What is compiled is kept, since each test asks much of what the one before has asked.
     conf["spark__sql__codegen__cache__maxEntries"] = "3000"
     conf |= {
         "spark__python__daemon__module": "tests.support.warm_daemon",
