@@ -62,6 +62,16 @@ def test_what_does_not_go_to_disk_is_one_sentence_that_names_the_option(made: Sm
     assert not output.exists() and not list(private_folder_path().iterdir())
 
 
+def test_an_account_that_may_write_nowhere_asks_what_fits_into_memory(
+    made: SmallRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/no/such")
+    with Manifest(made.root, memory_gb=0.1) as manifest:
+        assert manifest.query("select count(*) from samples").fetchall() == [(len(made.samples),)]
+        with pytest.raises(duckdb.OutOfMemoryException):
+            manifest.query(f"select text, count(*) from {ROWS} group by text order by text").fetchall()
+
+
 @pytest.mark.parametrize("wrong", ["0", "-1", "nan", "1e9"])
 def test_a_wrong_limit_is_one_sentence(made: SmallRoot, wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
