@@ -37,6 +37,8 @@ from curation.selection.streams import Streams, open_connection
 from curation.storage import Root
 from curation.workers import Workers
 
+MIN_BUCKET, NUM_BUCKETS = 100_000, 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
@@ -45,7 +47,13 @@ class Sizes:
     share: int | None = None
     """None means as many as are a few shares for each process."""
     part: int = 250_000
-    bucket: int = 100_000
+    bucket: int | None = None
+    """None means MIN_BUCKET, of many rows a hundredth of them, but no more than a part: a part has a batch for each
+    bucket, so that many buckets would be many small batches, which take longer to write and to read."""
+
+    def of_bucket(self, num_rows: int) -> int:
+        """Rows of a bucket of an ingest of `num_rows`."""
+        return self.bucket or min(self.part, max(MIN_BUCKET, num_rows // NUM_BUCKETS))
 
 
 class LocalEngine:
@@ -99,7 +107,7 @@ class LocalRows:
         """Mark repeats and sort all parts; the buckets in their order."""
         parts = self._read()
         num_rows = sum(part.by_position.total() for part in parts)
-        num_units = max(1, self._sizes.bucket * work.spread.num_units // max(1, num_rows))
+        num_units = max(1, self._sizes.of_bucket(num_rows) * work.spread.num_units // max(1, num_rows))
         buckets = Buckets(spread=work.spread, num_units=num_units, only=work.only)
         read_uids = partial(self._read_uids, parts)
         repeats = find_repeats(self._streams, read_uids, self._read_earlier(work), num_rows, len(parts))

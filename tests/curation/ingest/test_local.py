@@ -54,6 +54,12 @@ def test_the_sizes_of_shares_parts_and_buckets_change_no_byte(tmp_path: Path) ->
     assert found[0] == found[1] == found[2]
 
 
+def test_buckets_of_many_rows_are_as_large_as_parts() -> None:
+    wanted = {0: 100_000, 10_000_000: 100_000, 15_000_000: 150_000, 25_000_000: 250_000, 1_000_000_000: 250_000}
+    assert {num_rows: Sizes().of_bucket(num_rows) for num_rows in wanted} == wanted
+    assert Sizes(bucket=7).of_bucket(25_000_000) == 7
+
+
 def test_the_first_of_equal_rows_is_kept_in_the_order_of_the_recipe(tmp_path: Path) -> None:
     for number, source in enumerate(("b", "a")):
         rows = [{"url": f"http://h.example/{k}", "caption": "x"} for k in range(number, 40)]
