@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.compaction.writing import publish_units
+from curation.errors import UserError
 from curation.plan import group_by_rows, measure_units
 from curation.progress import bar
 from curation.recipe.expressions import Quantile, QuantileValues
@@ -40,8 +41,8 @@ def select(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limi
     with open_folder(root, "select") as folder, open_engine(root, rules, work.units, limits, folder) as engine:
         values = engine.compute_quantiles(tables)
         engine.balance(tables)
-        sizes = measure_units(root, work.units)
-        batches = _decide_in_order(engine, rules, tables, values, split_work(sizes, limits.memory_gb))
+        parts = split_work(_measure(root, work.units), limits.memory_gb)
+        batches = _decide_in_order(engine, rules, tables, values, parts)
 
         def write(run: list[tuple[int, pa.Array]]) -> int:
             decided = [(work.units[number], reasons) for number, reasons in run]
@@ -57,6 +58,14 @@ def select(root: Root, rules: RuleSet, tables: Mapping[str, Sequence[str]], limi
             for num_units in runs:
                 progress.update(num_units)
     version.publish(values)
+
+
+def _measure(root: Root, units: Sequence[str]) -> list[int]:
+    """The rows of each of `units`; none where nobody knows, so that all of them are one part."""
+    try:
+        return measure_units(root, units)
+    except UserError:  # a plan is damaged, which `curate verify` says; rules need none
+        return [0] * len(units)
 
 
 def split_work(sizes: Sequence[int], memory_gb: float) -> list[range]:

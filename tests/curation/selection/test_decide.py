@@ -65,6 +65,12 @@ def test_units_are_decided_in_parts_that_fit_into_memory_with_the_same_bytes(
     assert read == [range(0, 1), range(1, 2)] and [f.read_bytes() for f in files] == before
 
 
+def test_a_damaged_plan_hinders_no_selection(made: SmallRoot) -> None:
+    for name in made.root.list("plans"):
+        made.root.publish_json(f"plans/{name}", {})
+    assert len(_select(made.root, {"safe": RULES["safe"]})) == len(UNITS)
+
+
 def test_parts_are_runs_of_units_of_so_many_rows() -> None:
     assert split_work([3_000_000, 2_000_000, 1, 9_000_000, 4_000_000], 1.0) == [
         range(2),
