@@ -84,6 +84,7 @@ def map_ahead(
 
 def _begin() -> None:
     """Leave Ctrl+C to the parent, and end when it has ended: the pool's queue alone would be waited at forever."""
+    # Its results are sent by then, and a late thread of a library must not abort it, as `end_process` says.
     atexit.register(leave_process, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

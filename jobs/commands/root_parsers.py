@@ -84,7 +84,7 @@ def _add_query(commands: Commands) -> None:
     query.add_argument("--format", choices=forms, default="table", help="json is one object a line (table)")
     query.add_argument("--allow-files", action="store_true", help="let the SQL read files outside of the root too")
     query.add_argument("--quick", action="store_true", help="compare the sizes of the files alone, not their sums")
-    text = "memory that DuckDB may hold; the rest goes to disk below TMPDIR (1 for each thread, at least 2)"
+    text = "memory that DuckDB may hold; the rest goes to disk below TMPDIR (four fifths of the machine's)"
     query.add_argument("--memory-gb", type=float, metavar="GB", help=text)
     query.add_argument("--output", metavar="FILE", help="write here instead of to the terminal")
 
