@@ -67,8 +67,8 @@ class Manifest:
     DuckDB compares no checksum, so the files that a query reads are summed before it, once (curation/sums/reading.py).
     `check` is "sums" on this machine; of an object store, where that would fetch whole files, it is "sizes".
 
-    DuckDB holds up to `memory_gb`, by default a GB for each thread and at least 2, and puts the rest on disk, into the
-    private folder below TMPDIR (curation/manifest/limits.py).
+    DuckDB holds up to `memory_gb`, by default four fifths of the machine's, and puts the rest on disk, into the private
+    folder below TMPDIR (curation/manifest/limits.py).
     """
 
     def __init__(
